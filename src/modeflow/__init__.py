@@ -1,0 +1,1 @@
+"""modeflow: densities and generation for data with many isolated modes."""

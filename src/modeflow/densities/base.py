@@ -1,0 +1,176 @@
+"""The contract of every density: ``log_prob``, ``sample``, and the loss that fits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.errors import ShapeError
+from modeflow.transforms.base import Exactness
+
+__all__ = ["Density", "Loss"]
+
+
+@dataclass
+class Loss:
+    """What an objective returns: the scalar to minimise (nats per row) and its named terms for the log.
+
+    `terms` are detached scalars; the trainer averages them over an epoch and writes them to the log.
+    """
+
+    value: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Density(nn.Module):
+    r"""A (conditional) probability density :math:`p(x \mid c)` over events of a fixed shape.
+
+    Subclasses implement `_log_prob` and `_sample`; the public methods check shapes once, here.
+
+    Attributes:
+        event_shape: shape of one event, ``(D,)`` for a table row.
+        context_features: width of the context, 0 where the density is unconditional.
+        exactness: whether `log_prob` is ``exact``, a ``lower bound`` or an ``estimate``.
+    """
+
+    exactness: Exactness = "exact"
+
+    def __init__(self, event_shape: tuple[int, ...], context_features: int = 0) -> None:
+        super().__init__()
+        self.event_shape = tuple(int(n) for n in event_shape)
+        self.context_features = int(context_features)
+
+    # -- to implement ---------------------------------------------------------------------------
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """Draw `n` events; with a context, one event per row of it (then ``n == len(context)``)."""
+        raise NotImplementedError
+
+    # -- public ---------------------------------------------------------------------------------
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the log-density of each row in nats.
+
+        Arguments:
+            x: events, shape ``(B, *event_shape)``.
+            context: shape ``(B, context_features)``, or ``(context_features,)`` for one context shared by
+                all rows; None where the density is unconditional.
+
+        Returns:
+            shape ``(B,)``.
+
+        Raises:
+            ShapeError: if `x` or `context` has another shape than the density expects.
+        """
+        self._check_event(x)
+        return self._log_prob(x, self._check_context(context, x.shape[0]))
+
+    def sample(
+        self,
+        n: int = 1,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draw samples.
+
+        Arguments:
+            n: how many (per row of context, where there is one).
+            context: shape ``(B, context_features)`` or None.
+            generator: source of randomness; torch's global one if None.
+
+        Returns:
+            shape ``(n, *event_shape)``, or ``(n, B, *event_shape)`` with B rows of context.
+
+        Raises:
+            ShapeError: if `context` has another shape than the density expects.
+        """
+        if n < 0:
+            raise ShapeError(f"cannot draw {n} samples: n must be 0 or more")
+        with torch.no_grad():
+            if self.context_features == 0:
+                return self._sample(n, None, generator)
+            if context is None:
+                raise ShapeError(
+                    f"{type(self).__name__} is conditional: pass a context of shape "
+                    f"(B, {self.context_features})"
+                )
+            single = context.dim() == 1
+            rows = context.unsqueeze(0) if single else context
+            self._check_context(rows, rows.shape[0])
+            flat = self._sample(n * rows.shape[0], rows.repeat(n, 1), generator)
+            return flat if single else flat.reshape(n, rows.shape[0], *self.event_shape)
+
+    def rsample_and_log_prob(
+        self,
+        n: int = 1,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw differentiable samples together with their log-density (where reparametrisable)."""
+        raise NotImplementedError(f"{type(self).__name__} has no reparametrised sampler")
+
+    def objective(
+        self, x: Tensor, weight: Tensor | None = None, step: int | None = None
+    ) -> Loss:
+        """Return the loss to minimise on a batch: here the mean negative log-likelihood.
+
+        Arguments:
+            x: a batch, shape ``(B, *event_shape)``.
+            weight: optional non-negative weight of each row, shape ``(B,)``, with mean one over the data.
+            step: optimiser step, for objectives with a schedule; None means the schedule's end.
+        """
+        loss = weighted_mean(-self.log_prob(x), weight)
+        return Loss(loss, {"nll": loss.detach()})
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters (and so of the inputs expected)."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return torch.get_default_dtype()
+
+    # -- checks ---------------------------------------------------------------------------------
+
+    def _check_event(self, x: Tensor) -> None:
+        if tuple(x.shape[1:]) != self.event_shape or x.dim() == 0:
+            expected = ", ".join(["B", *map(str, self.event_shape)])
+            raise ShapeError(
+                f"{type(self).__name__} expects x of shape ({expected}), received {tuple(x.shape)}"
+            )
+
+    def _check_context(self, context: Tensor | None, batch: int) -> Tensor | None:
+        if self.context_features == 0:
+            if context is not None:
+                raise ShapeError(f"{type(self).__name__} is unconditional but received a context")
+            return None
+        if context is None:
+            raise ShapeError(
+                f"{type(self).__name__} is conditional: pass a context of shape "
+                f"({batch}, {self.context_features})"
+            )
+        if context.dim() == 1:
+            context = context.unsqueeze(0).expand(batch, -1)
+        if tuple(context.shape) != (batch, self.context_features):
+            raise ShapeError(
+                f"{type(self).__name__} expects a context of shape ({batch}, {self.context_features}), "
+                f"received {tuple(context.shape)}"
+            )
+        return context
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of ``weight * values``; the weights have mean one over the whole data, not the batch."""
+    return values.mean() if weight is None else (values * weight).mean()

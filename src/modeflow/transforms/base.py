@@ -1,0 +1,86 @@
+"""The contract of every transform, and the two ways to combine them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Composite", "Exactness", "Inverse", "Transform"]
+
+Exactness = Literal["exact", "lower bound", "estimate"]
+
+
+class Transform(nn.Module):
+    r"""A map between data and noise, with the logarithm of its volume change.
+
+    `forward` maps data to noise (the direction of density evaluation), `inverse` maps noise to data (the
+    direction of sampling):
+
+    .. math:: u = T(x; c), \qquad \log\left|\det \frac{\partial T}{\partial x}\right|
+
+    Subclasses implement both; each returns the pair ``(output, logabsdet)`` where `logabsdet` has shape
+    ``(B,)``. `context` is ``(B, C)`` or None and is ignored where `context_features` is 0.
+    """
+
+    context_features: int = 0
+    exactness: Exactness = "exact"
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map data ``x`` to noise ``u``; return ``(u, logabsdet)``."""
+        raise NotImplementedError
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Map noise ``u`` to data ``x``; return ``(x, logabsdet)`` of this inverse map."""
+        raise NotImplementedError
+
+
+class Composite(Transform):
+    """Transforms applied one after the other, in the order of density evaluation."""
+
+    def __init__(self, transforms: Iterable[Transform]) -> None:
+        super().__init__()
+        self.transforms = nn.ModuleList(transforms)
+        parts = [t for t in self.transforms if isinstance(t, Transform)]
+        self.context_features = max((t.context_features for t in parts), default=0)
+        if any(t.exactness == "estimate" for t in parts):
+            self.exactness = "estimate"
+        elif any(t.exactness == "lower bound" for t in parts):
+            self.exactness = "lower bound"
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(x.shape[0])
+        for transform in self.transforms:
+            x, logabsdet = transform(x, context)
+            total = total + logabsdet
+        return x, total
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = u.new_zeros(u.shape[0])
+        for transform in reversed(self.transforms):
+            u, logabsdet = transform.inverse(u, context)  # type: ignore[operator]
+            total = total + logabsdet
+        return u, total
+
+
+class Inverse(Transform):
+    """The same map read in the other direction (an IAF is the inverse of a MAF)."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+        self.context_features = transform.context_features
+        self.exactness = transform.exactness
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.inverse(x, context)
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.forward(u, context)
+
+
+def sum_event(values: Tensor) -> Tensor:
+    """Sum over everything but the first (batch) dimension: ``(B, *event) -> (B,)``."""
+    return values if values.dim() == 1 else torch.sum(values.flatten(1), dim=1)
