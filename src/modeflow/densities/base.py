@@ -93,6 +93,7 @@ class Density(nn.Module):
             raise ShapeError(f"cannot draw {n} samples: n must be 0 or more")
         with torch.no_grad():
             if self.context_features == 0:
+                self._check_context(context, n)
                 return self._sample(n, None, generator)
             if context is None:
                 raise ShapeError(
@@ -114,9 +115,7 @@ class Density(nn.Module):
         """Draw differentiable samples together with their log-density (where reparametrisable)."""
         raise NotImplementedError(f"{type(self).__name__} has no reparametrised sampler")
 
-    def objective(
-        self, x: Tensor, weight: Tensor | None = None, step: int | None = None
-    ) -> Loss:
+    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         """Return the loss to minimise on a batch: here the mean negative log-likelihood.
 
         Arguments:
@@ -126,6 +125,12 @@ class Density(nn.Module):
         """
         loss = weighted_mean(-self.log_prob(x), weight)
         return Loss(loss, {"nll": loss.detach()})
+
+    def to_distribution(self, context: Tensor | None = None) -> torch.distributions.Distribution:
+        """Return this density (at one context) as a `torch.distributions.Distribution`."""
+        from modeflow.densities.distribution import DensityDistribution
+
+        return DensityDistribution(self, context)
 
     @property
     def device(self) -> torch.device:

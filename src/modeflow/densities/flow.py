@@ -1,0 +1,61 @@
+"""A flow: a transform from data to noise, and the density of the noise."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from modeflow.densities.base import Density
+from modeflow.transforms.base import Transform
+
+__all__ = ["Flow"]
+
+
+class Flow(Density):
+    r"""The density of data that a transform T maps to a base density.
+
+    .. math:: \log p(x \mid c) = \log p_\epsilon(T(x; c)) + \log|\det \partial T / \partial x|
+
+    Arguments:
+        transform: from data to noise.
+        base: density of the noise; its event shape is that of the data.
+        context_features: width of the context.
+    """
+
+    def __init__(self, transform: Transform, base: Density, context_features: int = 0) -> None:
+        super().__init__(base.event_shape, context_features)
+        self.transform = transform
+        self.base = base
+        self.exactness = transform.exactness
+
+    def _base_context(self, context: Tensor | None) -> Tensor | None:
+        return context if self.base.context_features else None
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        u, logabsdet = self.transform(x, context)
+        return self.base.log_prob(u, self._base_context(context)) + logabsdet
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        u = self.base._sample(n, self._base_context(context), generator)
+        return self.transform.inverse(u, context)[0]
+
+    def rsample_and_log_prob(
+        self,
+        n: int = 1,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        r"""Draw ``x = T^{-1}(u)`` differentiably, with ``log p(x)`` from the same pass.
+
+        Arguments:
+            n: how many. With rows of context ``(B, C)``, one is drawn per row and `n` is ignored; one
+                context ``(C,)`` is shared by all `n`.
+
+        Returns:
+            samples ``(n, *event)`` and their log-densities ``(n,)``.
+        """
+        count = n if context is None or context.dim() == 1 else context.shape[0]
+        context = self._check_context(context, count)
+        u, log_base = self.base.rsample_and_log_prob(count, self._base_context(context), generator)
+        x, logabsdet = self.transform.inverse(u, context)
+        return x, log_base - logabsdet

@@ -1,0 +1,92 @@
+"""Flows made of affine maps: RealNVP and MAF."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from modeflow.densities.flow import Flow
+from modeflow.flows.stack import check_sizes, split_mask, stack
+from modeflow.nets import MADE, ResidualMLP
+from modeflow.transforms import AffineElementwise, Coupling, MaskedAutoregressive, Transform
+
+__all__ = ["MAF", "RealNVP"]
+
+
+def RealNVP(
+    features: int,
+    context_features: int = 0,
+    *,
+    layers: int = 8,
+    hidden_features: int = 64,
+    blocks: int = 2,
+    dropout: float = 0.0,
+    mixing: str = "lu",
+    context_affine: bool = True,
+    seed: int = 0,
+) -> Flow:
+    r"""Affine coupling flow (RealNVP) for vectors: both directions cost one pass.
+
+    .. math:: u_a = x_a, \qquad u_b = x_b \odot e^{s(x_a, c)} + t(x_a, c)
+
+    Arguments:
+        features: dimension D of the data.
+        context_features: width of the context, 0 for none.
+        layers: number of coupling layers.
+        hidden_features, blocks, dropout: the residual conditioner.
+        mixing: between layers, ``"lu"`` (permutation and LU linear), ``"permutation"``, ``"reverse"``.
+        context_affine: give each context its own location and scale first.
+        seed: of the permutations.
+
+    Reference:
+        Dinh et al., *Density estimation using Real NVP*, 2017, https://arxiv.org/abs/1605.08803
+    """
+    check_sizes(features=features, layers=layers, hidden_features=hidden_features)
+
+    def conditioner(inputs: int, outputs: int, context: int) -> nn.Module:
+        return ResidualMLP(inputs, outputs, hidden_features, context, blocks, dropout=dropout)
+
+    def layer(i: int) -> Transform:
+        mask = split_mask(features, i)
+        return Coupling(mask, AffineElementwise(), conditioner, context_features)
+
+    return stack(features, context_features, layers, layer, mixing, context_affine, seed)
+
+
+def MAF(
+    features: int,
+    context_features: int = 0,
+    *,
+    layers: int = 5,
+    hidden_features: Sequence[int] = (64, 64),
+    mixing: str = "reverse",
+    context_affine: bool = True,
+    seed: int = 0,
+) -> Flow:
+    r"""Masked autoregressive flow: density in one pass, sampling in D passes.
+
+    .. math:: u_d = x_d e^{s_d(x_{<d}, c)} + t_d(x_{<d}, c)
+
+    Arguments:
+        features: dimension D of the data.
+        context_features: width of the context, 0 for none.
+        layers: number of autoregressive layers.
+        hidden_features: widths of the hidden layers of each MADE.
+        mixing: between layers, ``"reverse"`` (as published), ``"permutation"`` or ``"lu"``.
+        context_affine: give each context its own location and scale first.
+        seed: of the permutations.
+
+    Reference:
+        Papamakarios et al., *Masked Autoregressive Flow for Density Estimation*, 2017,
+        https://arxiv.org/abs/1705.07057
+    """
+    widths = (hidden_features,) if isinstance(hidden_features, int) else tuple(hidden_features)
+    check_sizes(features=features, layers=layers, **{"hidden_features": min(widths, default=1)})
+
+    def layer(i: int) -> Transform:
+        elementwise = AffineElementwise()
+        made = MADE(features, elementwise.n_params, widths, context_features)
+        return MaskedAutoregressive(made, elementwise, context_features)
+
+    return stack(features, context_features, layers, layer, mixing, context_affine, seed)

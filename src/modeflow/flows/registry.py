@@ -1,0 +1,96 @@
+"""The table of flow recipes: what `modeflow models` lists and what `flow="..."` accepts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from modeflow.densities.flow import Flow
+from modeflow.errors import ConfigError, nearest
+from modeflow.flows.affine import MAF, RealNVP
+from modeflow.flows.spline import NSF
+
+__all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe"]
+
+
+@dataclass(frozen=True)
+class RecipeInfo:
+    """One recipe: its name in the literature and what its directions cost.
+
+    `cost_log_prob` and `cost_sample` count passes through the conditioners for D features.
+    """
+
+    key: str
+    name: str
+    recipe: Callable[..., Flow]
+    paper: str
+    event: str
+    density: str
+    cost_log_prob: str
+    cost_sample: str
+    preset: dict[str, Any]
+
+
+FLOWS: dict[str, RecipeInfo] = {
+    info.key: info
+    for info in (
+        RecipeInfo(
+            "nsf-coupling", "NSF", NSF, "Durkan et al. 2019, arXiv:1906.04032",
+            "vector", "exact", "1 pass", "1 pass", {"coupling": True},
+        ),
+        RecipeInfo(
+            "nsf-autoregressive", "NSF", NSF, "Durkan et al. 2019, arXiv:1906.04032",
+            "vector", "exact", "1 pass", "D passes", {"coupling": False},
+        ),
+        RecipeInfo(
+            "realnvp", "RealNVP", RealNVP, "Dinh et al. 2017, arXiv:1605.08803",
+            "vector", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "maf", "MAF", MAF, "Papamakarios et al. 2017, arXiv:1705.07057",
+            "vector", "exact", "1 pass", "D passes", {},
+        ),
+    )
+}  # fmt: skip
+
+
+def flow_recipe(key: str) -> RecipeInfo:
+    """Return the recipe of that name; upper or lower case.
+
+    Raises:
+        ConfigError: if there is none, naming the nearest.
+    """
+    info = FLOWS.get(str(key).lower())
+    if info is None:
+        raise ConfigError(
+            f"flow {key!r} is not known{nearest(str(key).lower(), FLOWS) or ''} (one of {', '.join(FLOWS)})"
+        )
+    return info
+
+
+def build_flow(
+    key: str, features: int, context_features: int = 0, options: dict[str, Any] | None = None
+) -> Flow:
+    """Build a registered flow.
+
+    Arguments:
+        key: a name of `FLOWS`.
+        features, context_features: widths of data and context.
+        options: keyword arguments of the recipe.
+
+    Raises:
+        ConfigError: for an unknown name or option (the nearest is suggested).
+    """
+    info = flow_recipe(key)
+    known = [
+        n for n in inspect.signature(info.recipe).parameters if n not in ("features", "context_features")
+    ]
+    for name in options or {}:
+        if name not in known or name in info.preset:
+            allowed = [n for n in known if n not in info.preset]
+            raise ConfigError(
+                f"{name!r} is not an option of {key}{nearest(name, allowed)} (options: {', '.join(allowed)})"
+            )
+    return info.recipe(features, context_features, **{**info.preset, **(options or {})})

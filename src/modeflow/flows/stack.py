@@ -1,0 +1,70 @@
+"""How a vector flow is stacked: an affine map per context, then layers with mixing between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from modeflow.densities.flow import Flow
+from modeflow.densities.normal import StandardNormal
+from modeflow.errors import ConfigError
+from modeflow.transforms import Composite, ConditionalAffine, LULinear, Permutation, Transform
+
+__all__ = ["check_sizes", "split_mask", "stack"]
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise `ConfigError` for a size that is not a positive integer."""
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} must be an integer of 1 or more, received {value!r}")
+
+
+def split_mask(features: int, layer: int) -> torch.Tensor:
+    """Features that pass layer number `layer` unchanged: the first half and the second in turn.
+
+    With one feature nothing passes: the layer then acts on it with parameters from the context alone.
+    """
+    mask = torch.zeros(features, dtype=torch.bool)
+    if features > 1:
+        half = features // 2
+        mask[: half if layer % 2 == 0 else features - half] = True
+    return mask
+
+
+def mixing(kind: str, features: int, generator: torch.Generator) -> list[Transform]:
+    """Layers that change the order or basis of the features between two flow layers."""
+    if features == 1:
+        return []
+    if kind == "lu":
+        return [Permutation.random(features, generator), LULinear(features)]
+    if kind == "permutation":
+        return [Permutation.random(features, generator)]
+    if kind == "reverse":
+        return [Permutation.reverse(features)]
+    raise ConfigError(f"mixing must be 'lu', 'permutation' or 'reverse', received {kind!r}")
+
+
+def stack(
+    features: int,
+    context_features: int,
+    layers: int,
+    layer: Callable[[int], Transform],
+    mix: str,
+    context_affine: bool,
+    seed: int,
+) -> Flow:
+    """Build ``[affine per context] + layers x [mixing, layer] + [mixing]`` over a standard normal.
+
+    The affine map gives each context its own location and scale; it is left out where there is no
+    context. Permutations are drawn from `seed` and stored with the model.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[Transform] = []
+    if context_features and context_affine:
+        parts.append(ConditionalAffine(features, context_features))
+    for i in range(layers):
+        parts += [*mixing(mix, features, generator), layer(i)]
+    parts += mixing(mix, features, generator)
+    return Flow(Composite(parts), StandardNormal(features), context_features)

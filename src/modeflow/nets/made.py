@@ -1,0 +1,179 @@
+"""Autoregressive conditioners: masked networks in which output d sees inputs before d only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modeflow.nets.mlp import Activation, linear, start_near_zero
+
+__all__ = ["MADE", "MaskedLinear", "ResidualMADE"]
+
+
+def hidden_degrees(features: int, width: int, context_features: int) -> Tensor:
+    """Degrees of a hidden layer, spread evenly over the inputs, in increasing order.
+
+    A unit of degree m sees the inputs 1..m and feeds the outputs m+1..D. With a context there are units
+    of degree 0 too: they see the context alone, so that even the first output depends on it
+    non-linearly. Spreading evenly (rather than cyclically) lets a layer narrower than D still reach the
+    last inputs.
+    """
+    lowest = 0 if context_features else min(1, features - 1)
+    return torch.linspace(lowest, features - 1, width).round().long()
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer whose weight is multiplied by a fixed 0/1 mask, shape ``(out, in)``."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        # Rebuilt from the arguments at load time, hence not part of the state.
+        self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
+        # Masked weights never act; zeroing them keeps norms and counts honest.
+        with torch.no_grad():
+            self.weight.mul_(self.mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+def _input_mask(degrees: Tensor, features: int) -> Tensor:
+    return degrees[:, None] >= torch.arange(1, features + 1)[None, :]
+
+
+def _output_mask(features: int, params: int, degrees: Tensor) -> Tensor:
+    out = torch.arange(1, features + 1).repeat_interleave(params)
+    return out[:, None] > degrees[None, :]
+
+
+class MADE(nn.Module):
+    r"""Masked autoencoder: ``(B, D) [, (B, C)] -> (B, D, params)``, output d a function of x_{<d} and c.
+
+    The context bypasses the masks: it is added, through a linear map, to the first hidden layer and to
+    the output, so every output may depend on all of it.
+
+    Reference:
+        Germain et al., *MADE: Masked Autoencoder for Distribution Estimation*, 2015,
+        https://arxiv.org/abs/1502.03509
+    """
+
+    def __init__(
+        self,
+        features: int,
+        params: int,
+        hidden_features: Sequence[int] = (64, 64),
+        context_features: int = 0,
+        activation: Activation = F.relu,
+    ) -> None:
+        super().__init__()
+        self.features, self.params = features, params
+        self.context_features = context_features
+        self.activation = activation
+        degrees = [hidden_degrees(features, h, context_features) for h in hidden_features]
+        masks = [_input_mask(degrees[0], features)] if degrees else []
+        masks += [b[:, None] >= a[None, :] for a, b in pairwise(degrees)]
+        self.hidden = nn.ModuleList(MaskedLinear(m) for m in masks)
+        last = degrees[-1] if degrees else torch.arange(1, features + 1)
+        self.final = MaskedLinear(_output_mask(features, params, last))
+        self.context_hidden: nn.Linear | None = None
+        self.context_final: nn.Linear | None = None
+        if context_features:
+            if degrees:
+                self.context_hidden = linear(context_features, hidden_features[0])
+            self.context_final = linear(context_features, features * params)
+            start_near_zero(self.context_final)
+        start_near_zero(self.final)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        h = x
+        for i, layer in enumerate(self.hidden):
+            h = layer(h)
+            if i == 0 and self.context_hidden is not None:
+                h = h + self.context_hidden(context)
+            h = self.activation(h)
+        out = self.final(h)
+        if self.context_final is not None:
+            out = out + self.context_final(context)
+        return out.unflatten(-1, (self.features, self.params))
+
+
+class MaskedResidualBlock(nn.Module):
+    """``h + W2 a(W1 a(h))`` with masks, the update gated by the context where there is one."""
+
+    def __init__(
+        self, degrees: Tensor, context_features: int, activation: Activation, dropout: float
+    ) -> None:
+        super().__init__()
+        mask = degrees[:, None] >= degrees[None, :]
+        self.activation = activation
+        self.linear1 = MaskedLinear(mask)
+        self.linear2 = MaskedLinear(mask)
+        with torch.no_grad():
+            self.linear2.weight.uniform_(-1e-3, 1e-3).mul_(self.linear2.mask)
+            self.linear2.bias.uniform_(-1e-3, 1e-3)
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else None
+        self.gate = linear(context_features, len(degrees)) if context_features else None
+
+    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        update = self.activation(self.linear1(self.activation(h)))
+        if self.dropout is not None:
+            update = self.dropout(update)
+        update = self.linear2(update)
+        if self.gate is not None:
+            update = update * torch.sigmoid(self.gate(context))
+        return h + update
+
+
+class ResidualMADE(nn.Module):
+    """Residual MADE ``(B, D) [, (B, C)] -> (B, D, params)``, output d a function of x_{<d} and c.
+
+    The context bypasses the masks: it is added to the first hidden layer and to the output, and gates
+    the update of every block.
+
+    Reference:
+        Nash and Durkan, *Autoregressive Energy Machines*, 2019, https://arxiv.org/abs/1904.05626
+    """
+
+    def __init__(
+        self,
+        features: int,
+        params: int,
+        hidden_features: int = 64,
+        context_features: int = 0,
+        blocks: int = 2,
+        activation: Activation = F.relu,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.features, self.params = features, params
+        self.context_features = context_features
+        degrees = hidden_degrees(features, hidden_features, context_features)
+        self.initial = MaskedLinear(_input_mask(degrees, features))
+        self.blocks = nn.ModuleList(
+            MaskedResidualBlock(degrees, context_features, activation, dropout) for _ in range(blocks)
+        )
+        self.final = MaskedLinear(_output_mask(features, params, degrees))
+        self.context_initial: nn.Linear | None = None
+        self.context_final: nn.Linear | None = None
+        if context_features:
+            self.context_initial = linear(context_features, hidden_features)
+            self.context_final = linear(context_features, features * params)
+            start_near_zero(self.context_final)
+        start_near_zero(self.final)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        h = self.initial(x)
+        if self.context_initial is not None:
+            h = h + self.context_initial(context)
+        for block in self.blocks:
+            h = block(h, context)
+        out = self.final(h)
+        if self.context_final is not None:
+            out = out + self.context_final(context)
+        return out.unflatten(-1, (self.features, self.params))

@@ -1,0 +1,53 @@
+"""Masked autoregressive layers: feature d is mapped with parameters from the features before it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.transforms.base import Transform
+from modeflow.transforms.elementwise import Elementwise
+
+__all__ = ["MaskedAutoregressive"]
+
+
+class MaskedAutoregressive(Transform):
+    r"""``u_d = f(x_d; θ_d(x_{<d}, c))``: density in one pass, sampling in D passes.
+
+    .. math:: \log|\det| = \sum_d \log f'(x_d;\ \theta_d(x_{<d}, c))
+
+    Arguments:
+        conditioner: a MADE, ``(B, D) [, (B, C)] -> (B, D, elementwise.n_params)``, output d a function
+            of the inputs before d.
+        elementwise: the map of each feature.
+        context_features: width of the context.
+
+    Reference:
+        Papamakarios et al., *Masked Autoregressive Flow*, 2017, https://arxiv.org/abs/1705.07057
+    """
+
+    def __init__(self, conditioner: nn.Module, elementwise: Elementwise, context_features: int = 0) -> None:
+        super().__init__()
+        self.conditioner = conditioner
+        self.elementwise = elementwise
+        self.context_features = context_features
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        context = context if self.context_features else None
+        u, logderivative = self.elementwise(x, self.conditioner(x, context))
+        return u, logderivative.sum(-1)
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        context = context if self.context_features else None
+        features = u.shape[1]
+        total = u.new_zeros(u.shape[0])
+        # Columns not yet known are never seen by output d; zeros stand in for them.
+        unknown = u.new_zeros(features, u.shape[0]).unbind(0)
+        columns: list[Tensor] = []
+        for d in range(features):
+            x = torch.stack((*columns, *unknown[d:]), dim=1)
+            params = self.conditioner(x, context)[:, d]
+            column, logderivative = self.elementwise.inverse(u[:, d], params)
+            columns.append(column)
+            total = total + logderivative
+        return torch.stack(columns, dim=1), total

@@ -1,0 +1,84 @@
+"""Coupling layers: half of the features parametrise the map of the other half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.errors import ConfigError
+from modeflow.transforms.base import Transform
+from modeflow.transforms.elementwise import Elementwise
+
+__all__ = ["Coupling"]
+
+ConditionerFactory = Callable[[int, int, int], nn.Module]
+"""``(in_features, out_features, context_features) -> module``, called as ``module(x, context)``."""
+
+
+class Coupling(Transform):
+    r"""Masked features pass unchanged and parametrise an elementwise map of the others.
+
+    .. math:: u_a = x_a, \qquad u_b = f(x_b;\ \theta(x_a, c)), \qquad
+        \log|\det| = \sum_b \log f'(x_b; \theta)
+
+    Both directions cost one pass of the conditioner.
+
+    Arguments:
+        mask: boolean, shape ``(D,)``; True marks the features that pass unchanged. All False is
+            allowed (one feature): the parameters then depend on the context alone.
+        elementwise: the map of the transformed features.
+        conditioner: factory of the network θ.
+        context_features: width of the context.
+
+    Raises:
+        ConfigError: if the mask transforms nothing.
+    """
+
+    def __init__(
+        self,
+        mask: Tensor,
+        elementwise: Elementwise,
+        conditioner: ConditionerFactory,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__()
+        mask = mask.bool()
+        if bool(mask.all()):
+            raise ConfigError("coupling: the mask passes every feature, so nothing is transformed")
+        self.context_features = context_features
+        self.elementwise = elementwise
+        kept = torch.nonzero(mask).flatten()
+        moved = torch.nonzero(~mask).flatten()
+        self.n_kept, self.n_moved = len(kept), len(moved)
+        # With the kept features in front no gather is needed; recipes permute between layers anyway.
+        self.contiguous = bool((kept == torch.arange(len(kept))).all())
+        self.register_buffer("order", torch.cat((kept, moved)), persistent=False)
+        self.register_buffer("back", torch.argsort(torch.cat((kept, moved))), persistent=False)
+        self.conditioner = conditioner(self.n_kept, self.n_moved * elementwise.n_params, context_features)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.contiguous:
+            x = x.index_select(1, self.order)  # type: ignore[arg-type]
+        kept, moved = x.split((self.n_kept, self.n_moved), dim=1)
+        return kept, moved
+
+    def _join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        x = torch.cat((kept, moved), dim=1)
+        return x if self.contiguous else x.index_select(1, self.back)  # type: ignore[arg-type]
+
+    def _params(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        context = context if self.context_features else None
+        params = self.conditioner(kept, context)
+        return params.unflatten(-1, (self.n_moved, self.elementwise.n_params))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, moved = self._split(x)
+        moved, logderivative = self.elementwise(moved, self._params(kept, context))
+        return self._join(kept, moved), logderivative.sum(-1)
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, moved = self._split(u)
+        moved, logderivative = self.elementwise.inverse(moved, self._params(kept, context))
+        return self._join(kept, moved), logderivative.sum(-1)

@@ -1,0 +1,267 @@
+"""The table of everything that is tested: one line per transform, network and density.
+
+Adding a line here tests a model against every check of `modeflow.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.densities import Density, Preprocessed, StandardNormal
+from modeflow.flows import MAF, NSF, RealNVP
+from modeflow.models import NVF
+from modeflow.nets import MADE, MLP, ResidualMADE, ResidualMLP
+from modeflow.testing import DensityCase, TransformCase, triangular
+from modeflow.transforms import (
+    AdditiveElementwise,
+    AffineElementwise,
+    Composite,
+    ConditionalAffine,
+    Coupling,
+    Elementwise,
+    Inverse,
+    LULinear,
+    MaskedAutoregressive,
+    Permutation,
+    RQSplineElementwise,
+    Standardize,
+    Transform,
+)
+
+DOUBLE = torch.float64
+ALL = torch.ones(5, dtype=torch.bool)
+SMALL: dict[str, Any] = {"layers": 2, "hidden_features": 16, "blocks": 1}
+
+
+def any_seed() -> int:
+    """A seed for a recipe, from the global generator: a second build draws other permutations."""
+    return int(torch.randint(1_000_000, ()))
+
+
+def dense(inputs: int, outputs: int, context: int) -> nn.Module:
+    return ResidualMLP(inputs, outputs, 16, context, blocks=1)
+
+
+def keep(*kept: bool) -> Tensor:
+    return torch.tensor(kept)
+
+
+def coupling(mask: Tensor, elementwise: Elementwise, context: int = 0) -> Callable[[], Transform]:
+    return lambda: Coupling(mask, elementwise, dense, context)
+
+
+def coupling_structure(mask: Tensor) -> Tensor:
+    """Kept features depend on themselves; moved ones on themselves and on all kept."""
+    return torch.eye(len(mask)).bool() | (~mask[:, None] & mask[None, :])
+
+
+def autoregressive(
+    features: int, elementwise: Elementwise, context: int = 0, residual: bool = False
+) -> Callable[[], Transform]:
+    def factory() -> Transform:
+        made = (
+            ResidualMADE(features, elementwise.n_params, 16, context, blocks=1)
+            if residual
+            else MADE(features, elementwise.n_params, (16, 16), context)
+        )
+        return MaskedAutoregressive(made, elementwise, context)
+
+    return factory
+
+
+def standardize(features: int) -> Standardize:
+    x = torch.randn(100, features, dtype=DOUBLE) * torch.linspace(0.5, 3, features) + 2.0
+    return Standardize(features).fit(x)
+
+
+def composite(context: int) -> Composite:
+    return Composite(
+        [
+            ConditionalAffine(3, context),
+            Permutation.random(3),
+            coupling(keep(True, False, False), RQSplineElementwise(4), context)(),
+            LULinear(3),
+            autoregressive(3, AffineElementwise(), context)(),
+        ]
+    )
+
+
+A, B, C = AdditiveElementwise(), AffineElementwise(), RQSplineElementwise(5, tail_bound=3.0)
+M2, M5, MIX = keep(True, False), keep(True, True, False, False, False), keep(False, True, False, True, True)
+NONE = keep(False)
+
+# Masked away altogether where there is one feature: no gradient can reach it.
+ONE = ("conditioner.hidden.0.weight", "conditioner.initial.weight")
+
+TRANSFORMS: dict[str, TransformCase] = {
+    "standardize-3": TransformCase(
+        lambda: standardize(3), 3, result_dtype=DOUBLE, structure=torch.eye(3).bool()
+    ),
+    "affine-3": TransformCase(lambda: ConditionalAffine(3), 3, structure=torch.eye(3).bool(), compiles=True),
+    "affine-3-context": TransformCase(
+        lambda: ConditionalAffine(3, 2),
+        3,
+        2,
+        structure=torch.eye(3).bool(),
+        context_outputs=ALL[:3],
+        compiles=True,
+    ),
+    "permutation-5": TransformCase(lambda: Permutation.random(5), 5, volume_preserving=True, compiles=True),
+    "reverse-3": TransformCase(
+        lambda: Permutation.reverse(3), 3, structure=torch.eye(3).flip(0).bool(), volume_preserving=True
+    ),
+    "lu-1": TransformCase(lambda: LULinear(1), 1),
+    "lu-2": TransformCase(lambda: LULinear(2), 2, structure=torch.ones(2, 2).bool()),
+    "lu-5": TransformCase(lambda: LULinear(5), 5, structure=torch.ones(5, 5).bool(), compiles=True),
+    # -- couplings
+    "coupling-additive-2": TransformCase(
+        coupling(M2, A), 2, structure=coupling_structure(M2), volume_preserving=True
+    ),
+    "coupling-affine-1": TransformCase(coupling(NONE, B), 1),
+    "coupling-affine-1-context": TransformCase(coupling(NONE, B, 2), 1, 2, context_outputs=ALL[:1]),
+    "coupling-affine-2": TransformCase(coupling(M2, B), 2, structure=coupling_structure(M2), compiles=True),
+    "coupling-affine-5-mixed": TransformCase(
+        coupling(MIX, B, 3), 5, 3, structure=coupling_structure(MIX), context_outputs=~MIX, compiles=True
+    ),
+    "coupling-spline-1": TransformCase(coupling(NONE, C), 1, compiles=True),
+    "coupling-spline-1-context": TransformCase(coupling(NONE, C, 1), 1, 1, context_outputs=ALL[:1]),
+    "coupling-spline-2": TransformCase(coupling(M2, C), 2, structure=coupling_structure(M2), compiles=True),
+    "coupling-spline-2-context": TransformCase(
+        coupling(M2, C, 2), 2, 2, structure=coupling_structure(M2), context_outputs=~M2, compiles=True
+    ),
+    "coupling-spline-5": TransformCase(coupling(M5, C), 5, structure=coupling_structure(M5)),
+    "coupling-spline-5-mixed": TransformCase(
+        coupling(MIX, C, 2), 5, 2, structure=coupling_structure(MIX), context_outputs=~MIX
+    ),
+    # -- autoregressive
+    "maf-affine-1": TransformCase(autoregressive(1, B), 1, idle=ONE),
+    "maf-affine-1-context": TransformCase(autoregressive(1, B, 2), 1, 2, context_outputs=ALL[:1], idle=ONE),
+    "maf-affine-2": TransformCase(autoregressive(2, B), 2, structure=triangular(2)),
+    "maf-affine-5": TransformCase(autoregressive(5, B), 5, structure=triangular(5)),
+    "maf-affine-5-context": TransformCase(
+        autoregressive(5, B, 3), 5, 3, structure=triangular(5), context_outputs=ALL
+    ),
+    "maf-spline-1-context": TransformCase(
+        autoregressive(1, C, 2, True), 1, 2, context_outputs=ALL[:1], idle=ONE
+    ),
+    "maf-spline-2": TransformCase(autoregressive(2, C, 0, True), 2, structure=triangular(2)),
+    "maf-spline-5-context": TransformCase(
+        autoregressive(5, C, 2, True), 5, 2, structure=triangular(5), context_outputs=ALL
+    ),
+    "maf-linear-3": TransformCase(
+        lambda: MaskedAutoregressive(MADE(3, 2, (), 1), AffineElementwise(), 1),
+        3,
+        1,
+        structure=triangular(3),
+        context_outputs=ALL[:3],
+    ),
+    "iaf-affine-3-context": TransformCase(
+        lambda: Inverse(autoregressive(3, B, 2)()), 3, 2, structure=triangular(3), context_outputs=ALL[:3]
+    ),
+    "composite-3": TransformCase(lambda: composite(0), 3),
+    "composite-3-context": TransformCase(lambda: composite(2), 3, 2, context_outputs=ALL[:3]),
+}
+
+
+@dataclass(frozen=True)
+class NetCase:
+    """A conditioner ``(B, features) [, (B, context)] -> (B, *shape)``; `masked` if it is a MADE."""
+
+    factory: Callable[[], nn.Module]
+    features: int
+    shape: tuple[int, ...]
+    context_features: int = 0
+    masked: bool = False
+
+
+NETS: dict[str, NetCase] = {
+    "mlp-3": NetCase(lambda: MLP(3, 4, (8,)), 3, (4,)),
+    "mlp-0-context": NetCase(lambda: MLP(0, 4, (8,), 2), 0, (4,), 2),
+    "mlp-linear": NetCase(lambda: MLP(3, 4, (), 2), 3, (4,), 2),
+    "residual-3": NetCase(lambda: ResidualMLP(3, 4, 8), 3, (4,)),
+    "residual-3-context": NetCase(lambda: ResidualMLP(3, 4, 8, 2), 3, (4,), 2),
+    "residual-0": NetCase(lambda: ResidualMLP(0, 4, 8), 0, (4,)),
+    "residual-0-context": NetCase(lambda: ResidualMLP(0, 4, 8, 2), 0, (4,), 2),
+    "made-1": NetCase(lambda: MADE(1, 2, (8,)), 1, (1, 2), masked=True),
+    "made-1-context": NetCase(lambda: MADE(1, 2, (8,), 2), 1, (1, 2), 2, masked=True),
+    "made-2": NetCase(lambda: MADE(2, 3, (16, 16)), 2, (2, 3), masked=True),
+    "made-5": NetCase(lambda: MADE(5, 2, (32, 16)), 5, (5, 2), masked=True),
+    "made-5-context": NetCase(lambda: MADE(5, 2, (32, 32), 3), 5, (5, 2), 3, masked=True),
+    "made-5-linear": NetCase(lambda: MADE(5, 2, (), 1), 5, (5, 2), 1, masked=True),
+    "residual-made-1": NetCase(lambda: ResidualMADE(1, 2, 8), 1, (1, 2), masked=True),
+    "residual-made-1-context": NetCase(lambda: ResidualMADE(1, 2, 8, 2), 1, (1, 2), 2, masked=True),
+    "residual-made-5": NetCase(lambda: ResidualMADE(5, 2, 32), 5, (5, 2), masked=True),
+    "residual-made-5-context": NetCase(lambda: ResidualMADE(5, 2, 32, 3), 5, (5, 2), 3, masked=True),
+}
+
+
+def nsf(features: int, context: int = 0, **options: Any) -> Callable[[], Density]:
+    return lambda: NSF(features, context, bins=4, seed=any_seed(), **{**SMALL, **options})
+
+
+def realnvp(features: int, context: int = 0, **options: Any) -> Callable[[], Density]:
+    return lambda: RealNVP(features, context, seed=any_seed(), **{**SMALL, **options})
+
+
+def maf(features: int, context: int = 0, **options: Any) -> Callable[[], Density]:
+    sizes = {"layers": 2, "hidden_features": (16, 16), **options}
+    return lambda: MAF(features, context, seed=any_seed(), **sizes)
+
+
+def nvf(features: int, n_states: int = 3, **options: Any) -> Callable[[], Density]:
+    def factory() -> Density:
+        recipe = {"bins": 4, "seed": any_seed(), **SMALL}
+        return NVF(features, n_states, flow_options=recipe, encoder_features=(16,), **options)
+
+    return factory
+
+
+def preprocessed(context: int) -> Density:
+    return Preprocessed(standardize(2), nsf(2, context)())
+
+
+LAYERS_OF_ONE = ("hidden.0.weight", "initial.weight")
+# The straight-through sample leaves out, in a small batch, nothing here: every part gets a gradient.
+EYE3 = torch.eye(3)
+
+DENSITIES: dict[str, DensityCase] = {
+    "normal-1": DensityCase(lambda: StandardNormal(1), 1, compiles=True),
+    "normal-2": DensityCase(lambda: StandardNormal(2), 2),
+    "normal-5": DensityCase(lambda: StandardNormal(5), 5),
+    "nsf-1": DensityCase(nsf(1), 1, compiles=True),
+    "nsf-1-context": DensityCase(nsf(1, 2), 1, 2),
+    "nsf-2": DensityCase(nsf(2), 2, compiles=True),
+    "nsf-2-context": DensityCase(nsf(2, 2), 2, 2, compiles=True),
+    "nsf-2-states": DensityCase(nsf(2, 3), 2, 3, contexts=EYE3),
+    "nsf-2-plain": DensityCase(nsf(2, 1, context_affine=False, mixing="reverse"), 2, 1),
+    "nsf-5": DensityCase(nsf(5), 5, compiles=True),
+    "nsf-5-context": DensityCase(nsf(5, 2), 5, 2),
+    "nsf-ar-1": DensityCase(nsf(1, coupling=False), 1, idle=LAYERS_OF_ONE),
+    "nsf-ar-2": DensityCase(nsf(2, coupling=False), 2),
+    "nsf-ar-2-context": DensityCase(nsf(2, 2, coupling=False), 2, 2),
+    "nsf-ar-5-context": DensityCase(nsf(5, 2, coupling=False), 5, 2, scale=0.1),
+    "realnvp-1-context": DensityCase(realnvp(1, 2), 1, 2),
+    "realnvp-2": DensityCase(realnvp(2), 2, compiles=True),
+    "realnvp-2-context": DensityCase(realnvp(2, 2, mixing="reverse"), 2, 2, compiles=True),
+    "realnvp-5-context": DensityCase(realnvp(5, 2, mixing="permutation"), 5, 2),
+    "maf-1": DensityCase(maf(1), 1, idle=LAYERS_OF_ONE),
+    "maf-1-context": DensityCase(maf(1, 2), 1, 2, idle=LAYERS_OF_ONE),
+    "maf-2": DensityCase(maf(2), 2),
+    "maf-2-context": DensityCase(maf(2, 2, context_affine=False), 2, 2),
+    "maf-5": DensityCase(maf(5), 5),
+    "maf-5-context": DensityCase(maf(5, 2, mixing="lu"), 5, 2),
+    "preprocessed-2": DensityCase(lambda: preprocessed(0), 2, result_dtype=DOUBLE),
+    "preprocessed-2-context": DensityCase(lambda: preprocessed(2), 2, 2, result_dtype=DOUBLE),
+    "nvf-1": DensityCase(nvf(1), 1),
+    "nvf-2-elbo": DensityCase(nvf(2), 2),
+    "nvf-2-elbo-sum": DensityCase(nvf(2, objective="elbo-sum", prior="uniform"), 2),
+    "nvf-2-marginal": DensityCase(nvf(2, objective="marginal"), 2),
+    "nvf-2-truncated": DensityCase(nvf(2, objective="truncated"), 2),
+    "nvf-2-one-state": DensityCase(nvf(2, n_states=1), 2),
+    "nvf-5": DensityCase(nvf(5), 5),
+}

@@ -1,0 +1,140 @@
+"""The same weights in another library give the same numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from modeflow.densities import Flow, StandardNormal
+from modeflow.nets import MLP
+from modeflow.transforms import (
+    AffineElementwise,
+    Composite,
+    Coupling,
+    LULinear,
+    MaskedAutoregressive,
+    Permutation,
+    RQSplineElementwise,
+    rational_quadratic_spline,
+)
+
+DOUBLE = torch.float64
+# nflows gives a raw zero another slope; ours is one.
+OFFSET = math.log(math.expm1(1 - 1e-3))
+
+
+@pytest.mark.parametrize("bins", [2, 4, 10])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_spline_equals_nflows(bins, inverse):
+    theirs = pytest.importorskip("nflows.transforms.splines.rational_quadratic")
+    params = 2 * torch.randn(5000, 3 * bins - 1, dtype=DOUBLE)
+    x = 8 * torch.rand(5000, dtype=DOUBLE) - 4
+    w, h, d = params.split((bins, bins, bins - 1), -1)
+    expected = theirs.unconstrained_rational_quadratic_spline(
+        x, w, h, d + OFFSET, inverse=inverse, tail_bound=3.0
+    )
+    for a, b in zip(rational_quadratic_spline(x, params, inverse=inverse), expected, strict=True):
+        assert (a - b).abs().max() < 1e-5
+        assert (a - b).abs().median() < 1e-12
+
+
+class TheirNet(nn.Module):
+    """Calls one of our networks the way nflows calls its own, in its order of parameters."""
+
+    def __init__(self, net, outputs, params, bins):
+        super().__init__()
+        self.net, self.outputs, self.params, self.bins = net, outputs, params, bins
+
+    def forward(self, x, context=None):
+        raw = self.net(x, context).unflatten(-1, (self.outputs, self.params))
+        w, h, d = raw.split((self.bins, self.bins, self.bins - 1), -1)
+        return torch.cat((w, h, d + OFFSET), -1).flatten(1)
+
+
+def test_coupling_spline_flow_equals_nflows():
+    transforms = pytest.importorskip("nflows.transforms")
+    bins, features, context = 6, 4, 2
+    kind = RQSplineElementwise(bins, 3.0)
+    ours, theirs = [], []
+    for i in range(3):
+        mask = torch.tensor([True, True, False, False]).roll(i)
+        nets = []
+
+        def make(inputs, outputs, width, nets=nets):
+            nets.append(MLP(inputs, outputs, (16,), width))
+            return nets[-1]
+
+        ours.append(Coupling(mask, kind, make, context))
+        # nflows transforms where its mask is positive, and passes the rest.
+        layer = transforms.PiecewiseRationalQuadraticCouplingTransform(
+            (~mask).int().tolist(),
+            lambda i, o, nets=nets: TheirNet(nets[0], 2, kind.n_params, bins),
+            num_bins=bins, tails="linear", tail_bound=3.0,
+        )  # fmt: skip
+        order = torch.randperm(features)
+        ours.append(Permutation(order))
+        theirs += [layer, transforms.Permutation(order)]
+        lu = LULinear(features)
+        with torch.no_grad():
+            for p in lu.parameters():
+                p.add_(0.3 * torch.randn_like(p))
+        other = transforms.LULinear(features, identity_init=True)
+        with torch.no_grad():
+            other.lower_entries.copy_(lu.lower)
+            other.upper_entries.copy_(lu.upper)
+            other.unconstrained_upper_diag.copy_(lu.raw_diagonal)
+            other.bias.copy_(lu.bias)
+        ours.append(lu)
+        theirs.append(other)
+    base = pytest.importorskip("nflows.distributions").StandardNormal([features])
+    peer = pytest.importorskip("nflows.flows").Flow(transforms.CompositeTransform(theirs), base)
+    flow = Flow(Composite(ours), StandardNormal(features), context)
+    flow, peer = flow.double(), peer.double()
+    x, c = 1.5 * torch.randn(300, features, dtype=DOUBLE), torch.randn(300, context, dtype=DOUBLE)
+    a, b = flow.log_prob(x, c), peer.log_prob(x, context=c)
+    assert a.std() > 0.5
+    assert (a - b).abs().max() < 1e-5
+    assert (a - b).abs().median() < 1e-11
+    u = torch.randn(50, features, dtype=DOUBLE)
+    other_way = peer._transform.inverse(u, context=c[:50])[0]
+    assert (flow.transform.inverse(u, c[:50])[0] - other_way).abs().max() < 1e-5
+
+
+class Hyper(nn.Module):
+    """The masked network of a zuko layer, called as a conditioner of ours."""
+
+    def __init__(self, net, features):
+        super().__init__()
+        self.net, self.features = net, features
+
+    def forward(self, x, context=None):
+        x = x if context is None else torch.cat((x, context), -1)
+        return self.net(x).unflatten(-1, (self.features, -1))
+
+
+@pytest.mark.parametrize("context", [0, 3])
+def test_autoregressive_layer_equals_zuko(context):
+    zuko = pytest.importorskip("zuko")
+    peer = zuko.flows.autoregressive.MaskedAutoregressiveTransform(
+        4, context, hidden_features=(32, 32)
+    ).double()
+    with torch.no_grad():
+        for p in peer.parameters():
+            p.mul_(2.0)
+    ours = MaskedAutoregressive(Hyper(peer.hyper, 4), AffineElementwise(), context)
+    x = torch.randn(200, 4, dtype=DOUBLE)
+    c = torch.randn(200, context, dtype=DOUBLE) if context else None
+    u, logabsdet = ours(x, c)
+    expected, expected_logabsdet = peer(c).call_and_ladj(x)
+    assert logabsdet.std() > 0.05
+    assert (u - expected).abs().max() < 1e-12
+    assert (logabsdet - expected_logabsdet).abs().max() < 1e-12
+    assert (ours.inverse(u, c)[0] - peer(c).inv(expected)).abs().max() < 1e-10
+
+
+def test_the_offset_of_the_slopes():
+    assert 1e-3 + F.softplus(torch.tensor(OFFSET, dtype=DOUBLE)).item() == pytest.approx(1.0)

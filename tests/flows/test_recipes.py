@@ -1,0 +1,106 @@
+"""Recipes: what they promise, the registry, compiling, and what they refuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from modeflow.errors import ConfigError
+from modeflow.flows import FLOWS, MAF, NSF, RealNVP, build_flow, flow_recipe
+from modeflow.nets import MLP
+from modeflow.testing import jacobian, perturb
+from modeflow.transforms import AffineElementwise, ConditionalAffine, Coupling, MaskedAutoregressive
+
+
+@pytest.mark.parametrize("key", FLOWS)
+@pytest.mark.parametrize(("features", "context"), [(1, 0), (1, 2), (3, 0), (6, 2)])
+def test_registered_flows_build_and_score(key, features, context):
+    flow = build_flow(key, features, context, {"layers": 2})
+    c = torch.randn(4, context) if context else None
+    x = torch.randn(4, features)
+    assert flow.log_prob(x, c).shape == (4,)
+    assert flow.sample(2, c).shape[-1] == features
+    assert flow_recipe(key.upper()).key == key
+    assert flow.exactness == FLOWS[key].density
+
+
+@pytest.mark.parametrize("key", FLOWS)
+def test_flows_start_near_a_standard_normal(key):
+    torch.manual_seed(0)
+    flow = build_flow(key, 4, 3)
+    x = torch.randn(200, 4)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
+    assert (flow.log_prob(x, torch.randn(200, 3)) - normal).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("key", FLOWS)
+def test_every_noise_coordinate_depends_on_every_feature(key):
+    # Five features, three layers: with no layer's features left behind.
+    flow = perturb(build_flow(key, 5, 0, {"layers": 3}), 0.2).double()
+    x = torch.randn(32, 5, dtype=torch.float64, requires_grad=True)
+    assert (jacobian(flow.transform(x)[0], x).abs() > 1e-9).any(0).all()
+
+
+def test_options_reach_the_layers():
+    flow = NSF(4, 2, layers=3, bins=5, tail_bound=7.0, dropout=0.25)
+    couplings = [m for m in flow.modules() if isinstance(m, Coupling)]
+    assert len(couplings) == 3
+    assert {m.elementwise.bins for m in couplings} == {5}
+    assert {m.elementwise.tail_bound for m in couplings} == {7.0}
+    assert {m.p for m in flow.modules() if isinstance(m, nn.Dropout)} == {0.25}
+    assert any(isinstance(m, ConditionalAffine) for m in flow.modules())
+    flow = NSF(4, 2, layers=2, coupling=False, context_affine=False)
+    assert sum(isinstance(m, MaskedAutoregressive) for m in flow.modules()) == 2
+    assert not any(isinstance(m, ConditionalAffine) for m in flow.modules())
+    assert MAF(3, hidden_features=32).transform is not None
+
+
+def test_the_seed_of_a_recipe_fixes_its_permutations():
+    def orders(seed):
+        return [b.tolist() for n, b in RealNVP(8, seed=seed).named_buffers() if n.endswith(".order")]
+
+    assert orders(1) == orders(1)
+    assert orders(1) != orders(2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: NSF(0), "features must be an integer of 1 or more, received 0"),
+        (lambda: NSF(2, layers=0), "layers must be an integer of 1 or more"),
+        (lambda: NSF(2, bins=2.5), "bins must be an integer of 1 or more, received 2.5"),
+        (lambda: NSF(2, bins=1000), "received 1000 bins"),
+        (lambda: NSF(2, tail_bound=-1.0), "tail_bound must be positive, received -1.0"),
+        (lambda: NSF(True), "features must be an integer"),
+        (lambda: RealNVP(2, hidden_features=-3), "hidden_features must be"),
+        (lambda: MAF(2, hidden_features=(8, 0)), "hidden_features must be"),
+        (lambda: RealNVP(3, mixing="lr"), "mixing must be 'lu', 'permutation' or 'reverse', received 'lr'"),
+        (lambda: build_flow("nsf-couplng", 2), "'nsf-couplng' is not known; did you mean 'nsf-coupling'"),
+        (lambda: build_flow("realnvp", 2, 0, {"layer": 3}), "did you mean 'layers'"),
+        (lambda: build_flow("nsf-coupling", 2, 0, {"coupling": False}), "not an option of nsf-coupling"),
+        (lambda: build_flow("maf", 2, 0, {"features": 3}), "not an option of maf"),
+    ],
+)
+def test_what_recipes_refuse(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_coupling_layer_compiles_to_native_code():
+    """One layer through the default backend; the whole table goes through a quicker one."""
+    layer = Coupling(torch.tensor([True, False]), AffineElementwise(), lambda i, o, c: MLP(i, o, (8,), c), 1)
+    perturb(layer, 0.2)
+    x, c = torch.randn(16, 2), torch.randn(16, 1)
+    torch.compiler.reset()
+    compiled = torch.compile(layer.forward, fullgraph=True)
+    try:
+        got = compiled(x, c)
+    except Exception as error:
+        if "compiler" in str(error).lower() and "not found" in str(error).lower():
+            pytest.skip(f"no C++ compiler: {error}")
+        raise
+    for a, b in zip(got, layer(x, c), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
