@@ -1,1 +1,5 @@
-"""modeflow.models"""
+"""Recipes of latent-variable models by the literature's name."""
+
+from modeflow.models.nvf import NVF
+
+__all__ = ["NVF"]

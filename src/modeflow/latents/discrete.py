@@ -1,0 +1,276 @@
+"""The model with a discrete latent: one conditional flow shared by K states, density exact by a sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from modeflow.densities.base import Density, Loss
+from modeflow.errors import ConfigError
+from modeflow.latents.objectives import Objective
+from modeflow.latents.posteriors import CategoricalEncoder
+from modeflow.latents.priors import CategoricalPrior
+
+__all__ = ["DiscreteLatentModel", "PrunedLogProb"]
+
+
+@dataclass
+class PrunedLogProb:
+    """Result of a pruned evaluation.
+
+    Attributes:
+        log_prob: lower bound on the log-density, nats, shape ``(B,)``.
+        encoder_mass: mass of the encoder on the states kept, shape ``(B,)``. If the encoder were the
+            exact posterior, the gap would be ``-log(encoder_mass)``.
+        evaluations: likelihood evaluations per row, on average (K would be all).
+    """
+
+    log_prob: Tensor
+    encoder_mass: Tensor
+    evaluations: float
+
+
+class DiscreteLatentModel(Density):
+    r"""``p(x) = Σ_k π_k p(x | z = k)`` with one conditional density for all states.
+
+    Arguments:
+        prior: p(z), categorical over K states.
+        likelihood: p(x|z), a density whose context is the one-hot state, ``context_features = K``. With
+            K = 1 there is no latent: the likelihood is then an unconditional density, and the model
+            equals it exactly.
+        posterior: q(z|x), the encoder; None only where K = 1.
+        objective: what `objective` minimises; None only where K = 1 (plain maximum likelihood).
+        chunk_rows: rows (of data times states) evaluated at once where no gradient is needed; bounds
+            memory and keeps activations in cache.
+
+    Reference:
+        Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
+        https://arxiv.org/abs/2211.11638
+    """
+
+    _usage: Tensor
+
+    def __init__(
+        self,
+        prior: CategoricalPrior,
+        likelihood: Density,
+        posterior: CategoricalEncoder | None,
+        objective: Objective | None,
+        chunk_rows: int = 4096,
+    ) -> None:
+        super().__init__(likelihood.event_shape, 0)
+        n_states = prior.n_states
+        expected = n_states if n_states > 1 else 0
+        if likelihood.context_features != expected:
+            raise ConfigError(
+                f"a latent with {n_states} states needs a likelihood with context_features={expected}, "
+                f"received {likelihood.context_features}"
+            )
+        if n_states > 1 and (posterior is None or objective is None):
+            raise ConfigError("a latent with more than one state needs a posterior and an objective")
+        self.prior = prior
+        self.likelihood = likelihood
+        self.posterior_net = posterior
+        self.loss = objective
+        self.chunk_rows = chunk_rows
+        self.exactness = likelihood.exactness
+        # Sum of q(z|x) over the rows of an epoch: shows dead states while training.
+        self.register_buffer("_usage", torch.zeros(n_states), persistent=False)
+
+    @property
+    def n_states(self) -> int:
+        """K, pruned states included."""
+        return self.prior.n_states
+
+    # -- likelihood of given states -------------------------------------------------------------
+
+    def likelihood_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x | z)`` for a (relaxed) one-hot z ``(B, K)``; shape ``(B,)``."""
+        return self.likelihood._log_prob(x, z if self.n_states > 1 else None)
+
+    def _states_log_prob(self, x: Tensor, states: Tensor) -> Tensor:
+        """``log p(x_i | z = states_i)``, shape ``(B,)``."""
+        return self.likelihood_log_prob(x, F.one_hot(states, self.n_states).to(x.dtype))
+
+    def log_likelihoods(self, x: Tensor, states: Tensor) -> Tensor:
+        """``log p(x | z = k)`` for every row and every k in `states`, shape ``(B, len(states))``.
+
+        All pairs are evaluated as one batch; without gradients it is cut into chunks of `chunk_rows`.
+        """
+        rows, n = x.shape[0], len(states)
+        if n == 1 and self.n_states == 1:
+            return self.likelihood._log_prob(x, None).unsqueeze(1)
+
+        def evaluate(part: Tensor) -> Tensor:
+            repeated = part.repeat_interleave(n, dim=0)
+            return self._states_log_prob(repeated, states.repeat(len(part))).view(len(part), n)
+
+        if torch.is_grad_enabled() or rows * n <= self.chunk_rows:
+            return evaluate(x)
+        step = max(1, self.chunk_rows // n)
+        return torch.cat([evaluate(part) for part in x.split(step)])
+
+    # -- the density ----------------------------------------------------------------------------
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """``log π_k + log p(x | k)`` over the active states, shape ``(B, A)``, in nats."""
+        self._check_event(x)
+        states = self.prior.active_states()
+        return self.log_likelihoods(x, states) + self.prior.log_probs()[states]
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return torch.logsumexp(self.log_joint(x), dim=-1)
+
+    def posterior(self, x: Tensor) -> Tensor:
+        """The exact posterior ``p(z = k | x)`` by Bayes, over the active states, shape ``(B, A)``."""
+        return torch.softmax(self.log_joint(x), dim=-1)
+
+    def log_posterior(self, x: Tensor) -> Tensor:
+        """The encoder's ``log q(z | x)``, shape ``(B, K)``; -inf for states switched off."""
+        if self.posterior_net is None:
+            return x.new_zeros(x.shape[0], 1)
+        log_q = self.posterior_net(x, self.prior.active)
+        if self.training:
+            self._usage += log_q.detach().exp().sum(0)
+        return log_q
+
+    def approximate_posterior(self, x: Tensor) -> Tensor:
+        """The encoder's ``q(z = k | x)`` over the active states, shape ``(B, A)``."""
+        self._check_event(x)
+        return self.log_posterior(x).exp()[:, self.prior.active]
+
+    def elbo(self, x: Tensor) -> Tensor:
+        r"""The evidence lower bound with the expectation summed exactly, nats, shape ``(B,)``.
+
+        .. math:: \log p(x) - \mathrm{KL}(q(z|x) \,\|\, p(z|x))
+        """
+        self._check_event(x)
+        states = self.prior.active_states()
+        log_q = self.log_posterior(x)[:, states]
+        joint = self.log_joint(x)
+        q = log_q.exp()
+        return torch.where(q > 0, q * (joint - log_q), torch.zeros_like(q)).sum(-1)
+
+    def likely_states(self, q: Tensor, epsilon: float) -> Tensor:
+        """Per row, the fewest states that hold 1 - ε of the mass of ``q (B, A)``; boolean ``(B, A)``."""
+        if epsilon == 0:  # a state may hold no mass to machine precision and yet matter
+            return torch.ones_like(q, dtype=torch.bool)
+        ordered, order = q.sort(dim=-1, descending=True)
+        # A state is needed while the mass before it falls short of 1 - epsilon.
+        keep = ordered.cumsum(-1) - ordered < 1 - epsilon
+        keep[:, 0] = True
+        return torch.zeros_like(keep).scatter(1, order, keep)
+
+    def log_joint_of(self, x: Tensor, keep: Tensor) -> Tensor:
+        """`log_joint` at the pairs marked in ``keep (B, A)`` alone, -inf elsewhere; shape ``(B, A)``."""
+        states = self.prior.active_states()
+        row, column = torch.nonzero(keep, as_tuple=True)
+        size = len(row) if torch.is_grad_enabled() else self.chunk_rows
+        parts = [
+            self._states_log_prob(x[r], states[c])
+            for r, c in zip(row.split(size or 1), column.split(size or 1), strict=True)
+        ]
+        values = torch.cat(parts) + self.prior.log_probs()[states][column]
+        return x.new_full(keep.shape, float("-inf")).index_put((row, column), values)
+
+    @torch.no_grad()
+    def log_prob_pruned(self, x: Tensor, epsilon: float = 1e-6) -> PrunedLogProb:
+        r"""Lower bound that evaluates, per row, only the states holding 1 - ε of the encoder's mass.
+
+        .. math:: \log p(x) \ge \log \sum_{k \in S(x)} \pi_k\, p(x \mid k)
+
+        The gap is exactly ``-log p(z in S | x)``; it vanishes where the encoder finds the states that
+        matter.
+
+        Arguments:
+            x: rows, shape ``(B, *event_shape)``.
+            epsilon: encoder mass that may be left out, in ``[0, 1)``.
+        """
+        if not 0 <= epsilon < 1:
+            raise ConfigError(f"epsilon must lie in [0, 1), received {epsilon}")
+        self._check_event(x)
+        q = self.log_posterior(x).exp()[:, self.prior.active]
+        keep = self.likely_states(q, epsilon)
+        log_prob = torch.logsumexp(self.log_joint_of(x, keep), -1)
+        return PrunedLogProb(log_prob, (q * keep).sum(-1), float(keep.sum()) / max(len(x), 1))
+
+    # -- sampling -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample_with_states(
+        self, n: int, generator: torch.Generator | None = None, state: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw ``(x, states)``; states are numbered over the active ones.
+
+        Arguments:
+            n: how many.
+            generator: source of randomness.
+            state: draw from p(x | z = state) alone.
+
+        Raises:
+            ConfigError: if there is no such state.
+        """
+        active = self.prior.active_states()
+        if state is None:
+            z = self.prior.sample(n, generator)
+        elif 0 <= state < len(active):
+            z = active[state].repeat(n)
+        else:
+            raise ConfigError(f"state must lie in 0..{len(active) - 1}, received {state}")
+        if self.n_states == 1:
+            return self.likelihood._sample(n, None, generator), z
+        parts = [
+            self.likelihood._sample(len(part), F.one_hot(part, self.n_states).to(self.dtype), generator)
+            for part in z.split(max(self.chunk_rows, 1))
+        ]
+        x = torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
+        return x, torch.searchsorted(active, z)
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        return self.sample_with_states(n, generator)[0]
+
+    # -- fitting --------------------------------------------------------------------------------
+
+    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
+        if self.loss is None or self.n_states == 1:
+            return super().objective(x, weight, step)
+        self._check_event(x)
+        return self.loss(self, x, weight, step)
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """Entropy (nats) and effective number of states used since the last call; then start anew."""
+        if self.n_states == 1 or float(self._usage.sum()) == 0:
+            return {}
+        usage = (self._usage / self._usage.sum()).double()
+        entropy = float(-(usage * usage.clamp_min(1e-300).log()).sum())
+        self._usage.zero_()
+        return {"usage_entropy": entropy, "states_used": float((usage > 0.1 / len(usage)).sum())}
+
+    @torch.no_grad()
+    def usage(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Share of the data in each of the K states by the exact posterior, shape ``(K,)``."""
+        share = self.posterior(x)
+        if weight is not None:
+            share = share * (weight / weight.mean()).unsqueeze(-1)
+        full = share.new_zeros(self.n_states)
+        full[self.prior.active] = share.mean(0)
+        return full
+
+    @torch.no_grad()
+    def prune(self, usage: Tensor, threshold: float) -> list[int]:
+        """Switch off the states whose usage is below `threshold`; the prior is renormalised.
+
+        Arguments:
+            usage: shape ``(K,)``.
+            threshold: share of the data below which a state counts as dead. The most used state stays.
+
+        Returns:
+            indices of the states switched off.
+        """
+        dead = self.prior.active & (usage.to(self.prior.active.device) < threshold)
+        dead[usage.argmax()] = False
+        self.prior.active &= ~dead
+        return torch.nonzero(dead).flatten().tolist()

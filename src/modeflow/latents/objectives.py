@@ -1,0 +1,214 @@
+r"""Objectives that fit a model with a discrete latent.
+
+With q = q(z|x), π = p(z) and likelihood p(x|z):
+
+=========== ======================================================== ====================
+name        minimises                                                cost per step
+=========== ======================================================== ====================
+`elbo`      -log p(x|z) + β KL(q‖π), z ~ q by straight-through Gumbel  1 flow pass
+`elbo-sum`  -Σ_k q_k log p(x|k) + β KL(q‖π), no sampling noise         K flow passes
+`marginal`  -log Σ_k π_k p(x|k), the exact negative log-likelihood     K flow passes
+`truncated` the same over the states that the encoder finds likely    1 to 2 passes
+=========== ======================================================== ====================
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modeflow.densities.base import Loss, weighted_mean
+from modeflow.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from modeflow.latents.discrete import DiscreteLatentModel
+
+__all__ = ["OBJECTIVES", "GumbelELBO", "Marginal", "Objective", "SummedELBO", "build_objective"]
+
+
+def categorical_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """``KL(q || p)`` per row, in nats: ``(B, K), (K,) -> (B,)``; states with q = 0 contribute 0."""
+    q = log_q.exp()
+    # Masked before the product: 0 * (-inf) would be NaN, in the value and in the gradient.
+    difference = torch.where(q > 0, log_q - log_p, torch.zeros_like(log_q))
+    return (q * difference).sum(-1)
+
+
+class Objective(nn.Module):
+    """Contract: called as ``objective(model, x, weight, step) -> Loss``, in nats per row."""
+
+    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        raise NotImplementedError
+
+
+class _ELBO(Objective):
+    """Shared by both ELBOs: the weight β of the KL term rises from 0 to 1 over the warm-up.
+
+    Arguments:
+        kl_warmup_steps: length of the warm-up in optimiser steps; 0 means β = 1 throughout.
+    """
+
+    def __init__(self, kl_warmup_steps: int = 0) -> None:
+        super().__init__()
+        self.kl_warmup_steps = kl_warmup_steps
+
+    def beta(self, step: int | None) -> float:
+        """Weight of the KL term at an optimiser step (None: after the warm-up)."""
+        if step is None or self.kl_warmup_steps <= 0:
+            return 1.0
+        return min(1.0, (step + 1) / self.kl_warmup_steps)
+
+    def _loss(
+        self, nll: Tensor, log_q: Tensor, log_p: Tensor, weight: Tensor | None, step: int | None
+    ) -> Loss:
+        kl = weighted_mean(categorical_kl(log_q, log_p), weight)
+        nll = weighted_mean(nll, weight)
+        terms = {"nll": nll.detach(), "kl": kl.detach()}
+        return Loss(nll + self.beta(step) * kl, terms)
+
+
+class GumbelELBO(_ELBO):
+    r"""Negative ELBO with one straight-through Gumbel-softmax sample of z per row.
+
+    .. math:: -\log p(x \mid z) + \beta\,\mathrm{KL}(q(z|x) \,\|\, p(z)), \qquad
+        z = \text{onehot}\big(\arg\max_k (\log q_k + g_k)\big)
+
+    The forward pass is exact (z is a true sample of q); the gradient to the encoder is that of the
+    relaxed sample ``softmax((log q + g) / temperature)`` and hence biased.
+
+    Arguments:
+        temperature: at the start.
+        final_temperature: reached by exponential decay after `anneal_steps`.
+        anneal_steps: 0 keeps the temperature constant.
+        kl_warmup_steps: length of the rise of β from 0 to 1.
+
+    Reference:
+        Jang et al., *Categorical Reparameterization with Gumbel-Softmax*, 2017,
+        https://arxiv.org/abs/1611.01144
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        final_temperature: float = 0.5,
+        anneal_steps: int = 0,
+        kl_warmup_steps: int = 0,
+    ) -> None:
+        super().__init__(kl_warmup_steps)
+        self.temperature = temperature
+        self.final_temperature = final_temperature
+        self.anneal_steps = anneal_steps
+
+    def temperature_at(self, step: int | None) -> float:
+        """Temperature at an optimiser step (None: the final one)."""
+        if self.anneal_steps <= 0:
+            return self.temperature
+        share = 1.0 if step is None else min(1.0, step / self.anneal_steps)
+        ratio = self.final_temperature / self.temperature
+        return self.temperature * math.exp(share * math.log(ratio))
+
+    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        log_q = model.log_posterior(x)
+        noise = -torch.log(torch.empty_like(log_q).exponential_().clamp_min(1e-30))
+        soft = torch.softmax((log_q + noise) / self.temperature_at(step), dim=-1)
+        hard = F.one_hot(soft.argmax(-1), log_q.shape[-1]).to(soft.dtype)
+        z = hard + soft - soft.detach()
+        nll = -model.likelihood_log_prob(x, z)
+        return self._loss(nll, log_q, model.prior.log_probs(), weight, step)
+
+
+class SummedELBO(_ELBO):
+    r"""Negative ELBO with the expectation over z summed exactly (Rao-Blackwellised).
+
+    .. math:: -\sum_k q_k \log p(x \mid k) + \beta\,\mathrm{KL}(q(z|x) \,\|\, p(z))
+    """
+
+    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        log_q = model.log_posterior(x)
+        log_p = model.prior.log_probs()
+        states = model.prior.active_states()
+        likelihood = model.log_likelihoods(x, states)
+        nll = -(log_q[:, states].exp() * likelihood).sum(-1)
+        return self._loss(nll, log_q, log_p, weight, step)
+
+
+class Marginal(Objective):
+    r"""The exact negative log-likelihood, with the encoder fitted beside it.
+
+    .. math:: -\log \sum_{k \in S(x)} \pi_k\, p(x \mid k)
+        \;+\; \mathrm{KL}\big(p_S(z \mid x) \,\|\, q(z|x)\big)
+
+    With ``epsilon=0``, S holds all states. With ``epsilon>0`` it holds, per row, the fewest states with
+    1 - ε of the encoder's mass, and now and then one more at random: the first term is then an upper
+    bound on the negative log-likelihood, tight where modes are isolated, at the cost of little more than
+    one state. No sample of z is drawn, so its gradient to the flow and the prior has neither the bias of
+    the straight-through estimator nor its noise.
+
+    The second term pulls the encoder towards the posterior on S (held constant) and touches nothing else.
+
+    Arguments:
+        epsilon: encoder mass left out, in ``[0, 1)``.
+        explore: probability, per row, of adding one state drawn at random; how a state whose encoder
+            mass has vanished can come back.
+    """
+
+    def __init__(self, epsilon: float = 0.0, explore: float = 0.05) -> None:
+        super().__init__()
+        if not 0 <= epsilon < 1:
+            raise ConfigError(f"epsilon must lie in [0, 1), received {epsilon}")
+        self.epsilon = epsilon
+        self.explore = explore
+
+    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        log_q = model.log_posterior(x)[:, model.prior.active]
+        if self.epsilon == 0:
+            joint = model.log_joint(x)
+        else:
+            with torch.no_grad():
+                keep = model.likely_states(log_q.exp(), self.epsilon)
+                chosen = torch.randint(keep.shape[1], (len(x), 1), device=x.device)
+                keep.scatter_(
+                    1,
+                    chosen,
+                    keep.gather(1, chosen) | (torch.rand_like(log_q[:, :1]) < self.explore),
+                )
+            joint = model.log_joint_of(x, keep)
+        log_prob = torch.logsumexp(joint, dim=-1)
+        exact = (joint - log_prob.unsqueeze(-1)).detach()
+        # Where the posterior is zero its logarithm is -inf, and 0 * inf would be NaN.
+        gap = torch.where(exact > float("-inf"), exact - log_q, torch.zeros_like(log_q))
+        kl = (exact.exp() * gap).sum(-1)
+        nll, kl = weighted_mean(-log_prob, weight), weighted_mean(kl, weight)
+        return Loss(nll + kl, {"nll": nll.detach(), "encoder_kl": kl.detach()})
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "elbo": GumbelELBO,
+    "elbo-sum": SummedELBO,
+    "marginal": Marginal,
+    "truncated": Marginal,
+}
+
+
+def build_objective(name: str, **options: Any) -> Objective:
+    """Build an objective by name, with those of the options it knows.
+
+    Raises:
+        ConfigError: if the name is unknown, naming the nearest.
+    """
+    if name not in OBJECTIVES:
+        raise ConfigError(
+            f"objective {name!r} is not known{nearest(name, OBJECTIVES)} (one of {', '.join(OBJECTIVES)})"
+        )
+    if name == "marginal":
+        return Marginal()
+    if name == "truncated":
+        return Marginal(epsilon=options.get("epsilon", 1e-2), explore=options.get("explore", 0.05))
+    if name == "elbo-sum":
+        return SummedELBO(options.get("kl_warmup_steps", 0))
+    known = ("temperature", "final_temperature", "anneal_steps", "kl_warmup_steps")
+    return GumbelELBO(**{k: v for k, v in options.items() if k in known})

@@ -1,0 +1,34 @@
+"""Approximate posteriors q(z | x)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.nets import MLP
+
+__all__ = ["CategoricalEncoder"]
+
+
+class CategoricalEncoder(nn.Module):
+    r"""``q(z = k | x) = softmax(MLP(x))_k``.
+
+    Arguments:
+        features: dimension of the data.
+        n_states: K.
+        hidden_features: widths of the hidden layers.
+    """
+
+    def __init__(self, features: int, n_states: int, hidden_features: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        self.n_states = n_states
+        self.net = MLP(features, n_states, hidden_features)
+
+    def forward(self, x: Tensor, active: Tensor | None = None) -> Tensor:
+        """Return ``log q(z | x)``, shape ``(B, K)``; minus infinity outside the `active` states."""
+        logits = self.net(x)
+        if active is not None:
+            logits = logits.masked_fill(~active, float("-inf"))
+        return torch.log_softmax(logits, dim=-1)

@@ -1,0 +1,56 @@
+"""Priors over the latent z."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CategoricalPrior"]
+
+
+class CategoricalPrior(nn.Module):
+    r"""Categorical prior :math:`p(z = k) = \pi_k` over K states, uniform or learned.
+
+    States can be switched off (`active`); the probabilities of the others are renormalised, so that the
+    density stays a density after dead states are pruned.
+
+    Arguments:
+        n_states: K.
+        learned: learn the probabilities; otherwise they are uniform over the active states.
+    """
+
+    active: Tensor
+
+    def __init__(self, n_states: int, learned: bool = True) -> None:
+        super().__init__()
+        self.n_states = n_states
+        self.learned = learned
+        self.register_buffer("active", torch.ones(n_states, dtype=torch.bool))
+        if learned and n_states > 1:
+            self.logits = nn.Parameter(torch.zeros(n_states))
+        else:
+            self.register_buffer("logits", torch.zeros(n_states))
+
+    def log_probs(self) -> Tensor:
+        """Return ``log pi``, shape ``(K,)``; minus infinity for states that are switched off."""
+        logits = self.logits.masked_fill(~self.active, float("-inf"))
+        return torch.log_softmax(logits, dim=0)
+
+    @torch.no_grad()
+    def set_probs(self, probs: Tensor) -> None:
+        """Set the probabilities ``(K,)`` (a learned prior only; a uniform one stays uniform)."""
+        if self.learned:
+            self.logits.copy_(probs.clamp_min(1e-6).log().to(self.logits))
+
+    def active_states(self) -> Tensor:
+        """Indices of the states in use, shape ``(A,)``."""
+        return torch.nonzero(self.active).flatten()
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``n`` states, shape ``(n,)``."""
+        if n == 0:  # `multinomial` refuses to draw nothing
+            return torch.zeros(0, dtype=torch.long, device=self.logits.device)
+        probs = self.log_probs().exp()
+        if generator is not None:
+            probs = probs.to(generator.device)
+        return torch.multinomial(probs, n, replacement=True, generator=generator).to(self.logits.device)
