@@ -1,0 +1,85 @@
+"""A log-likelihood as it is reported: value, standard error, and the word that says what it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from modeflow.errors import ConfigError, DataError
+
+__all__ = ["Kind", "LogLikelihood", "summarise"]
+
+Kind = Literal["exact", "lower bound", "estimate"]
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """Mean log-likelihood per row over a whole set.
+
+    Arguments:
+        value: mean log-density in nats; -inf or NaN if any row's is.
+        standard_error: of the mean, over rows; NaN for a single row or a non-finite value.
+        kind: "exact", "lower bound" or "estimate".
+        n: number of rows.
+        non_finite: rows whose log-density is infinite or NaN. They are counted, never left out.
+    """
+
+    value: float
+    standard_error: float
+    kind: Kind
+    n: int
+    non_finite: int = 0
+
+    def __str__(self) -> str:
+        if math.isfinite(self.value):
+            number = f"{_signed(self.value)} ± {self.standard_error:.3f}"
+        else:
+            number = _signed(self.value)
+        lost = f", {self.non_finite} non-finite" if self.non_finite else ""
+        return f"{number} nats ({self.kind}, n={self.n}{lost})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; numbers that JSON cannot hold become None (see `non_finite`)."""
+        plain = asdict(self)
+        for key in ("value", "standard_error"):
+            if not math.isfinite(plain[key]):
+                plain[key] = None
+        return plain
+
+
+def summarise(log_probs: np.ndarray, kind: Kind) -> LogLikelihood:
+    """Summarise per-row log-densities.
+
+    The mean is over every row: a row to which the model gives no density makes the mean -inf, as it
+    does in truth, and `non_finite` says how many such rows there are.
+
+    Arguments:
+        log_probs: array (N,) or a CPU tensor, in nats.
+        kind: what the numbers are: "exact", "lower bound" or "estimate".
+
+    Raises:
+        ConfigError: an unknown kind.
+        DataError: no rows, or an array that is not one-dimensional.
+    """
+    if kind not in get_args(Kind):
+        raise ConfigError(f"kind='{kind}' is not one of {', '.join(map(repr, get_args(Kind)))}")
+    values = np.asarray(log_probs, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise DataError(f"log-likelihoods need shape (rows,) with at least one row, got {values.shape}")
+    finite = np.isfinite(values)
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is what it should be
+        mean = float(values.mean())
+    error = math.nan
+    if finite.all() and len(values) > 1:
+        error = float(values.std(ddof=1) / math.sqrt(len(values)))
+    return LogLikelihood(mean, error, kind, len(values), int((~finite).sum()))
+
+
+def _signed(value: float) -> str:
+    if math.isnan(value):
+        return "nan"
+    text = "inf" if math.isinf(value) else f"{abs(value):.3f}"
+    return ("−" if value < 0 else "") + text
