@@ -111,6 +111,17 @@ TRANSFORMS: dict[str, TransformCase] = {
         context_outputs=ALL[:3],
         compiles=True,
     ),
+    "affine-full-3": TransformCase(
+        lambda: ConditionalAffine(3, full=True), 3, structure=torch.ones(3, 3).tril().bool(), compiles=True
+    ),
+    "affine-full-3-context": TransformCase(
+        lambda: ConditionalAffine(3, 2, full=True),
+        3,
+        2,
+        structure=torch.ones(3, 3).tril().bool(),
+        context_outputs=ALL[:3],
+        compiles=True,
+    ),
     "permutation-5": TransformCase(lambda: Permutation.random(5), 5, volume_preserving=True, compiles=True),
     "reverse-3": TransformCase(
         lambda: Permutation.reverse(3), 3, structure=torch.eye(3).flip(0).bool(), volume_preserving=True
@@ -238,7 +249,7 @@ DENSITIES: dict[str, DensityCase] = {
     "nsf-2": DensityCase(nsf(2), 2, compiles=True),
     "nsf-2-context": DensityCase(nsf(2, 2), 2, 2, compiles=True),
     "nsf-2-states": DensityCase(nsf(2, 3), 2, 3, contexts=EYE3),
-    "nsf-2-plain": DensityCase(nsf(2, 1, context_affine=False, mixing="reverse"), 2, 1),
+    "nsf-2-plain": DensityCase(nsf(2, 1, context_affine="none", mixing="reverse"), 2, 1),
     "nsf-5": DensityCase(nsf(5), 5, compiles=True),
     "nsf-5-context": DensityCase(nsf(5, 2), 5, 2),
     "nsf-ar-1": DensityCase(nsf(1, coupling=False), 1, idle=LAYERS_OF_ONE),
@@ -252,7 +263,7 @@ DENSITIES: dict[str, DensityCase] = {
     "maf-1": DensityCase(maf(1), 1, idle=LAYERS_OF_ONE),
     "maf-1-context": DensityCase(maf(1, 2), 1, 2, idle=LAYERS_OF_ONE),
     "maf-2": DensityCase(maf(2), 2),
-    "maf-2-context": DensityCase(maf(2, 2, context_affine=False), 2, 2),
+    "maf-2-context": DensityCase(maf(2, 2, context_affine="none"), 2, 2),
     "maf-5": DensityCase(maf(5), 5),
     "maf-5-context": DensityCase(maf(5, 2, mixing="lu"), 5, 2),
     "preprocessed-2": DensityCase(lambda: preprocessed(0), 2, result_dtype=DOUBLE),

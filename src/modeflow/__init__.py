@@ -1,1 +1,54 @@
-"""modeflow: densities and generation for data with many isolated modes."""
+"""Exact densities and generation for data with many isolated modes.
+
+    from modeflow import NVF
+    model = NVF(n_states=8, random_state=0).fit(X)
+    model.score_samples(X), model.sample(1000), model.predict_proba(X)
+
+Names are imported when they are first used, so that ``import modeflow`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from modeflow._version import __version__
+
+if TYPE_CHECKING:
+    from modeflow.errors import ConfigError, DataError, ModeflowError, ModelFileError, TrainingError
+    from modeflow.estimators import NVF, FlowDensity, load_estimator
+
+__all__ = [
+    "NVF",
+    "ConfigError",
+    "DataError",
+    "FlowDensity",
+    "ModeflowError",
+    "ModelFileError",
+    "TrainingError",
+    "__version__",
+    "load_estimator",
+]
+
+_HOME = {
+    "NVF": "modeflow.estimators",
+    "FlowDensity": "modeflow.estimators",
+    "load_estimator": "modeflow.estimators",
+    "ConfigError": "modeflow.errors",
+    "DataError": "modeflow.errors",
+    "ModeflowError": "modeflow.errors",
+    "ModelFileError": "modeflow.errors",
+    "TrainingError": "modeflow.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'modeflow' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

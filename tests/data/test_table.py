@@ -66,7 +66,7 @@ def test_columns_are_selected_in_the_order_asked(tmp_path):
     [
         ("a,b\n1,2\n3,x9\n", r"column 'b', data row 2 \(line 3\) is text: 'x9'"),
         ("1,2\n3,1_0\n", r"column 'x1', data row 2 \(line 2\) is text: '1_0'"),
-        ("a,b\n1,2\n,NA\nnan,4\n", r"3 missing values in 'a' \(2\), 'b' \(1\)"),
+        ("a,b\n1,2\n,NA\nnan,4\n", r"3 missing values \(NaN\) in 'a' \(2\), 'b' \(1\)"),
         ("a,b\n1,2\n\n3,4\n", r"2 missing values"),
         ("a,b\n1,2\n3,-inf\n", r"column 'b', data row 2 is infinite"),
         ("a,b\n1,1e400\n", r"column 'b', data row 1 is infinite"),
@@ -92,7 +92,7 @@ def test_parquet_types(tmp_path):
     pl.DataFrame({"i": [1, 2], "b": [True, False], "s": ["1.5", "2"]}).write_parquet(path)
     assert read_table(path).values.tolist() == [[1, 1, 1.5], [2, 0, 2]]
     pl.DataFrame({"i": [1, None]}).write_parquet(path)
-    with pytest.raises(DataError, match=r"1 missing value in 'i' \(1\)"):
+    with pytest.raises(DataError, match=r"1 missing value \(NaN\) in 'i' \(1\)"):
         read_table(path)
     frame = pl.DataFrame({"d": ["2020-01-01"]}).with_columns(pl.col("d").str.to_date())
     frame.write_parquet(path)

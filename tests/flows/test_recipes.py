@@ -50,7 +50,7 @@ def test_options_reach_the_layers():
     assert {m.elementwise.tail_bound for m in couplings} == {7.0}
     assert {m.p for m in flow.modules() if isinstance(m, nn.Dropout)} == {0.25}
     assert any(isinstance(m, ConditionalAffine) for m in flow.modules())
-    flow = NSF(4, 2, layers=2, coupling=False, context_affine=False)
+    flow = NSF(4, 2, layers=2, coupling=False, context_affine="none")
     assert sum(isinstance(m, MaskedAutoregressive) for m in flow.modules()) == 2
     assert not any(isinstance(m, ConditionalAffine) for m in flow.modules())
     assert MAF(3, hidden_features=32).transform is not None

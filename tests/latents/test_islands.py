@@ -130,6 +130,6 @@ def test_models_without_states_or_affine_are_left_alone():
     state = {k: v.clone() for k, v in one.state_dict().items()}
     initialise(one, torch.randn(20, 2))
     assert all(torch.equal(v, state[k]) for k, v in one.state_dict().items())
-    plain = NVF(2, 3, flow_options={"context_affine": False, "layers": 1})
+    plain = NVF(2, 3, flow_options={"context_affine": "none", "layers": 1})
     initialise(plain, torch.randn(100, 2), encoder_steps=2)
     assert torch.isfinite(plain.log_prob(torch.randn(5, 2))).all()

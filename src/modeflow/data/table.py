@@ -144,7 +144,7 @@ def missing_message(counts: dict[str, int], what: str) -> str:
     listed = ", ".join(f"'{name}' ({count})" for name, count in found[:6])
     more = f" and {len(found) - 6} more columns" if len(found) > 6 else ""
     return (
-        f"{what}: {total} missing value{'s' if total != 1 else ''} in {listed}{more}; "
+        f"{what}: {total} missing value{'s' if total != 1 else ''} (NaN) in {listed}{more}; "
         "drop these rows or columns (imputation comes later)"
     )
 
@@ -267,7 +267,7 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
+def atomic_write(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
     """Call ``write(temporary)`` and rename the result to `path`: readers never see half a file."""
     file = check_writable(path)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=file.suffix)

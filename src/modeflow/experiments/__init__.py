@@ -1,1 +1,16 @@
-"""modeflow.experiments"""
+"""Runs: from a configuration and a table to a folder that holds everything about the fit."""
+
+from modeflow.experiments.baselines import fit_baselines
+from modeflow.experiments.config import RunConfig, model_names, read_config
+from modeflow.experiments.runs import Run, fit_run, load_run, load_table
+
+__all__ = [
+    "Run",
+    "RunConfig",
+    "fit_baselines",
+    "fit_run",
+    "load_run",
+    "load_table",
+    "model_names",
+    "read_config",
+]

@@ -23,7 +23,7 @@ def RealNVP(
     blocks: int = 2,
     dropout: float = 0.0,
     mixing: str = "lu",
-    context_affine: bool = True,
+    context_affine: str = "auto",
     seed: int = 0,
 ) -> Flow:
     r"""Affine coupling flow (RealNVP) for vectors: both directions cost one pass.
@@ -36,7 +36,8 @@ def RealNVP(
         layers: number of coupling layers.
         hidden_features, blocks, dropout: the residual conditioner.
         mixing: between layers, ``"lu"`` (permutation and LU linear), ``"permutation"``, ``"reverse"``.
-        context_affine: give each context its own location and scale first.
+        context_affine: first an affine map per context: ``"full"`` (location, scale, correlations),
+            ``"diagonal"``, ``"none"``, or ``"auto"`` (full up to 64 features).
         seed: of the permutations.
 
     Reference:
@@ -61,7 +62,7 @@ def MAF(
     layers: int = 5,
     hidden_features: Sequence[int] = (64, 64),
     mixing: str = "reverse",
-    context_affine: bool = True,
+    context_affine: str = "auto",
     seed: int = 0,
 ) -> Flow:
     r"""Masked autoregressive flow: density in one pass, sampling in D passes.
@@ -74,7 +75,8 @@ def MAF(
         layers: number of autoregressive layers.
         hidden_features: widths of the hidden layers of each MADE.
         mixing: between layers, ``"reverse"`` (as published), ``"permutation"`` or ``"lu"``.
-        context_affine: give each context its own location and scale first.
+        context_affine: first an affine map per context: ``"full"`` (location, scale, correlations),
+            ``"diagonal"``, ``"none"``, or ``"auto"`` (full up to 64 features).
         seed: of the permutations.
 
     Reference:

@@ -29,7 +29,7 @@ def NSF(
     coupling: bool = True,
     dropout: float = 0.0,
     mixing: str = "lu",
-    context_affine: bool = True,
+    context_affine: str = "auto",
     seed: int = 0,
 ) -> Flow:
     """Neural spline flow: monotone rational-quadratic splines with linear tails.
@@ -49,7 +49,8 @@ def NSF(
         tail_bound: half-width of the interval the splines act on.
         coupling: coupling (True) or masked autoregressive (False) layers.
         mixing: between layers, ``"lu"`` (permutation and LU linear), ``"permutation"``, ``"reverse"``.
-        context_affine: give each context its own location and scale first.
+        context_affine: first an affine map per context: ``"full"`` (location, scale, correlations),
+            ``"diagonal"``, ``"none"``, or ``"auto"`` (full up to 64 features).
         seed: of the permutations.
 
     Reference:

@@ -52,18 +52,27 @@ def stack(
     layers: int,
     layer: Callable[[int], Transform],
     mix: str,
-    context_affine: bool,
+    context_affine: str,
     seed: int,
 ) -> Flow:
     """Build ``[affine per context] + layers x [mixing, layer] + [mixing]`` over a standard normal.
 
-    The affine map gives each context its own location and scale; it is left out where there is no
-    context. Permutations are drawn from `seed` and stored with the model.
+    The affine map gives each context its own location, scale and (`"full"`) correlations; it is left out
+    where there is no context. Permutations are drawn from `seed` and stored with the model.
+
+    Raises:
+        ConfigError: for an unknown `mix` or `context_affine`.
     """
     generator = torch.Generator().manual_seed(seed)
+    if context_affine not in ("auto", "full", "diagonal", "none"):
+        raise ConfigError(
+            f"context_affine must be 'auto', 'full', 'diagonal' or 'none', received {context_affine!r}"
+        )
     parts: list[Transform] = []
-    if context_features and context_affine:
-        parts.append(ConditionalAffine(features, context_features))
+    if context_features and context_affine != "none":
+        # D²/2 numbers a state: affordable, and learnable, up to some 64 features.
+        full = context_affine == "full" or (context_affine == "auto" and features <= 64)
+        parts.append(ConditionalAffine(features, context_features, full))
     for i in range(layers):
         parts += [*mixing(mix, features, generator), layer(i)]
     parts += mixing(mix, features, generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from modeflow.latents.discrete import DiscreteLatentModel
 from modeflow.transforms import Composite, ConditionalAffine
 
-__all__ = ["find_islands", "initialise"]
+__all__ = ["find_islands", "fit_gaussians", "initialise"]
 
 
 def find_islands(x: np.ndarray, n_states: int, seed: int = 0, max_rows: int = 10_000) -> Any:
@@ -76,6 +77,71 @@ def _halve_largest(
     return labels
 
 
+def fit_gaussians(
+    x: np.ndarray, labels: np.ndarray, n_states: int, full: bool, max_rows: int = 20_000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A Gaussian mixture with one component per cluster, refined by EM where there are rows enough.
+
+    Covariances are shrunk towards a diagonal by the weight of D rows, so that they stay positive definite
+    in small clusters.
+
+    Arguments:
+        x: standardised rows, shape ``(N, D)``. labels: shape ``(N,)``. full: with correlations.
+
+    Returns:
+        weights ``(K,)``, means ``(K, D)``, covariances ``(K, D, D)``.
+    """
+    d = x.shape[1]
+    counts = np.bincount(labels, minlength=n_states)
+    means, covariances = np.zeros((n_states, d)), np.tile(np.eye(d), (n_states, 1, 1))
+    for k in range(n_states):
+        rows = x[labels == k]
+        if len(rows) < 2:
+            means[k] = rows.mean(0) if len(rows) else 0.0
+            continue
+        means[k] = rows.mean(0)
+        variance = np.maximum(rows.var(0), 1e-4)
+        sample = np.cov(rows.T, bias=True).reshape(d, d) if full else np.diag(variance)
+        covariances[k] = (len(rows) * sample + d * np.diag(variance)) / (len(rows) + d)
+        covariances[k] += 1e-6 * np.eye(d)
+    weights = counts / counts.sum()
+    if counts.min() >= (10 * d if full else 20):
+        weights, means, covariances = _refine(x, weights, means, covariances, full, max_rows, seed)
+    return weights, means, covariances
+
+
+def _refine(
+    x: np.ndarray,
+    weights: np.ndarray,
+    means: np.ndarray,
+    covariances: np.ndarray,
+    full: bool,
+    max_rows: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A few steps of EM from the clusters; scikit-learn's."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    if len(x) > max_rows:
+        x = x[np.random.default_rng(seed).choice(len(x), max_rows, replace=False)]
+    precisions = np.linalg.inv(covariances) if full else 1 / np.diagonal(covariances, axis1=1, axis2=2)
+    mixture = GaussianMixture(
+        len(weights),
+        covariance_type="full" if full else "diag",
+        weights_init=weights,
+        means_init=means,
+        precisions_init=precisions,
+        reg_covar=1e-5,
+        max_iter=50,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        mixture.fit(x)
+    found = mixture.covariances_ if full else np.stack([np.diag(v) for v in mixture.covariances_])
+    return mixture.weights_, mixture.means_, found
+
+
 def initialise(
     model: DiscreteLatentModel,
     x: Tensor,
@@ -83,30 +149,26 @@ def initialise(
     encoder_steps: int = 200,
     batch_size: int = 512,
 ) -> None:
-    """Start a model from clusters of the (standardised) rows ``(N, D)``.
+    """Start a model as the Gaussian mixture of the clusters of the (standardised) rows ``(N, D)``.
 
-    The prior gets the share of each cluster, the flow's `ConditionalAffine` its mean and scale, and the
-    encoder is fitted to the resulting posterior for a few steps. So training starts near a Gaussian mixture
-    whose states are all in use, instead of hoping that symmetry breaks well.
+    The prior gets the weights of a mixture fitted from the clusters, the flow's `ConditionalAffine` its
+    means and covariances, and the encoder is fitted to the resulting posterior for a few steps. So
+    training starts at a Gaussian mixture whose states are all in use and bends each state from there,
+    instead of hoping that symmetry breaks well.
 
     Randomness comes from torch's global generator (seed it beforehand).
     """
     if model.n_states == 1 or model.posterior_net is None:
         return
-    labels = torch.from_numpy(find_islands(x.double().numpy(), model.n_states, seed))
-    count = torch.bincount(labels, minlength=model.n_states)
-    model.prior.set_probs(count / len(labels))
-
-    for affine in _context_affines(model):
-        with torch.no_grad():
-            for k in range(model.n_states):
-                rows = x[labels == k].to(affine.shift)
-                if len(rows) == 0:
-                    continue
-                affine.shift[k] = rows.mean(0)
-                if len(rows) > 1:
-                    spread = rows.std(0).clamp_min(1e-2)
-                    affine.log_scale[k] = spread.log()
+    rows64 = x.double().cpu().numpy()
+    labels = find_islands(rows64, model.n_states, seed)
+    affine = _context_affine(model)
+    full = affine is not None and affine.lower is not None
+    weights, means, covariances = fit_gaussians(rows64, labels, model.n_states, full, seed=seed)
+    model.prior.set_probs(torch.from_numpy(weights))
+    if affine is not None:
+        for k in range(model.n_states):
+            affine.set_gaussian(k, torch.from_numpy(means[k]), torch.from_numpy(covariances[k]))
 
     optimiser = torch.optim.Adam(model.posterior_net.parameters(), lr=2e-3)
     for _ in range(encoder_steps):
@@ -119,7 +181,7 @@ def initialise(
         optimiser.step()
 
 
-def _context_affines(model: DiscreteLatentModel) -> list[ConditionalAffine]:
+def _context_affine(model: DiscreteLatentModel) -> ConditionalAffine | None:
     transform = getattr(model.likelihood, "transform", None)
     first = next(iter(transform.transforms), None) if isinstance(transform, Composite) else None
-    return [first] if isinstance(first, ConditionalAffine) else []
+    return first if isinstance(first, ConditionalAffine) else None

@@ -1,1 +1,43 @@
-"""modeflow.report"""
+"""Plots and the HTML report: plain data in (`ReportData`), one self-contained page out."""
+
+from modeflow.report.contents import (
+    ColumnRow,
+    DataSummary,
+    DensityGrid,
+    LikelihoodRow,
+    ModelSummary,
+    ReportData,
+    StateRow,
+    WorstRow,
+)
+from modeflow.report.gather import density_grid, gather
+from modeflow.report.page import render_report, write_report
+from modeflow.report.plots import (
+    plot_density,
+    plot_learning_curves,
+    plot_likelihoods,
+    plot_pairs,
+    plot_state_usage,
+    save_picture,
+)
+
+__all__ = [
+    "ColumnRow",
+    "DataSummary",
+    "DensityGrid",
+    "LikelihoodRow",
+    "ModelSummary",
+    "ReportData",
+    "StateRow",
+    "WorstRow",
+    "density_grid",
+    "gather",
+    "plot_density",
+    "plot_learning_curves",
+    "plot_likelihoods",
+    "plot_pairs",
+    "plot_state_usage",
+    "render_report",
+    "save_picture",
+    "write_report",
+]

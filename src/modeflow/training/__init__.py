@@ -1,1 +1,9 @@
-"""modeflow.training"""
+"""One trainer for every density: loop, devices, checkpoints, resume, early stopping, logs, progress."""
+
+from modeflow.training.config import TrainConfig
+from modeflow.training.devices import resolve_device
+from modeflow.training.history import History
+from modeflow.training.seeding import seeded
+from modeflow.training.trainer import Trainer
+
+__all__ = ["History", "TrainConfig", "Trainer", "resolve_device", "seeded"]

@@ -60,31 +60,80 @@ class Standardize(Transform):
 
 
 class ConditionalAffine(Transform):
-    r"""``u = (x - m(c)) exp(-s(c))`` with m and s linear in the context.
+    r"""``u = (I + L(c)) e^{-s(c)} (x - m(c))`` with m, s and L linear in the context.
 
-    With a one-hot context this gives every latent state its own location and scale: the map
-    :math:`T(\epsilon; z) = m_z + e^{s_z} \epsilon` that is exact for separated Gaussian modes, before
-    the layers that follow bend each mode's shape. Without a context it is one trainable affine map.
+    .. math:: \log|\det| = -\sum_d s_d(c)
+
+    L is strictly lower triangular, so with a one-hot context every latent state has its own location, scale
+    and correlations: the map that is exact for separated Gaussian modes, before the layers that follow
+    bend each mode's shape. Without a context it is one trainable affine map.
+
+    Arguments:
+        features: D. context_features: width of the context, 0 for none.
+        full: with correlations; otherwise L = 0 and the map is elementwise. The inverse of the full map
+            solves a triangular system per row.
     """
 
-    def __init__(self, features: int, context_features: int = 0) -> None:
+    _low: Tensor
+
+    def __init__(self, features: int, context_features: int = 0, full: bool = False) -> None:
         super().__init__()
+        self.features = features
         self.context_features = context_features
         rows = max(context_features, 1)
         self.shift = nn.Parameter(torch.zeros(rows, features))
         self.log_scale = nn.Parameter(torch.zeros(rows, features))
+        self.lower: nn.Parameter | None = None
+        if full and features > 1:
+            self.lower = nn.Parameter(torch.zeros(rows, features * (features - 1) // 2))
+            low = torch.tril_indices(features, features, -1)
+            self.register_buffer("_low", low[0] * features + low[1], persistent=False)
 
-    def _params(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.context_features == 0:
-            return self.shift.expand(len(x), -1), self.log_scale.expand(len(x), -1)
-        if context is None:
-            raise ShapeError(f"ConditionalAffine needs a context of shape (B, {self.context_features})")
-        return context @ self.shift, context @ self.log_scale
+    @torch.no_grad()
+    def set_gaussian(self, state: int, mean: Tensor, covariance: Tensor) -> None:
+        """Make the map whiten ``N(mean (D,), covariance (D, D))`` where the context is `state`, one-hot.
+
+        Raises:
+            torch.linalg.LinAlgError: if the covariance is not positive definite.
+        """
+        if self.lower is None:
+            covariance = torch.diag(covariance.diagonal())
+        factor = torch.linalg.cholesky(covariance.double())
+        eye = torch.eye(self.features, dtype=torch.float64)
+        whiten = torch.linalg.solve_triangular(factor, eye, upper=False)
+        self.shift[state] = mean.to(self.shift)
+        self.log_scale[state] = -whiten.diagonal().log().to(self.log_scale)
+        if self.lower is not None:
+            unit = (whiten / whiten.diagonal()).reshape(-1)
+            self.lower[state] = unit[self._low].to(self.lower)
+
+    def _params(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """m and s of shape (1 or B, D), and I + L of shape (1 or B, D, D)."""
+        m: Tensor = self.shift
+        s: Tensor = self.log_scale
+        low: Tensor | None = self.lower
+        if self.context_features:
+            if context is None:
+                raise ShapeError(f"ConditionalAffine needs a context of shape (B, {self.context_features})")
+            m, s = context @ m, context @ s
+            low = None if low is None else context @ low
+        if low is None:
+            return m, s, None
+        d = self.features
+        flat = low.new_zeros(low.shape[0], d * d).index_copy(1, self._low, low)
+        return m, s, flat.view(-1, d, d) + torch.eye(d, dtype=x.dtype, device=x.device)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        m, s = self._params(x, context)
-        return (x - m) * torch.exp(-s), -s.sum(-1)
+        m, s, unit = self._params(x, context)
+        u = (x - m) * torch.exp(-s)
+        if unit is not None:
+            u = (unit @ u.unsqueeze(-1)).squeeze(-1)
+        return u, -s.sum(-1).expand(x.shape[0])
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        m, s = self._params(u, context)
-        return u * torch.exp(s) + m, s.sum(-1)
+        m, s, unit = self._params(u, context)
+        if unit is not None:
+            columns = u.unsqueeze(-1)
+            unit = unit.expand(len(u), -1, -1)
+            u = torch.linalg.solve_triangular(unit, columns, upper=False, unitriangular=True).squeeze(-1)
+        return u * torch.exp(s) + m, s.sum(-1).expand(u.shape[0])

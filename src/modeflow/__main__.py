@@ -1,0 +1,5 @@
+import sys
+
+from modeflow.cli import main
+
+sys.exit(main())

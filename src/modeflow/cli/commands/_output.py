@@ -1,0 +1,55 @@
+"""Printing: text for people, or one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+__all__ = ["columns_of", "emit", "likelihood_text", "say", "set_device"]
+
+
+def emit(args: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> None:
+    """Print `result` as JSON with ``--json``, else the lines."""
+    if args.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        for line in lines:
+            print(line)
+
+
+def say(args: argparse.Namespace, line: str) -> None:
+    """A remark on stderr, unless ``--quiet`` or ``--json``."""
+    if not (args.quiet or args.json):
+        print(line, file=sys.stderr, flush=True)
+
+
+def columns_of(text: str | None) -> list[str] | None:
+    """``"a, b"`` to ``["a", "b"]``."""
+    return None if text is None else [c.strip() for c in text.split(",") if c.strip()]
+
+
+def set_device(args: argparse.Namespace, estimator: Any) -> None:
+    """Score on the device asked for; says so if it is not there."""
+    from modeflow.errors import ConfigError
+
+    if args.device is None:
+        return
+    if args.device not in ("auto", "cpu") and not args.device.startswith("cuda"):
+        raise ConfigError(f"--device must be auto, cpu or cuda, received '{args.device}'")
+    if args.device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--device cuda: torch finds no CUDA device here; use cpu")
+    estimator.device = args.device
+
+
+def likelihood_text(row: dict[str, Any]) -> str:
+    """``−1.234 ± 0.012 nats (exact, n=1000)``."""
+    from modeflow.metrics import LogLikelihood
+
+    value = float("nan") if row["value"] is None else row["value"]
+    error = float("nan") if row["standard_error"] is None else row["standard_error"]
+    return str(LogLikelihood(value, error, row["kind"], row["n"], row.get("non_finite", 0)))

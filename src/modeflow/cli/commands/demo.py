@@ -1,0 +1,135 @@
+"""`modeflow demo`: the main job from data to report, on embedded data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modeflow.cli.commands._output import emit, likelihood_text, say, set_device
+from modeflow.errors import DataError
+
+_DATA = "ring:k=8,sigma=0.1"
+_SETTINGS: dict[str, Any] = {
+    "rows": 5000,
+    "max_epochs": 50,
+    "patience": 12,
+    "batch_size": 256,
+    "flow_options": {"layers": 4, "hidden_features": 32},
+    "max_states": 16,
+}
+_SAMPLES = 20_000
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, score, sample, compare, draw and report; everything goes into one folder."""
+    from modeflow.data import check_writable, write_table
+    from modeflow.experiments import RunConfig, fit_run
+    from modeflow.report import gather, write_report
+
+    folder = Path(args.out)
+    previous = _previous(folder)
+    check_writable(folder / "report.html" if folder.is_dir() else folder)
+    seed = 0 if args.seed is None else args.seed
+    settings = {**_SETTINGS, "data": _DATA, "seed": seed}
+    if args.device is not None:
+        settings["device"] = args.device
+    for file in previous:
+        file.unlink()
+    say(args, "1/4  fitting NVF to 5,000 rows of eight Gaussians on a ring; the number of states is chosen")
+    config = RunConfig.build(settings)
+    fitted = fit_run(config, folder / "run", quiet=args.quiet or args.json)
+    set_device(args, fitted.estimator)
+    if fitted.result["training"].get("interrupted"):
+        raise KeyboardInterrupt
+
+    say(args, "2/4  scoring the test rows and drawing new ones")
+    _, split = fitted.data()
+    estimator = fitted.estimator
+    scores = estimator.score_samples(_frame(split.test))
+    states = estimator.predict(_frame(split.test))
+    write_table(
+        folder / "test_scores.csv",
+        np.column_stack([split.test.values, scores, states]),
+        (*split.test.columns, "log_density_exact_nats", "state"),
+        integer_columns=("state",),
+    )
+    samples, sample_states = estimator.sample(_SAMPLES, random_state=seed)
+    write_table(
+        folder / "samples.csv",
+        np.column_stack([samples, sample_states]),
+        (*split.test.columns, "state"),
+        integer_columns=("state",),
+    )
+
+    say(args, "3/4  the same rows under a Gaussian mixture and a plain flow")
+    data = gather(fitted, announce=lambda line: say(args, f"     {line}"), quiet=args.quiet or args.json)
+    say(args, "4/4  picture and report")
+    _picture(folder / "density.png", data)
+    write_report(data, folder / "report.html")
+
+    rows = [
+        {"name": r.name, "value": r.value, "standard_error": r.standard_error, "kind": r.kind, "n": r.n}
+        for r in data.likelihoods
+    ]
+    result = {
+        "folder": str(folder),
+        "log_likelihood": rows,
+        **{k: fitted.result[k] for k in ("n_states", "truth", "seconds")},
+    }
+    (folder / "numbers.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    truth = fitted.result["truth"]
+    lines = ["", f"{'':24}test log-likelihood"]
+    lines += [f"{row['name']:24}{_text(row)}" for row in rows]
+    lines += [
+        "",
+        f"states chosen           {fitted.result['n_states']} "
+        f"(the truth has {truth['modes']} modes; samples reach {truth['modes_found']})",
+        f"samples off the islands {100 * truth['bridge_mass']:.3f} % "
+        f"(truth {100 * truth['true_bridge_mass']:.3f} %)",
+        "",
+        f"{folder}/report.html      the report: open it in a browser",
+        f"{folder}/density.png      data, density and samples",
+        f"{folder}/samples.csv      {_SAMPLES:,} new rows",
+        f"{folder}/test_scores.csv  log-density and state of every test row",
+        f"{folder}/run              the fitted model, for `modeflow score | sample | assign`",
+    ]
+    emit(args, result, lines)
+    return 0
+
+
+def _frame(table: Any) -> Any:
+    from modeflow.experiments.runs import frame
+
+    return frame(table)
+
+
+def _text(row: dict[str, Any]) -> str:
+    if row["standard_error"] is None:
+        return f"{row['value']:.3f} nats (known)".replace("-", "−")
+    return likelihood_text(row)
+
+
+def _picture(path: Path, data: Any) -> None:
+    from modeflow.report import plot_density, save_picture
+
+    figure = plot_density(
+        data.data, data.samples, data.density, data.data_states, data.sample_states, data.columns
+    )
+    save_picture(figure, path)
+
+
+def _previous(folder: Path) -> list[Path]:
+    """Files of an earlier demo, which this one replaces; refuses a folder that holds anything else."""
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        raise DataError(f"'{folder}' is a file: -o names a folder")
+    ours = ("report.html", "density.png", "samples.csv", "test_scores.csv", "numbers.json", "run")
+    foreign = [p.name for p in folder.iterdir() if p.name not in ours]
+    if foreign:
+        raise DataError(f"'{folder}' holds other things ({foreign[0]}): give the demo a folder of its own")
+    return [p for p in folder.rglob("*") if p.is_file()]

@@ -1,0 +1,111 @@
+"""`modeflow fit`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from modeflow.cli.commands._output import emit, likelihood_text, say
+from modeflow.errors import ConfigError
+
+EXIT_INTERRUPTED = 130
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings in rising priority: --config, --set, the options of their own."""
+    from modeflow.experiments.config import parse_assignment, read_config
+
+    given: dict[str, Any] = read_config(args.config) if args.config else {}
+    for text in args.assignments:
+        key, value = parse_assignment(text)
+        given[key] = value
+    own = {
+        "data": args.data,
+        "model": args.model,
+        "columns": args.columns and [c.strip() for c in args.columns.split(",")],
+        "rows": args.rows,
+        "array": args.array,
+        "test": _share(args.test),
+        "validation": _share(args.validation),
+        "seed": args.seed,
+        "device": args.device,
+    }
+    return {**given, **{k: v for k, v in own.items() if v is not None}}
+
+
+def _share(text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, write the run folder, print what was measured on the test rows."""
+    from modeflow.experiments import RunConfig, fit_run
+    from modeflow.experiments.runs import config_of
+
+    folder = Path(args.out)
+    given = settings(args)
+    stored = folder / "config.yaml"
+    if args.resume and stored.exists():
+        config = config_of(folder)
+        changed = [k for k, v in given.items() if k not in ("device",) and _differs(config.settings, k, v)]
+        if changed:
+            raise ConfigError(
+                f"--resume repeats the settings of '{folder}'; '{changed[0]}' differs: leave it out, or "
+                "start a new run folder"
+            )
+    else:
+        config = RunConfig.build(given)
+    fitted = fit_run(config, folder, resume=args.resume, quiet=args.quiet or args.json)
+    result = {"run": str(folder), **fitted.result}
+    emit(args, result, summary(fitted.result))
+    if result["training"].get("interrupted"):
+        say(
+            args,
+            f"interrupted: the best model so far is in {folder}; "
+            f"go on with `modeflow fit -o {folder} --resume`",
+        )
+        return EXIT_INTERRUPTED
+    say(args, f"wrote {folder}; next: modeflow report {folder}")
+    return 0
+
+
+def _differs(settings: Any, key: str, value: Any) -> bool:
+    base, _, option = key.partition(".")
+    have = settings.get(base)
+    if option:
+        have = (have or {}).get(option)
+    return bool(have != value)
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    """What a person wants to know of a fit."""
+    rows = result["rows"]
+    states = result["n_states"]
+    lines = [
+        f"data          {result['data']}: {rows['train']} training, {rows['validation']} validation, "
+        f"{rows['test']} test rows, {len(result['columns'])} columns",
+        f"states        {states}" + (f" (chosen; tried {_tried(result)})" if result["selection"] else ""),
+        f"test          {likelihood_text(result['log_likelihood']['test'])}",
+        f"validation    {likelihood_text(result['log_likelihood']['validation'])}",
+    ]
+    truth = result.get("truth")
+    if truth:
+        lines.append(
+            f"gap to truth  {truth['gap']:+.4f} ± {truth['gap_standard_error']:.4f} nats on the test rows"
+        )
+        if "bridge_mass" in truth:
+            lines.append(
+                f"bridge mass   {100 * truth['bridge_mass']:.3f} % "
+                f"(truth {100 * truth['true_bridge_mass']:.3f} %), "
+                f"modes found {truth['modes_found']} of {truth['modes']}"
+            )
+    lines.append(f"time          {result['seconds']:.1f} s")
+    return lines
+
+
+def _tried(result: dict[str, Any]) -> str:
+    return ", ".join(f"{c['n_states']}: {c['validation']:.3f}" for c in result["selection"])

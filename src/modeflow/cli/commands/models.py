@@ -1,0 +1,47 @@
+"""`modeflow models`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from modeflow.cli.commands._output import emit
+
+_NVF_PAPER = "Dong et al. 2022, arXiv:2211.11638"
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the models with paper, exactness and cost."""
+    from modeflow.flows import FLOWS
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": "nvf",
+            "recipe": "NVF",
+            "paper": _NVF_PAPER,
+            "event": "vector",
+            "density": "exact",
+            "cost": {"log_prob": "K passes (pruned: 1 to 2)", "sample": "that of its flow"},
+            "note": "K states and one conditional flow, any of those below (--set flow=NAME)",
+        }
+    ]
+    rows += [
+        {
+            "name": info.key,
+            "recipe": info.name,
+            "paper": info.paper,
+            "event": info.event,
+            "density": info.density,
+            "cost": {"log_prob": info.cost_log_prob, "sample": info.cost_sample},
+            "note": "a plain flow with --model, the likelihood of nvf with --set flow=",
+        }
+        for info in FLOWS.values()
+    ]
+    lines = [f"{'name':20}{'density':10}{'log_prob':28}{'sample':18}paper"]
+    for row in rows:
+        cost = row["cost"]
+        lines.append(
+            f"{row['name']:20}{row['density']:10}{cost['log_prob']:28}{cost['sample']:18}{row['paper']}"
+        )
+    emit(args, {"models": rows}, lines)
+    return 0

@@ -1,0 +1,46 @@
+"""`modeflow sample`."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from modeflow.cli.commands._output import emit, say, set_device
+from modeflow.errors import ConfigError
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw rows; write them, or print them as CSV."""
+    from modeflow.data import check_writable, write_table
+    from modeflow.experiments import load_run
+
+    if args.n < 1:
+        raise ConfigError(f"-n must be 1 or more, received {args.n}")
+    if args.out:
+        check_writable(args.out)
+    fitted = load_run(args.run_folder)
+    estimator = fitted.estimator
+    set_device(args, estimator)
+    seed = fitted.config["seed"] if args.seed is None else args.seed
+    rows, states = estimator.sample(args.n, state=args.state, random_state=seed)
+    columns = estimator.schema_.columns
+    integers = estimator.schema_.integer_columns
+    if args.with_state:
+        name = "state" if "state" not in columns else "modeflow_state"
+        rows, columns = np.column_stack([rows, states]), (*columns, name)
+        integers = (*integers, name)
+    counts = np.bincount(states, minlength=estimator.n_states_).tolist()
+    result = {"run": args.run_folder, "n": args.n, "seed": seed, "columns": list(columns), "states": counts}
+    if args.out:
+        write_table(args.out, rows, columns, integer_columns=integers)
+        say(args, f"wrote {args.out}: {args.n} rows, {len(columns)} columns")
+        emit(args, {**result, "out": args.out}, [])
+    elif args.json:
+        emit(args, {**result, "rows": rows.tolist()}, [])
+    else:
+        whole = [c in integers for c in columns]
+        print(",".join(columns))
+        for row in rows:
+            print(",".join(str(int(v)) if w else repr(float(v)) for v, w in zip(row, whole, strict=True)))
+    return 0

@@ -1,0 +1,143 @@
+"""The commands and their options. Imports nothing heavy, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from modeflow._version import __version__
+from modeflow.errors import nearest
+
+__all__ = ["build_parser"]
+
+DESCRIPTION = """Density estimation and generation for data with many isolated modes.
+
+DATA is a .csv, .tsv, .parquet, .npy, .npz or .h5 file, or a name listed by `modeflow data`.
+RUN is the folder that `modeflow fit` writes."""
+
+EPILOG = """examples:
+  modeflow demo                                    the main job on embedded data
+  modeflow fit table.csv -o run                    fit a density; the number of states is chosen
+  modeflow report run                              run/report.html
+  modeflow score run new.csv -o scores.csv         log-density of every row
+  modeflow sample run -n 1000 -o samples.csv       new rows"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in the form of all others: one line that names what is wrong and suggests what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.splitlines()[0]
+        if "invalid choice" in message and "'" in message:
+            wrong = message.split("'")[1]
+            commands = [c for a in self._actions if isinstance(a.choices, dict) for c in a.choices]
+            if commands:
+                message = f"there is no command '{wrong}'{nearest(wrong, commands)} ({', '.join(commands)})"
+        self.exit(2, f"modeflow: error: {message} (see `{self.prog} --help`)\n")
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], Any]:
+    """The function `run` of `modeflow.cli.commands.<name>`, imported when it is called."""
+
+    def run(args: argparse.Namespace) -> Any:
+        return importlib.import_module(f"modeflow.cli.commands.{name}").run(args)
+
+    return run
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = _Parser(
+        prog="modeflow",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"modeflow {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        sub.add_argument("--quiet", action="store_true", help="no progress, no closing remarks")
+        sub.set_defaults(run=_command(name))
+        return sub
+
+    def seed_and_device(sub: argparse.ArgumentParser, seed: bool = True) -> None:
+        if seed:
+            sub.add_argument("--seed", type=int, default=None, metavar="N", help="seed of all randomness")
+        sub.add_argument("--device", default=None, metavar="D", help="auto (default), cpu or cuda")
+
+    demo = add(
+        "demo", "the main job on embedded data: fit, score, sample, report", "modeflow demo -o my-demo"
+    )
+    demo.add_argument("-o", "--out", default="modeflow-demo", metavar="FOLDER", help="where to write")
+    seed_and_device(demo)
+
+    fit = add(
+        "fit",
+        "fit a density to a table and write a run folder",
+        "modeflow fit table.csv -o run --set n_states=8 --set flow_options.layers=4\n"
+        "  modeflow fit -o run --resume                 go on after an interruption\n"
+        "  modeflow fit --config run/config.yaml -o again    repeat a run",
+    )
+    fit.add_argument("data", nargs="?", metavar="DATA", help="table, or a name listed by `modeflow data`")
+    fit.add_argument("-o", "--out", required=True, metavar="RUN", help="run folder to write")
+    fit.add_argument("--model", metavar="NAME", help="nvf (default), or a flow listed by `modeflow models`")
+    fit.add_argument("--config", metavar="FILE", help="YAML file of settings (or another RUN)")
+    fit.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help="one setting, such as max_epochs=50; may be repeated",
+    )  # fmt: skip
+    fit.add_argument("--columns", metavar="A,B,...", help="use only these columns")
+    fit.add_argument("--rows", type=int, metavar="N", help="use N random rows (toys: draw N)")
+    fit.add_argument("--array", metavar="NAME", help="array to read from .npz or .h5")
+    fit.add_argument("--test", metavar="SHARE|FILE", help="test rows: a share (0.1) or a file")
+    fit.add_argument("--validation", metavar="SHARE|FILE", help="validation rows: a share (0.1) or a file")
+    fit.add_argument("--resume", action="store_true", help="go on with the interrupted run in RUN")
+    seed_and_device(fit)
+
+    score = add("score", "log-density of every row", "modeflow score run new.csv -o scores.csv")
+    score.add_argument("run_folder", metavar="RUN")
+    score.add_argument("data", metavar="DATA")
+    score.add_argument("-o", "--out", metavar="FILE", help="write one log-density a row")
+    score.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
+    seed_and_device(score, seed=False)
+
+    sample = add("sample", "draw new rows", "modeflow sample run -n 1000 -o samples.csv --state 3")
+    sample.add_argument("run_folder", metavar="RUN")
+    sample.add_argument("-n", type=int, default=1000, metavar="N", help="how many (default 1000)")
+    sample.add_argument("-o", "--out", metavar="FILE", help="write the rows (.csv, .parquet, .npy, ...)")
+    sample.add_argument("--state", type=int, metavar="K", help="only from this state")
+    sample.add_argument("--with-state", action="store_true", help="add a column `state`")
+    seed_and_device(sample)
+
+    assign = add(
+        "assign", "posterior over the states (modes), per row", "modeflow assign run table.csv -o modes.csv"
+    )
+    assign.add_argument("run_folder", metavar="RUN")
+    assign.add_argument("data", metavar="DATA")
+    assign.add_argument("-o", "--out", metavar="FILE", help="write state and probabilities per row")
+    assign.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
+    seed_and_device(assign, seed=False)
+
+    report = add("report", "a page about a run: RUN/report.html", "modeflow report run")
+    report.add_argument("run_folder", metavar="RUN")
+    report.add_argument("-o", "--out", metavar="FILE", help="where to write (default RUN/report.html)")
+    report.add_argument("--no-baselines", action="store_true", help="do not fit the models to compare with")
+    seed_and_device(report, seed=False)
+
+    add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
+
+    data = add("data", "the data sets there are; download one", "modeflow data download power")
+    data.add_argument("action", nargs="?", choices=("list", "download"), default="list")
+    data.add_argument("name", nargs="?", help="benchmark to download")
+    return parser

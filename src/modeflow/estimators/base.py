@@ -1,0 +1,372 @@
+"""What both estimators share: fitting, scoring, sampling, saving, in the manner of scikit-learn."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from modeflow.data import Schema, check_fit_table
+from modeflow.data.table import check_finite, default_columns
+from modeflow.densities import Preprocessed
+from modeflow.errors import ConfigError, DataError, ModelFileError
+from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
+from modeflow.estimators.selection import candidate_states, select_states
+from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
+from modeflow.estimators.storage import load_estimator, save_estimator
+from modeflow.metrics import LogLikelihood, summarise
+from modeflow.training import resolve_device, seeded
+
+__all__ = ["DensityEstimator"]
+
+# Rows scored at once: bounds memory, and is often enough a progress bar's step.
+_ROWS = 8192
+
+
+class DensityEstimator(DensityMixin, BaseEstimator):
+    """Base of `NVF` and `FlowDensity`; not for direct use."""
+
+    #: Fixed K of the estimator; None where `n_states` is a parameter.
+    _fixed_states: ClassVar[int | None] = None
+
+    # -- fitting --------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        validation: Any = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Fit the density to the rows of X.
+
+        Arguments:
+            X: array or data frame, shape ``(N, D)``; numbers only.
+            y: ignored.
+            sample_weight: non-negative weights, shape ``(N,)``; rows of weight zero are dropped.
+            validation: rows for early stopping and selection; by default a random share of X,
+                `validation_fraction`.
+            run_dir: folder for `metrics.jsonl` and checkpoints; none are written without it.
+            resume: go on from the checkpoint in `run_dir`, if there is one.
+
+        Returns:
+            self.
+
+        Raises:
+            DataError: constant columns, missing or infinite values, too few rows (columns are named).
+            ConfigError: a parameter that is not allowed.
+            TrainingError: a loss that is not finite, or a checkpoint that does not fit.
+        """
+        rng = check_random_state(self.random_state)
+        settings = Settings(self.get_params(deep=False), int(rng.randint(2**31 - 1)))
+        values = self._matrix(X, reset=True)
+        weight = _weights(sample_weight, values)
+        if weight is not None:
+            values, weight = values[weight > 0], weight[weight > 0]
+        columns = self._columns()
+        schema = Schema.infer(values, columns, self.dequantize)
+        check_fit_table(values, columns, schema=schema)
+        data = self._split(values, weight, validation, schema, settings)
+
+        folder = None if run_dir is None else Path(run_dir)
+        k = self._fixed_states if self._fixed_states is not None else self.n_states
+        quiet = not self.verbose
+        if k == "auto":
+            candidates = candidate_states(self.max_states, len(data.train))
+            best, table = select_states(settings, data, candidates, folder, quiet, resume)
+            self.selection_ = [c.to_dict() for c in table]
+            _copy_log(best, folder)
+        else:
+            best = Fit(settings, data, int(cast(int, k)), folder, quiet, resume)
+            best.run()
+            self.selection_ = []
+
+        rows = schema.dequantize(data.train, np.random.default_rng(settings.seed))
+        dead = prune_dead_states(best.model, rows, data.weight)
+        score = best.validation_log_prob()
+        self._set_fitted(best.model, schema)
+        self.dead_states_ = dead
+        self.validation_ = summarise(score, cast(Any, self.density_kind_)).to_dict()
+        history = best.history
+        self.history_ = [] if history is None else history.epochs
+        self.training_ = _summary(history)
+        return self
+
+    def _split(
+        self,
+        values: np.ndarray,
+        weight: np.ndarray | None,
+        validation: Any,
+        schema: Schema,
+        settings: Settings,
+    ) -> FitData:
+        if validation is not None:
+            held = schema.validate(*_plain(validation))
+            return FitData(values, held, _mean_one(weight), None, schema)
+        n = len(values)
+        count = min(max(round(self.validation_fraction * n), 1), n - 2)
+        order = np.random.default_rng(settings.seed).permutation(n)
+        held_rows, rest = order[:count], np.sort(order[count:])
+        parts = (None, None) if weight is None else (weight[rest], weight[held_rows])
+        train = values[rest]
+        constant = train.min(0) == train.max(0)
+        if constant.any():  # differs in the held-out rows alone: no scale can be learned
+            raise DataError(
+                f"column '{schema.columns[int(constant.argmax())]}' is constant in the training part; "
+                "drop it or pass validation="
+            )
+        return FitData(train, values[held_rows], _mean_one(parts[0]), _mean_one(parts[1]), schema)
+
+    def _set_fitted(self, model: Preprocessed, schema: Schema) -> None:
+        self.model_ = model.eval()
+        self.schema_ = schema
+        prior = latent_model(model).prior
+        self.weights_ = prior.log_probs().exp()[prior.active].detach().double().cpu().numpy()
+        self.n_states_ = len(self.weights_)
+        # In double precision a score depends on its row alone, not on the batch around it.
+        self._scorer_model = copy.deepcopy(model).double().eval()
+
+    # -- using ----------------------------------------------------------------------------------
+
+    @property
+    def density_kind_(self) -> str:
+        """What `score_samples` returns: ``exact``, or ``lower bound`` where columns are integer."""
+        return "lower bound" if self.schema_.integer_columns else self.model_.exactness
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-density of each row, in nats and in the units of the data, shape ``(N,)``.
+
+        With integer columns it is the logarithm of a probability (times a density in the others), as the
+        average over `score_draws` evenly spread offsets: a lower bound in expectation.
+
+        Raises:
+            DataError: other columns than those fitted, or values that are no finite numbers.
+        """
+        return _logsumexp(self._log_joint(X))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean of `score_samples` over the rows, nats."""
+        return float(self.score_samples(X).mean())
+
+    def likelihood(self, X: Any) -> LogLikelihood:
+        """Mean log-density with its standard error and its kind."""
+        return summarise(self.score_samples(X), cast(Any, self.density_kind_))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Posterior probability of each state, ``p(z = k | x)``, shape ``(N, n_states_)``."""
+        joint = self._log_joint(X)
+        proba = np.exp(joint - _logsumexp(joint)[:, None])
+        return proba / proba.sum(1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable state of each row, shape ``(N,)``."""
+        return self._log_joint(X).argmax(1)
+
+    def fit_predict(self, X: Any, y: Any = None, **options: Any) -> np.ndarray:
+        """Fit, then `predict` on the same rows."""
+        return self.fit(X, y, **options).predict(X)
+
+    def sample(
+        self, n_samples: int = 1, *, state: int | None = None, random_state: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows from the fitted density.
+
+        Arguments:
+            n_samples: how many.
+            state: only from this state.
+            random_state: seed of the drawing; the estimator's own if None.
+
+        Returns:
+            rows ``(n_samples, D)`` in the units of the data, and the state that each came from.
+
+        Raises:
+            ConfigError: fewer than one sample, or no such state.
+        """
+        check_is_fitted(self)
+        if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
+            raise ConfigError(f"n_samples must be an integer of 1 or more, received {n_samples!r}")
+        rng = check_random_state(self.random_state if random_state is None else random_state)
+        generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        model = self.model_
+        with torch.no_grad():
+            u, states = latent_model(model).sample_with_states(int(n_samples), generator, state)
+            rows = model.decode(u.double()).cpu().numpy()
+        return self.schema_.quantize(rows), states.cpu().numpy()
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the fitted estimator to one safetensors file; returns its path.
+
+        Raises:
+            DataError: if the path cannot be written.
+            ModelFileError: if a parameter is not plain data.
+        """
+        check_is_fitted(self)
+        params = self.get_params(deep=False)
+        if isinstance(params.get("random_state"), np.random.RandomState):
+            params["random_state"] = None
+        content = {
+            "class": type(self).__name__,
+            "params": {name: _plain_value(value) for name, value in params.items()},
+            "schema": self.schema_.to_dict(),
+            "named_columns": hasattr(self, "feature_names_in_"),
+            "n_states": latent_model(self.model_).n_states,
+            "fitted": {name: getattr(self, name) for name in _KEPT},
+        }
+        return save_estimator(path, content, self.model_.state_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Load what `save` wrote, or the model of a run folder. Executes no code from the file.
+
+        Raises:
+            ModelFileError: missing, damaged, foreign, from a newer version, or of another class.
+        """
+        loaded = load_estimator(path)
+        if not isinstance(loaded, cls):
+            name = type(loaded).__name__
+            raise ModelFileError(f"'{path}' holds a {name}, not a {cls.__name__}: use {name}.load")
+        return loaded
+
+    @classmethod
+    def _restore(cls, header: dict[str, Any], state: dict[str, torch.Tensor], path: str) -> Self:
+        try:
+            estimator = cls(**header["params"])
+            schema = Schema.from_dict(header["schema"])
+            with seeded(0):
+                model = build_model(estimator.get_params(deep=False), schema.dim, int(header["n_states"]))
+            model.load_state_dict(state)
+            estimator._set_fitted(model, schema)
+            for name in _KEPT:
+                setattr(estimator, name, header["fitted"][name])
+            if header["named_columns"]:
+                estimator.feature_names_in_ = np.array(schema.columns, dtype=object)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelFileError(f"'{path}' is damaged or foreign: {reason}") from error
+        estimator.n_features_in_ = schema.dim
+        return estimator
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _matrix(self, X: Any, reset: bool) -> np.ndarray:
+        values = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=np.float64,
+            ensure_all_finite=False,
+            ensure_min_samples=2 if reset else 1,
+        )
+        check_finite(values, self._columns(), "X")
+        return values
+
+    def _columns(self) -> tuple[str, ...]:
+        names = getattr(self, "feature_names_in_", None)
+        return default_columns(self.n_features_in_) if names is None else tuple(map(str, names))
+
+    def _scorer(self) -> Preprocessed:
+        """The model in double precision, on the device asked for."""
+        return self._scorer_model.to(resolve_device(self.device))
+
+    def _log_joint(self, X: Any) -> np.ndarray:
+        """``log p(x, z = k)``, averaged over the offsets of integer columns, shape ``(N, n_states_)``."""
+        check_is_fitted(self)
+        values = self.schema_.validate(self._matrix(X, reset=False))
+        scorer = self._scorer()
+        inner = latent_model(scorer)
+        offsets = self.schema_.offsets(self.score_draws)
+        result = np.empty((len(values), self.n_states_))
+        with torch.no_grad():
+            for rows in self._blocks(len(values)):
+                total = None
+                for offset in offsets:
+                    x = as_tensor(values[rows] + offset).to(scorer.device)
+                    u, logabsdet = scorer.encode(x)
+                    joint = inner.log_joint(u) + logabsdet.unsqueeze(-1)
+                    total = joint if total is None else torch.logaddexp(total, joint)
+                if total is not None:
+                    result[rows] = total.cpu().numpy() - np.log(len(offsets))
+        return result
+
+    def _blocks(self, n: int) -> Iterator[slice]:
+        starts = range(0, n, _ROWS)
+        if self.verbose and len(starts) > 1:
+            from rich.console import Console
+            from rich.progress import track
+
+            console = Console(stderr=True)
+            starts = track(  # type: ignore[assignment]
+                starts, "score", console=console, transient=True, disable=not console.is_terminal
+            )
+        for start in starts:
+            yield slice(start, start + _ROWS)
+
+
+#: Fitted attributes that are stored with the model.
+_KEPT = ("dead_states_", "validation_", "history_", "training_", "selection_")
+
+
+def _summary(history: Any) -> dict[str, Any]:
+    if history is None:
+        return {}
+    names = ("best_epoch", "best_validation", "seconds", "steps", "stopped", "interrupted")
+    return {name: getattr(history, name) for name in names}
+
+
+def _copy_log(fit: Fit, folder: Path | None) -> None:
+    """The training log of the chosen candidate, where that of a single fit would be."""
+    if folder is not None and fit.run_dir is not None:
+        log = fit.run_dir / "metrics.jsonl"
+        (folder / "metrics.jsonl").write_bytes(log.read_bytes())
+
+
+def _weights(sample_weight: Any, values: np.ndarray) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    weight = np.asarray(_check_sample_weight(sample_weight, values, dtype=np.float64))
+    if (weight < 0).any():
+        raise DataError(f"sample_weight must not be negative: row {int((weight < 0).argmax()) + 1} is")
+    if not weight.sum() > 0:
+        raise DataError("sample_weight is zero for every row")
+    return weight
+
+
+def _mean_one(weight: np.ndarray | None) -> np.ndarray | None:
+    return None if weight is None else weight / weight.mean()
+
+
+def _plain(X: Any) -> tuple[np.ndarray, list[str] | None]:
+    """Values and column names of an array or a data frame."""
+    names = getattr(X, "columns", None)
+    return np.asarray(X, dtype=np.float64), None if names is None else [str(name) for name in names]
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (tuple, list, np.ndarray)):
+        return [_plain_value(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain_value(v) for k, v in value.items()}
+    return value
+
+
+def _logsumexp(values: np.ndarray) -> np.ndarray:
+    top = values.max(1, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0.0)
+    with np.errstate(divide="ignore"), warnings.catch_warnings():
+        return np.asarray(top[:, 0] + np.log(np.exp(values - top).sum(1)))

@@ -1,0 +1,162 @@
+"""The two estimators: their parameters and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from modeflow.estimators.base import DensityEstimator
+
+__all__ = ["ESTIMATORS", "NVF", "FlowDensity"]
+
+_COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FLOWS`).
+        flow_options: keyword arguments of the flow, such as ``{"layers": 4, "hidden_features": 32}``.
+        max_epochs: longest training; it ends earlier where validation stops improving.
+        batch_size: rows a step; ``"auto"`` makes about a hundred steps an epoch.
+        learning_rate, weight_decay, schedule: of Adam (AdamW with decay); ``"cosine"`` or ``"constant"``.
+        ema: decay of an exponential average of the weights, used in their place; None for none.
+        patience: epochs without improvement on validation before training stops; None for never.
+        validation_fraction: share of the rows held out, where `fit` receives no validation rows.
+        dequantize: ``"auto"`` treats columns of whole numbers as integers, ``"none"`` as continuous;
+            or the names of the integer columns.
+        score_draws: offsets averaged over when rows with integer columns are scored.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``; devices: how many processes; precision: of training,
+            ``"32-true"`` or as lightning-fabric names it. Densities are always scored in float64.
+        random_state: seed; fitting neither reads nor disturbs torch's global generator.
+        verbose: show a progress bar (on a terminal).
+
+    Attributes:
+        model_: the fitted torch density, in the units of the data.
+        schema_: names and kinds of the columns.
+        n_states_, weights_: states in use and their prior probabilities.
+        validation_: mean log-density of the held-out rows, with standard error and kind.
+        history_: one row an epoch. training_: how training ended. dead_states_: states switched off.
+"""
+
+
+class NVF(DensityEstimator):
+    __doc__ = rf"""Normalizing flow with a discrete latent: an exact density for data with isolated modes.
+
+    .. math:: p(x) = \sum_{{k=1}}^{{K}} \pi_k\, p(x \mid z = k)
+
+    The states z and the flow that all of them share are learned together; which state a row belongs to is
+    its posterior (`predict_proba`). With ``n_states=1`` it is the plain flow.
+
+    Arguments:
+        n_states: K, or ``"auto"`` to choose among 1, 2, 4, ... `max_states` on validation likelihood, at the
+            cost of about two fits.
+        max_states: largest K tried by ``"auto"``.
+        prior: ``"learned"`` or ``"uniform"``.
+        objective: what is minimised: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"``, see
+            `modeflow.latents.objectives`.
+        encoder_features: hidden widths of the encoder q(z|x).
+        {_COMMON}
+        selection_: what was learned of every K tried by ``"auto"``.
+
+    Reference:
+        Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
+        https://arxiv.org/abs/2211.11638
+    """
+
+    def __init__(
+        self,
+        n_states: int | str = "auto",
+        *,
+        max_states: int = 32,
+        flow: str = "nsf-coupling",
+        flow_options: Mapping[str, Any] | None = None,
+        prior: str = "learned",
+        objective: str = "truncated",
+        encoder_features: Sequence[int] = (64, 64),
+        max_epochs: int = 200,
+        batch_size: int | str = "auto",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: str = "cosine",
+        ema: float | None = None,
+        patience: int | None = 30,
+        validation_fraction: float = 0.1,
+        dequantize: str | Sequence[str] = "auto",
+        score_draws: int = 16,
+        device: str = "auto",
+        devices: int = 1,
+        precision: str = "32-true",
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.n_states = n_states
+        self.max_states = max_states
+        self.flow = flow
+        self.flow_options = flow_options
+        self.prior = prior
+        self.objective = objective
+        self.encoder_features = encoder_features
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.ema = ema
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.dequantize = dequantize
+        self.score_draws = score_draws
+        self.device = device
+        self.devices = devices
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+
+class FlowDensity(DensityEstimator):
+    __doc__ = rf"""A plain normalizing flow: an exact density by one invertible map to a Gaussian.
+
+    .. math:: \log p(x) = \log N(T(x); 0, I) + \log|\det \partial T / \partial x|
+
+    Arguments:
+        {_COMMON}
+    """
+
+    _fixed_states: ClassVar[int | None] = 1
+
+    def __init__(
+        self,
+        flow: str = "nsf-coupling",
+        *,
+        flow_options: Mapping[str, Any] | None = None,
+        max_epochs: int = 200,
+        batch_size: int | str = "auto",
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: str = "cosine",
+        ema: float | None = None,
+        patience: int | None = 30,
+        validation_fraction: float = 0.1,
+        dequantize: str | Sequence[str] = "auto",
+        score_draws: int = 16,
+        device: str = "auto",
+        devices: int = 1,
+        precision: str = "32-true",
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.flow = flow
+        self.flow_options = flow_options
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.ema = ema
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.dequantize = dequantize
+        self.score_draws = score_draws
+        self.device = device
+        self.devices = devices
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+
+ESTIMATORS: dict[str, type[DensityEstimator]] = {"NVF": NVF, "FlowDensity": FlowDensity}

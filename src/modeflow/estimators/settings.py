@@ -1,0 +1,112 @@
+"""From the parameters of an estimator to the model and the training configuration they describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from modeflow.densities import Preprocessed
+from modeflow.errors import ConfigError
+from modeflow.latents import DiscreteLatentModel
+from modeflow.models import NVF as build_nvf
+from modeflow.training import TrainConfig
+from modeflow.transforms import Standardize
+
+__all__ = ["Settings", "build_model", "check_states"]
+
+#: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
+_BATCH_RANGE = (64, 1024)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The parameters of an estimator, checked.
+
+    `params` are those of `get_params`; `seed` is the integer that `random_state` gave.
+    """
+
+    params: Mapping[str, Any]
+    seed: int
+
+    def __post_init__(self) -> None:
+        p = self.params
+        for name in ("validation_fraction",):
+            if not (isinstance(p[name], (int, float)) and 0 < p[name] < 1):
+                raise ConfigError(f"{name} must lie between 0 and 1, received {p[name]!r}")
+        if not (isinstance(p["score_draws"], (int, np.integer)) and p["score_draws"] >= 1):
+            raise ConfigError(f"score_draws must be an integer of 1 or more, received {p['score_draws']!r}")
+        if p["flow_options"] is not None and not isinstance(p["flow_options"], Mapping):
+            raise ConfigError(f"flow_options must be a mapping of options, received {p['flow_options']!r}")
+        if "n_states" in p:
+            check_states(p["n_states"])
+            check_states(p["max_states"], "max_states")
+            if not isinstance(p["encoder_features"], Sequence):
+                raise ConfigError(
+                    f"encoder_features must list the hidden widths, received {p['encoder_features']!r}"
+                )
+
+    def training(self, rows: int) -> TrainConfig:
+        """The training configuration for a table of so many training rows."""
+        p = self.params
+        batch = p["batch_size"]
+        if batch == "auto":
+            low, high = _BATCH_RANGE
+            batch = int(min(max(2 ** round(math.log2(max(rows / 100, 1))), low), high))
+        return TrainConfig(
+            max_epochs=p["max_epochs"],
+            batch_size=batch,
+            learning_rate=p["learning_rate"],
+            weight_decay=p["weight_decay"],
+            optimizer="adamw" if p["weight_decay"] else "adam",
+            schedule=p["schedule"],
+            ema=p["ema"],
+            patience=p["patience"],
+            device=p["device"],
+            devices=p["devices"],
+            precision=p["precision"],
+            seed=self.seed,
+        )
+
+
+def check_states(n_states: Any, name: str = "n_states") -> None:
+    """Raise `ConfigError` unless `n_states` is a positive integer (or "auto", for `n_states` itself)."""
+    if isinstance(n_states, str) and n_states == "auto" and name == "n_states":
+        return
+    whole = isinstance(n_states, (int, np.integer)) and not isinstance(n_states, bool)
+    if not whole or n_states < 1:
+        auto = " or 'auto'" if name == "n_states" else ""
+        raise ConfigError(f"{name} must be an integer of 1 or more{auto}, received {n_states!r}")
+
+
+def build_model(params: Mapping[str, Any], features: int, n_states: int) -> Preprocessed:
+    """The untrained model: standardisation, then the latent-variable model (K = 1: the flow alone).
+
+    Initial weights are drawn from torch's global generator; seed it beforehand.
+    """
+    options = {k: params[k] for k in ("prior", "objective", "encoder_features") if k in params}
+    model = build_nvf(
+        features,
+        int(n_states),
+        flow=params["flow"],
+        flow_options=dict(params["flow_options"] or {}),
+        **options,
+    )
+    return Preprocessed(Standardize(features), model)
+
+
+def latent_model(model: Preprocessed) -> DiscreteLatentModel:
+    """The latent-variable model inside."""
+    inner = model.model
+    if not isinstance(inner, DiscreteLatentModel):
+        raise ConfigError(f"expected a discrete latent model, received {type(inner).__name__}")
+    return inner
+
+
+def as_tensor(values: np.ndarray) -> torch.Tensor:
+    """Rows in the units of the data, float64 (the model casts after standardising)."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))

@@ -1,0 +1,148 @@
+"""Models on disk: one safetensors file, with everything else as JSON in its header. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from modeflow._version import __version__
+from modeflow.data.table import atomic_write, check_writable
+from modeflow.errors import ModeflowError, ModelFileError
+
+if TYPE_CHECKING:
+    from modeflow.estimators.base import DensityEstimator
+
+__all__ = ["FORMAT_VERSION", "load_estimator", "read_header", "save_estimator"]
+
+#: Raised when a file written today could be misread by yesterday's code.
+FORMAT_VERSION = 1
+MODEL_FILE = "model.safetensors"
+_LARGEST_HEADER = 100_000_000
+
+
+def save_estimator(
+    path: str | os.PathLike[str], content: Mapping[str, Any], state: Mapping[str, Any]
+) -> Path:
+    """Write atomically.
+
+    Raises:
+        DataError: if the path cannot be written.
+        ModelFileError: if a parameter cannot be stored as JSON.
+    """
+    from safetensors.torch import save_file
+
+    target = check_writable(path)
+    header = {"format_version": FORMAT_VERSION, "modeflow_version": __version__, **content}
+    try:
+        text = json.dumps(header)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"the model cannot be saved: a parameter is not plain data ({error}); pass numbers, text or "
+            "lists, and an integer random_state"
+        ) from error
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    return atomic_write(target, lambda file: save_file(tensors, file, metadata={"modeflow": text}))
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON of a model file; executes and unpickles nothing.
+
+    Arguments:
+        path: a model file, or a run folder that holds one.
+
+    Raises:
+        ModelFileError: missing, damaged, foreign, or from a newer version; one line that says which.
+    """
+    file = model_path(path)
+    raw = _raw_header(file)
+    text = (raw.get("__metadata__") or {}).get("modeflow")
+    if text is None:
+        raise ModelFileError(f"'{file}' was not written by modeflow: its header says nothing of a model")
+    try:
+        header = json.loads(text)
+        version = int(header["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"'{file}' is damaged: its description cannot be read") from error
+    if version > FORMAT_VERSION:
+        raise ModelFileError(
+            f"'{file}' has format {version}, written by modeflow {header.get('modeflow_version', '?')}; this "
+            f"is modeflow {__version__}, which reads formats up to {FORMAT_VERSION}: upgrade modeflow"
+        )
+    return cast(dict[str, Any], header)
+
+
+def model_path(path: str | os.PathLike[str]) -> Path:
+    """The model file named, or the one in the run folder named."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        inside = file / MODEL_FILE
+        if not inside.is_file():
+            unfinished = (file / "checkpoints").is_dir() or (file / "selection").is_dir()
+            hint = (
+                "its training has not finished: go on with `modeflow fit ... --resume`"
+                if unfinished
+                else "it is not a run folder of modeflow fit"
+            )
+            raise ModelFileError(f"'{path}' holds no {MODEL_FILE}: {hint}")
+        return inside
+    if not file.exists():
+        raise ModelFileError(f"there is no model at '{path}': give a run folder or a .safetensors file")
+    return file
+
+
+def _raw_header(file: Path) -> dict[str, Any]:
+    """The header of a safetensors file, read by its definition: 8 bytes of length, then JSON."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            fits = 2 <= length <= min(size - 8, _LARGEST_HEADER)
+            text = stream.read(length) if fits else b""
+    except OSError as error:
+        raise ModelFileError(f"'{file}' cannot be read: {error.strerror or error}") from error
+    if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
+        raise ModelFileError(
+            f"'{file}' looks like a pickle, which could run code when loaded; it was not opened. modeflow "
+            "reads models that it saved itself (.safetensors)"
+        )
+    try:
+        header = json.loads(text)
+        spans = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelFileError(f"'{file}' is not a model file, or it is damaged or cut short") from error
+    if size != 8 + length + max(spans, default=0):
+        raise ModelFileError(f"'{file}' is damaged: it holds {size} bytes, its header promises others")
+    return cast(dict[str, Any], header)
+
+
+def load_estimator(path: str | os.PathLike[str]) -> DensityEstimator:
+    """Load a fitted estimator from a model file or a run folder.
+
+    Raises:
+        ModelFileError: missing, damaged, foreign, or from a newer version.
+    """
+    from modeflow.estimators.models import ESTIMATORS
+
+    header = read_header(path)
+    kind = ESTIMATORS.get(str(header.get("class")))
+    if kind is None:
+        raise ModelFileError(f"'{path}' holds a model of unknown class {header.get('class')!r}")
+    return kind._restore(header, read_tensors(model_path(path)), str(path))
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, ModeflowError) as error:
+        raise ModelFileError(f"'{file}' is damaged: {error}") from error

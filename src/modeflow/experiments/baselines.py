@@ -1,0 +1,153 @@
+"""What a user would try instead, fitted on the same split: a Gaussian mixture and a plain flow."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from modeflow.data import Schema, Split
+from modeflow.estimators import DensityEstimator
+from modeflow.experiments.config import RunConfig
+from modeflow.experiments.runs import Run, frame, write_json
+
+__all__ = ["GaussianMixtureByBIC", "fit_baselines"]
+
+_BASELINES_FILE = "baselines.json"
+
+
+class GaussianMixtureByBIC:
+    """scikit-learn's `GaussianMixture` with full covariances, K chosen by BIC on the training rows.
+
+    Integer columns are dequantised and scored exactly as modeflow's estimators do, so that the
+    likelihoods compare.
+
+    Attributes:
+        n_components_: the K chosen. bic_: the BIC of every K tried.
+    """
+
+    candidates = (1, 2, 3, 4, 6, 8, 12, 16, 25, 32)
+
+    def __init__(self, schema: Schema, seed: int = 0, score_draws: int = 16) -> None:
+        self.schema, self.seed, self.score_draws = schema, seed, score_draws
+
+    def fit(self, values: np.ndarray) -> GaussianMixtureByBIC:
+        """Fit all candidates to rows ``(N, D)`` and keep the one of lowest BIC."""
+        from sklearn.mixture import GaussianMixture
+
+        x = self.schema.dequantize(values, np.random.default_rng(self.seed))
+        self.mean_, self.scale_ = x.mean(0), x.std(0)
+        u = (x - self.mean_) / self.scale_
+        self.bic_: dict[int, float] = {}
+        best = math.inf
+        for k in self.candidates:
+            if k > max(1, len(u) // (2 * u.shape[1])):
+                break
+            mixture = GaussianMixture(k, random_state=self.seed, reg_covar=1e-6, max_iter=200, n_init=1)
+            mixture.fit(u)
+            self.bic_[k] = bic = float(mixture.bic(u))
+            if bic < best:
+                best, self.mixture_, self.n_components_ = bic, mixture, k
+        return self
+
+    @property
+    def n_parameters(self) -> int:
+        """Free numbers of the mixture."""
+        d, k = len(self.mean_), self.n_components_
+        return k * (d + d * (d + 1) // 2) + k - 1
+
+    def score_samples(self, values: np.ndarray) -> np.ndarray:
+        """Log-density of each row, nats, in the units of the data."""
+        offsets = self.schema.offsets(self.score_draws)
+        total = np.full(len(values), -np.inf)
+        for offset in offsets:
+            u = (values + offset - self.mean_) / self.scale_
+            total = np.logaddexp(total, self.mixture_.score_samples(u))
+        return np.asarray(total - math.log(len(offsets)) - np.log(self.scale_).sum())
+
+
+def fit_baselines(
+    run: Run, split: Split, quiet: bool = True, announce: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
+    """Likelihood of the test rows under each baseline, and its paired difference to the run's model.
+
+    Results are kept in the run folder (`baselines.json`) and not fitted twice.
+
+    Returns:
+        one mapping a baseline: ``name``, ``value``, ``standard_error``, ``n``, ``n_parameters``,
+        ``difference`` (model minus baseline), ``difference_standard_error``, ``seconds``, ``note``.
+    """
+    kept = run.path / _BASELINES_FILE
+    if kept.exists():
+        try:
+            return list(json.loads(kept.read_text(encoding="utf-8")))
+        except ValueError:
+            pass  # damaged: fitted anew below
+    say = announce or (lambda _: None)
+    ours = run.estimator.score_samples(frame(split.test))
+    train = np.concatenate([split.train.values, split.validation.values])
+    rows = []
+
+    say("fitting a Gaussian mixture, K by BIC")
+    began = time.perf_counter()
+    mixture = GaussianMixtureByBIC(run.estimator.schema_, run.config["seed"]).fit(train)
+    note = (
+        f"scikit-learn, full covariances, K = {mixture.n_components_} by BIC on training and validation rows"
+    )
+    rows.append(
+        _row(
+            "Gaussian mixture",
+            mixture.score_samples(split.test.values),
+            ours,
+            mixture.n_parameters,
+            note,
+            began,
+        )
+    )
+    if run.estimator.n_states_ > 1 or run.config["model"] == "nvf":
+        flow = run.config.settings.get("flow", run.config["model"])
+        say(f"fitting a plain flow ({flow})")
+        began = time.perf_counter()
+        plain = _plain_flow(run.config, quiet)
+        plain.fit(frame(split.train), validation=frame(split.validation))
+        rows.append(
+            _row(
+                "plain flow",
+                plain.score_samples(frame(split.test)),
+                ours,
+                sum(p.numel() for p in plain.model_.parameters()),
+                f"{flow}, one state, the same settings and the same validation rows",
+                began,
+            )
+        )
+    write_json(kept, rows)
+    return rows
+
+
+def _plain_flow(config: RunConfig, quiet: bool) -> DensityEstimator:
+    """The same flow and training without states."""
+    own = ("n_states", "max_states", "prior", "objective", "encoder_features", "flow")
+    settings = {k: v for k, v in config.settings.items() if k not in own}
+    return RunConfig.build({**settings, "model": config["flow"]}).estimator(verbose=not quiet)
+
+
+def _row(
+    name: str, log_prob: np.ndarray, ours: np.ndarray, n_parameters: int, note: str, began: float
+) -> dict[str, Any]:
+    difference = ours - log_prob
+    n = len(log_prob)
+    return {
+        "name": name,
+        "value": float(log_prob.mean()),
+        "standard_error": float(log_prob.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        "n": n,
+        "n_parameters": n_parameters,
+        "difference": float(difference.mean()),
+        "difference_standard_error": float(difference.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        "seconds": round(time.perf_counter() - began, 3),
+        "note": note,
+    }

@@ -1,0 +1,180 @@
+"""What a run is made from: one flat mapping of settings, from a file, from `--set`, or from defaults."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modeflow.errors import ConfigError, ModelFileError, nearest
+from modeflow.estimators import ESTIMATORS, DensityEstimator
+from modeflow.flows import FLOWS
+
+__all__ = ["RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config"]
+
+#: Raised when a run folder written today could be misread by yesterday's code.
+RUN_FORMAT = 1
+
+#: Settings of the run, beside the parameters of the estimator.
+RUN_DEFAULTS: dict[str, Any] = {
+    "model": "nvf",
+    "data": None,
+    "columns": None,
+    "array": None,
+    "rows": None,
+    "seed": 0,
+    "test": 0.1,
+    "validation": 0.1,
+}
+#: Parameters of the estimator that the run sets itself.
+_HIDDEN = ("random_state", "verbose", "validation_fraction")
+_HEADER = ("format_version", "modeflow_version")
+
+
+def model_names() -> list[str]:
+    """What `--model` accepts: ``nvf``, and every flow by its name (fitted plain, without states)."""
+    return ["nvf", *FLOWS]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The complete settings of a run.
+
+    Attributes:
+        settings: every key with its value, defaults filled in.
+    """
+
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def build(cls, given: Mapping[str, Any]) -> RunConfig:
+        """Fill in defaults and check every key.
+
+        Raises:
+            ConfigError: an unknown key (the nearest is suggested) or model.
+        """
+        values = {k: v for k, v in given.items() if k not in _HEADER}
+        name = str(values.get("model", RUN_DEFAULTS["model"])).lower()
+        if name not in model_names():
+            raise ConfigError(
+                f"model {values['model']!r} is not known{nearest(name, model_names())} "
+                f"(one of {', '.join(model_names())})"
+            )
+        defaults = {**RUN_DEFAULTS, **_parameters(name), "model": name}
+        for key, value in values.items():
+            base, _, option = str(key).partition(".")
+            if base not in defaults or (option and base != "flow_options"):
+                raise ConfigError(
+                    f"{key!r} is not a setting of model '{name}'{nearest(str(key), defaults)} "
+                    f"(settings: {', '.join(sorted(defaults))})"
+                )
+            if option:
+                defaults["flow_options"] = {**(defaults["flow_options"] or {}), option: value}
+            elif base != "model":
+                defaults[base] = value
+        if not isinstance(defaults["seed"], int) or isinstance(defaults["seed"], bool):
+            raise ConfigError(f"seed must be an integer, received {defaults['seed']!r}")
+        return cls(defaults)
+
+    def __getitem__(self, key: str) -> Any:
+        return self.settings[key]
+
+    def estimator(self, verbose: bool = False) -> DensityEstimator:
+        """The estimator these settings describe, not fitted."""
+        name = self["model"]
+        keys = _parameters(name)
+        params = {k: self[k] for k in keys}
+        if name != "nvf":
+            params["flow"] = name
+        kind = ESTIMATORS["NVF" if name == "nvf" else "FlowDensity"]
+        return kind(**params, random_state=self["seed"], verbose=verbose)
+
+    def write(self, path: Path) -> None:
+        """Write the settings as YAML; `read_config` of the file repeats them."""
+        from modeflow._version import __version__
+        from modeflow.data.table import atomic_write
+
+        content = {"format_version": RUN_FORMAT, "modeflow_version": __version__, **self.settings}
+        text = yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True)
+        atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _parameters(model: str) -> dict[str, Any]:
+    """Parameters of the estimator of a model, with their defaults, less those that the run sets."""
+    kind = ESTIMATORS["NVF" if model == "nvf" else "FlowDensity"]
+    found = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind.__init__).parameters.items()
+        if name != "self" and name not in _HIDDEN
+    }
+    if model != "nvf":
+        del found["flow"]  # the model's name says it
+    return found
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings in a YAML file: a flat mapping, or the `config.yaml` of a run folder.
+
+    Raises:
+        ConfigError: no such file, no YAML, or no mapping.
+        ModelFileError: a run folder from a newer version.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = file / "config.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no configuration at '{path}'") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise ConfigError(f"'{path}'{line} is not valid YAML") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"'{path}' must hold 'key: value' lines, such as 'max_epochs: 100'")
+    version = content.get("format_version", RUN_FORMAT)
+    if not isinstance(version, int) or version > RUN_FORMAT:
+        raise ModelFileError(
+            f"'{path}' has format {version}, written by modeflow {content.get('modeflow_version', '?')}; "
+            f"this version reads formats up to {RUN_FORMAT}: upgrade modeflow"
+        )
+    return {str(k): v for k, v in content.items()}
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """``key=value`` from the command line; the value is read as YAML (numbers, lists, null).
+
+    Raises:
+        ConfigError: where there is no ``=`` or the value cannot be read.
+    """
+    key, found, value = text.partition("=")
+    if not found or not key.strip():
+        raise ConfigError(f"--set needs key=value, received '{text}'")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key.strip()}: the value '{value}' cannot be read") from error
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as text
+        with contextlib.suppress(ValueError):
+            parsed = float(parsed)
+    return key.strip(), parsed
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value

@@ -1,0 +1,163 @@
+"""Figures without global state: a clean style, atomic saving, and encoding into a page."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from modeflow.errors import ConfigError, nearest
+from modeflow.report.colours import FAINT, GRID, INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["label", "new_figure", "save_picture", "styled", "to_png", "to_svg", "write_atomic"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,  # a column may be called "price in $"
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#aab2ba",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "svg.hashsalt": "modeflow",
+}
+NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the report's style, whatever the caller has set, and leave that as it was."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(cast(Any, STYLE))
+        yield
+
+
+def styled(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a drawing function in the report's style."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        with style():
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width: float, height: float, constrained: bool = True) -> Figure:
+    """Return an empty white figure (inches), outside pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained" if constrained else None)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def label(text: object, length: int = 24) -> str:
+    """Return a name that fits on an axis: one line, no control characters, at most `length` long."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    line = " ".join(line.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def say_nothing(axes: Axes, words: str) -> None:
+    """Turn axes into one centred remark."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes, color=FAINT)
+
+
+def _render(figure: Figure, target: Any, suffix: str, dpi: int) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
+        with style():
+            metadata = NO_METADATA if suffix == "svg" else None
+            figure.savefig(target, format=suffix, dpi=dpi, facecolor="white", metadata=metadata)
+
+
+def to_png(figure: Figure, dpi: int = 130, colours: int = 192) -> str:
+    """Return the figure as a PNG data URI with a palette of `colours` (a third of the weight)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    _render(figure, buffer, "png", dpi)
+    buffer.seek(0)
+    with Image.open(buffer) as picture:
+        small = picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    small.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def to_svg(figure: Figure) -> str:
+    """Return the figure as an SVG data URI."""
+    buffer = io.BytesIO()
+    _render(figure, buffer, "svg", 100)
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def save_picture(fig: Figure, path: str | os.PathLike[str], dpi: int = 150) -> Path:
+    """Save a figure as .png, .svg or .pdf, by the ending of `path`, and return the path."""
+    target = Path(path)
+    suffix = target.suffix.lower().lstrip(".")
+    allowed = ("png", "svg", "pdf")
+    if suffix not in allowed:
+        raise ConfigError(
+            f"cannot save a picture as {target.name!r}: the name must end in .png, .svg or .pdf"
+            + nearest(suffix, allowed)
+        )
+    buffer = io.BytesIO()
+    _render(fig, buffer, suffix, dpi)
+    write_atomic(target, buffer.getvalue())
+    return target

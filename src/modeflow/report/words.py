@@ -1,0 +1,206 @@
+"""Numbers and sentences: what a report may claim, and how it says it.
+
+A difference is called better or worse only where it exceeds two standard errors and where the kinds of
+the two numbers allow it: a lower bound that lies below a rival has not shown that its model is worse.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from modeflow.report.contents import LikelihoodRow, ReportData
+
+__all__ = ["Comparison", "compare", "headline", "integer", "plural", "quantity", "uncertain"]
+
+Verdict = Literal["better", "worse", "not distinguishable", "not decided", "not compared"]
+
+
+def integer(value: int | None) -> str:
+    """Return ``12,345``, or a dash for None."""
+    return "–" if value is None else f"{int(value):,}"
+
+
+def plural(count: int, word: str) -> str:
+    """Return ``1 row`` or ``12,345 rows``."""
+    return f"{integer(count)} {word}" + ("" if count == 1 else "s")
+
+
+def quantity(value: object, digits: int = 4) -> str:
+    """Return a number with `digits` significant digits, or a dash for what is missing."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    x = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(x):
+        return "–" if math.isnan(x) else ("−∞" if x < 0 else "∞")
+    if x == 0:
+        return "0"
+    size = abs(x)
+    if size >= 10.0 ** (digits + 3) or size < 1e-4:
+        mantissa, exponent = f"{x:.{digits - 2}e}".split("e")
+        text = f"{mantissa}e{int(exponent)}"
+    elif size >= 10.0**digits or x == int(x):
+        text = f"{x:,.0f}"
+    else:
+        text = f"{x:,.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    return text.replace("-", "−")
+
+
+def _decimals(error: float | None) -> int:
+    if error is None or not math.isfinite(error) or error <= 0:
+        return 3
+    return min(6, max(0, 1 - math.floor(math.log10(error))))
+
+
+def uncertain(value: float, error: float | None, sign: bool = False) -> str:
+    """Return ``−1.234 ± 0.012``: two digits of the standard error decide those of the value."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else ("−∞" if value < 0 else "+∞")
+    places = _decimals(error)
+    text = f"{value:{'+' if sign else ''},.{places}f}".replace("-", "−")
+    if error is None or not math.isfinite(error):
+        return text
+    return f"{text} ± {error:,.{places}f}"
+
+
+@dataclass
+class Comparison:
+    """The fitted model beside another row: ``difference`` is model − other, nats per row."""
+
+    other: LikelihoodRow
+    difference: float | None
+    standard_error: float | None
+    paired: bool
+    verdict: Verdict
+    words: str
+
+    @property
+    def cell(self) -> str:
+        """The difference as it stands in the table."""
+        if self.difference is None:
+            return "–"
+        return uncertain(self.difference, self.standard_error, sign=True)
+
+
+def _difference(model: LikelihoodRow, other: LikelihoodRow) -> tuple[float, float | None, bool]:
+    if other.difference is not None:
+        return other.difference, other.difference_standard_error, True
+    difference = model.value - other.value
+    errors = [model.standard_error, other.standard_error]
+    if other.role == "known" and errors[1] is None:
+        errors[1] = 0.0
+    if any(e is None or not math.isfinite(e) for e in errors):
+        return difference, None, False
+    return difference, math.hypot(*[float(e or 0.0) for e in errors]), False
+
+
+def _proven(difference: float, model: LikelihoodRow, other: LikelihoodRow) -> bool:
+    """Whether the kinds allow a verdict: the higher number must not be an upper hand by a bound."""
+    loser = other if difference > 0 else model
+    return loser.kind != "lower bound"
+
+
+def compare(model: LikelihoodRow, other: LikelihoodRow) -> Comparison:
+    """Return what may be said of `model` beside `other`."""
+    known = other.role == "known"
+    name = "the best possible value" if known else other.name
+    if not known and None not in (model.n, other.n) and model.n != other.n:
+        words = f"not compared with {name}, which was scored on other rows ({integer(other.n)})"
+        return Comparison(other, None, None, False, "not compared", words)
+    difference, error, paired = _difference(model, other)
+
+    def done(verdict: Verdict, words: str) -> Comparison:
+        return Comparison(other, difference, error, paired, verdict, words)
+
+    if not math.isfinite(difference):
+        return done("not compared", f"not compared with {name} (a value is not finite)")
+    size = uncertain(abs(difference), error)
+    side = "above" if difference > 0 else "below"
+    if error is None or not math.isfinite(error):
+        return done("not decided", f"{size} {side} {name} (no standard error, so not tested)")
+    if abs(difference) <= 2 * error:
+        gap = uncertain(difference, error, sign=True)
+        return done("not distinguishable", f"not distinguishable from {name} ({gap})")
+    if not _proven(difference, model, other):
+        whose = f"the lower bound of {name}" if difference > 0 else name
+        return done("not decided", f"{size} {side} {whose} (a bound, so which is better is open)")
+    verdict: Verdict = "better" if difference > 0 else "worse"
+    tail = " (by an estimate)" if "estimate" in (model.kind, other.kind) else ""
+    if known:
+        return done(verdict, f"{size} {side} {name}, {uncertain(other.value, None)}{tail}")
+    return done(verdict, f"{size} {verdict} than {name}{tail}")
+
+
+def model_label(data: ReportData) -> str:
+    """Return "NVF with 8 states", or the name alone where there are no states."""
+    live = sum(not s.pruned for s in data.states)
+    return f"{data.model.name} with {plural(live, 'state')}" if live else data.model.name
+
+
+def fitted(data: ReportData) -> str:
+    """Return the sentence that says what was fitted to what."""
+    summary = data.data_summary
+    width = len(summary.columns) or len(data.columns)
+    parts = [plural(summary.train_rows, "row")]
+    text = f"{model_label(data)}, fitted to {parts[0]} and {plural(width, 'column')}"
+    text += f" of {summary.source}"
+    held = []
+    if summary.validation_rows:
+        held.append(f"{integer(summary.validation_rows)} for validation")
+    if summary.test_rows:
+        held.append(f"{integer(summary.test_rows)} for the test")
+    if held:
+        text += f"; held out: {' and '.join(held)}"
+    return text + "."
+
+
+def headline(data: ReportData) -> tuple[str, str]:
+    """Return the result in one sentence: the number, and how it compares."""
+    row = data.model_row
+    if row is None:
+        return "No likelihood was measured.", ""
+    where = f" on {plural(row.n, 'test row')}" if row.n is not None else ""
+    result = f"{model_label(data)}: {uncertain(row.value, row.standard_error)} nats per row"
+    result += f" ({row.kind}){where}"
+    others = [compare(row, r) for r in data.likelihoods if r is not row]
+    if not math.isfinite(row.value):
+        return result + ".", "The density is zero or undefined at a test row, see the worst rows."
+    phrases = [c.words for c in others]
+    return result + (";" if phrases else "."), _join(phrases)
+
+
+def _join(phrases: list[str]) -> str:
+    if len(phrases) < 2:
+        return "".join(f"{p}." for p in phrases)
+    return "; ".join(phrases[:-1]) + f"; and {phrases[-1]}."
+
+
+def own_warnings(data: ReportData) -> list[str]:
+    """Return the warnings that the report draws from its own numbers."""
+    found: list[str] = []
+    row = data.model_row
+    if row is not None:
+        for other in data.likelihoods:
+            if other.role != "known" or row.kind != "exact":
+                continue
+            c = compare(row, other)
+            if c.difference and c.standard_error and c.difference > 3 * c.standard_error:
+                found.append(
+                    f"The model scores {uncertain(c.difference, c.standard_error)} nats per row above "
+                    "the true density, which no density does on fresh rows: check that no test row "
+                    "was used for training."
+                )
+    dead = [str(s.index) for s in data.states if s.dead]
+    if dead:
+        names = ", ".join(dead[:12]) + (" …" if len(dead) > 12 else "")
+        found.append(
+            f"{len(dead)} of {plural(len(data.states), 'state')} hold no training row "
+            f"(state {names}): fewer states would do, or another seed may use them."
+            if len(dead) > 1
+            else f"State {names} holds no training row: fewer states would do, or another seed may use it."
+        )
+    return found

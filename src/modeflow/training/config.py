@@ -1,0 +1,142 @@
+"""How to train: one flat, checked set of settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from modeflow.errors import ConfigError, nearest
+
+__all__ = ["TrainConfig"]
+
+OPTIMIZERS = ("adam", "adamw")
+SCHEDULES = ("cosine", "constant")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+
+#: May differ between a run and its resumption: they change where and how long, not what is computed.
+FREE_ON_RESUME = (
+    "max_epochs",
+    "patience",
+    "checkpoint_every_seconds",
+    "checkpoint_every_steps",
+    "device",
+    "devices",
+    "strategy",
+    "tensorboard",
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of the trainer.
+
+    Attributes:
+        max_epochs: passes over the training rows.
+        batch_size: rows a step, over all processes.
+        learning_rate: at its peak. weight_decay: for ``adamw`` decoupled, for ``adam`` L2.
+        optimizer: ``adam`` or ``adamw``.
+        schedule: ``cosine`` decay to zero over `max_epochs`, or ``constant``; both after a linear rise over
+            `warmup_steps` (at most a tenth of all steps).
+        gradient_clip: largest norm of the gradient; None for no limit.
+        ema: decay of an exponential average of the weights, which is then what is evaluated and kept.
+        patience: evaluations without a better validation before training stops; None: never.
+        evaluate_every: epochs between evaluations.
+        checkpoint_every_seconds, checkpoint_every_steps: how often a run folder gets a checkpoint; the
+            first counts at the end of epochs, the second at every step.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. devices: processes. strategy: of
+            lightning-fabric, for several processes.
+        precision: ``32-true``, ``64-true`` or ``bf16-mixed`` (training only: densities are never reported
+            from bf16).
+        seed: of batches, noise and everything else random.
+        tensorboard: also write TensorBoard events into the run folder.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+    """
+
+    max_epochs: int = 200
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    optimizer: str = "adam"
+    schedule: str = "cosine"
+    warmup_steps: int = 100
+    gradient_clip: float | None = 5.0
+    ema: float | None = None
+    patience: int | None = 30
+    evaluate_every: int = 1
+    checkpoint_every_seconds: float = 60.0
+    checkpoint_every_steps: int | None = None
+    device: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    seed: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "evaluate_every", "devices"):
+            self._whole(name, 1)
+        for name in ("warmup_steps", "seed"):
+            self._whole(name, 0)
+        for name in ("patience", "checkpoint_every_steps"):
+            if getattr(self, name) is not None:
+                self._whole(name, 1)
+        self._real("learning_rate", above=0.0)
+        self._real("weight_decay", least=0.0)
+        self._real("checkpoint_every_seconds", least=0.0)
+        if self.gradient_clip is not None:
+            self._real("gradient_clip", above=0.0)
+        if self.ema is not None:
+            self._real("ema", above=0.0, below=1.0)
+        self._choice("optimizer", OPTIMIZERS)
+        self._choice("schedule", SCHEDULES)
+        self._choice("precision", PRECISIONS)
+        if not isinstance(self.device, str) or self.device.partition(":")[0] not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device must be auto, cpu or cuda, received {self.device!r}")
+
+    def _whole(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+            raise ConfigError(f"{name} must be an integer of {least} or more, received {value!r}")
+
+    def _real(
+        self, name: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
+    ) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or value < least or value <= above or value >= below:
+            limit = f"above {above:g}" if above > -math.inf else f"of {least:g} or more"
+            limit += f" and below {below:g}" if below < math.inf else ""
+            raise ConfigError(f"{name} must be a number {limit}, received {value!r}")
+
+    def _choice(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ConfigError(
+                f"{name} must be one of {', '.join(allowed)}; received {value!r}{nearest(value, allowed)}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The configuration with these settings; unknown keys are refused, the nearest suggested."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"{key!r} is not a training setting{nearest(key, known)}")
+        return cls(**values)
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """The learning rate at an optimiser step: a pure function, so that resuming needs no state."""
+        warmup = min(self.warmup_steps, total_steps // 10)
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        if self.schedule == "constant":
+            return self.learning_rate * rise
+        share = max(0, step - warmup) / max(1, total_steps - warmup)
+        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))

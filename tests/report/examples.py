@@ -1,0 +1,145 @@
+"""Invented reports: a ring of eight modes, and tables of any width with isolated modes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from modeflow.report import (
+    ColumnRow,
+    DataSummary,
+    DensityGrid,
+    LikelihoodRow,
+    ModelSummary,
+    ReportData,
+    StateRow,
+    WorstRow,
+)
+
+
+def history(epochs: int = 60) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(5)
+    log: list[dict[str, Any]] = []
+    for epoch in range(1, epochs + 1):
+        fade = np.exp(-epoch / 9)
+        log.append(
+            {
+                "epoch": epoch,
+                "train": {"loss": 1.4 + 3 * fade + 0.02 * rng.normal(), "kl": 2.0 * (1 - fade)},
+                "validation_log_likelihood": -1.3 - 3.1 * fade + 0.02 * rng.normal(),
+                "usage_entropy": 2.05 * (1 - fade),
+                "seconds": 1.2,
+                "lr": 1e-3,
+            }
+        )
+        if epoch % 3 == 0:
+            del log[-1]["usage_entropy"]
+    return log
+
+
+def summary(data: np.ndarray, names: list[str], source: str, **sizes: int) -> DataSummary:
+    columns = [
+        ColumnRow(n, "continuous", x.mean(), x.std(), x.min(), x.max())
+        for n, x in zip(names, data.T, strict=True)
+    ]
+    rows = {"train_rows": len(data), "validation_rows": 1000, "test_rows": 1000, **sizes}
+    return DataSummary(source, columns=columns, **rows)
+
+
+def state_rows(data: np.ndarray, states: np.ndarray, k: int, idle: int = 0) -> list[StateRow]:
+    rows = []
+    for z in range(k + idle):
+        mine = data[states == z]
+        mean = mine.mean(axis=0).tolist() if len(mine) else None
+        rows.append(StateRow(z, 1 / (k + idle), len(mine) / len(data), len(mine), mean))
+    return rows
+
+
+def worst(data: np.ndarray, states: np.ndarray) -> list[WorstRow]:
+    away = np.abs((data - data.mean(axis=0)) / data.std(axis=0)).max(axis=1)
+    return [
+        WorstRow(int(i) + 1, -8.0 - 3 * float(away[i]), int(states[i]), data[i].tolist())
+        for i in np.argsort(-away)[:8]
+    ]
+
+
+def ring(rows: int = 6000) -> ReportData:
+    rng = np.random.default_rng(0)
+    centres = 4 * np.array([[np.cos(a), np.sin(a)] for a in np.arange(8) * np.pi / 4])
+
+    def draw(n: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+        z = rng.integers(0, 8, n)
+        return centres[z] + noise * rng.normal(size=(n, 2)), z
+
+    data, states = draw(rows, 0.35)
+    samples, sample_states = draw(2000, 0.37)
+    grid = np.linspace(-5.8, 5.8, 200)
+    points = np.stack(np.meshgrid(grid, grid), axis=-1)
+    squares = ((points[:, :, None, :] - centres) ** 2).sum(-1) / (2 * 0.37**2)
+    log_density = np.logaddexp.reduce(-squares, axis=-1) - np.log(8 * 2 * np.pi * 0.37**2)
+    names = ["x", "y"]
+    return ReportData(
+        title="Eight Gaussians on a ring",
+        created="2024-05-01T12:00:00+00:00",
+        model=ModelSummary(
+            "NVF",
+            {"n_states": 8, "flow": "nsf-coupling", "layers": 4, "max_epochs": 60, "seed": 0},
+            41_288,
+            "modeflow fit ring8 -o runs/ring8 --seed 0",
+        ),
+        data_summary=summary(data, names, "ring8 (made by modeflow)"),
+        likelihoods=[
+            LikelihoodRow("NVF", -2.861, 0.031, "exact", 1000, 41_288, "", "model"),
+            LikelihoodRow(
+                "plain flow of equal size", -3.174, 0.036, "exact", 1000, 41_502,
+                difference=0.313, difference_standard_error=0.021,
+            ),
+            LikelihoodRow(
+                "Gaussian mixture (8)", -2.853, 0.03, "exact", 1000, 47, "best of 10 starts",
+                difference=-0.008, difference_standard_error=0.006,
+            ),
+            LikelihoodRow("entropy", -2.847, None, "exact", None, role="known"),
+        ],
+        history=history(),
+        states=state_rows(data, states, 8),
+        data=data,
+        data_states=states,
+        samples=samples,
+        sample_states=sample_states,
+        density=DensityGrid(grid, grid, log_density),
+        worst_rows=worst(data, states),
+    )  # fmt: skip
+
+
+def table(width: int, modes: int = 5, rows: int = 4000, idle: int = 1) -> ReportData:
+    rng = np.random.default_rng(width)
+    centres = 3.0 * rng.normal(size=(modes, width))
+    centres[:, width // 2 + 1 :] = 0.0  # the other half of the columns has one mode
+    scale = 10.0 ** rng.integers(-2, 4, size=width)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        z = rng.integers(0, modes, n)
+        return (centres[z] + 0.5 * rng.normal(size=(n, width))) * scale, z
+
+    data, states = draw(rows)
+    samples, sample_states = draw(2000)
+    names = [f"sensor {j}" for j in range(width)]
+    return ReportData(
+        title=f"A table of {width} columns",
+        model=ModelSummary("NVF", {"n_states": modes + idle}, 120_000, "modeflow fit t.csv -o run"),
+        data_summary=summary(data, names, "t.csv"),
+        likelihoods=[
+            LikelihoodRow("NVF", -12.41, 0.11, "lower bound", 1000, 120_000, role="model"),
+            LikelihoodRow("plain flow", -12.9, 0.12, "exact", 1000, 119_000),
+            LikelihoodRow("VAE of equal size", -12.0, 0.1, "lower bound", 1000, 118_000),
+        ],
+        history=history(25),
+        states=state_rows(data, states, modes, idle),
+        data=data,
+        data_states=states,
+        samples=samples,
+        sample_states=sample_states,
+        worst_rows=worst(data, states),
+        warnings=["Training stopped after 25 epochs of the 200 allowed."],
+    )
