@@ -24,8 +24,9 @@ def model(n_states: int = 4, features: int = 2, spread: float = 1.0, **options: 
         generator = torch.Generator().manual_seed(2)
         affine = built.likelihood.transform.transforms[0]
         with torch.no_grad():
-            affine.shift.copy_(spread * torch.randn(affine.shift.shape, generator=generator))
-            affine.log_scale.copy_(0.3 * torch.randn(affine.shift.shape, generator=generator) - 0.5)
+            shift, log_scale = affine.table[:, :features], affine.table[:, features : 2 * features]
+            shift.copy_(spread * torch.randn(shift.shape, generator=generator))
+            log_scale.copy_(0.3 * torch.randn(shift.shape, generator=generator) - 0.5)
     return built.double().eval()
 
 

@@ -95,7 +95,7 @@ def test_exploring_revives_a_state_the_encoder_has_forgotten():
         m.posterior_net.net.final.bias[2] -= 60
     silent = gradients(Marginal(0.01, explore=0.0)(m, x, None, None).value, m.likelihood)
     loud = gradients(Marginal(0.01, explore=1.0)(m, x, None, None).value, m.likelihood)
-    row = [n for n, _ in m.likelihood.named_parameters()].index("transform.transforms.0.shift")
+    row = [n for n, _ in m.likelihood.named_parameters()].index("transform.transforms.0.table")
     assert (silent[row][2] == 0).all()
     assert (loud[row][2] != 0).all()
 
@@ -239,7 +239,7 @@ def test_dead_states_never_give_nan(name, dtype, how):
         elif how == "prior gone":
             m.prior.logits[1] = -1e4
         else:
-            m.likelihood.transform.transforms[0].shift[1] = 1e15
+            m.likelihood.transform.transforms[0].table[1, :2] = 1e15
     for step in (0, None):
         loss = build_objective(name)(m, x, None, step)
         assert torch.isfinite(loss.value)

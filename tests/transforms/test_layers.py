@@ -213,8 +213,27 @@ def test_conditional_affine_gives_each_state_its_location_and_scale():
     u = torch.randn(6, 2, dtype=DOUBLE)
     state = torch.tensor([0, 1, 2, 0, 1, 2])
     x, logabsdet = layer.inverse(u, torch.nn.functional.one_hot(state, 3).double())
-    assert torch.allclose(x, layer.shift[state] + layer.log_scale[state].exp() * u)
-    assert torch.allclose(logabsdet, layer.log_scale[state].sum(-1))
+    shift, log_scale = layer.table.split(2, dim=1)
+    assert torch.allclose(x, shift[state] + log_scale[state].exp() * u)
+    assert torch.allclose(logabsdet, log_scale[state].sum(-1))
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_conditional_affine_whitens_the_gaussian_it_is_given(full):
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(3, 3, dtype=DOUBLE, generator=generator)
+    covariance = root @ root.T + 0.1 * torch.eye(3, dtype=DOUBLE)
+    if not full:
+        covariance = torch.diag(covariance.diagonal())
+    mean = torch.tensor([1.0, -2.0, 3.0], dtype=DOUBLE)
+    layer = ConditionalAffine(3, 2, full=full).double()
+    layer.set_gaussian(1, mean, covariance)
+    x = torch.randn(5, 3, dtype=DOUBLE, generator=generator)
+    context = torch.tensor([[0.0, 1.0]], dtype=DOUBLE).expand(5, 2)
+    u, logabsdet = layer(x, context)
+    log_prob = torch.distributions.Normal(0.0, 1.0).log_prob(u).sum(1) + logabsdet
+    expected = torch.distributions.MultivariateNormal(mean, covariance).log_prob(x)
+    assert torch.allclose(log_prob, expected, atol=1e-12)
 
 
 def test_composite_applies_in_order_and_adds():

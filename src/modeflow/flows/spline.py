@@ -30,6 +30,7 @@ def NSF(
     dropout: float = 0.0,
     mixing: str = "lu",
     context_affine: str = "auto",
+    context_gate: bool = False,
     seed: int = 0,
 ) -> Flow:
     """Neural spline flow: monotone rational-quadratic splines with linear tails.
@@ -51,6 +52,7 @@ def NSF(
         mixing: between layers, ``"lu"`` (permutation and LU linear), ``"permutation"``, ``"reverse"``.
         context_affine: first an affine map per context: ``"full"`` (location, scale, correlations),
             ``"diagonal"``, ``"none"``, or ``"auto"`` (full up to 64 features).
+        context_gate: let the context also gate every residual block (slower; as in the paper's code).
         seed: of the permutations.
 
     Reference:
@@ -59,14 +61,22 @@ def NSF(
     check_sizes(features=features, layers=layers, hidden_features=hidden_features, bins=bins)
 
     def conditioner(inputs: int, outputs: int, context: int) -> nn.Module:
-        return ResidualMLP(inputs, outputs, hidden_features, context, blocks, dropout=dropout)
+        return ResidualMLP(
+            inputs, outputs, hidden_features, context, blocks, dropout=dropout, gate=context_gate
+        )
 
     def layer(i: int) -> Transform:
         spline = RQSplineElementwise(bins, tail_bound)
         if coupling:
             return Coupling(split_mask(features, i), spline, conditioner, context_features)
         made = ResidualMADE(
-            features, spline.n_params, hidden_features, context_features, blocks, dropout=dropout
+            features,
+            spline.n_params,
+            hidden_features,
+            context_features,
+            blocks,
+            dropout=dropout,
+            gate=context_gate,
         )
         return MaskedAutoregressive(made, spline, context_features)
 

@@ -163,7 +163,7 @@ def initialise(
     rows64 = x.double().cpu().numpy()
     labels = find_islands(rows64, model.n_states, seed)
     affine = _context_affine(model)
-    full = affine is not None and affine.lower is not None
+    full = affine is not None and affine.full
     weights, means, covariances = fit_gaussians(rows64, labels, model.n_states, full, seed=seed)
     model.prior.set_probs(torch.from_numpy(weights))
     if affine is not None:

@@ -142,21 +142,21 @@ class Marginal(Objective):
     .. math:: -\log \sum_{k \in S(x)} \pi_k\, p(x \mid k)
         \;+\; \mathrm{KL}\big(p_S(z \mid x) \,\|\, q(z|x)\big)
 
-    With ``epsilon=0``, S holds all states. With ``epsilon>0`` it holds, per row, the fewest states with
-    1 - ε of the encoder's mass, and now and then one more at random: the first term is then an upper
-    bound on the negative log-likelihood, tight where modes are isolated, at the cost of little more than
-    one state. No sample of z is drawn, so its gradient to the flow and the prior has neither the bias of
-    the straight-through estimator nor its noise.
+    With ``epsilon=0``, S holds all states. With ``epsilon>0`` it holds, per row, the states to which the
+    encoder gives a mass above ε, and now and then one more at random: the first term is then an upper bound
+    on the negative log-likelihood, tight where modes are isolated, at the cost of little more than one
+    state. No sample of z is drawn, so its gradient to the flow and the prior has neither the bias of the
+    straight-through estimator nor its noise.
 
     The second term pulls the encoder towards the posterior on S (held constant) and touches nothing else.
 
     Arguments:
-        epsilon: encoder mass left out, in ``[0, 1)``.
-        explore: probability, per row, of adding one state drawn at random; how a state whose encoder
-            mass has vanished can come back.
+        epsilon: encoder mass below which a state is left out, in ``[0, 1)``; 0 takes them all.
+        explore: states added at random, per row, on average; how a state whose encoder mass has vanished
+            can come back.
     """
 
-    def __init__(self, epsilon: float = 0.0, explore: float = 0.05) -> None:
+    def __init__(self, epsilon: float = 0.0, explore: float = 0.02) -> None:
         super().__init__()
         if not 0 <= epsilon < 1:
             raise ConfigError(f"epsilon must lie in [0, 1), received {epsilon}")
@@ -169,13 +169,8 @@ class Marginal(Objective):
             joint = model.log_joint(x)
         else:
             with torch.no_grad():
-                keep = model.likely_states(log_q.exp(), self.epsilon)
-                chosen = torch.randint(keep.shape[1], (len(x), 1), device=x.device)
-                keep.scatter_(
-                    1,
-                    chosen,
-                    keep.gather(1, chosen) | (torch.rand_like(log_q[:, :1]) < self.explore),
-                )
+                keep = log_q > math.log(min(self.epsilon, 0.5 / log_q.shape[1]))
+                keep |= torch.rand_like(log_q) < self.explore / log_q.shape[1]
             joint = model.log_joint_of(x, keep)
         log_prob = torch.logsumexp(joint, dim=-1)
         exact = (joint - log_prob.unsqueeze(-1)).detach()
@@ -207,7 +202,7 @@ def build_objective(name: str, **options: Any) -> Objective:
     if name == "marginal":
         return Marginal()
     if name == "truncated":
-        return Marginal(epsilon=options.get("epsilon", 1e-2), explore=options.get("explore", 0.05))
+        return Marginal(epsilon=options.get("epsilon", 1e-2), explore=options.get("explore", 0.02))
     if name == "elbo-sum":
         return SummedELBO(options.get("kl_warmup_steps", 0))
     known = ("temperature", "final_temperature", "anneal_steps", "kl_warmup_steps")

@@ -42,7 +42,7 @@ def NVF(
         objective: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"`` (the paper's), see
             `modeflow.latents.objectives`.
         encoder_features: hidden widths of the encoder q(z|x).
-        epsilon: encoder mass that the truncated objective leaves out, in ``[0, 1)``.
+        epsilon: encoder mass below which the truncated objective leaves a state out, in ``[0, 1)``.
         temperature, final_temperature, anneal_steps: of the Gumbel-softmax sample.
         kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one.
 

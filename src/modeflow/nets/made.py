@@ -106,9 +106,7 @@ class MADE(nn.Module):
 class MaskedResidualBlock(nn.Module):
     """``h + W2 a(W1 a(h))`` with masks, the update gated by the context where there is one."""
 
-    def __init__(
-        self, degrees: Tensor, context_features: int, activation: Activation, dropout: float
-    ) -> None:
+    def __init__(self, degrees: Tensor, gate_features: int, activation: Activation, dropout: float) -> None:
         super().__init__()
         mask = degrees[:, None] >= degrees[None, :]
         self.activation = activation
@@ -118,7 +116,7 @@ class MaskedResidualBlock(nn.Module):
             self.linear2.weight.uniform_(-1e-3, 1e-3).mul_(self.linear2.mask)
             self.linear2.bias.uniform_(-1e-3, 1e-3)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else None
-        self.gate = linear(context_features, len(degrees)) if context_features else None
+        self.gate = linear(gate_features, len(degrees)) if gate_features else None
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         update = self.activation(self.linear1(self.activation(h)))
@@ -133,8 +131,8 @@ class MaskedResidualBlock(nn.Module):
 class ResidualMADE(nn.Module):
     """Residual MADE ``(B, D) [, (B, C)] -> (B, D, params)``, output d a function of x_{<d} and c.
 
-    The context bypasses the masks: it is added to the first hidden layer and to the output, and gates
-    the update of every block.
+    The context bypasses the masks: it is added to the first hidden layer and to the output and, with
+    ``gate=True``, gates the update of every block.
 
     Reference:
         Nash and Durkan, *Autoregressive Energy Machines*, 2019, https://arxiv.org/abs/1904.05626
@@ -149,6 +147,7 @@ class ResidualMADE(nn.Module):
         blocks: int = 2,
         activation: Activation = F.relu,
         dropout: float = 0.0,
+        gate: bool = False,
     ) -> None:
         super().__init__()
         self.features, self.params = features, params
@@ -156,7 +155,8 @@ class ResidualMADE(nn.Module):
         degrees = hidden_degrees(features, hidden_features, context_features)
         self.initial = MaskedLinear(_input_mask(degrees, features))
         self.blocks = nn.ModuleList(
-            MaskedResidualBlock(degrees, context_features, activation, dropout) for _ in range(blocks)
+            MaskedResidualBlock(degrees, context_features if gate else 0, activation, dropout)
+            for _ in range(blocks)
         )
         self.final = MaskedLinear(_output_mask(features, params, degrees))
         self.context_initial: nn.Linear | None = None

@@ -77,7 +77,7 @@ def start_near_zero(layer: nn.Linear) -> None:
 class ResidualBlock(nn.Module):
     """``h + W2 a(W1 a(h))``, the update gated by the context where there is one."""
 
-    def __init__(self, features: int, context_features: int, activation: Activation, dropout: float) -> None:
+    def __init__(self, features: int, gate_features: int, activation: Activation, dropout: float) -> None:
         super().__init__()
         self.activation = activation
         self.linear1 = linear(features, features)
@@ -86,7 +86,7 @@ class ResidualBlock(nn.Module):
         nn.init.uniform_(self.linear2.weight, -1e-3, 1e-3)
         nn.init.uniform_(self.linear2.bias, -1e-3, 1e-3)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else None
-        self.gate = linear(context_features, features) if context_features else None
+        self.gate = linear(gate_features, features) if gate_features else None
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         update = self.linear1(self.activation(h))
@@ -102,8 +102,8 @@ class ResidualBlock(nn.Module):
 class ResidualMLP(nn.Module):
     """Residual network ``(B, in_features) [, (B, context_features)] -> (B, out_features)``.
 
-    The context enters twice, as in Neural Spline Flows: concatenated to the input, and as a sigmoid gate
-    on the update of every block.
+    The context is concatenated to the input; with ``gate=True`` it is, as in Neural Spline Flows, also a
+    sigmoid gate on the update of every block (three more operations a block).
 
     Arguments:
         in_features, out_features, context_features: widths.
@@ -122,12 +122,14 @@ class ResidualMLP(nn.Module):
         blocks: int = 2,
         activation: Activation = F.relu,
         dropout: float = 0.0,
+        gate: bool = False,
     ) -> None:
         super().__init__()
         self.context_features = context_features
         self.initial = linear(in_features + context_features, hidden_features)
         self.blocks = nn.ModuleList(
-            ResidualBlock(hidden_features, context_features, activation, dropout) for _ in range(blocks)
+            ResidualBlock(hidden_features, context_features if gate else 0, activation, dropout)
+            for _ in range(blocks)
         )
         self.final = linear(hidden_features, out_features)
         start_near_zero(self.final)

@@ -80,14 +80,12 @@ class ConditionalAffine(Transform):
         super().__init__()
         self.features = features
         self.context_features = context_features
-        rows = max(context_features, 1)
-        self.shift = nn.Parameter(torch.zeros(rows, features))
-        self.log_scale = nn.Parameter(torch.zeros(rows, features))
-        self.lower: nn.Parameter | None = None
-        if full and features > 1:
-            self.lower = nn.Parameter(torch.zeros(rows, features * (features - 1) // 2))
-            low = torch.tril_indices(features, features, -1)
-            self.register_buffer("_low", low[0] * features + low[1], persistent=False)
+        self.full = full and features > 1
+        lower = features * (features - 1) // 2 if self.full else 0
+        # m, s and the entries of L side by side, so that one product with the context gives all three.
+        self.table = nn.Parameter(torch.zeros(max(context_features, 1), 2 * features + lower))
+        low = torch.tril_indices(features, features, -1)
+        self.register_buffer("_low", low[0] * features + low[1], persistent=False)
 
     @torch.no_grad()
     def set_gaussian(self, state: int, mean: Tensor, covariance: Tensor) -> None:
@@ -96,44 +94,43 @@ class ConditionalAffine(Transform):
         Raises:
             torch.linalg.LinAlgError: if the covariance is not positive definite.
         """
-        if self.lower is None:
+        if not self.full:
             covariance = torch.diag(covariance.diagonal())
         factor = torch.linalg.cholesky(covariance.double())
         eye = torch.eye(self.features, dtype=torch.float64)
         whiten = torch.linalg.solve_triangular(factor, eye, upper=False)
-        self.shift[state] = mean.to(self.shift)
-        self.log_scale[state] = -whiten.diagonal().log().to(self.log_scale)
-        if self.lower is not None:
-            unit = (whiten / whiten.diagonal()).reshape(-1)
-            self.lower[state] = unit[self._low].to(self.lower)
+        unit = (whiten / whiten.diagonal()).reshape(-1)[self._low]
+        parts = (mean.double(), -whiten.diagonal().log(), *([unit] if self.full else []))
+        self.table[state] = torch.cat(parts).to(self.table)
 
     def _params(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """m and s of shape (1 or B, D), and I + L of shape (1 or B, D, D)."""
-        m: Tensor = self.shift
-        s: Tensor = self.log_scale
-        low: Tensor | None = self.lower
+        """m and s of shape (1 or B, D), and L of shape (1 or B, D, D)."""
+        table: Tensor = self.table
         if self.context_features:
             if context is None:
                 raise ShapeError(f"ConditionalAffine needs a context of shape (B, {self.context_features})")
-            m, s = context @ m, context @ s
-            low = None if low is None else context @ low
-        if low is None:
-            return m, s, None
+            table = context @ table
         d = self.features
+        if not self.full:
+            m, s = table.split((d, d), dim=1)
+            return m, s, None
+        m, s, low = table.split((d, d, len(self._low)), dim=1)
         flat = low.new_zeros(low.shape[0], d * d).index_copy(1, self._low, low)
-        return m, s, flat.view(-1, d, d) + torch.eye(d, dtype=x.dtype, device=x.device)
+        return m, s, flat.view(-1, d, d)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        m, s, unit = self._params(x, context)
+        m, s, lower = self._params(x, context)
         u = (x - m) * torch.exp(-s)
-        if unit is not None:
-            u = (unit @ u.unsqueeze(-1)).squeeze(-1)
+        if lower is not None:
+            u = u + (lower @ u.unsqueeze(-1)).squeeze(-1)
         return u, -s.sum(-1).expand(x.shape[0])
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        m, s, unit = self._params(u, context)
-        if unit is not None:
+        m, s, lower = self._params(u, context)
+        if lower is not None:
             columns = u.unsqueeze(-1)
-            unit = unit.expand(len(u), -1, -1)
-            u = torch.linalg.solve_triangular(unit, columns, upper=False, unitriangular=True).squeeze(-1)
+            # The solver takes the diagonal for ones.
+            u = torch.linalg.solve_triangular(
+                lower.expand(len(u), -1, -1), columns, upper=False, unitriangular=True
+            ).squeeze(-1)
         return u * torch.exp(s) + m, s.sum(-1).expand(u.shape[0])

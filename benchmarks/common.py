@@ -1,0 +1,84 @@
+"""What all benchmarks share: the machine, the results folder, peers behind modeflow's contract."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeflow._version import __version__
+from modeflow.data.table import atomic_write
+from modeflow.densities import Density
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and versions, so that a number can be placed."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    versions = {"modeflow": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "scikit-learn", "zuko", "nflows", "normflows"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"processor": model, "cores": os.cpu_count(), "system": platform.system(), "versions": versions}
+
+
+def write(name: str, content: dict[str, Any]) -> Path:
+    """Write ``results/<name>.json`` with the machine and the date."""
+    date = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    text = json.dumps({"benchmark": name, "date": date, "machine": machine(), **content}, indent=1) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    return atomic_write(RESULTS / f"{name}.json", lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def n_parameters(model: torch.nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+class ZukoNSF(Density):
+    """zuko's neural spline flow (autoregressive), fitted by the same trainer on standardised rows."""
+
+    def __init__(self, features: int, transforms: int, hidden: int, bins: int) -> None:
+        super().__init__((features,))
+        import zuko
+
+        self.flow = zuko.flows.NSF(
+            features, 0, transforms=transforms, hidden_features=(hidden, hidden), bins=bins
+        )
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.flow().log_prob(x)
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        return self.flow().sample((n,))
+
+
+def sizes_near(target: int, build: Any, widths: Any) -> tuple[int, int]:
+    """The width whose model comes closest to `target` parameters, and that number."""
+    counts = {w: n_parameters(build(w)) for w in widths}
+    best = min(counts, key=lambda w: abs(counts[w] - target))
+    return best, counts[best]
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Mean and standard error over seeds."""
+    a = np.array(values, dtype=float)
+    error = float(a.std(ddof=1) / np.sqrt(len(a))) if len(a) > 1 else float("nan")
+    return {"mean": float(a.mean()), "standard_error": error}

@@ -1,0 +1,152 @@
+"""Toys of known entropy: how close does each model come, and how much mass lies between the islands?
+
+Models: NVF with K chosen, NVF told K, plain NSF (coupling) and RealNVP of as many parameters as NVF told K,
+zuko's NSF, scikit-learn's GaussianMixture (K by BIC). Same rows, same number of optimiser steps at most,
+same early stopping on the same validation rows. Seconds are of the processor, one thread a fit. Run: python benchmarks/toys.py [--seeds 5] [--jobs 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import ZukoNSF, n_parameters, sizes_near, summary, write
+from modeflow.data import Schema, toy
+from modeflow.data.table import default_columns
+from modeflow.densities import Preprocessed
+from modeflow.estimators import NVF, FlowDensity
+from modeflow.estimators.settings import build_model
+from modeflow.experiments.baselines import GaussianMixtureByBIC
+from modeflow.flows import build_flow
+from modeflow.metrics import bridge_mass, modes_found, true_bridge_mass
+from modeflow.training import TrainConfig, Trainer, seeded
+from modeflow.transforms import Standardize
+
+TOYS = {"ring": 8, "moons": 2, "grid": 25, "gaussians:k=8,d=10": 8}
+ROWS, VALIDATION, TEST, SAMPLES = 20_000, 4000, 20_000, 100_000
+FLOW = {"layers": 4, "hidden_features": 32}
+FIT = {"max_epochs": 40, "batch_size": 512, "patience": 12}
+
+
+def model_size(features: int, k: int) -> int:
+    params = NVF(flow_options=FLOW).get_params()
+    return n_parameters(build_model(params, features, k))
+
+
+def fit(model: str, name: str, seed: int) -> dict[str, Any]:
+    """Fit one model to one toy; return test scores and samples with what they cost."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    shape = toy(name)
+    train, held = shape.sample(ROWS, 3 * seed), shape.sample(VALIDATION, 3 * seed + 1)
+    test = shape.sample(TEST, 1000 + seed)
+    d, k = shape.dim, TOYS[name]
+    began = time.process_time()
+    extra: dict[str, Any] = {}
+    if model == "GaussianMixture":
+        mixture = GaussianMixtureByBIC(Schema(default_columns(d), ("continuous",) * d), seed).fit(train)
+        seconds = time.process_time() - began
+        scores = mixture.score_samples(test)
+        samples = mixture.mixture_.sample(SAMPLES)[0] * mixture.scale_ + mixture.mean_
+        extra = {"parameters": mixture.n_parameters, "states": mixture.n_components_}
+    elif model == "zuko NSF":
+        target = model_size(d, k)
+
+        def build(width: int) -> Any:
+            return ZukoNSF(d, FLOW["layers"], width, 8)
+
+        width, size = sizes_near(target, build, range(8, 129, 4))
+        x = torch.from_numpy(train)
+        with seeded(seed):
+            density = Preprocessed(Standardize(d).fit(x), build(width))
+            config = TrainConfig(**FIT, seed=seed)  # type: ignore[arg-type]
+            Trainer(config).fit(density, x, torch.from_numpy(held))
+            seconds = time.process_time() - began
+            with torch.no_grad():
+                scores = density.log_prob(torch.from_numpy(test)).double().numpy()
+                samples = density.sample(SAMPLES).numpy()
+        extra = {"parameters": size, "hidden": width}
+    else:
+        if model.startswith("NVF"):
+            estimator: Any = NVF(
+                k if "known" in model else "auto", flow_options=FLOW, random_state=seed, **FIT
+            )
+        else:
+            flow = "nsf-coupling" if model == "NSF" else "realnvp"
+
+            def plain(width: int) -> Any:
+                return build_flow(flow, d, 0, {**FLOW, "hidden_features": width})
+
+            width, _ = sizes_near(model_size(d, k), plain, range(8, 161, 4))
+            options = {**FLOW, "hidden_features": width}
+            estimator = FlowDensity(flow, flow_options=options, random_state=seed, **FIT)
+        estimator.fit(train, validation=held)
+        seconds = time.process_time() - began
+        scores = estimator.score_samples(test)
+        samples, _ = estimator.sample(SAMPLES)
+        extra = {"parameters": n_parameters(estimator.model_), "states": estimator.n_states_}
+    result = {"model": model, "toy": name, "seed": seed, "seconds": seconds, **extra}
+    result["test"] = float(scores.mean())
+    result["test_se"] = float(scores.std(ddof=1) / np.sqrt(len(scores)))
+    if shape.has_density:
+        gap = shape.log_prob(test) - scores
+        result["gap"], result["gap_se"] = float(gap.mean()), float(gap.std(ddof=1) / np.sqrt(len(gap)))
+    if shape.modes is not None and shape.scale is not None:
+        result["bridge"] = bridge_mass(samples, shape.modes, shape.scale)
+        result["true_bridge"] = true_bridge_mass(shape)
+        result["modes_found"] = modes_found(samples, shape.modes, shape.scale)
+        result["modes"] = len(shape.modes)
+    return result
+
+
+MODELS = ("NVF", "NVF, K known", "NSF", "RealNVP", "zuko NSF", "GaussianMixture")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    runs: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        wanted = [(m, t, s) for t in TOYS for s in range(args.seeds) for m in MODELS]
+        for run in pool.map(fit, *zip(*wanted, strict=True)):
+            runs.append(run)
+            gap = f" gap {run['gap']:+.4f}" if "gap" in run else ""
+            print(
+                f"{run['toy']:20}{run['model']:16} seed {run['seed']} test {run['test']:.4f}{gap}", flush=True
+            )
+    table = []
+    for name in TOYS:
+        for model in MODELS:
+            rows = [r for r in runs if r["toy"] == name and r["model"] == model]
+            line: dict[str, Any] = {"toy": name, "model": model, "parameters": rows[0]["parameters"]}
+            for key in ("test", "gap", "bridge", "modes_found", "seconds"):
+                if key in rows[0]:
+                    line[key] = summary([r[key] for r in rows])
+            line |= {k: rows[0][k] for k in ("true_bridge", "modes") if k in rows[0]}
+            line["states"] = [r.get("states") for r in rows]
+            table.append(line)
+    settings = {
+        "rows": ROWS,
+        "validation": VALIDATION,
+        "test": TEST,
+        "samples": SAMPLES,
+        "flow": FLOW,
+        "fit": FIT,
+    }
+    path = write("toys", {"settings": settings, "table": table, "runs": runs})
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
