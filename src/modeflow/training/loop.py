@@ -277,6 +277,11 @@ class Loop:
     def _copy_state(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
+    def _other_buffers(self) -> dict[str, Tensor]:
+        """Buffers outside the state (running counts of an epoch, say)."""
+        kept = self.model.state_dict()
+        return {name: buffer for name, buffer in self.model.named_buffers() if name not in kept}
+
     # -- checkpoints ------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -285,6 +290,7 @@ class Loop:
         if self.run_dir is None or not self.world.first:
             return
         tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"buffer/{k}": v for k, v in self._other_buffers().items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
         tensors |= {f"ema/{i}": v for i, v in enumerate(self.ema or [])}
         for i, parameter in enumerate(self.parameters):
@@ -317,6 +323,8 @@ class Loop:
         try:
             live = _under("model/", tensors)
             self.model.load_state_dict(live)
+            for name, buffer in self._other_buffers().items():
+                buffer.copy_(tensors[f"buffer/{name}"])
             self.best = {k: v.to(self._device) for k, v in _under("best/", tensors).items()}
             if self.ema is not None:
                 averages = _under("ema/", tensors)

@@ -143,10 +143,10 @@ class Trainer:
         )
         quiet = Trainer(self.config, folder, self.quiet, self.description)
         run: Any = _in_process
-        state, history = fabric.launch(
-            run, model, rows, quiet, augment, evaluate, resume or again, until_epoch
-        )
-        model.load_state_dict(state)
+        history = fabric.launch(run, model, rows, quiet, augment, evaluate, resume or again, until_epoch)
+        found = load_checkpoint(folder)  # plain tensors do not outlive the process that owns them
+        assert found is not None
+        model.load_state_dict({k[5:]: v for k, v in found[0].items() if k.startswith("best/")})
         model.eval()
         return History(**history)
 
@@ -160,8 +160,8 @@ def _in_process(
     evaluate: Evaluate | None,
     resume: bool,
     until_epoch: int | None,
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What every process of a distributed training runs; the first one's result is used."""
+) -> dict[str, Any]:
+    """What every process of a distributed training runs; returns the history."""
     threads = max(1, torch.get_num_threads() // fabric.world_size)
     if fabric.device.type == "cpu":
         torch.set_num_threads(threads)
@@ -170,7 +170,7 @@ def _in_process(
     with seeded(trainer.config.seed):
         loop = Loop(model, rows.to(fabric.device), trainer.config, trainer.run_dir, augment, evaluate, world)
         history = _drive(loop, trainer, resume, True, until_epoch)
-    return {k: v.cpu() for k, v in model.state_dict().items()}, vars(history)
+    return vars(history)
 
 
 def _drive(loop: Loop, trainer: Trainer, resume: bool, fresh: bool, until_epoch: int | None) -> History:
