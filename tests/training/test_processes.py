@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from small import config, model, rows
+from small_trainings import config, model, rows
 
 from modeflow.training import Trainer
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import config, model, noise, rows
+from small_trainings import config, model, noise, rows
 
 from modeflow.errors import TrainingError
 from modeflow.training import Trainer
 
-PROGRAM = Path(__file__).parent / "small.py"
+PROGRAM = Path(__file__).parent / "small_trainings.py"
 
 
 def checkpoint(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from small import config, model, noise, rows
+from small_trainings import config, model, noise, rows
 
 from modeflow.densities import Density, Flow, Loss, StandardNormal
 from modeflow.errors import ConfigError, DataError, TrainingError

@@ -20,12 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modeflow.errors import ModeflowError
 
     args = build_parser().parse_args(argv)
-    warnings.showwarning = _one_line_warning
-    # Notices of libraries about their own internals are not the user's business.
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        return int(args.run(args) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _one_line_warning
+            # Notices of libraries about their own internals are not the user's business.
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            return int(args.run(args) or 0)
     except ModeflowError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

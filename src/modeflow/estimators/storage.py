@@ -107,15 +107,16 @@ def _raw_header(file: Path) -> dict[str, Any]:
             text = stream.read(length) if fits else b""
     except OSError as error:
         raise ModelFileError(f"'{file}' cannot be read: {error.strerror or error}") from error
-    if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
-        raise ModelFileError(
-            f"'{file}' looks like a pickle, which could run code when loaded; it was not opened. modeflow "
-            "reads models that it saved itself (.safetensors)"
-        )
     try:
         header = json.loads(text)
         spans = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        # Only now: the length of a sound header may begin with the byte that begins a pickle.
+        if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
+            raise ModelFileError(
+                f"'{file}' looks like a pickle, which could run code when loaded; it was not opened. "
+                "modeflow reads models that it saved itself (.safetensors)"
+            ) from error
         raise ModelFileError(f"'{file}' is not a model file, or it is damaged or cut short") from error
     if size != 8 + length + max(spans, default=0):
         raise ModelFileError(f"'{file}' is damaged: it holds {size} bytes, its header promises others")

@@ -34,6 +34,8 @@ RUN_DEFAULTS: dict[str, Any] = {
 }
 #: Parameters of the estimator that the run sets itself.
 _HIDDEN = ("random_state", "verbose", "validation_fraction")
+#: Settings whose text stays text, whatever it looks like.
+_TEXT = ("data", "columns", "array", "model")
 _HEADER = ("format_version", "modeflow_version")
 
 
@@ -148,7 +150,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"'{path}' has format {version}, written by modeflow {content.get('modeflow_version', '?')}; "
             f"this version reads formats up to {RUN_FORMAT}: upgrade modeflow"
         )
-    return {str(k): v for k, v in content.items()}
+    return {str(k): v if k in _TEXT else _number(v) for k, v in content.items()}
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -164,10 +166,15 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key.strip()}: the value '{value}' cannot be read") from error
-    if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as text
+    return key.strip(), parsed if key.strip() in _TEXT else _number(parsed)
+
+
+def _number(value: Any) -> Any:
+    """Text such as ``1e-3``, which YAML 1.1 does not read as a number, as the number it is."""
+    if isinstance(value, str):
         with contextlib.suppress(ValueError):
-            parsed = float(parsed)
-    return key.strip(), parsed
+            return float(value)
+    return value
 
 
 def _plain(value: Any) -> Any:

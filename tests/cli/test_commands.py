@@ -1,0 +1,255 @@
+"""The command line as a person uses it: fit, score, sample, assign, report, and the lists."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from modeflow import load_estimator
+from modeflow.cli import main
+
+SMALL = [
+    "--set", "max_epochs=2", "--set", "flow_options.layers=1", "--set", "flow_options.hidden_features=8",
+    "--set", "encoder_features=[8]",
+]  # fmt: skip
+
+
+def table(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    side = rng.integers(2, size=n)
+    return pl.DataFrame(
+        {
+            "speed": 10 * side + rng.normal(0, 1, n),
+            "mass": rng.normal(5, 1, n),
+            "count": side * 7 + rng.poisson(2, n),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    table().write_csv(folder / "table.csv")
+    assert (
+        main(
+            [
+                "fit",
+                str(folder / "table.csv"),
+                "-o",
+                str(folder / "run"),
+                "--quiet",
+                "--set",
+                "n_states=2",
+                *SMALL,
+            ]
+        )
+        == 0
+    )
+    return folder
+
+
+def call(capsys, *args):
+    capsys.readouterr()
+    code = main([str(a) for a in args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_fit_writes_a_run_folder(here):
+    names = {p.name for p in (here / "run").iterdir()}
+    assert {"config.yaml", "model.safetensors", "metrics.jsonl", "checkpoints", "result.json"} <= names
+    result = json.loads((here / "run" / "result.json").read_text())
+    assert result["rows"] == {"train": 160, "validation": 20, "test": 20}
+    assert result["density"] == "lower bound"
+    assert result["log_likelihood"]["test"]["n"] == 20
+    assert load_estimator(here / "run").schema_.columns == ("speed", "mass", "count")
+
+
+def test_the_run_folder_repeats_the_run(here, capsys):
+    code, out, _ = call(capsys, "fit", "--config", here / "run", "-o", here / "again", "--json")
+    assert code == 0
+    first = json.loads((here / "run" / "result.json").read_text())
+    assert json.loads(out)["log_likelihood"] == first["log_likelihood"]
+    a, b = ((here / d / "model.safetensors").read_bytes() for d in ("run", "again"))
+    assert a.split(b'"seconds')[0] == b.split(b'"seconds')[0]
+    x = table(30, 5)
+    np.testing.assert_array_equal(
+        load_estimator(here / "run").score_samples(x), load_estimator(here / "again").score_samples(x)
+    )
+
+
+def test_score_names_what_the_number_is(here, capsys):
+    table(50, 1).write_csv(here / "new.csv")
+    code, out, err = call(capsys, "score", here / "run", here / "new.csv", "-o", here / "scores.csv")
+    assert code == 0
+    assert "nats (lower bound, n=50)" in out
+    assert "wrote" in err
+    written = pl.read_csv(here / "scores.csv")
+    assert written.columns == ["row", "log_density_lower_bound_nats"]
+    expected = load_estimator(here / "run").score_samples(table(50, 1))
+    np.testing.assert_allclose(written["log_density_lower_bound_nats"], expected, rtol=1e-6)
+    code, out, err = call(capsys, "score", here / "run", here / "new.csv", "--json")
+    assert json.loads(out)["log_likelihood"]["value"] == pytest.approx(expected.mean())
+    assert err == ""
+
+
+def test_columns_in_another_order_are_found(here, capsys):
+    table(50, 1).select("count", "speed", "mass").write_csv(here / "shuffled.csv")
+    values = []
+    for name in ("new.csv", "shuffled.csv"):
+        table(50, 1).write_csv(here / "new.csv")
+        values.append(json.loads(call(capsys, "score", here / "run", here / name, "--json")[1]))
+    assert values[0]["log_likelihood"] == values[1]["log_likelihood"]
+
+
+def test_sample_to_file_and_to_stdout(here, capsys):
+    code, _, _ = call(
+        capsys, "sample", here / "run", "-n", 40, "-o", here / "s.parquet", "--with-state", "--seed", 3
+    )
+    assert code == 0
+    written = pl.read_parquet(here / "s.parquet")
+    assert written.columns == ["speed", "mass", "count", "state"]
+    assert written["count"].dtype.is_integer()
+    code, out, _ = call(capsys, "sample", here / "run", "-n", 3, "--state", 1)
+    lines = out.splitlines()
+    assert lines[0] == "speed,mass,count"
+    assert len(lines) == 4
+    code, out, _ = call(capsys, "sample", here / "run", "-n", 3, "--json")
+    assert len(json.loads(out)["rows"]) == 3
+    # What is sampled can be scored.
+    call(capsys, "sample", here / "run", "-n", 20, "-o", here / "s.csv")
+    assert call(capsys, "score", here / "run", here / "s.csv")[0] == 0
+
+
+def test_assign(here, capsys):
+    code, out, _ = call(capsys, "assign", here / "run", here / "table.csv", "-o", here / "modes.csv")
+    assert code == 0
+    written = pl.read_csv(here / "modes.csv")
+    assert written.columns == ["row", "state", "probability", "p0", "p1"]
+    np.testing.assert_allclose(written["p0"] + written["p1"], 1, atol=1e-6)
+    assert "mean probability" in out
+
+
+def test_report(here, capsys):
+    code, out, _ = call(capsys, "report", here / "run", "--quiet")
+    assert code == 0
+    page = (here / "run" / "report.html").read_text()
+    assert "Gaussian mixture" in page
+    assert "speed" in page
+    assert "<script" not in page
+    assert "plain flow" in out
+    stamp = (here / "run" / "baselines.json").stat().st_mtime_ns
+    assert call(capsys, "report", here / "run", "--json")[0] == 0
+    assert (here / "run" / "baselines.json").stat().st_mtime_ns == stamp
+
+
+def test_a_plain_flow_by_name(here, capsys):
+    code, out, _ = call(
+        capsys, "fit", here / "table.csv", "-o", here / "plain", "--model", "realnvp", "--json",
+        "--set", "max_epochs=1", "--set", "flow_options.layers=2",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["n_states"] == 1
+    assert type(load_estimator(here / "plain")).__name__ == "FlowDensity"
+    assert call(capsys, "report", here / "plain", "--quiet")[0] == 0
+    assert call(capsys, "assign", here / "plain", here / "table.csv")[0] == 0
+
+
+def test_settings_from_file_and_command_line(here, capsys):
+    (here / "c.yaml").write_text(
+        "max_epochs: 9\nn_states: 2\nlearning_rate: 1e-3\nflow_options: {layers: 1}\n"
+    )
+    code, _, _ = call(
+        capsys, "fit", here / "table.csv", "--config", here / "c.yaml", "--set", "max_epochs=1", "-o",
+        here / "conf", "--seed", 4, "--columns", "speed,mass", "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    stored = yaml.safe_load((here / "conf" / "config.yaml").read_text())
+    assert stored["max_epochs"] == 1
+    assert stored["learning_rate"] == 1e-3
+    assert stored["seed"] == 4
+    assert stored["columns"] == ["speed", "mass"]
+    assert stored["flow_options"] == {"layers": 1}
+    # The run knows its columns; the table may have more.
+    assert call(capsys, "score", here / "conf", here / "table.csv")[0] == 0
+
+
+def test_split_by_file(here, capsys):
+    table(60, 7).write_csv(here / "test.csv")
+    table(40, 8).write_csv(here / "valid.csv")
+    code, out, _ = call(
+        capsys, "fit", here / "table.csv", "-o", here / "files", "--test", here / "test.csv", "--validation",
+        here / "valid.csv", "--set", "n_states=2", *SMALL, "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["rows"] == {"train": 200, "validation": 40, "test": 60}
+    code, out, _ = call(
+        capsys, "fit", here / "table.csv", "-o", here / "files2", "--test", here / "test.csv", "--set",
+        "n_states=2", *SMALL, "--json",
+    )  # fmt: skip
+    assert json.loads(out)["rows"] == {"train": 180, "validation": 20, "test": 60}
+
+
+def test_a_toy_is_measured_against_the_truth(here, capsys):
+    code, out, _ = call(
+        capsys, "fit", "ring:k=4", "--rows", 600, "-o", here / "toy", "--set", "n_states=4", *SMALL, "--json"
+    )
+    assert code == 0
+    truth = json.loads(out)["truth"]
+    assert truth["modes"] == 4
+    assert truth["true_bridge_mass"] == pytest.approx(3.35e-4, rel=0.01)
+    assert abs(truth["gap"]) < 1
+
+
+def test_lists(capsys):
+    code, out, _ = call(capsys, "models")
+    assert code == 0
+    assert "nsf-autoregressive" in out
+    listed = json.loads(call(capsys, "models", "--json")[1])["models"]
+    assert {"name", "paper", "event", "density", "cost"} <= set(listed[0])
+    code, out, _ = call(capsys, "data")
+    assert code == 0
+    for name in ("ring", "moons", "power", "bsds300"):
+        assert name in out
+    assert any(d["name"] == "miniboone" for d in json.loads(call(capsys, "data", "--json")[1])["data"])
+
+
+def test_help_has_examples_and_is_quick():
+    began = time.perf_counter()
+    text = subprocess.run(
+        [sys.executable, "-m", "modeflow", "fit", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert time.perf_counter() - began < 20  # a guard against hanging, not a measurement
+    assert "modeflow fit table.csv" in text
+    code = "import sys, modeflow.cli.parser as p; p.build_parser(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_killed_fit_resumes(here, tmp_path):
+    command = [
+        sys.executable, "-m", "modeflow", "fit", "ring:k=4", "--rows", "2000", "--set", "n_states=4",
+        "--set", "max_epochs=12", "--set", "batch_size=64", "--set", "flow_options.layers=2",
+    ]  # fmt: skip
+    process = subprocess.Popen([*command, "-o", str(tmp_path / "run")], stderr=subprocess.DEVNULL)
+    log = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) > 2):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(timeout=60)
+    assert code == 130
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert main(["fit", "-o", str(tmp_path / "run"), "--resume", "--quiet"]) == 0
+    assert main(["fit", *command[4:], "-o", str(tmp_path / "whole"), "--quiet"]) == 0
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    np.testing.assert_array_equal(
+        load_estimator(tmp_path / "run").score_samples(x), load_estimator(tmp_path / "whole").score_samples(x)
+    )
