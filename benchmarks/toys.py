@@ -2,7 +2,9 @@
 
 Models: NVF with K chosen, NVF told K, plain NSF (coupling) and RealNVP of as many parameters as NVF told K,
 zuko's NSF, scikit-learn's GaussianMixture (K by BIC). Same rows, same number of optimiser steps at most,
-same early stopping on the same validation rows. Seconds are of the processor, one thread a fit. Run: python benchmarks/toys.py [--seeds 5] [--jobs 2]
+same early stopping on the same validation rows. Seconds are of the processor, one thread a fit.
+
+Run: python benchmarks/toys.py [--seeds 5] [--jobs 2]
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ def split_mask(features: int, layer: int) -> torch.Tensor:
 def mixing(kind: str, features: int, generator: torch.Generator) -> list[Transform]:
     """Layers that change the order or basis of the features between two flow layers."""
     if features == 1:
-        return []
+        # Nothing to mix, but the scale must be free: a spline is the identity outside its interval.
+        return [LULinear(1)] if kind == "lu" else []
     if kind == "lu":
         return [Permutation.random(features, generator), LULinear(features)]
     if kind == "permutation":
