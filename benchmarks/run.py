@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-ALL = ("jacobian", "cost", "toys", "tables")
+ALL = ("jacobian", "cost", "objectives", "toys", "tables", "page")
 
 
 def main() -> None:
