@@ -198,3 +198,5 @@ def test_unknown_commands(capsys):
 def test_a_bad_data_folder_does_not_stand_in_the_way_of_a_file(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MODEFLOW_DATA", str(tmp_path / "nowhere"))
     assert main(["score", str(run / "run"), str(run / "good.csv"), "--json"]) == 0
+    assert main(["fit", "ring", "--rows", "100", "-o", str(tmp_path / "ring"), "--quiet", *SMALL]) == 0
+    assert "nowhere" in refused(capsys, "fit", "protein", "-o", tmp_path / "r")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import polars as pl
 import pytest
 import yaml
 
-from modeflow import load_estimator
+from modeflow import NVF, load_estimator
 from modeflow.cli import main
 
 SMALL = [
@@ -229,6 +231,14 @@ def test_help_has_examples_and_is_quick():
     ).stdout
     assert time.perf_counter() - began < 20  # a guard against hanging, not a measurement
     assert "modeflow fit table.csv" in text
+    # The defaults that the help names are those of the estimator.
+    defaults = inspect.signature(NVF.__init__).parameters
+    listed = re.findall(r"(\w+)=(\S+)", text.split("with their defaults:")[1])
+    assert len(listed) >= 18
+    for name, value in listed:
+        expected = defaults[name].default
+        given = yaml.safe_load(value)
+        assert given == (list(expected) if isinstance(expected, tuple) else expected or given), name
     code = "import sys, modeflow.cli.parser as p; p.build_parser(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -87,7 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
         "fit a density to a table and write a run folder",
         "modeflow fit table.csv -o run --set n_states=8 --set flow_options.layers=4\n"
         "  modeflow fit -o run --resume                 go on after an interruption\n"
-        "  modeflow fit --config run/config.yaml -o again    repeat a run",
+        "  modeflow fit --config run/config.yaml -o again    repeat a run\n\n"
+        "settings (--set or YAML), with their defaults:\n"
+        "  n_states=auto max_states=32 flow=nsf-coupling flow_options={} objective=truncated prior=learned\n"
+        "  encoder_features=[64,64] max_epochs=200 batch_size=auto learning_rate=0.001 weight_decay=0\n"
+        "  schedule=cosine ema=null patience=30 dequantize=auto score_draws=16 devices=1 precision=32-true",
     )
     fit.add_argument("data", nargs="?", metavar="DATA", help="table, or a name listed by `modeflow data`")
     fit.add_argument("-o", "--out", required=True, metavar="RUN", help="run folder to write")

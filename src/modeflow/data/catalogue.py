@@ -116,8 +116,9 @@ def resolve(
     if Path(text).expanduser().is_file():
         table = read_table(text, columns, array=array)
         return _subset(Dataset(text, "file", table), n, seed)
-    names = [info.name for info in list_datasets()]
-    if text in names or text.partition(":")[0] in TOYS:
+    toy_name = text.partition(":")[0] in TOYS  # needs no data folder, so a bad one does not matter
+    names = [] if toy_name else [info.name for info in list_datasets()]
+    if toy_name or text in names:
         loaded = load_dataset(text, n, seed)
         return loaded if columns is None else _select(loaded, columns)
     if Path(text).suffix.lower() in SUFFIXES or Path(text).expanduser().is_dir():
