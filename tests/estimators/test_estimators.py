@@ -247,6 +247,8 @@ def test_dead_states_are_named_and_pruned(nvf):
         (lambda: NVF(2, **{**SMALL, "flow_options": [2]}), "flow_options must be a mapping"),
         (lambda: NVF(2, **{**SMALL, "objective": "elb"}), "did you mean 'elbo'"),
         (lambda: NVF(2, **{**SMALL, "prior": "flat"}), "prior must be"),
+        (lambda: NVF(2, **{**SMALL, "objective_options": {"temperatur": 1}}), "did you mean 'temperature'"),
+        (lambda: NVF(2, **{**SMALL, "objective_options": {"temperature": 0}}), "temperature must be above 0"),
         (lambda: FlowDensity(**{**FAST, "validation_fraction": 2}), "between 0 and 1"),
         (lambda: FlowDensity(**{**FAST, "score_draws": 0}), "score_draws"),
         (lambda: FlowDensity(**{**FAST, "learning_rate": 0}), "learning_rate"),
@@ -286,6 +288,17 @@ def test_bad_requests_of_a_fitted_model(nvf):
         nvf.sample(0)
     with pytest.raises(ConfigError, match="state must lie in"):
         nvf.sample(1, state=9)
+
+
+def test_the_papers_objective_has_its_schedules():
+    estimator = NVF(2, **{**SMALL, "objective": "elbo", "max_epochs": 5}).fit(islands())
+    loss = estimator.model_.model.loss  # 360 rows in batches of 64: six steps an epoch
+    assert (loss.kl_warmup_steps, loss.anneal_steps) == (3, 15)
+    options = {"kl_warmup_steps": 7, "temperature": 0.8}
+    estimator = NVF(2, **{**SMALL, "objective": "elbo", "objective_options": options}).fit(islands())
+    assert estimator.model_.model.loss.kl_warmup_steps == 7
+    assert estimator.model_.model.loss.temperature == 0.8
+    assert {"usage_entropy", "kl"} <= set(estimator.history_[-1])
 
 
 def test_options_of_the_flow(flow):

@@ -83,7 +83,8 @@ class Fit:
         noisy = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(seed)))
         weight = _tensor(data.weight)
         with seeded(seed):
-            self.model = build_model(self.settings.params, noisy.shape[1], self.n_states)
+            options = self.settings.objective_options(len(data.train))
+            self.model = build_model(self.settings.params, noisy.shape[1], self.n_states, options)
             standardize: Any = self.model.transform
             standardize.fit(noisy, weight)
             with torch.no_grad():

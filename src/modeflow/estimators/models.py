@@ -23,6 +23,7 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``; devices: how many processes; precision: of training,
             ``"32-true"`` or as lightning-fabric names it. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.
+        tensorboard: also write TensorBoard events, where `fit` has a `run_dir`.
         verbose: show a progress bar (on a terminal).
 
     Attributes:
@@ -49,6 +50,9 @@ class NVF(DensityEstimator):
         prior: ``"learned"`` or ``"uniform"``.
         objective: what is minimised: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"``, see
             `modeflow.latents.objectives`.
+        objective_options: ``epsilon`` of "truncated"; ``kl_warmup_steps`` of both ELBOs (default: a tenth of
+            all steps); ``temperature``, ``final_temperature``, ``anneal_steps`` of "elbo" (default: from 1 to
+            0.5 over half of all steps).
         encoder_features: hidden widths of the encoder q(z|x).
         {_COMMON}
         selection_: what was learned of every K tried by ``"auto"``.
@@ -67,6 +71,7 @@ class NVF(DensityEstimator):
         flow_options: Mapping[str, Any] | None = None,
         prior: str = "learned",
         objective: str = "truncated",
+        objective_options: Mapping[str, Any] | None = None,
         encoder_features: Sequence[int] = (64, 64),
         max_epochs: int = 200,
         batch_size: int | str = "auto",
@@ -82,6 +87,7 @@ class NVF(DensityEstimator):
         devices: int = 1,
         precision: str = "32-true",
         random_state: Any = None,
+        tensorboard: bool = False,
         verbose: bool = False,
     ) -> None:
         self.n_states = n_states
@@ -90,6 +96,7 @@ class NVF(DensityEstimator):
         self.flow_options = flow_options
         self.prior = prior
         self.objective = objective
+        self.objective_options = objective_options
         self.encoder_features = encoder_features
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -105,6 +112,7 @@ class NVF(DensityEstimator):
         self.devices = devices
         self.precision = precision
         self.random_state = random_state
+        self.tensorboard = tensorboard
         self.verbose = verbose
 
 
@@ -138,6 +146,7 @@ class FlowDensity(DensityEstimator):
         devices: int = 1,
         precision: str = "32-true",
         random_state: Any = None,
+        tensorboard: bool = False,
         verbose: bool = False,
     ) -> None:
         self.flow = flow
@@ -156,6 +165,7 @@ class FlowDensity(DensityEstimator):
         self.devices = devices
         self.precision = precision
         self.random_state = random_state
+        self.tensorboard = tensorboard
         self.verbose = verbose
 
 

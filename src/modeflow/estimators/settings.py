@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from modeflow.densities import Preprocessed
-from modeflow.errors import ConfigError
+from modeflow.errors import ConfigError, nearest
 from modeflow.latents import DiscreteLatentModel
 from modeflow.models import NVF as build_nvf
 from modeflow.training import TrainConfig
@@ -19,6 +19,8 @@ from modeflow.transforms import Standardize
 
 __all__ = ["Settings", "build_model", "check_states"]
 
+#: Options of the objectives that a user may set.
+OBJECTIVE_OPTIONS = ("epsilon", "kl_warmup_steps", "temperature", "final_temperature", "anneal_steps")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
 _BATCH_RANGE = (64, 1024)
 
@@ -45,6 +47,12 @@ class Settings:
         if "n_states" in p:
             check_states(p["n_states"])
             check_states(p["max_states"], "max_states")
+            for key in p["objective_options"] or {}:
+                if key not in OBJECTIVE_OPTIONS:
+                    raise ConfigError(
+                        f"objective_options: {key!r} is not known{nearest(key, OBJECTIVE_OPTIONS)} "
+                        f"(options: {', '.join(OBJECTIVE_OPTIONS)})"
+                    )
             if not isinstance(p["encoder_features"], Sequence):
                 raise ConfigError(
                     f"encoder_features must list the hidden widths, received {p['encoder_features']!r}"
@@ -70,7 +78,19 @@ class Settings:
             devices=p["devices"],
             precision=p["precision"],
             seed=self.seed,
+            tensorboard=bool(p["tensorboard"]),
         )
+
+    def objective_options(self, rows: int) -> dict[str, Any]:
+        """Options of the objective, schedules filled in from the number of steps."""
+        given = dict(self.params.get("objective_options") or {})
+        config = self.training(rows)
+        steps = config.max_epochs * math.ceil(rows / config.batch_size)
+        if self.params.get("objective") in ("elbo", "elbo-sum"):
+            given.setdefault("kl_warmup_steps", steps // 10)
+        if self.params.get("objective") == "elbo":
+            given.setdefault("anneal_steps", steps // 2)
+        return given
 
 
 def check_states(n_states: Any, name: str = "n_states") -> None:
@@ -83,7 +103,12 @@ def check_states(n_states: Any, name: str = "n_states") -> None:
         raise ConfigError(f"{name} must be an integer of 1 or more{auto}, received {n_states!r}")
 
 
-def build_model(params: Mapping[str, Any], features: int, n_states: int) -> Preprocessed:
+def build_model(
+    params: Mapping[str, Any],
+    features: int,
+    n_states: int,
+    objective_options: Mapping[str, Any] | None = None,
+) -> Preprocessed:
     """The untrained model: standardisation, then the latent-variable model (K = 1: the flow alone).
 
     Initial weights are drawn from torch's global generator; seed it beforehand.
@@ -95,6 +120,7 @@ def build_model(params: Mapping[str, Any], features: int, n_states: int) -> Prep
         flow=params["flow"],
         flow_options=dict(params["flow_options"] or {}),
         **options,
+        **(objective_options or {}),
     )
     return Preprocessed(Standardize(features), model)
 

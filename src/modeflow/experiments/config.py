@@ -71,13 +71,13 @@ class RunConfig:
         defaults = {**RUN_DEFAULTS, **_parameters(name), "model": name}
         for key, value in values.items():
             base, _, option = str(key).partition(".")
-            if base not in defaults or (option and base != "flow_options"):
+            if base not in defaults or (option and not base.endswith("_options")):
                 raise ConfigError(
                     f"{key!r} is not a setting of model '{name}'{nearest(str(key), defaults)} "
                     f"(settings: {', '.join(sorted(defaults))})"
                 )
             if option:
-                defaults["flow_options"] = {**(defaults["flow_options"] or {}), option: value}
+                defaults[base] = {**(defaults[base] or {}), option: value}
             elif base != "model":
                 defaults[base] = value
         if not isinstance(defaults["seed"], int) or isinstance(defaults["seed"], bool):

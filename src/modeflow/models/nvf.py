@@ -57,6 +57,9 @@ def NVF(
         raise ConfigError(f"n_states must be an integer of 1 or more, received {n_states!r}")
     if prior not in ("learned", "uniform"):
         raise ConfigError(f"prior must be 'learned' or 'uniform', received {prior!r}")
+    for name, value in (("temperature", temperature), ("final_temperature", final_temperature)):
+        if not value > 0:
+            raise ConfigError(f"{name} must be above 0, received {value!r}")
     loss = build_objective(
         objective,
         epsilon=epsilon,
