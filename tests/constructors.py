@@ -12,8 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities import Density, Preprocessed, StandardNormal
-from modeflow.flows import MAF, NSF, RealNVP
+from modeflow.densities import (
+    AutoregressiveDensity,
+    Density,
+    Logistic,
+    Preprocessed,
+    StandardNormal,
+    StudentT,
+)
+from modeflow.flows import IAF, MAF, NICE, NSF, MAFMoG, PlanarFlow, RadialFlow, RealNVP
 from modeflow.models import NVF
 from modeflow.nets import MADE, MLP, ResidualMADE, ResidualMLP
 from modeflow.testing import DensityCase, TransformCase, triangular
@@ -28,6 +35,8 @@ from modeflow.transforms import (
     LULinear,
     MaskedAutoregressive,
     Permutation,
+    Planar,
+    Radial,
     RQSplineElementwise,
     Standardize,
     Transform,
@@ -122,6 +131,11 @@ TRANSFORMS: dict[str, TransformCase] = {
         context_outputs=ALL[:3],
         compiles=True,
     ),
+    "planar-3": TransformCase(lambda: Planar(3), 3),
+    "planar-2-context": TransformCase(lambda: Planar(2, 2), 2, 2, context_outputs=ALL[:2]),
+    "radial-3": TransformCase(lambda: Radial(3), 3),
+    "radial-1": TransformCase(lambda: Radial(1), 1),
+    "radial-2-context": TransformCase(lambda: Radial(2, 2), 2, 2, context_outputs=ALL[:2]),
     "permutation-5": TransformCase(lambda: Permutation.random(5), 5, volume_preserving=True, compiles=True),
     "reverse-3": TransformCase(
         lambda: Permutation.reverse(3), 3, structure=torch.eye(3).flip(0).bool(), volume_preserving=True
@@ -266,6 +280,20 @@ DENSITIES: dict[str, DensityCase] = {
     "maf-2-context": DensityCase(maf(2, 2, context_affine="none"), 2, 2),
     "maf-5": DensityCase(maf(5), 5),
     "maf-5-context": DensityCase(maf(5, 2, mixing="lu"), 5, 2),
+    "logistic-2": DensityCase(lambda: Logistic(2), 2),
+    "student-2": DensityCase(lambda: StudentT(2, 30.0), 2),
+    "nice-2": DensityCase(lambda: NICE(2, seed=any_seed(), **SMALL), 2),
+    "nice-5-context": DensityCase(lambda: NICE(5, 2, base="logistic", seed=any_seed(), **SMALL), 5, 2),
+    "iaf-2": DensityCase(lambda: IAF(2, layers=2, hidden_features=(16, 16)), 2),
+    "iaf-3-context": DensityCase(lambda: IAF(3, 2, layers=2, hidden_features=(16, 16)), 3, 2),
+    "made-2": DensityCase(lambda: AutoregressiveDensity(2, hidden_features=(16,)), 2),
+    "made-2-masks": DensityCase(lambda: AutoregressiveDensity(2, hidden_features=(16,), n_masks=3), 2),
+    "made-mog-2": DensityCase(lambda: AutoregressiveDensity(2, 0, "mixture", (16,), 3), 2),
+    "made-mog-3-context": DensityCase(lambda: AutoregressiveDensity(3, 2, "mixture", (16,), 3), 3, 2),
+    "maf-mog-2": DensityCase(lambda: MAFMoG(2, layers=2, hidden_features=(16,), components=3), 2),
+    "planar-2": DensityCase(lambda: PlanarFlow(2, layers=3), 2),
+    "radial-2": DensityCase(lambda: RadialFlow(2, layers=3), 2),
+    "radial-3-context": DensityCase(lambda: RadialFlow(3, 2, layers=3), 3, 2),
     "preprocessed-2": DensityCase(lambda: preprocessed(0), 2, result_dtype=DOUBLE),
     "preprocessed-2-context": DensityCase(lambda: preprocessed(2), 2, 2, result_dtype=DOUBLE),
     "nvf-1": DensityCase(nvf(1), 1),

@@ -16,7 +16,7 @@ from modeflow.transforms import AffineElementwise, ConditionalAffine, Coupling, 
 @pytest.mark.parametrize("key", FLOWS)
 @pytest.mark.parametrize(("features", "context"), [(1, 0), (1, 2), (3, 0), (6, 2)])
 def test_registered_flows_build_and_score(key, features, context):
-    flow = build_flow(key, features, context, {"layers": 2})
+    flow = build_flow(key, features, context, {} if key == "made" else {"layers": 2})
     c = torch.randn(4, context) if context else None
     x = torch.randn(4, features)
     assert flow.log_prob(x, c).shape == (4,)
@@ -34,10 +34,10 @@ def test_flows_start_near_a_standard_normal(key):
     assert (flow.log_prob(x, torch.randn(200, 3)) - normal).abs().mean() < 0.2
 
 
-@pytest.mark.parametrize("key", FLOWS)
+@pytest.mark.parametrize("key", [key for key in FLOWS if key != "made"])
 def test_every_noise_coordinate_depends_on_every_feature(key):
-    # Five features, three layers: with no layer's features left behind.
-    flow = perturb(build_flow(key, 5, 0, {"layers": 3}), 0.2).double()
+    # Five features, three layers: with no layer's features left behind. (A shift needs more: NICE.)
+    flow = perturb(build_flow(key, 5, 0, {"layers": 5 if key == "nice" else 3}), 0.2).double()
     x = torch.randn(32, 5, dtype=torch.float64, requires_grad=True)
     assert (jacobian(flow.transform(x)[0], x).abs() > 1e-9).any(0).all()
 

@@ -1,9 +1,22 @@
 """Everything with `log_prob` and `sample`."""
 
+from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density, Loss
+from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.distribution import DensityDistribution
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.densities.preprocessed import Preprocessed
 
-__all__ = ["Density", "DensityDistribution", "Flow", "Loss", "Preprocessed", "StandardNormal"]
+__all__ = [
+    "AutoregressiveDensity",
+    "Density",
+    "DensityDistribution",
+    "Flow",
+    "Logistic",
+    "Loss",
+    "Preprocessed",
+    "StandardNormal",
+    "StudentT",
+    "Uniform",
+]

@@ -1,7 +1,23 @@
-"""Recipes by the literature's name. Each returns a `Flow` over ``(features,)``."""
+"""Recipes by the literature's name. Each returns a density over ``(features,)``."""
 
-from modeflow.flows.affine import MAF, RealNVP
+from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
+from modeflow.flows.elementary import PlanarFlow, RadialFlow
+from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.registry import FLOWS, RecipeInfo, build_flow, flow_recipe
 from modeflow.flows.spline import NSF
 
-__all__ = ["FLOWS", "MAF", "NSF", "RealNVP", "RecipeInfo", "build_flow", "flow_recipe"]
+__all__ = [
+    "FLOWS",
+    "IAF",
+    "MADE",
+    "MAF",
+    "NICE",
+    "NSF",
+    "MAFMoG",
+    "PlanarFlow",
+    "RadialFlow",
+    "RealNVP",
+    "RecipeInfo",
+    "build_flow",
+    "flow_recipe",
+]

@@ -1,4 +1,4 @@
-"""Flows made of affine maps: RealNVP and MAF."""
+"""Flows made of shifts and affine maps: NICE, RealNVP, MAF, IAF."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from modeflow.densities.bases import Logistic
 from modeflow.densities.flow import Flow
+from modeflow.densities.normal import StandardNormal
+from modeflow.errors import ConfigError
 from modeflow.flows.stack import check_sizes, split_mask, stack
 from modeflow.nets import MADE, ResidualMLP
-from modeflow.transforms import AffineElementwise, Coupling, MaskedAutoregressive, Transform
+from modeflow.transforms import (
+    AdditiveElementwise,
+    AffineElementwise,
+    Composite,
+    ConditionalAffine,
+    Coupling,
+    Inverse,
+    MaskedAutoregressive,
+    Transform,
+)
 
-__all__ = ["MAF", "RealNVP"]
+__all__ = ["IAF", "MAF", "NICE", "RealNVP"]
 
 
 def RealNVP(
@@ -90,5 +102,91 @@ def MAF(
         elementwise = AffineElementwise()
         made = MADE(features, elementwise.n_params, widths, context_features)
         return MaskedAutoregressive(made, elementwise, context_features)
+
+    return stack(features, context_features, layers, layer, mixing, context_affine, seed)
+
+
+def NICE(
+    features: int,
+    context_features: int = 0,
+    *,
+    layers: int = 6,
+    hidden_features: int = 64,
+    blocks: int = 2,
+    mixing: str = "permutation",
+    context_affine: str = "auto",
+    base: str = "normal",
+    seed: int = 0,
+) -> Flow:
+    r"""Additive coupling flow with a diagonal scaling at the end (NICE): both directions cost one pass.
+
+    .. math:: u_a = x_a, \qquad u_b = x_b + t(x_a, c), \qquad \log|\det| = \sum_d s_d
+
+    Warning:
+        Its volume change is the same everywhere: it shears, and cannot stretch one region more than
+        another.
+
+    Arguments:
+        features: dimension D of the data.
+        context_features: width of the context, 0 for none.
+        layers: number of coupling layers (three or more, so that every feature meets every other).
+        hidden_features, blocks: the residual conditioner.
+        mixing: between layers, ``"permutation"``, ``"reverse"`` or ``"lu"``.
+        context_affine: as in `RealNVP`.
+        base: ``"normal"`` or ``"logistic"``.
+        seed: of the permutations.
+
+    Reference:
+        Dinh et al., *NICE: Non-linear Independent Components Estimation*, 2014,
+        https://arxiv.org/abs/1410.8516
+    """
+    check_sizes(features=features, layers=layers, hidden_features=hidden_features)
+    bases = {"normal": StandardNormal, "logistic": Logistic}
+    if base not in bases:
+        raise ConfigError(f"base must be 'normal' or 'logistic', received {base!r}")
+
+    def conditioner(inputs: int, outputs: int, context: int) -> nn.Module:
+        return ResidualMLP(inputs, outputs, hidden_features, context, blocks)
+
+    def layer(i: int) -> Transform:
+        return Coupling(split_mask(features, i), AdditiveElementwise(), conditioner, context_features)
+
+    flow = stack(features, context_features, layers, layer, mixing, context_affine, seed)
+    parts = [flow.transform, ConditionalAffine(features)]
+    assert isinstance(parts[0], Composite)
+    transforms = [*parts[0].transforms, parts[1]]
+    return Flow(Composite(transforms), bases[base](features), context_features)
+
+
+def IAF(
+    features: int,
+    context_features: int = 0,
+    *,
+    layers: int = 5,
+    hidden_features: Sequence[int] = (64, 64),
+    mixing: str = "reverse",
+    context_affine: str = "auto",
+    seed: int = 0,
+) -> Flow:
+    r"""Inverse autoregressive flow: sampling in one pass, density in D passes.
+
+    .. math:: x_d = u_d e^{s_d(u_{<d}, c)} + t_d(u_{<d}, c)
+
+    The layers are those of `MAF` read in the other direction: made for variational posteriors, where what
+    is scored is what was drawn (`rsample_and_log_prob` costs one pass a layer).
+
+    Arguments: as in `MAF`.
+
+    Reference:
+        Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016,
+        https://arxiv.org/abs/1606.04934
+    """
+    widths = (hidden_features,) if isinstance(hidden_features, int) else tuple(hidden_features)
+    check_sizes(features=features, layers=layers, **{"hidden_features": min(widths, default=1)})
+
+    def layer(i: int) -> Transform:
+        elementwise = AffineElementwise()
+        made = MADE(features, elementwise.n_params, widths, context_features)
+        return Inverse(MaskedAutoregressive(made, elementwise, context_features))
 
     return stack(features, context_features, layers, layer, mixing, context_affine, seed)

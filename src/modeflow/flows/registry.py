@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from modeflow.densities.flow import Flow
+from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, nearest
-from modeflow.flows.affine import MAF, RealNVP
+from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
+from modeflow.flows.elementary import PlanarFlow, RadialFlow
+from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.spline import NSF
 
 __all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe"]
@@ -24,7 +26,7 @@ class RecipeInfo:
 
     key: str
     name: str
-    recipe: Callable[..., Flow]
+    recipe: Callable[..., Density]
     paper: str
     event: str
     density: str
@@ -52,6 +54,30 @@ FLOWS: dict[str, RecipeInfo] = {
             "maf", "MAF", MAF, "Papamakarios et al. 2017, arXiv:1705.07057",
             "vector", "exact", "1 pass", "D passes", {},
         ),
+        RecipeInfo(
+            "maf-mog", "MAFMoG", MAFMoG, "Papamakarios et al. 2017, arXiv:1705.07057",
+            "vector", "exact", "1 pass", "D passes", {},
+        ),
+        RecipeInfo(
+            "iaf", "IAF", IAF, "Kingma et al. 2016, arXiv:1606.04934",
+            "vector", "exact", "D passes", "1 pass", {},
+        ),
+        RecipeInfo(
+            "nice", "NICE", NICE, "Dinh et al. 2014, arXiv:1410.8516",
+            "vector", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "made", "MADE", MADE, "Germain et al. 2015, arXiv:1502.03509",
+            "vector", "exact", "1 pass", "D passes", {},
+        ),
+        RecipeInfo(
+            "planar", "PlanarFlow", PlanarFlow, "Rezende and Mohamed 2015, arXiv:1505.05770",
+            "vector", "exact", "1 pass", "1 scalar root a layer", {},
+        ),
+        RecipeInfo(
+            "radial", "RadialFlow", RadialFlow, "Rezende and Mohamed 2015, arXiv:1505.05770",
+            "vector", "exact", "1 pass", "1 scalar root a layer", {},
+        ),
     )
 }  # fmt: skip
 
@@ -72,7 +98,7 @@ def flow_recipe(key: str) -> RecipeInfo:
 
 def build_flow(
     key: str, features: int, context_features: int = 0, options: dict[str, Any] | None = None
-) -> Flow:
+) -> Density:
     """Build a registered flow.
 
     Arguments:

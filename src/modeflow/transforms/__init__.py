@@ -4,6 +4,7 @@ from modeflow.transforms.affine import ConditionalAffine, Standardize
 from modeflow.transforms.autoregressive import MaskedAutoregressive
 from modeflow.transforms.base import Composite, Inverse, Transform
 from modeflow.transforms.coupling import Coupling
+from modeflow.transforms.elementary import Planar, Radial
 from modeflow.transforms.elementwise import (
     AdditiveElementwise,
     AffineElementwise,
@@ -24,7 +25,9 @@ __all__ = [
     "LULinear",
     "MaskedAutoregressive",
     "Permutation",
+    "Planar",
     "RQSplineElementwise",
+    "Radial",
     "Standardize",
     "Transform",
     "rational_quadratic_spline",
