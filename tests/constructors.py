@@ -20,7 +20,7 @@ from modeflow.densities import (
     StandardNormal,
     StudentT,
 )
-from modeflow.flows import IAF, MAF, NICE, NSF, MAFMoG, PlanarFlow, RadialFlow, RealNVP
+from modeflow.flows import IAF, MAF, NAF, NICE, NSF, SOS, MAFMoG, PlanarFlow, RadialFlow, RealNVP
 from modeflow.models import NVF
 from modeflow.nets import MADE, MLP, ResidualMADE, ResidualMLP
 from modeflow.testing import DensityCase, TransformCase, triangular
@@ -38,6 +38,8 @@ from modeflow.transforms import (
     Planar,
     Radial,
     RQSplineElementwise,
+    SigmoidalElementwise,
+    SquaresElementwise,
     Standardize,
     Transform,
 )
@@ -130,6 +132,16 @@ TRANSFORMS: dict[str, TransformCase] = {
         structure=torch.ones(3, 3).tril().bool(),
         context_outputs=ALL[:3],
         compiles=True,
+    ),
+    "coupling-sigmoidal-3": TransformCase(
+        coupling(keep(True, False, False), SigmoidalElementwise(3)),
+        3,
+        structure=coupling_structure(keep(True, False, False)),
+    ),
+    "coupling-squares-3": TransformCase(
+        coupling(keep(True, False, False), SquaresElementwise(2, 2)),
+        3,
+        structure=coupling_structure(keep(True, False, False)),
     ),
     "planar-3": TransformCase(lambda: Planar(3), 3),
     "planar-2-context": TransformCase(lambda: Planar(2, 2), 2, 2, context_outputs=ALL[:2]),
@@ -291,6 +303,9 @@ DENSITIES: dict[str, DensityCase] = {
     "made-mog-2": DensityCase(lambda: AutoregressiveDensity(2, 0, "mixture", (16,), 3), 2),
     "made-mog-3-context": DensityCase(lambda: AutoregressiveDensity(3, 2, "mixture", (16,), 3), 3, 2),
     "maf-mog-2": DensityCase(lambda: MAFMoG(2, layers=2, hidden_features=(16,), components=3), 2),
+    "naf-2": DensityCase(lambda: NAF(2, units=3, seed=any_seed(), **SMALL), 2),
+    "naf-3-context": DensityCase(lambda: NAF(3, 2, units=3, coupling=True, seed=any_seed(), **SMALL), 3, 2),
+    "sos-2": DensityCase(lambda: SOS(2, terms=2, degree=1, seed=any_seed(), **SMALL), 2, scale=0.1),
     "planar-2": DensityCase(lambda: PlanarFlow(2, layers=3), 2),
     "radial-2": DensityCase(lambda: RadialFlow(2, layers=3), 2),
     "radial-3-context": DensityCase(lambda: RadialFlow(3, 2, layers=3), 3, 2),

@@ -12,7 +12,7 @@ from modeflow.densities import AutoregressiveDensity, Logistic, StudentT, Unifor
 from modeflow.errors import ConfigError
 from modeflow.flows import IAF, MADE, MAF, NICE, MAFMoG, PlanarFlow
 from modeflow.testing import jacobian, perturb
-from modeflow.transforms import Inverse, Planar
+from modeflow.transforms import Inverse, Planar, SigmoidalElementwise, SquaresElementwise
 
 DOUBLE = torch.float64
 
@@ -159,3 +159,46 @@ def test_the_logistic_base_is_the_derivative_of_the_sigmoid():
 def test_bad_arguments(make):
     with pytest.raises(ConfigError):
         make()
+
+
+# -- monotone maps
+
+
+@pytest.mark.parametrize(
+    "elementwise", [SigmoidalElementwise(6), SquaresElementwise(3, 2)], ids=["naf", "sos"]
+)
+def test_monotone_maps_are_the_identity_at_zero_and_increase(elementwise):
+    x = torch.linspace(-6, 6, 101, dtype=DOUBLE)
+    u, logderivative = elementwise(x, torch.zeros(101, elementwise.n_params, dtype=DOUBLE))
+    assert torch.allclose(u, x, atol=1e-4)
+    assert torch.allclose(logderivative, torch.zeros_like(x), atol=1e-5)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        params = torch.randn(elementwise.n_params, dtype=DOUBLE, generator=generator).expand(101, -1)
+        u, logderivative = elementwise(x, params)
+        assert (u.diff() > 0).all()
+        assert torch.isfinite(logderivative).all()
+        back, _ = elementwise.inverse(u, params)
+        # Flat stretches lose digits by the inverse slope; the image is what must agree.
+        assert torch.allclose(elementwise(back, params)[0], u, atol=1e-8)
+
+
+def test_sigmoidal_tails_hold_in_float32():
+    layer = SigmoidalElementwise(4)
+    params = torch.randn(1, 12, generator=torch.Generator().manual_seed(1)).expand(4, -1)
+    x = torch.tensor([-300.0, -80.0, 80.0, 300.0])
+    u, logderivative = layer(x, params)
+    v, expected = layer(x.double(), params.double())
+    assert torch.allclose(u.double(), v, rtol=1e-5)
+    assert torch.allclose(logderivative.double(), expected, atol=1e-4)
+
+
+def test_squares_push_a_gaussian_to_a_known_cubic():
+    # u = x + x^3/3 has derivative 1 + x^2: two squares, 1 and x.
+    layer = SquaresElementwise(2, 1)
+    params = torch.zeros(9, layer.n_params, dtype=DOUBLE)
+    params[:, 1 + 2 + 1] = 1.0  # second square: coefficient of t
+    x = torch.linspace(-3, 3, 9, dtype=DOUBLE)
+    u, logderivative = layer(x, params)
+    assert torch.allclose(u, x + x**3 / 3, atol=1e-5)
+    assert torch.allclose(logderivative, torch.log(1 + x**2), atol=1e-5)

@@ -12,6 +12,7 @@ from modeflow.errors import ConfigError, nearest
 from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
 from modeflow.flows.made import MADE, MAFMoG
+from modeflow.flows.monotonic import NAF, SOS
 from modeflow.flows.spline import NSF
 
 __all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe"]
@@ -69,6 +70,14 @@ FLOWS: dict[str, RecipeInfo] = {
         RecipeInfo(
             "made", "MADE", MADE, "Germain et al. 2015, arXiv:1502.03509",
             "vector", "exact", "1 pass", "D passes", {},
+        ),
+        RecipeInfo(
+            "naf", "NAF", NAF, "Huang et al. 2018, arXiv:1804.00779",
+            "vector", "exact", "1 pass", "D passes, bisections", {},
+        ),
+        RecipeInfo(
+            "sos", "SOS", SOS, "Jaini et al. 2019, arXiv:1905.02325",
+            "vector", "exact", "1 pass", "D passes, bisections", {},
         ),
         RecipeInfo(
             "planar", "PlanarFlow", PlanarFlow, "Rezende and Mohamed 2015, arXiv:1505.05770",

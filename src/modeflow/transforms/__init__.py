@@ -12,6 +12,7 @@ from modeflow.transforms.elementwise import (
     RQSplineElementwise,
 )
 from modeflow.transforms.linear import LULinear, Permutation
+from modeflow.transforms.monotonic import SigmoidalElementwise, SquaresElementwise
 from modeflow.transforms.spline import rational_quadratic_spline
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "Planar",
     "RQSplineElementwise",
     "Radial",
+    "SigmoidalElementwise",
+    "SquaresElementwise",
     "Standardize",
     "Transform",
     "rational_quadratic_spline",
