@@ -197,7 +197,7 @@ def test_squares_push_a_gaussian_to_a_known_cubic():
     # u = x + x^3/3 has derivative 1 + x^2: two squares, 1 and x.
     layer = SquaresElementwise(2, 1)
     params = torch.zeros(9, layer.n_params, dtype=DOUBLE)
-    params[:, 1 + 2 + 1] = 1.0  # second square: coefficient of t
+    params[:, 1 + 2 + 1] = 10 / 9  # second square: the coefficient of t, 1 after the soft bound
     x = torch.linspace(-3, 3, 9, dtype=DOUBLE)
     u, logderivative = layer(x, params)
     assert torch.allclose(u, x + x**3 / 3, atol=1e-5)

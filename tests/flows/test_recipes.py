@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from modeflow.errors import ConfigError
 from modeflow.flows import FLOWS, MAF, NSF, RealNVP, build_flow, flow_recipe
+from modeflow.latents.initialise import initialise
+from modeflow.models import NVF
 from modeflow.nets import MLP
 from modeflow.testing import jacobian, perturb
+from modeflow.training import seeded
 from modeflow.transforms import AffineElementwise, ConditionalAffine, Coupling, MaskedAutoregressive
 
 
@@ -40,6 +44,28 @@ def test_every_noise_coordinate_depends_on_every_feature(key):
     flow = perturb(build_flow(key, 5, 0, {"layers": 5 if key == "nice" else 3}), 0.2).double()
     x = torch.randn(32, 5, dtype=torch.float64, requires_grad=True)
     assert (jacobian(flow.transform(x)[0], x).abs() > 1e-9).any(0).all()
+
+
+@pytest.mark.parametrize("key", FLOWS)
+def test_every_flow_serves_as_the_likelihood_of_nvf(key):
+    """Islands are found at the start, whatever the flow, and rows far away stay finite."""
+    rng = np.random.default_rng(0)
+    centres = 6 * np.stack([np.cos(np.arange(6)), np.sin(np.arange(6))], 1)
+    z = rng.integers(6, size=600)
+    x = torch.from_numpy(centres[z] + 0.2 * rng.normal(size=(600, 2))).float()
+    x = (x - x.mean(0)) / x.std(0)
+    with seeded(0):
+        model = NVF(2, 6, flow=key)
+        initialise(model, x, encoder_steps=100)
+        loss = model.objective(x, None, 0)
+        loss.value.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    with torch.no_grad():
+        state = model.posterior(x).argmax(1)
+        far = model.log_prob(3 * x)
+        assert not torch.isnan(far).any()
+        assert (far < model.log_prob(x).min()).float().mean() > 0.9
+    assert all(len(set(state[torch.from_numpy(z == k)].tolist())) == 1 for k in range(6))
 
 
 def test_options_reach_the_layers():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modeflow.densities.autoregressive import AutoregressiveDensity
+from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.flows.affine import MAF as build_maf
-from modeflow.flows.stack import check_sizes
+from modeflow.flows.stack import check_sizes, context_layers
 from modeflow.transforms import Composite
 
 __all__ = ["MADE", "MAFMoG"]
@@ -21,8 +22,9 @@ def MADE(
     hidden_features: Sequence[int] = (64, 64),
     components: int = 10,
     n_masks: int = 1,
+    context_affine: str = "auto",
     seed: int = 0,
-) -> AutoregressiveDensity:
+) -> Density:
     """MADE: every feature given those before it, by one masked network.
 
     Arguments:
@@ -32,6 +34,7 @@ def MADE(
         hidden_features: widths of the hidden layers.
         components: Gaussians of each conditional mixture.
         n_masks: orders and connectivities that share the weights; the density is their mixture.
+        context_affine: first an affine map per context, as in `MAF` (not for binary data).
         seed: of the masks.
 
     Reference:
@@ -40,7 +43,13 @@ def MADE(
     """
     widths = (hidden_features,) if isinstance(hidden_features, int) else tuple(hidden_features)
     check_sizes(features=features, n_masks=n_masks, hidden_features=min(widths, default=0))
-    return AutoregressiveDensity(features, context_features, conditional, widths, components, n_masks, seed)
+    density = AutoregressiveDensity(
+        features, context_features, conditional, widths, components, n_masks, seed
+    )
+    first = context_layers(features, context_features, context_affine)
+    if conditional == "bernoulli" or not first:
+        return density
+    return Flow(Composite(first), density, context_features)
 
 
 def MAFMoG(

