@@ -1,5 +1,6 @@
 """Everything with `log_prob` and `sample`."""
 
+from modeflow.densities.adapters import NflowsDensity, NormflowsDensity, ZukoDensity
 from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
@@ -15,8 +16,11 @@ __all__ = [
     "Flow",
     "Logistic",
     "Loss",
+    "NflowsDensity",
+    "NormflowsDensity",
     "Preprocessed",
     "StandardNormal",
     "StudentT",
     "Uniform",
+    "ZukoDensity",
 ]
