@@ -117,7 +117,7 @@ def test_a_run_is_not_overwritten(run, capsys):
         (["--set", "max_epochs"], "key=value"),
         (["--set", "max_epochs=many"], "max_epochs must be an integer"),
         (["--set", "learning_rate=[1"], "cannot be read"),
-        (["--set", "flow=nsf"], "nsf-coupling"),
+        (["--set", "flow=nfs-coupling"], "did you mean 'nsf-coupling'"),
         (["--model", "nvff"], "did you mean 'nvf'"),
         (["--seed", "x"], "invalid int value"),
         (["--device", "cuda"], "no CUDA device"),

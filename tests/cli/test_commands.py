@@ -155,7 +155,7 @@ def test_report(here, capsys):
 
 def test_a_plain_flow_by_name(here, capsys):
     code, out, _ = call(
-        capsys, "fit", here / "table.csv", "-o", here / "plain", "--model", "realnvp", "--json",
+        capsys, "fit", here / "table.csv", "-o", here / "plain", "--model", "RealNVP", "--json",
         "--set", "max_epochs=1", "--set", "flow_options.layers=2",
     )  # fmt: skip
     assert code == 0

@@ -26,6 +26,7 @@ def test_registered_flows_build_and_score(key, features, context):
     assert flow.log_prob(x, c).shape == (4,)
     assert flow.sample(2, c).shape[-1] == features
     assert flow_recipe(key.upper()).key == key
+    assert flow_recipe(FLOWS[key].name).name == FLOWS[key].name
     assert flow.exactness == FLOWS[key].density
 
 

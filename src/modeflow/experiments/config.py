@@ -14,7 +14,7 @@ import yaml
 
 from modeflow.errors import ConfigError, ModelFileError, nearest
 from modeflow.estimators import ESTIMATORS, DensityEstimator
-from modeflow.flows import FLOWS
+from modeflow.flows import FLOWS, flow_recipe
 
 __all__ = ["RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config"]
 
@@ -63,11 +63,14 @@ class RunConfig:
         """
         values = {k: v for k, v in given.items() if k not in _HEADER}
         name = str(values.get("model", RUN_DEFAULTS["model"])).lower()
-        if name not in model_names():
-            raise ConfigError(
-                f"model {values['model']!r} is not known{nearest(name, model_names())} "
-                f"(one of {', '.join(model_names())})"
-            )
+        if name != "nvf":
+            try:
+                name = flow_recipe(name).key
+            except ConfigError as error:
+                raise ConfigError(
+                    f"model {values['model']!r} is not known{nearest(name, model_names())} "
+                    f"(one of {', '.join(model_names())})"
+                ) from error
         defaults = {**RUN_DEFAULTS, **_parameters(name), "model": name}
         for key, value in values.items():
             base, _, option = str(key).partition(".")

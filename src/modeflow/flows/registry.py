@@ -92,16 +92,15 @@ FLOWS: dict[str, RecipeInfo] = {
 
 
 def flow_recipe(key: str) -> RecipeInfo:
-    """Return the recipe of that name; upper or lower case.
+    """Return the recipe of that name, in upper or lower case; the name of the recipe itself will do.
 
     Raises:
         ConfigError: if there is none, naming the nearest.
     """
-    info = FLOWS.get(str(key).lower())
+    word = str(key).lower()
+    info = FLOWS.get(word) or next((i for i in FLOWS.values() if i.name.lower() == word), None)
     if info is None:
-        raise ConfigError(
-            f"flow {key!r} is not known{nearest(str(key).lower(), FLOWS) or ''} (one of {', '.join(FLOWS)})"
-        )
+        raise ConfigError(f"flow {key!r} is not known{nearest(word, FLOWS)} (one of {', '.join(FLOWS)})")
     return info
 
 
