@@ -295,13 +295,14 @@ def short(toy: dict[str, Any], real: dict[str, Any]) -> list[str]:
     return [*lines, *table(["", *models], body)]
 
 
-def main() -> None:
+def build(readme: str) -> tuple[str, str]:
+    """The page, and the README with its table, from the results."""
     toy, real = read("toys"), read("tables")
     page = [
         "# Benchmarks",
         "",
-        "Made by the programs in `benchmarks/` (`make bench`), which write `benchmarks/results/*.json`; this page is written "
-        "from those files by `benchmarks/page.py`.",
+        "Made by the programs in `benchmarks/` (`make bench`), which write `benchmarks/results/*.json`; this page is "
+        "written from those files by `benchmarks/page.py`.",
         "",
         *toys(toy),
         *tables(real),
@@ -309,12 +310,16 @@ def main() -> None:
         *cost(read("cost")),
         *objectives(read("objectives")),
     ]
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(page), encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     start, end = (readme.index(mark) for mark in MARKS)
     inside = "\n".join(["", *short(toy, real), ""])
-    text = readme[: start + len(MARKS[0])] + inside + readme[end:]
-    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    return "\n".join(page), readme[: start + len(MARKS[0])] + inside + readme[end:]
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    page, text = build(readme.read_text(encoding="utf-8"))
+    (ROOT / "docs" / "benchmarks.md").write_text(page, encoding="utf-8")
+    readme.write_text(text, encoding="utf-8")
     print("wrote docs/benchmarks.md and the table of README.md")
 
 

@@ -10,17 +10,18 @@ Run: python benchmarks/tables.py [--jobs 2]
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import torch
 
-from common import ZukoNSF, n_parameters, write
+from common import RESULTS, ZukoNSF, n_parameters, write
 from modeflow.data import Schema, load_dataset, split_table
 from modeflow.densities import Preprocessed
 from modeflow.estimators import NVF, FlowDensity
@@ -35,8 +36,8 @@ TABLES: dict[str, dict[str, float]] = {
     "power-head": {"Global_active_power": 500, "Voltage": 100},
     "protein": {},
     "kin40k": {},
-    "pumadyn32nm": {},
     "miniboone-val": {},
+    "pumadyn32nm": {},
 }
 TRAIN, VALIDATION = 10_000, 2_000
 FLOW: dict[str, Any] = {"layers": 5, "hidden_features": 64}
@@ -138,19 +139,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     args = parser.parse_args()
-    wanted = [(m, t) for t in TABLES for m in MODELS]
-    runs = []
+    # Fits take long: what an interrupted or narrower run measured is kept and not fitted again.
+    earlier = RESULTS / "tables.json"
+    runs: list[dict[str, Any]] = []
+    if earlier.exists() and not args.fresh:
+        runs = json.loads(earlier.read_text(encoding="utf-8"))["runs"]
+    done = {(r["model"], r["table"]) for r in runs}
+    wanted = [(m, t) for t in args.tables for m in MODELS if (m, t) not in done]
+    settings = {"train_cap": TRAIN, "flow": FLOW, "fit": FIT, "scaled": TABLES, "units": "nats per row"}
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        for run in pool.map(fit, *zip(*wanted, strict=True)):
+        for future in as_completed([pool.submit(fit, *pair) for pair in wanted]):
+            run = future.result()
             runs.append(run)
+            order = [(m, t) for t in TABLES for m in MODELS]
+            runs.sort(key=lambda r: order.index((r["model"], r["table"])))
+            write("tables", {"settings": settings, "runs": runs})
             print(
                 f"{run['table']:16}{run['model']:20}{run['test']:10.4f} ± {run['test_se']:.4f} "
                 f"K={run.get('states', '-')} {run['seconds']:.0f} s",
                 flush=True,
             )
-    settings = {"train_cap": TRAIN, "flow": FLOW, "fit": FIT, "scaled": TABLES, "units": "nats per row"}
-    print(f"wrote {write('tables', {'settings': settings, 'runs': runs})}")
+    print(f"{len(runs)} results in {earlier}")
 
 
 if __name__ == "__main__":

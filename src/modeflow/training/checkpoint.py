@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from modeflow.errors import DataError, TrainingError
 
 __all__ = ["fingerprint", "load_checkpoint", "save_checkpoint"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def checkpoint_path(run_dir: Path) -> Path:
@@ -26,17 +26,33 @@ def checkpoint_path(run_dir: Path) -> Path:
 
 
 def fingerprint(*tensors: Tensor | None) -> str:
-    """A short hash that differs for other rows: of shapes, sums and an even selection of the values."""
+    """A short hash that differs for other rows: of shapes, a sum of all bits, and an even selection.
+
+    The sum is of integers, hence exact: the same on every device and for any number of threads.
+    """
     digest = hashlib.sha256()
     for tensor in tensors:
         if tensor is None:
             digest.update(b"none")
             continue
-        flat = tensor.detach().reshape(-1)
+        flat = tensor.detach().contiguous().reshape(-1)
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        if len(flat):
+            words = flat.view(torch.int32 if flat.element_size() % 4 == 0 else torch.uint8)
+            digest.update(str(int(words.sum(dtype=torch.int64))).encode())
         picked = flat[:: max(1, len(flat) // 65536)].cpu().contiguous()
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype} {float(flat.double().sum()).hex()}".encode())
-        digest.update(picked.numpy().tobytes())
+        digest.update(picked.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 over names and contents: a flipped bit in a number is otherwise not noticed."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(name.encode(), value)
+        content: Any = tensors[name].reshape(-1).view(torch.uint8).numpy()
+        value = zlib.crc32(content, value)
+    return value
 
 
 def save_checkpoint(run_dir: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -49,19 +65,20 @@ def save_checkpoint(run_dir: Path, tensors: Mapping[str, Tensor], meta: Mapping[
 
     target = checkpoint_path(run_dir)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps({"format_version": FORMAT_VERSION, **meta})
+    text = json.dumps({"format_version": FORMAT_VERSION, "checksum": _checksum(plain), **meta})
     content = save(plain, metadata={"checkpoint": text})
+    # One fixed name: what a kill leaves behind is overwritten by the next checkpoint.
+    temporary = target.with_name(".last.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".last-")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise DataError(f"the checkpoint '{target}' cannot be written: {error.strerror or error}") from error
@@ -71,36 +88,43 @@ def load_checkpoint(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, Any]] |
     """Tensors and description of the last checkpoint; None where there is none.
 
     Raises:
-        TrainingError: damaged, or written by a newer version.
+        TrainingError: damaged, or written by another version.
     """
     from safetensors import SafetensorError, safe_open
 
     path = checkpoint_path(run_dir)
     if not path.exists():
         return None
+    damaged = f"the checkpoint '{path}' is damaged: delete it to start again from the beginning"
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})["checkpoint"])
+            version = int(meta["format_version"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise TrainingError(
-            f"the checkpoint '{path}' is damaged: delete it to start again from the beginning"
-        ) from error
-    if meta["format_version"] > FORMAT_VERSION:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise TrainingError(damaged) from error
+    if version > FORMAT_VERSION:
         raise TrainingError(f"the checkpoint '{path}' is from a newer version of modeflow: upgrade")
+    if version < FORMAT_VERSION:
+        raise TrainingError(
+            f"the checkpoint '{path}' is from an older version of modeflow: go on with that version, or "
+            "delete it to start again from the beginning"
+        )
+    if _checksum(tensors) != meta.get("checksum"):
+        raise TrainingError(damaged)
     return tensors, meta
 
 
-def rng_tensors() -> dict[str, Tensor]:
-    """The state of torch's global generators."""
+def rng_tensors(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's global generators that training on `device` draws from."""
     states = {"rng/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["rng/cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        states["rng/cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def set_rng(states: Mapping[str, Tensor]) -> None:
+def set_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
     """Put torch's global generators into a stored state."""
     torch.set_rng_state(states["rng/cpu"])
-    if "rng/cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["rng/cuda"])
+    if "rng/cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["rng/cuda"], device)

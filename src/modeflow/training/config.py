@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 from modeflow.errors import ConfigError, nearest
@@ -14,6 +15,7 @@ __all__ = ["TrainConfig"]
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+STRATEGIES = ("auto", "ddp_spawn", "ddp_fork", "ddp_notebook")
 
 #: May differ between a run and its resumption: they change where and how long, not what is computed.
 FREE_ON_RESUME = (
@@ -43,12 +45,12 @@ class TrainConfig:
         ema: decay of an exponential average of the weights, which is then what is evaluated and kept.
         patience: evaluations without a better validation before training stops; None: never.
         evaluate_every: epochs between evaluations.
-        checkpoint_every_seconds, checkpoint_every_steps: how often a run folder gets a checkpoint; the
-            first counts at the end of epochs, the second at every step.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. devices: processes. strategy: of
-            lightning-fabric, for several processes.
-        precision: ``32-true``, ``64-true`` or ``bf16-mixed`` (training only: densities are never reported
-            from bf16).
+        checkpoint_every_seconds, checkpoint_every_steps: how often a run folder gets a checkpoint, whichever
+            comes first; there is one before the first step and one at the end in any case.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. devices: processes. strategy: how several processes
+            are started, ``ddp_spawn`` (the same as ``auto``), ``ddp_fork`` or ``ddp_notebook``.
+        precision: ``32-true``, ``64-true`` (the model becomes float64) or ``bf16-mixed`` (training only:
+            densities are never reported from bf16).
         seed: of batches, noise and everything else random.
         tensorboard: also write TensorBoard events into the run folder.
 
@@ -94,6 +96,9 @@ class TrainConfig:
         self._choice("optimizer", OPTIMIZERS)
         self._choice("schedule", SCHEDULES)
         self._choice("precision", PRECISIONS)
+        self._choice("strategy", STRATEGIES)
+        if not isinstance(self.tensorboard, bool):
+            raise ConfigError(f"tensorboard must be true or false, received {self.tensorboard!r}")
         if not isinstance(self.device, str) or self.device.partition(":")[0] not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device must be auto, cpu or cuda, received {self.device!r}")
 
@@ -101,16 +106,18 @@ class TrainConfig:
         value = getattr(self, name)
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
             raise ConfigError(f"{name} must be an integer of {least} or more, received {value!r}")
+        object.__setattr__(self, name, int(value))  # NumPy's integers are not JSON
 
     def _real(
         self, name: str, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
     ) -> None:
         value = getattr(self, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
         if not number or value < least or value <= above or value >= below:
             limit = f"above {above:g}" if above > -math.inf else f"of {least:g} or more"
             limit += f" and below {below:g}" if below < math.inf else ""
             raise ConfigError(f"{name} must be a number {limit}, received {value!r}")
+        object.__setattr__(self, name, float(value))
 
     def _choice(self, name: str, allowed: tuple[str, ...]) -> None:
         value = getattr(self, name)

@@ -1,17 +1,18 @@
-"""Where training runs: one device, or several processes through lightning-fabric."""
+"""Where training runs: one device, or one of several processes."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modeflow.densities import Loss
 from modeflow.errors import ConfigError
 
-__all__ = ["SINGLE", "World", "resolve_device"]
+__all__ = ["SINGLE", "FabricWorld", "World", "resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -25,9 +26,13 @@ def resolve_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device='{name}': torch finds no CUDA device here; use 'cpu' or 'auto'")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device='{name}' is not a device; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"device='{name}': there are {count} CUDA devices here, numbered from 0")
+    return device
 
 
 class World:
@@ -44,20 +49,31 @@ class World:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
-    def share(self, index: Tensor) -> Tensor:
-        """This process's rows of a batch."""
-        return index
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's part of the rows of a batch."""
+        return rows[self.rank :: self.size] if self.size > 1 else rows
 
-    def scale(self, loss: Tensor, mine: int, all_rows: int) -> Tensor:
-        """Weight the mean over this process's rows so that the sum over processes is the batch mean."""
-        return loss
+    def backward(self, loss: Loss, parameters: Sequence[nn.Parameter], share: float) -> Loss:
+        """Leave the gradient of the whole batch in the parameters; return the loss of the whole batch.
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes."""
+        Arguments:
+            loss: of this process's rows.
+            parameters: those trained.
+            share: of the batch's rows that are this process's, in [0, 1].
+        """
+        loss.value.backward()
+        return Loss(loss.value.detach(), loss.terms)
 
     def agree(self, flag: bool) -> bool:
         """True if any process says so."""
         return flag
+
+    def first_said(self, message: str | None) -> str | None:
+        """What the first process with something to say says."""
+        return message
+
+    def align(self, model: nn.Module) -> None:
+        """Give all processes the parameters and buffers of the first."""
 
     def autocast(self) -> Any:
         """Context of lower precision, where configured."""
@@ -74,32 +90,50 @@ class FabricWorld(World):
         self.fabric = fabric
         self.rank, self.size = int(fabric.global_rank), int(fabric.world_size)
 
-    def share(self, index: Tensor) -> Tensor:
-        return index[self.rank :: self.size] if self.size > 1 else index
-
-    def scale(self, loss: Tensor, mine: int, all_rows: int) -> Tensor:
-        # A share without rows has a mean of NaN; its gradient is then no part of the sum.
-        return loss * (mine / all_rows) if mine else torch.zeros_like(loss) * 0 + 0 * loss.nan_to_num()
-
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def backward(self, loss: Loss, parameters: Sequence[nn.Parameter], share: float) -> Loss:
         if self.size == 1:
-            return
-        with_gradient = list(parameters)
-        for p in with_gradient:
+            return super().backward(loss, parameters, share)
+        # A share without rows has a mean of NaN: no part of the sum.
+        if share > 0:
+            (loss.value * share).backward()
+        for p in parameters:
             if p.grad is None:  # not reached by this share, but perhaps by another
                 p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.reshape(-1) for p in with_gradient if p.grad is not None])
-        flat = self.fabric.all_reduce(flat, reduce_op="sum")
+        gradients = [p.grad.reshape(-1) for p in parameters if p.grad is not None]
+        numbers = [loss.value.detach(), *loss.terms.values()]
+        told = torch.stack(
+            [n.to(gradients[0]) * share if share > 0 else gradients[0].new_zeros(()) for n in numbers]
+        )
+        # One message carries everything: latency, not volume, is what a small model pays for.
+        flat = self.fabric.all_reduce(torch.cat([*gradients, told]), reduce_op="sum")
         start = 0
-        for p in with_gradient:
-            p.grad = flat[start : start + p.numel()].view_as(p)
+        for p in parameters:
+            p.grad = flat[start : start + p.numel()].view_as(p).to(p.dtype)
             start += p.numel()
+        total = flat[start:]
+        return Loss(total[0], dict(zip(loss.terms, total[1:], strict=True)))
 
     def agree(self, flag: bool) -> bool:
         if self.size == 1:
             return flag
-        total = self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum")
-        return float(total) > 0
+        return float(self.fabric.all_reduce(torch.tensor(float(flag)), reduce_op="sum")) > 0
+
+    def first_said(self, message: str | None) -> str | None:
+        if self.size == 1:
+            return message
+        said: list[str | None] = [None] * self.size
+        torch.distributed.all_gather_object(said, message)
+        return next((text for text in said if text is not None), None)
+
+    def align(self, model: nn.Module) -> None:
+        if self.size == 1:
+            return
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                # Not every backend can send booleans.
+                sent = tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach().contiguous()
+                torch.distributed.broadcast(sent, 0)
+                tensor.copy_(sent)
 
     def autocast(self) -> Any:
         return self.fabric.autocast()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 __all__ = ["TrainingProgress"]
@@ -12,14 +13,13 @@ class TrainingProgress:
 
     def __init__(self, description: str, epochs: int, done: int, quiet: bool) -> None:
         self._bar: Any = None
-        if quiet:
+        # Asked of the stream itself: rich takes FORCE_COLOR for a terminal.
+        if quiet or not sys.stderr.isatty():
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         console = Console(stderr=True)
-        if not console.is_terminal:
-            return
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

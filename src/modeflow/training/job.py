@@ -1,0 +1,68 @@
+"""One call of `fit` within one process: restore, run with log, progress and signals, clean up."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from modeflow.training.checkpoint import load_checkpoint
+from modeflow.training.config import TrainConfig
+from modeflow.training.history import History, Log
+from modeflow.training.loop import Augment, Evaluate, Loop
+from modeflow.training.progress import TrainingProgress
+from modeflow.training.signals import stop_on_signals
+from modeflow.training.snapshot import restore
+
+__all__ = ["Job"]
+
+_logger = logging.getLogger("modeflow.training")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a call of `fit` asks for, beside the model and the rows."""
+
+    config: TrainConfig
+    run_dir: Path | None = None
+    quiet: bool = False
+    description: str = "fit"
+    augment: Augment | None = None
+    evaluate: Evaluate | None = None
+    until_epoch: int | None = None
+    resume: bool = False
+
+    def run(self, loop: Loop, fresh: bool = True, worker: bool = False) -> History:
+        """Run a loop; afterwards its model holds the best weights.
+
+        Arguments:
+            loop: to run.
+            fresh: it is new, not one that was paused in memory.
+            worker: this is one of several processes.
+
+        Raises:
+            TrainingError: a checkpoint that does not fit or is damaged; a loss that is not finite.
+        """
+        first = loop.world.first
+        quiet = self.quiet or not first
+        if fresh and self.resume:
+            self._restore(loop, quiet)
+        log = Log(self.run_dir if first else None, self.config.tensorboard and first)
+        if fresh:
+            log.restart(loop.history.epochs)
+        progress = TrainingProgress(self.description, self.config.max_epochs, loop.at.epoch, quiet)
+        try:
+            with stop_on_signals(worker) as stop:
+                return loop.run(self.until_epoch, stop, log, progress)
+        finally:
+            progress.close()
+            log.close()
+
+    def _restore(self, loop: Loop, quiet: bool) -> None:
+        found = None if self.run_dir is None else load_checkpoint(self.run_dir)
+        if found is not None:
+            restore(loop, *found)
+            return
+        where = "there is no run folder" if self.run_dir is None else f"no checkpoint in '{self.run_dir}'"
+        level = logging.INFO if quiet else logging.WARNING
+        _logger.log(level, "nothing to resume (%s): training starts from the beginning", where)

@@ -1,0 +1,35 @@
+"""README and docs: their numbers are those of the results, their links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_no_number_was_typed_by_hand():
+    build = runpy.run_path(str(ROOT / "benchmarks" / "page.py"))["build"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page, text = build(readme)
+    assert text == readme, "run benchmarks/page.py"
+    assert page == (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8"), "run benchmarks/page.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_flow_is_documented():
+    from modeflow.flows import FLOWS
+
+    text = (ROOT / "docs" / "flows.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in text for key in FLOWS)
