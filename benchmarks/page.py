@@ -306,10 +306,10 @@ def build(readme: str) -> tuple[str, str]:
         "",
         *toys(toy),
         *tables(real),
-        *jacobian(read("jacobian")),
-        *cost(read("cost")),
-        *objectives(read("objectives")),
     ]
+    for name, section in (("jacobian", jacobian), ("cost", cost), ("objectives", objectives)):
+        if (RESULTS / f"{name}.json").exists():
+            page += section(read(name))
     start, end = (readme.index(mark) for mark in MARKS)
     inside = "\n".join(["", *short(toy, real), ""])
     return "\n".join(page), readme[: start + len(MARKS[0])] + inside + readme[end:]

@@ -170,15 +170,28 @@ def initialise(
         for k in range(model.n_states):
             affine.set_gaussian(k, torch.from_numpy(means[k]), torch.from_numpy(covariances[k]))
 
+    # The flow starts near the identity, so the posterior is that of the mixture; through the flow it would
+    # cost K evaluations a step.
+    target = _responsibilities(x, weights, means, covariances)
     optimiser = torch.optim.Adam(model.posterior_net.parameters(), lr=2e-3)
     for _ in range(encoder_steps):
-        rows = x[torch.randint(len(x), (min(batch_size, len(x)),))].to(model.dtype)
-        with torch.no_grad():
-            exact = model.posterior(rows)
-        loss = -(exact * model.posterior_net(rows)).sum(-1).mean()
+        index = torch.randint(len(x), (min(batch_size, len(x)),))
+        rows, wanted = x[index].to(model.dtype), target[index].to(model.dtype)
+        loss = -(wanted * model.posterior_net(rows)).sum(-1).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+
+
+def _responsibilities(x: Tensor, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> Tensor:
+    """Posterior over the components of a Gaussian mixture, for rows ``(N, D)``; shape ``(N, K)``."""
+    rows = x.double().cpu()
+    columns = []
+    for weight, mean, covariance in zip(weights, means, covariances, strict=True):
+        factor = torch.linalg.cholesky(torch.from_numpy(covariance))
+        normal = torch.distributions.MultivariateNormal(torch.from_numpy(mean), scale_tril=factor)
+        columns.append(normal.log_prob(rows) + float(np.log(max(weight, 1e-300))))
+    return torch.softmax(torch.stack(columns, dim=1), dim=1)
 
 
 def _context_affine(model: DiscreteLatentModel) -> ConditionalAffine | None:
