@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 
 from modeflow.report import (
-    ColumnRow,
     DataSummary,
     DensityGrid,
     LikelihoodRow,
     ModelSummary,
     ReportData,
     StateRow,
+    Truth,
     WorstRow,
+    describe_columns,
+    find_worst,
+    tabulate_states,
 )
 
 
@@ -26,11 +29,13 @@ def history(epochs: int = 60) -> list[dict[str, Any]]:
         log.append(
             {
                 "epoch": epoch,
-                "train": {"loss": 1.4 + 3 * fade + 0.02 * rng.normal(), "kl": 2.0 * (1 - fade)},
-                "validation_log_likelihood": -1.3 - 3.1 * fade + 0.02 * rng.normal(),
+                "train_loss": 1.4 + 3 * fade + 0.02 * rng.normal(),
+                "train": {"kl": 2.0 * (1 - fade)},
+                "validation": -1.3 - 3.1 * fade + 0.02 * rng.normal(),
                 "usage_entropy": 2.05 * (1 - fade),
+                "states_used": 8.0,
                 "seconds": 1.2,
-                "lr": 1e-3,
+                "learning_rate": 1e-3,
             }
         )
         if epoch % 3 == 0:
@@ -39,29 +44,20 @@ def history(epochs: int = 60) -> list[dict[str, Any]]:
 
 
 def summary(data: np.ndarray, names: list[str], source: str, **sizes: int) -> DataSummary:
-    columns = [
-        ColumnRow(n, "continuous", x.mean(), x.std(), x.min(), x.max())
-        for n, x in zip(names, data.T, strict=True)
-    ]
     rows = {"train_rows": len(data), "validation_rows": 1000, "test_rows": 1000, **sizes}
-    return DataSummary(source, columns=columns, **rows)
+    return DataSummary(source, columns=describe_columns(data, names), **rows)
 
 
 def state_rows(data: np.ndarray, states: np.ndarray, k: int, idle: int = 0) -> list[StateRow]:
-    rows = []
-    for z in range(k + idle):
-        mine = data[states == z]
-        mean = mine.mean(axis=0).tolist() if len(mine) else None
-        rows.append(StateRow(z, 1 / (k + idle), len(mine) / len(data), len(mine), mean))
-    return rows
+    test = states[:1000]
+    scores = -3.0 + 0.05 * test
+    weights = [1 / (k + idle)] * (k + idle)
+    return tabulate_states(data, states, weights, test_states=test, test_log_density=scores)
 
 
 def worst(data: np.ndarray, states: np.ndarray) -> list[WorstRow]:
     away = np.abs((data - data.mean(axis=0)) / data.std(axis=0)).max(axis=1)
-    return [
-        WorstRow(int(i) + 1, -8.0 - 3 * float(away[i]), int(states[i]), data[i].tolist())
-        for i in np.argsort(-away)[:8]
-    ]
+    return find_worst(data, -8.0 - 3 * away, states, 8)
 
 
 def ring(rows: int = 6000) -> ReportData:
@@ -109,6 +105,10 @@ def ring(rows: int = 6000) -> ReportData:
         sample_states=sample_states,
         density=DensityGrid(grid, grid, log_density),
         worst_rows=worst(data, states),
+        truth=Truth(2.847, 0.0009, 0.00034, 8, 8),
+        seed=0,
+        seconds=192.4,
+        version="0.1.0",
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def table(width: int, modes: int = 5, rows: int = 4000, idle: int = 1) -> Report
     samples, sample_states = draw(2000)
     names = [f"sensor {j}" for j in range(width)]
     return ReportData(
-        title=f"A table of {width} columns",
+        title="A table of sensors",
         model=ModelSummary("NVF", {"n_states": modes + idle}, 120_000, "modeflow fit t.csv -o run"),
         data_summary=summary(data, names, "t.csv"),
         likelihoods=[

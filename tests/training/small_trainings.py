@@ -1,7 +1,10 @@
-"""Small trainings that the tests share; also run as a program, so that it can be killed."""
+"""Small trainings that the tests share; also run as a program, whose children are killed at given moments."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -42,14 +45,52 @@ def noise(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return batch + 0.1 * torch.randn(batch.shape, generator=generator, dtype=batch.dtype)
 
 
-if __name__ == "__main__":
-    folder, pace = Path(sys.argv[1]), float(sys.argv[2])
+def killable(folder: Path, told: int) -> None:
+    """Train (or go on), telling of each step and of each checkpoint about to be put in place."""
 
     def slow(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        time.sleep(pace)
-        (folder / "alive").touch()
+        os.write(told, b"s")
+        time.sleep(0.002)
         return noise(batch, generator)
 
-    net = model()
+    def replace(source: Path, target: Path, put: object = os.replace) -> None:
+        os.write(told, b"c")
+        time.sleep(0.01)
+        put(source, target)  # type: ignore[operator]
+
+    os.replace = replace  # type: ignore[assignment]
     settings = config(checkpoint_every_steps=7, ema=0.9)
-    Trainer(settings, folder).fit(net, rows(), rows(100), resume=True, augment=slow)
+    Trainer(settings, folder).fit(model(), rows(), rows(100), resume=True, augment=slow)
+
+
+def main(folder: Path, moments: list[str]) -> None:
+    """Per moment, "s3" say, a child of which the third "s" is the last it lives to tell; "" lives on.
+
+    Children are forked: they start at once, having nothing to import. Prints how each ended.
+    """
+    torch.set_num_threads(1)
+    model()  # imports what it needs, once for all
+    ends = []
+    for moment in moments:
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                killable(folder, tell)
+            except BaseException as error:
+                print(repr(error), file=sys.stderr)
+                os._exit(1)
+            os._exit(0)
+        os.close(tell)
+        left = int(moment[1:]) if moment else -1
+        while left and (word := os.read(told, 1)):
+            left -= word.decode() == moment[:1]
+        if moment:
+            os.kill(child, signal.SIGKILL)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        os.close(told)
+    print(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2].split(","))

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from small_trainings import config, model, noise, rows
 
 from modeflow.errors import TrainingError
 from modeflow.training import Trainer
+from modeflow.training.checkpoint import fingerprint, load_checkpoint
 
 PROGRAM = Path(__file__).parent / "small_trainings.py"
 
@@ -30,35 +30,28 @@ def without_seconds(folder: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in lines]
 
 
-def run_and_kill(folder: Path, after: float | None) -> int:
-    """Start the training in a process of its own; SIGKILL it some time after its first step."""
-    process = subprocess.Popen([sys.executable, str(PROGRAM), str(folder), "0.004" if after else "0"])
-    if after is not None:
-        alive = folder / "alive"
-        alive.unlink(missing_ok=True)
-        deadline = time.monotonic() + 60
-        while not alive.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(after)
-        process.send_signal(signal.SIGKILL)
-    return process.wait(timeout=120)
-
-
 def test_a_killed_run_resumes_bit_by_bit(tmp_path):
+    """A real SIGKILL: before the first checkpoint that steps bring, in the middle of an epoch, while a new
+    checkpoint is about to take the place of the old one, and near the end."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    net = model()
     settings = config(checkpoint_every_steps=7, ema=0.9)
+    net = model()
     Trainer(settings, whole).fit(net, rows(), rows(100), augment=noise)
-    codes = [run_and_kill(killed, after) for after in (0.02, 0.15, 0.3)]
-    assert -signal.SIGKILL in codes, "no kill arrived in time: the test shows nothing"
-    assert run_and_kill(killed, None) == 0
+    moments = ["c1", "s3", "s18", "c2", "s9", "s20", ""]
+    command = [sys.executable, str(PROGRAM), str(killed), ",".join(moments)]
+    # One thread from the start: a process that has started more cannot be forked.
+    one = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=one)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [-signal.SIGKILL] * 6 + [0], done.stderr
     a, b = load_file(checkpoint(whole)), load_file(checkpoint(killed))
     assert a.keys() == b.keys()
     different = [name for name in a if not torch.equal(a[name], b[name])]
     assert not different
     assert without_seconds(whole) == without_seconds(killed)
+    assert [p.name for p in (killed / "checkpoints").iterdir()] == ["last.safetensors"]
 
 
 @pytest.mark.parametrize("stop", [1, 9, 13])
@@ -106,9 +99,62 @@ def test_more_epochs_may_be_asked_for(tmp_path):
     assert history.epochs[-1]["epoch"] == 4
 
 
-def test_nothing_to_resume_starts_afresh(tmp_path):
+def test_more_patience_may_be_asked_for(tmp_path):
+    ruined = {"learning_rate": 3.0, "max_epochs": 20}
+    first = Trainer(config(patience=2, **ruined), tmp_path).fit(model(), rows(), rows(60))
+    assert (first.stopped, first.epochs[-1]["epoch"]) == ("patience", 2)
+    again = Trainer(config(patience=5, **ruined), tmp_path).fit(model(), rows(), rows(60), resume=True)
+    assert (again.stopped, again.epochs[-1]["epoch"]) == ("patience", 5)
+
+
+def test_nothing_to_resume_starts_afresh_and_says_so(tmp_path, caplog):
     history = Trainer(config(max_epochs=1), tmp_path).fit(model(), rows(), resume=True)
     assert history.steps > 0
+    assert "nothing to resume (no checkpoint in" in caplog.text
+
+
+def test_a_long_epoch_gets_checkpoints_by_the_clock(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def dying(batch, generator):
+        steps.append(1)
+        if len(steps) == 6:
+            raise Killed
+        return batch
+
+    steps: list[int] = []
+    with pytest.raises(Killed):
+        Trainer(config(checkpoint_every_seconds=0), tmp_path).fit(model(), rows(), augment=dying)
+    _, meta = load_checkpoint(tmp_path)
+    assert (meta["position"]["epoch"], meta["position"]["step"]) == (0, 5)
+
+
+def test_an_earlier_run_in_the_folder_is_not_resumed_by_mistake(tmp_path):
+    """A new run replaces the old checkpoint before its first step."""
+
+    class Killed(BaseException):
+        pass
+
+    def dying(batch, generator):
+        raise Killed
+
+    Trainer(config(max_epochs=2), tmp_path).fit(model(), rows(), rows(60))
+    with pytest.raises(Killed):
+        Trainer(config(max_epochs=2), tmp_path).fit(model(), rows(), rows(60), augment=dying)
+    assert load_checkpoint(tmp_path)[1]["position"]["step"] == 0
+    assert [row["epoch"] for row in without_seconds(tmp_path)] == [0]
+
+
+def test_the_rows_are_told_apart_exactly():
+    x = torch.randn(300_000, generator=torch.Generator().manual_seed(0)).view(-1, 3)
+    changed, swapped = x.clone(), x.clone()
+    changed[33_333, 2] += 1e-3  # not among the values picked out: every fourth
+    swapped[[0, 1]] = x[[1, 0]]
+    prints = {fingerprint(t) for t in (x, changed, swapped, x.double(), x.view(-1, 1))}
+    assert len(prints) == 5
+    assert fingerprint(x, None) != fingerprint(None, x)
+    assert fingerprint(x) == fingerprint(x.clone())
 
 
 def test_other_data_or_settings_are_refused(tmp_path):
@@ -117,11 +163,14 @@ def test_other_data_or_settings_are_refused(tmp_path):
         Trainer(config(max_epochs=1), tmp_path).fit(model(), rows() + 1e-3, rows(60), resume=True)
     with pytest.raises(TrainingError, match=r"learning_rate was 0.001 and is now 0.1"):
         Trainer(config(max_epochs=1, learning_rate=0.1), tmp_path).fit(model(), rows(), rows(60), resume=True)
+    other = model(3)
+    before = {k: v.clone() for k, v in other.state_dict().items()}
     with pytest.raises(TrainingError, match="another model"):
-        Trainer(config(max_epochs=1), tmp_path).fit(model(3), rows(), rows(60), resume=True)
+        Trainer(config(max_epochs=1), tmp_path).fit(other, rows(), rows(60), resume=True)
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in before.items()), "touched all the same"
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "header", "one bit", "empty", "pickle"])
 def test_a_damaged_checkpoint_is_said(tmp_path, damage):
     Trainer(config(max_epochs=1), tmp_path).fit(model(), rows())
     file = checkpoint(tmp_path)
@@ -129,7 +178,8 @@ def test_a_damaged_checkpoint_is_said(tmp_path, damage):
     file.write_bytes(
         {
             "cut": content[:-100],
-            "flipped": b"\xff" * 16 + content[16:],
+            "header": b"\xff" * 16 + content[16:],
+            "one bit": content[:-50] + bytes([content[-50] ^ 1]) + content[-49:],
             "empty": b"",
             "pickle": b"\x80\x04K\x01.",
         }[damage]

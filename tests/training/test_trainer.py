@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from small_trainings import config, model, noise, rows
 
-from modeflow.densities import Density, Flow, Loss, StandardNormal
+from modeflow.densities import Flow, StandardNormal
 from modeflow.errors import ConfigError, DataError, TrainingError
 from modeflow.training import TrainConfig, Trainer, seeded
 from modeflow.transforms import ConditionalAffine
@@ -82,6 +88,18 @@ def test_training_neither_reads_nor_disturbs_the_global_generator():
     assert same(*results)
 
 
+def test_every_step_has_noise_of_its_own_and_the_same_again():
+    def remember(batch, generator):
+        drawn.append(float(torch.rand((), generator=generator)))
+        return batch
+
+    drawn: list[float] = []
+    for _ in range(2):
+        Trainer(config(max_epochs=2)).fit(model(), rows(), augment=remember)
+    assert drawn[:20] == drawn[20:]
+    assert len(set(drawn)) == 20
+
+
 def test_the_seed_changes_the_result():
     results = []
     for seed in (1, 2):
@@ -115,6 +133,58 @@ def test_a_pause_changes_nothing(pauses):
     assert [r["validation"] for r in h.epochs] == [r["validation"] for r in k.epochs]
 
 
+def test_a_paused_model_holds_the_best_weights_so_far():
+    net, trainer = model(objective="truncated"), Trainer(config(learning_rate=3.0, warmup_steps=0))
+    before = state(net)
+    paused = trainer.fit(net, rows(), rows(80), until_epoch=2)
+    assert paused.best_epoch == 0
+    assert same(before, state(net))
+    assert not net.training
+    rows_then = len(paused.epochs)
+    trainer.fit(net, rows(), rows(80), until_epoch=4)
+    assert len(paused.epochs) == rows_then, "the history handed out changed afterwards"
+
+
+def test_a_finished_trainer_called_again_returns_at_once():
+    net, trainer = model(), Trainer(config(max_epochs=2))
+    h = trainer.fit(net, rows(), rows(50), until_epoch=2)
+    best = state(net)
+    k = trainer.fit(net, rows(), rows(50), augment=lambda b, g: pytest.fail("trained again"))
+    assert h == k
+    assert same(best, state(net))
+
+
+def test_other_rows_are_never_taken_for_those_before():
+    net, trainer = gaussian(), Trainer(config(max_epochs=2))
+    x = rows().float()
+    trainer.fit(net, x, until_epoch=1)
+    with pytest.raises(TrainingError, match="paused the model on other rows"):
+        trainer.fit(net, x + 1)
+    trainer.fit(net, x)
+    far = trainer.fit(net, x + 100)
+    assert [row["epoch"] for row in far.epochs] == [0, 1, 2]
+    assert far.epochs[1]["train_loss"] > 1000
+
+
+def test_validation_is_weighted_rarer_and_by_what_is_asked():
+    net, held = gaussian(), rows(80).float()
+    weight = torch.linspace(0, 2, 80)
+    with torch.no_grad():
+        expected = float((net.log_prob(held) * weight).mean())
+    plain = Trainer(config(evaluate_every=4)).fit(net, rows().float(), held, validation_weight=weight)
+    assert plain.epochs[0]["validation"] == pytest.approx(expected, rel=1e-6)
+    # The last epoch is always scored.
+    assert [row["epoch"] for row in plain.epochs if "validation" in row] == [0, 4, 6]
+    asked = Trainer(config(max_epochs=1)).fit(net, held, held, evaluate=lambda m, x: m.log_prob(x) * 0 + 7)
+    assert asked.best_validation == 7
+
+
+def test_float64_training_is_float64():
+    net = gaussian()
+    Trainer(config(max_epochs=1, precision="64-true")).fit(net, rows().float(), rows(60).float())
+    assert {p.dtype for p in net.parameters()} == {torch.float64}
+
+
 def test_the_learning_rate_rises_and_falls():
     c = TrainConfig(warmup_steps=10, learning_rate=1.0)
     rates = [c.learning_rate_at(s, 1000) for s in range(1000)]
@@ -143,13 +213,58 @@ def test_silent_where_stderr_is_no_terminal(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_tensorboard_missing_or_written(tmp_path):
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        with pytest.raises(ConfigError, match=r"pip install 'modeflow\[tensorboard\]'"):
-            Trainer(config(tensorboard=True), tmp_path).fit(model(), rows())
-        return
+def test_heavy_packages_are_imported_only_when_used():
+    program = (
+        "import sys, modeflow.training; print([m for m in ('rich', 'lightning_fabric', 'tensorboard', "
+        "'safetensors', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+END = "<end>"
+
+
+def on_a_terminal(monkeypatch, quiet):
+    """What a training writes to stderr where that is a terminal."""
+    master, slave = os.openpty()
+    # In a window of 24 lines of 120 characters.
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    with monkeypatch.context() as patch, os.fdopen(slave, "w") as stream:
+        patch.setattr(sys, "stderr", stream)
+        patch.setenv("TERM", "xterm")
+        Trainer(config(max_epochs=2), quiet=quiet, description="a fit").fit(model(), rows(), rows(50))
+        stream.write(END)
+        stream.flush()
+        written = ""
+        while not written.endswith(END):  # a terminal hands out what it holds in pieces
+            written += os.read(master, 1 << 16).decode(errors="replace")
+    os.close(master)
+    return written.removesuffix(END)
+
+
+def test_a_terminal_shows_progress_on_stderr_alone(monkeypatch, capfd):
+    shown = on_a_terminal(monkeypatch, quiet=False)
+    for part in ("a fit", "epoch 2/2", "validation", "best", "left"):
+        assert part in shown, part
+    assert on_a_terminal(monkeypatch, quiet=True) == ""
+    assert capfd.readouterr().out == ""
+
+
+def test_forced_colours_do_not_make_a_terminal(monkeypatch, capfd):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Trainer(config(max_epochs=1)).fit(model(), rows())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tensorboard_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'modeflow\[tensorboard\]'"):
+        Trainer(config(tensorboard=True), tmp_path).fit(model(), rows())
+
+
+def test_tensorboard_written(tmp_path):
+    pytest.importorskip("tensorboard")
     Trainer(config(max_epochs=1, tensorboard=True), tmp_path).fit(model(), rows())
     assert list((tmp_path / "tensorboard").iterdir())
 
@@ -157,47 +272,18 @@ def test_tensorboard_missing_or_written(tmp_path):
 # -- what goes wrong
 
 
-class Breaks(Density):
-    """Gaussian whose loss becomes NaN at a step, in one module, under one term."""
-
-    def __init__(self, at: int, how: str) -> None:
-        super().__init__((2,))
-        self.scale = torch.nn.Linear(2, 2)
-        self.at, self.how = at, how
-
-    def _log_prob(self, x, context):
-        return -self.scale(x).square().sum(-1)
-
-    def objective(self, x, weight=None, step=None):
-        h = self.scale(x)
-        if step == self.at and self.how == "forward":
-            h = self.scale(x * math.nan)
-        extra = (h * 0).abs().sqrt().sum() if step == self.at and self.how == "gradient" else h.sum() * 0
-        nll = h.square().mean() + extra
-        return Loss(nll, {"nll": nll.detach(), "other": torch.zeros(())})
-
-
-@pytest.mark.parametrize(
-    ("how", "says"),
-    [("forward", r"'scale' \(Linear\)"), ("gradient", "non-finite gradient is 'scale.weight'")],
-)
-def test_a_loss_that_is_not_finite_is_explained(tmp_path, how, says):
-    net = Breaks(13, how)
-    trainer = Trainer(config(batch_size=30, checkpoint_every_steps=5), tmp_path)
-    with pytest.raises(TrainingError, match=says) as caught:
-        trainer.fit(net, rows().float(), rows(50).float())
-    message = str(caught.value)
-    assert "epoch 2, step 14" in message
-    assert "\n" not in message
-    if how == "forward":
-        assert "term 'nll'" in message
-    assert all(torch.isfinite(v).all() for v in net.state_dict().values())
-    assert (tmp_path / "checkpoints" / "last.safetensors").exists()
-
-
-def test_no_rows():
+def test_rows_that_cannot_be_used():
     with pytest.raises(DataError, match="no rows"):
         Trainer(config()).fit(model(), rows()[:0])
+    with pytest.raises(DataError, match="no validation rows"):
+        Trainer(config()).fit(model(), rows(), rows()[:0])
+    with pytest.raises(DataError, match=r"weight must have one number a row, shape \(300,\)"):
+        Trainer(config()).fit(model(), rows(), weight=torch.ones(300, 1))
+
+
+def test_nothing_to_train():
+    with pytest.raises(ConfigError, match="StandardNormal has no parameters to train"):
+        Trainer(config()).fit(StandardNormal(2), rows())
 
 
 @pytest.mark.parametrize(
@@ -213,6 +299,12 @@ def test_no_rows():
         ({"device": "tpu"}, "device must be auto, cpu or cuda"),
         ({"precision": "16"}, "precision must be one of"),
         ({"patience": 0}, "patience must be"),
+        ({"patience": True}, "patience must be"),
+        ({"strategy": "ddp_spwan"}, "did you mean 'ddp_spawn'"),
+        ({"tensorboard": 1}, "tensorboard must be true or false"),
+        ({"learning_rate": math.inf}, "learning_rate must be a number"),
+        ({"gradient_clip": 0.0}, "gradient_clip must be a number above 0"),
+        ({"checkpoint_every_seconds": -1}, "checkpoint_every_seconds must be a number of 0 or more"),
     ],
 )
 def test_bad_settings_are_named(options, says):
@@ -223,6 +315,11 @@ def test_bad_settings_are_named(options, says):
 def test_unknown_settings_suggest_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
         TrainConfig.from_dict({"learning_rat": 0.1})
+
+
+def test_settings_survive_json_whatever_their_type():
+    c = TrainConfig(max_epochs=np.int64(3), learning_rate=np.float32(0.5), gradient_clip=np.float64(2))
+    assert TrainConfig.from_dict(json.loads(json.dumps(c.to_dict()))) == c
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -250,6 +347,39 @@ def test_ctrl_c_saves_and_ends(tmp_path):
     Trainer(config()).fit(whole, rows(), rows(50), augment=lambda b, g: b)
     Trainer(config(), tmp_path).fit(net, rows(), rows(50), augment=lambda b, g: b, resume=True)
     assert same(state(whole), state(net))
+
+
+def test_sigterm_ends_as_ctrl_c_does_and_training_goes_on_in_memory():
+    def terminating(batch, generator):
+        calls.append(1)
+        if len(calls) == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    calls: list[int] = []
+    net, whole = model(), model()
+    trainer = Trainer(config())
+    history = trainer.fit(net, rows(), rows(50), augment=terminating)
+    assert (history.stopped, history.steps) == ("interrupted", 13)
+    again = trainer.fit(net, rows(), rows(50), augment=terminating)
+    assert (again.stopped, again.interrupted) == ("max_epochs", False)
+    Trainer(config()).fit(whole, rows(), rows(50), augment=lambda b, g: b)
+    assert same(state(whole), state(net))
+
+
+def test_a_second_ctrl_c_ends_at_once_with_the_best_weights():
+    def insisting(batch, generator):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("went on")
+
+    net, previous = model(), signal.getsignal(signal.SIGINT)
+    before = state(net)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config()).fit(net, rows(), rows(50), augment=insisting)
+    assert signal.getsignal(signal.SIGINT) is previous
+    assert same(before, state(net))
+    assert not net.training
 
 
 def test_outside_the_main_thread_signals_are_left_alone():

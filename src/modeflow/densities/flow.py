@@ -18,12 +18,19 @@ class Flow(Density):
 
     Arguments:
         transform: from data to noise.
-        base: density of the noise; its event shape is that of the data.
+        base: density of the noise.
         context_features: width of the context.
+        event_shape: shape of the data where it is not that of the noise.
     """
 
-    def __init__(self, transform: Transform, base: Density, context_features: int = 0) -> None:
-        super().__init__(base.event_shape, context_features)
+    def __init__(
+        self,
+        transform: Transform,
+        base: Density,
+        context_features: int = 0,
+        event_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(base.event_shape if event_shape is None else event_shape, context_features)
         self.transform = transform
         self.base = base
         self.exactness = transform.exactness
@@ -37,7 +44,7 @@ class Flow(Density):
 
     def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
         u = self.base._sample(n, self._base_context(context), generator)
-        return self.transform.inverse(u, context)[0]
+        return self.transform.sample(u, context, generator)
 
     def rsample_and_log_prob(
         self,

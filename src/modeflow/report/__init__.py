@@ -8,6 +8,7 @@ from modeflow.report.contents import (
     ModelSummary,
     ReportData,
     StateRow,
+    Truth,
     WorstRow,
 )
 from modeflow.report.gather import density_grid, gather
@@ -20,6 +21,7 @@ from modeflow.report.plots import (
     plot_state_usage,
     save_picture,
 )
+from modeflow.report.tabulate import describe_columns, find_worst, tabulate_states
 
 __all__ = [
     "ColumnRow",
@@ -29,8 +31,11 @@ __all__ = [
     "ModelSummary",
     "ReportData",
     "StateRow",
+    "Truth",
     "WorstRow",
     "density_grid",
+    "describe_columns",
+    "find_worst",
     "gather",
     "plot_density",
     "plot_learning_curves",
@@ -39,5 +44,6 @@ __all__ = [
     "plot_state_usage",
     "render_report",
     "save_picture",
+    "tabulate_states",
     "write_report",
 ]

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from modeflow.errors import ConfigError, nearest
+from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.report.colours import FAINT, GRID, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["label", "new_figure", "save_picture", "styled", "to_png", "to_svg", "write_atomic"]
+__all__ = ["halo", "label", "new_figure", "save_picture", "styled", "to_png", "to_svg", "write_atomic"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,7 +91,17 @@ def label(text: object, length: int = 24) -> str:
     """Return a name that fits on an axis: one line, no control characters, at most `length` long."""
     line = "".join(c if c.isprintable() else " " for c in str(text))
     line = " ".join(line.split())
-    return line if len(line) <= length else line[: length - 1] + "…"
+    if len(line) <= length:
+        return line
+    tail = (length - 1) // 2  # names that share a long beginning still differ at the end
+    return line[: length - 1 - tail] + "…" + line[len(line) - tail :]
+
+
+def halo() -> list[Any]:
+    """Path effects that set text off from the lines beneath it."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground="white")]
 
 
 def say_nothing(axes: Axes, words: str) -> None:
@@ -129,9 +139,23 @@ def to_svg(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_atomic(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a file so that a reader sees the old one or the new one, never a part; return its path.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from modeflow.data import check_writable
+
+    target = check_writable(path)
+    try:
+        _replace(target, content)
+    except OSError as error:
+        raise DataError(f"cannot write '{path}': {error.strerror or type(error).__name__}") from error
+    return target
+
+
+def _replace(path: Path, content: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -159,5 +183,4 @@ def save_picture(fig: Figure, path: str | os.PathLike[str], dpi: int = 150) -> P
         )
     buffer = io.BytesIO()
     _render(fig, buffer, suffix, dpi)
-    write_atomic(target, buffer.getvalue())
-    return target
+    return write_atomic(target, buffer.getvalue())

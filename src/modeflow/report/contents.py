@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from modeflow._version import __version__
 from modeflow.errors import ConfigError, ShapeError, nearest
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ModelSummary",
     "ReportData",
     "StateRow",
+    "Truth",
     "WorstRow",
 ]
 
@@ -77,6 +79,7 @@ class StateRow:
         rows: training rows whose most probable state this is.
         mean: mean of each column over those rows, None or NaN where there are none.
         pruned: whether the model has removed it.
+        log_density: mean log-density of the test rows whose most probable state this is, nats.
     """
 
     index: int
@@ -85,6 +88,7 @@ class StateRow:
     rows: int
     mean: Sequence[float] | None = None
     pruned: bool = False
+    log_density: float | None = None
 
     @property
     def dead(self) -> bool:
@@ -107,7 +111,10 @@ class ColumnRow:
 
 @dataclass
 class WorstRow:
-    """A row that the model finds least likely; `row` counts from 1, the header line not counted."""
+    """A row that the model finds least likely.
+
+    `row` counts from 1 in what `ReportData.worst_rows_of` names; for a file the header line is not counted.
+    """
 
     row: int
     log_density: float
@@ -161,13 +168,70 @@ class DensityGrid:
                 "(one row per y, one column per x)"
             )
 
+    @classmethod
+    def around(
+        cls, log_density: Callable[[np.ndarray], np.ndarray], data: np.ndarray, size: int = 240
+    ) -> DensityGrid:
+        """Evaluate ``log_density``, from rows (n, columns) to (n,), on a grid over the range of `data`.
+
+        Raises:
+            ShapeError: `data` has neither one column nor two.
+        """
+        rows = np.asarray(data, dtype=float)
+        rows = rows[:, None] if rows.ndim == 1 else rows
+        if rows.ndim != 2 or rows.shape[1] not in (1, 2):
+            raise ShapeError(f"a density grid needs data of one or two columns, got shape {rows.shape}")
+        axes = []
+        for x in rows.T:
+            x = x[np.isfinite(x)]
+            low, high = np.quantile(x, [0.001, 0.999]) if len(x) else (-1.0, 1.0)
+            margin = 0.15 * (high - low) if high > low else 0.5 * max(abs(high), 1.0)
+            axes.append(np.linspace(low - margin, high + margin, size))
+        if len(axes) == 1:
+            return cls(axes[0], None, np.asarray(log_density(axes[0][:, None])))
+        x, y = np.meshgrid(*axes)
+        values = np.asarray(log_density(np.column_stack([x.ravel(), y.ravel()])))
+        return cls(axes[0], axes[1], values.reshape(x.shape))
+
+
+@dataclass
+class Truth:
+    """What is known of the density that the rows were drawn from; None where it is not.
+
+    Attributes:
+        entropy: of the true density, nats a row: minus its mean log-density.
+        bridge_mass: share of the model's samples that lie far from every mode.
+        true_bridge_mass: the same share for perfect samples.
+        modes, modes_found: modes of the truth, and how many of them samples reach.
+    """
+
+    entropy: float | None = None
+    bridge_mass: float | None = None
+    true_bridge_mass: float | None = None
+    modes: int | None = None
+    modes_found: int | None = None
+
 
 @dataclass
 class ReportData:
     """Everything a report shows. Whatever is None or empty is left out of the page.
 
-    `data` and `samples` are (rows, columns) arrays in the units of the data, `data` a subset of the
-    training rows for the pictures; `data_states` and `sample_states` hold a state for each row.
+    Attributes:
+        title, model, data_summary: of what the page is about.
+        created: when, as text; None keeps the page the same every time.
+        likelihoods: the fitted model's row first (or ``role="model"``), others beside it.
+        history: one mapping an epoch, as `modeflow.training.History.epochs`: ``epoch``, ``train_loss`` and
+            its terms (lower is better), ``validation`` (mean log-density) and any other numbers.
+        states: one row a state; empty for a model without states.
+        usage_entropy: of the states' usage, nats; computed from `states` if None.
+        data, samples: (rows, columns) arrays in the units of the data for the pictures (thousands of rows
+            are enough); `data_states` and `sample_states` hold a state for each row.
+        columns: names; taken from `data_summary` if empty.
+        density: for one or two columns.
+        worst_rows: least likely rows; `worst_rows_of` says in what their numbers count.
+        truth: for data drawn from a known density.
+        warnings: shown in a box at the top. notes: remarks, shown below it.
+        seed, seconds, version: of the run; how long it took; of modeflow.
     """
 
     title: str
@@ -186,6 +250,12 @@ class ReportData:
     density: DensityGrid | None = None
     worst_rows: list[WorstRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    worst_rows_of: str = "the data"
+    truth: Truth | None = None
+    seed: int | None = None
+    seconds: float | None = None
+    version: str | None = __version__
 
     def __post_init__(self) -> None:
         if not self.columns:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from modeflow.data import Dataset, Split, Table
+from modeflow.data import Split, Table
 from modeflow.estimators import DensityEstimator
 from modeflow.experiments import Run, fit_baselines
 from modeflow.experiments.runs import frame
 from modeflow.report.contents import (
-    ColumnRow,
     DataSummary,
     DensityGrid,
     LikelihoodRow,
     ModelSummary,
     ReportData,
     StateRow,
-    WorstRow,
+    Truth,
 )
+from modeflow.report.tabulate import describe_columns, find_worst, tabulate_states
 
 __all__ = ["density_grid", "gather"]
 
 #: Rows drawn and shown; enough for a picture, few enough for a page.
 SHOWN = 4000
 _WORST = 12
-_GRID = 240
 # Rows whose states are counted; a share to three digits needs no more.
 _COUNTED = 50_000
 
@@ -56,30 +55,37 @@ def gather(
     sample, sample_states = estimator.sample(SHOWN, random_state=run.config["seed"] + 1)
     rng = np.random.default_rng(0)
     shown = split.train.take(np.sort(rng.permutation(len(split.train))[:SHOWN]))
+    scores = estimator.score_samples(frame(split.test))
+    states = estimator.predict(frame(split.test)) if estimator.n_states_ > 1 else None
+    numbers = None if split.indices is None else split.indices[2]
+    columns = describe_columns(split.train.values, split.train.columns)
     return ReportData(
         title=f"{_title(run)} fitted to {dataset.name}",
         model=_model(run),
-        data_summary=_data(dataset, split),
+        data_summary=DataSummary(dataset.name, *split.sizes, columns=columns, notes=list(dataset.notes)),
         likelihoods=_likelihoods(run, split, baselines, quiet, announce),
         history=[_curves(row) for row in estimator.history_],
-        states=_states(estimator, split.train),
+        states=_states(estimator, split.train, states, scores),
         data=shown.values,
         data_states=estimator.predict(frame(shown)),
         samples=sample,
         sample_states=sample_states,
         columns=list(split.train.columns),
         density=density_grid(estimator, split.train.values),
-        worst_rows=_worst(estimator, split.test),
+        worst_rows=find_worst(split.test.values, scores, states, _WORST, numbers),
+        worst_rows_of="the test part of the data" if numbers is None else dataset.name,
         warnings=list(run.result.get("warnings", [])),
+        truth=_truth(run.result.get("truth")),
+        seed=run.config["seed"],
+        seconds=run.result.get("seconds"),
     )
 
 
 def _curves(row: dict[str, Any]) -> dict[str, Any]:
     """An epoch as the page draws it: likelihoods of both parts (higher is better) in one panel."""
-    renamed = {"validation": "log_likelihood_validation"}
-    drawn = {renamed.get(k, k): v for k, v in row.items() if k not in ("nll", "train_loss")}
+    drawn = {k: v for k, v in row.items() if k not in ("nll", "train_loss")}
     if "nll" in row:
-        drawn["log_likelihood_training"] = -row["nll"]
+        drawn["training"] = -row["nll"]
     return drawn
 
 
@@ -100,19 +106,6 @@ def _model(run: Run) -> ModelSummary:
         n_parameters=run.result.get("n_parameters"),
         command=f"modeflow fit --config {config} -o {shlex.quote(str(run.path) + '-again')}",
     )
-
-
-def _data(dataset: Dataset, split: Split) -> DataSummary:
-    values = split.train.values
-    columns = [
-        ColumnRow(name, _kind(x), float(x.mean()), float(x.std()), float(x.min()), float(x.max()))
-        for name, x in zip(split.train.columns, values.T, strict=True)
-    ]
-    return DataSummary(dataset.name, *split.sizes, columns=columns, notes=list(dataset.notes))
-
-
-def _kind(values: np.ndarray) -> str:
-    return "integer" if np.all(values == np.round(values)) else "continuous"
 
 
 def _likelihoods(
@@ -168,49 +161,29 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _states(estimator: DensityEstimator, train: Table) -> list[StateRow]:
+def _truth(measured: dict[str, Any] | None) -> Truth | None:
+    if not measured:
+        return None
+    names = ("bridge_mass", "true_bridge_mass", "modes", "modes_found")
+    return Truth(-measured["log_likelihood"], **{n: measured.get(n) for n in names})
+
+
+def _states(
+    estimator: DensityEstimator, train: Table, test_states: np.ndarray | None, scores: np.ndarray
+) -> list[StateRow]:
     if estimator.n_states_ < 2:
         return []
     rng = np.random.default_rng(0)
     part = train if len(train) <= _COUNTED else train.take(rng.permutation(len(train))[:_COUNTED])
     proba = estimator.predict_proba(frame(part))
-    state = proba.argmax(1)
-    return [
-        StateRow(
-            k,
-            float(estimator.weights_[k]),
-            float(proba[:, k].mean()),
-            int((state == k).sum()),
-            part.values[state == k].mean(0).tolist() if (state == k).any() else None,
-        )
-        for k in range(estimator.n_states_)
-    ]
+    return tabulate_states(
+        part.values, proba, estimator.weights_, test_states=test_states, test_log_density=scores
+    )
 
 
-def density_grid(estimator: DensityEstimator, values: np.ndarray, size: int = _GRID) -> DensityGrid | None:
+def density_grid(estimator: DensityEstimator, values: np.ndarray, size: int = 240) -> DensityGrid | None:
     """Log-density over the range of the data, for one or two continuous columns; else None."""
-    d = values.shape[1]
-    if d > 2 or estimator.schema_.integer_columns:
+    if values.shape[1] > 2 or estimator.schema_.integer_columns:
         return None
-    axes = []
-    for x in values.T:
-        low, high = np.quantile(x, [0.001, 0.999])
-        margin = 0.15 * (high - low)
-        axes.append(np.linspace(low - margin, high + margin, size))
-    names: Sequence[str] = estimator.schema_.columns
-    if d == 1:
-        table = Table(axes[0][:, None], tuple(names))
-        return DensityGrid(axes[0], None, estimator.score_samples(frame(table)))
-    x, y = np.meshgrid(*axes)
-    table = Table(np.column_stack([x.ravel(), y.ravel()]), tuple(names))
-    return DensityGrid(axes[0], axes[1], estimator.score_samples(frame(table)).reshape(x.shape))
-
-
-def _worst(estimator: DensityEstimator, test: Table) -> list[WorstRow]:
-    scores = estimator.score_samples(frame(test))
-    rows = np.argsort(scores)[:_WORST]
-    states = estimator.predict(frame(test.take(rows))) if estimator.n_states_ > 1 else [None] * len(rows)
-    return [
-        WorstRow(int(i) + 1, float(scores[i]), None if z is None else int(z), test.values[i].tolist())
-        for i, z in zip(rows, states, strict=True)
-    ]
+    names = tuple(estimator.schema_.columns)
+    return DensityGrid.around(lambda x: estimator.score_samples(frame(Table(x, names))), values, size)

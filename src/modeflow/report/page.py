@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modeflow.data import check_writable
 from modeflow.report import words
-from modeflow.report.canvas import to_png, to_svg, write_atomic
+from modeflow.report.canvas import label, to_png, to_svg, write_atomic
 from modeflow.report.colours import state_colour, state_glyph
 from modeflow.report.contents import ReportData, WorstRow
 from modeflow.report.selection import as_states, as_table, choose_columns, frame
@@ -109,7 +110,8 @@ def _column_rows(d: ReportData) -> list[dict[str, Any]]:
             data[:, j] if data is not None and inside else None,
             samples[:, j] if samples is not None and j < samples.shape[1] else None,
         )
-        rows.append({"column": column, "spark": spark})
+        mean = words.in_column(column.mean, column.sd)
+        rows.append({"column": column, "spark": spark, "mean": mean})
     return rows
 
 
@@ -120,6 +122,54 @@ def _shown_columns(d: ReportData, most: int) -> list[int]:
     table = as_table("data", d.data)
     states = as_states("data_states", d.data_states, len(table))
     return choose_columns(table, states, most)[0]
+
+
+def _cell(d: ReportData, j: int, value: object, mean: bool = False) -> str:
+    """Write a value of column `j` as finely as the column's spread warrants."""
+    described = d.data_summary.columns
+    if j >= len(described):
+        return words.quantity(value)
+    return words.in_column(value, described[j].sd, "continuous" if mean else described[j].kind)
+
+
+def _two(value: float | None) -> str:
+    """Write a log-density with two decimals."""
+    if value is None or not np.isfinite(value):
+        return words.quantity(value)
+    return f"{value:,.2f}".replace("-", "−")
+
+
+def _truth_rows(d: ReportData) -> list[tuple[str, str, str]]:
+    """What is known of the truth: name, this model's value, the truth's."""
+    t, row = d.truth, d.model_row
+    if t is None:
+        return []
+    rows: list[tuple[str, str, str]] = []
+    if t.entropy is not None:
+        ours = "–" if row is None else words.uncertain(-row.value, row.standard_error)
+        rows.append(
+            (
+                "minus the mean log-density, nats per row (lower is better)",
+                ours,
+                words.uncertain(t.entropy, None),
+            )
+        )
+    if t.bridge_mass is not None:
+        name = "samples far from every mode"
+        rows.append((name, words.share(t.bridge_mass), words.share(t.true_bridge_mass)))
+    if t.modes_found is not None:
+        rows.append(("modes that samples reach", words.integer(t.modes_found), words.integer(t.modes)))
+    return rows
+
+
+def _made(d: ReportData) -> str:
+    """Say what made the page, from which seed and in what time."""
+    parts = [f"Created by modeflow {d.version}" if d.version else "Created by modeflow"]
+    if d.seed is not None:
+        parts.append(f"seed {d.seed}")
+    if d.seconds is not None:
+        parts.append(f"fitted in {words.duration(d.seconds)}")
+    return ", ".join(parts)
 
 
 def _state_rows(d: ReportData, columns: list[int]) -> tuple[list[dict[str, Any]], int]:
@@ -136,7 +186,8 @@ def _state_rows(d: ReportData, columns: list[int]) -> tuple[list[dict[str, Any]]
                 "colour": state_colour(s.index),
                 "glyph": state_glyph(s.index),
                 "bar": round(100 * s.usage / top, 1),
-                "mean": [mean[j] if j < len(mean) else None for j in columns],
+                "mean": [_cell(d, j, mean[j] if j < len(mean) else None, mean=True) for j in columns],
+                "log_density": _two(s.log_density),
                 "word": "pruned" if s.pruned else ("dead" if s.dead else ""),
             }
         )
@@ -145,7 +196,7 @@ def _state_rows(d: ReportData, columns: list[int]) -> tuple[list[dict[str, Any]]
 
 def _stands_out(d: ReportData, row: WorstRow) -> str:
     """Say in which column a row is farthest from the mean."""
-    best, text = 2.0, "no single column"
+    best, text = 2.0, ""
     for column, value in zip(d.data_summary.columns, row.values, strict=False):
         if isinstance(value, str) or value is None or column.mean is None or not column.sd:
             continue
@@ -153,7 +204,7 @@ def _stands_out(d: ReportData, row: WorstRow) -> str:
         if np.isfinite(away) and abs(away) > best:
             best = abs(away)
             side = "above" if away > 0 else "below"
-            text = f"{column.name}: {words.quantity(abs(away), 2)} sd {side} the mean"
+            text = f"{label(column.name, 28)}: {words.quantity(abs(away), 2)} sd {side} the mean"
     return text
 
 
@@ -162,7 +213,8 @@ def _worst(d: ReportData, columns: list[int]) -> list[dict[str, Any]]:
     return [
         {
             "row": r,
-            "values": [r.values[j] if j < len(r.values) else None for j in columns],
+            "values": [_cell(d, j, r.values[j] if j < len(r.values) else None) for j in columns],
+            "log_density": _two(r.log_density),
             "why": _stands_out(d, r),
         }
         for r in rows
@@ -228,20 +280,22 @@ def _context(d: ReportData) -> dict[str, Any]:
     names = d.columns
     states, states_hidden = _state_rows(d, columns)
     result, comparisons = words.headline(d)
-    chart = usage = learning = None
+    chart = usage = None
+    worst = _worst(d, columns)
+    likelihoods = _likelihood_rows(d)
     if len(d.likelihoods) > 1:
         chart = Picture(
             to_svg(plots.plot_likelihoods(d.likelihoods, d.model_row)),
             "Log-likelihoods of all models with two standard errors; the table below has the numbers",
             "", True,
         )  # fmt: skip
-    if curves.curves_of(d.history):
-        learning = Picture(
-            to_svg(plots.plot_learning_curves(d.history)),
-            f"Learning curves over {words.plural(len(d.history), 'epoch')}",
-            "",
-            True,
+    learning = [
+        Picture(
+            to_svg(curves.plot_panel_of_curves(name, lines)),
+            f"{name} over {words.plural(len(d.history), 'epoch')}: {', '.join(lines)}",
         )
+        for name, lines in curves.curves_of(d.history).items()
+    ]
     if len(d.states) > 1:
         alt = "Share of the rows that each state holds, and its prior weight; the table has the numbers"
         usage = Picture(to_svg(plots.plot_state_usage(d.states)), alt, "", True)
@@ -251,10 +305,14 @@ def _context(d: ReportData) -> dict[str, Any]:
         "result": result,
         "comparisons": comparisons,
         "warnings": [*d.warnings, *words.own_warnings(d)],
-        "likelihoods": _likelihood_rows(d),
+        "likelihoods": likelihoods,
+        "compared": any(r["comparison"] for r in likelihoods),
+        "sized": any(r.n_parameters is not None for r in d.likelihoods),
+        "truth": _truth_rows(d),
+        "made": _made(d),
         "unpaired": any(
             r["comparison"] and not r["comparison"].paired and r["comparison"].other.role != "known"
-            for r in _likelihood_rows(d)
+            for r in likelihoods
         ),
         "chart": chart,
         "pictures": pictures,
@@ -269,7 +327,10 @@ def _context(d: ReportData) -> dict[str, Any]:
         "shown_names": [names[j] for j in columns if j < len(names)],
         "columns": _column_rows(d),
         "missing": any(c.missing for c in d.data_summary.columns),
-        "worst": _worst(d, columns),
+        "worst": worst,
+        "reasons": any(w["why"] for w in worst),
+        "scored_states": any(s.log_density is not None for s in d.states),
+        "weighted": any(s.prior_weight is not None for s in d.states),
         "config": _config(d.model.parameters),
     }
 
@@ -287,6 +348,7 @@ def render_report(data: ReportData) -> str:
     )
     environment.filters["quantity"] = words.quantity
     environment.filters["integer"] = words.integer
+    environment.filters["short"] = label
     environment.globals["plural"] = words.plural
     return environment.get_template("template.html.jinja").render(_context(data))
 
@@ -295,9 +357,12 @@ def write_report(data: ReportData, path: str | os.PathLike[str]) -> Path:
     """Write the report, all at once or not at all, and return its path.
 
     `path` is the file, or a folder that gets a ``report.html``.
+
+    Raises:
+        DataError: the file cannot be written (found before anything is drawn).
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     if target.is_dir():
         target = target / "report.html"
-    write_atomic(target, render_report(data).encode("utf-8"))
-    return target
+    check_writable(target)
+    return write_atomic(target, render_report(data).encode("utf-8"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modeflow.errors import ShapeError
-from modeflow.report.canvas import label, new_figure, save_picture, say_nothing, styled
+from modeflow.report.canvas import halo, label, new_figure, save_picture, say_nothing, styled
 from modeflow.report.colours import DATA, FAINT, INK, MODEL, state_colour, state_marker
 from modeflow.report.contents import DensityGrid
 from modeflow.report.curves import plot_learning_curves, plot_likelihoods, plot_state_usage
@@ -55,6 +55,11 @@ def _clouds(
         rows = as_table(name, values, width)
         width = rows.shape[1]
         found.append(Cloud(rows, as_states(f"{name[:6]}_states", states, len(rows))))
+    present = [np.unique(c.states) for c in found if c is not None and c.states is not None]
+    if (
+        present and len(np.unique(np.concatenate(present))) < 2
+    ):  # one state says nothing: tell data from samples
+        found = [None if c is None else Cloud(c.rows, None) for c in found]
     return found[0], found[1]
 
 
@@ -105,8 +110,6 @@ def _scatter(axes: Axes, cloud: Cloud, i: int, j: int, colour: str, limit: int, 
 
 def _number_states(axes: Axes, cloud: Cloud, i: int, j: int) -> None:
     """Write each state's number on the row nearest to its median: legible without any colour."""
-    from matplotlib.patheffects import withStroke
-
     if cloud.states is None:
         return
     found = [int(z) for z in np.unique(cloud.states)]
@@ -120,11 +123,30 @@ def _number_states(axes: Axes, cloud: Cloud, i: int, j: int) -> None:
         spread = np.std(rows, axis=0) + 1e-12
         away = np.sum(((rows - np.median(rows, axis=0)) / spread) ** 2, axis=1)
         x, y = rows[np.argmin(away)]
-        halo = [withStroke(linewidth=3, foreground="white")]
         axes.text(
             x, y, str(z), ha="center", va="center", color=INK, fontsize=9.5, fontweight="bold",
-            path_effects=halo, clip_on=True, zorder=5,
+            path_effects=halo(), clip_on=True, zorder=5,
         )  # fmt: skip
+
+
+def _bins(axes: Axes) -> int:
+    return 60 if axes.bbox.width > 300 else 40
+
+
+def _stacked(axes: Axes, cloud: Cloud, span: tuple[float, float]) -> None:
+    """Draw a histogram of the only column, each state in its colour on top of the ones before."""
+    assert cloud.states is not None
+    good = (cloud.rows[:, 0] >= span[0]) & (cloud.rows[:, 0] <= span[1])
+    x, z = cloud.rows[good, 0], cloud.states[good]
+    if len(x) == 0:
+        return
+    bins = _bins(axes)
+    weight = bins / (len(x) * (span[1] - span[0]))
+    found = np.unique(z).tolist()
+    axes.hist(
+        [x[z == k] for k in found], bins=bins, range=span, stacked=True, histtype="stepfilled", alpha=0.75,
+        weights=[np.full(int((z == k).sum()), weight) for k in found], color=[state_colour(k) for k in found],
+    )  # fmt: skip
 
 
 def _histogram(axes: Axes, x: np.ndarray, span: tuple[float, float], colour: str, line: bool) -> None:
@@ -132,15 +154,16 @@ def _histogram(axes: Axes, x: np.ndarray, span: tuple[float, float], colour: str
     x = x[(x >= span[0]) & (x <= span[1])]
     if len(x) == 0:
         return
-    look: dict[str, Any] = {"bins": 60 if axes.bbox.width > 300 else 40, "range": span}
+    look: dict[str, Any] = {"bins": _bins(axes), "range": span}
     if line:
         axes.hist(x, density=True, histtype="step", color=colour, linewidth=1.5, **look)
     else:
         axes.hist(x, density=True, histtype="stepfilled", color=colour, alpha=0.4, **look)
 
 
-def _density_map(axes: Axes, figure: Figure, density: DensityGrid) -> None:
-    top = np.nanmax(np.where(np.isfinite(density.log_density), density.log_density, np.nan))
+def _density_map(axes: Axes, figure: Figure, density: DensityGrid, below: bool) -> None:
+    finite = density.log_density[np.isfinite(density.log_density)]
+    top = float(finite.max()) if len(finite) else 0.0
     floor = top - DEPTH
     shown = np.nan_to_num(density.log_density, nan=floor, neginf=floor, posinf=top)
     mesh = axes.pcolormesh(
@@ -148,7 +171,10 @@ def _density_map(axes: Axes, figure: Figure, density: DensityGrid) -> None:
         shading="nearest", rasterized=True,
     )  # fmt: skip
     axes.grid(False)
-    bar = figure.colorbar(mesh, ax=axes, shrink=0.82, pad=0.02, aspect=28, extend="min")
+    place: dict[str, Any] = {"shrink": 0.82, "pad": 0.02}
+    if below:  # as wide as the panels beside it
+        place = {"location": "bottom", "shrink": 0.9, "pad": 0.02}
+    bar = figure.colorbar(mesh, ax=axes, aspect=28, extend="min", **place)
     bar.set_label("log-density, nats")
     bar.outline.set_visible(False)
 
@@ -180,21 +206,24 @@ def plot_panel(
 ) -> tuple[Figure, str]:
     """Return one panel of a two-column table and its caption; `what` is data, samples or density."""
     d, s = _clouds(data, samples, data_states, sample_states, 2)
-    names, ranges = _names(columns, 2), _square(_ranges(d, s))
-    figure = new_figure(5.2 if what != "density" else 5.9, 4.9)
+    names, ranges = _names(columns, 2), _square(_ranges(d, s)) if d or s else []
+    figure = new_figure(3.9, 3.75 if what != "density" else 4.35)
     axes = figure.add_subplot()
-    caption = _draw_panel(figure, axes, what, d, s, density, ranges)
+    if not ranges:
+        assert density is not None and density.ys is not None
+        ranges = [frame(density.xs, 0), frame(density.ys, 0)]
+    caption = _draw_panel(figure, axes, what, d, s, density, ranges, below=True)
     _plane(axes, ranges, names)
     return figure, caption
 
 
 def _draw_panel(
     figure: Figure, axes: Axes, what: str, data: Cloud | None, samples: Cloud | None,
-    density: DensityGrid | None, ranges: list[tuple[float, float]],
+    density: DensityGrid | None, ranges: list[tuple[float, float]], below: bool = False,
 ) -> str:  # fmt: skip
     if what == "density":
         assert density is not None
-        _density_map(axes, figure, density)
+        _density_map(axes, figure, density, below)
         return "Model density"
     cloud = data if what == "data" else samples
     assert cloud is not None
@@ -242,27 +271,32 @@ def plot_density(
 
 
 def _one_column(data: Cloud | None, samples: Cloud | None, density: DensityGrid | None, name: str) -> Figure:
-    figure = new_figure(8.6, 3.9)
+    figure = new_figure(8.2, 3.9)
     axes = figure.add_subplot()
     ranges = _ranges(data, samples) or [frame(density.xs, 0) if density else (-1.0, 1.0)]
     span = ranges[0]
     entries: list[tuple[str, str]] = []
+    by_state = data is not None and data.states is not None
+    line, curve = (INK, "#C3164E") if by_state else (MODEL, "#D55E00")
     if data is not None:
-        _histogram(axes, data.rows[:, 0], span, DATA, line=False)
-        entries.append((_caption("data", data, ranges), DATA))
+        if by_state:
+            _stacked(axes, data, span)
+        else:
+            _histogram(axes, data.rows[:, 0], span, DATA, line=False)
+        entries.append((_caption("filled: data", data, ranges), DATA))
     if samples is not None:
-        _histogram(axes, samples.rows[:, 0], span, MODEL, line=True)
-        entries.append((_caption("samples", samples, ranges), MODEL))
+        _histogram(axes, samples.rows[:, 0], span, line, line=True)
+        entries.append((_caption("line: samples", samples, ranges), line))
     if density is not None and density.ys is None:
-        axes.plot(density.xs, np.exp(density.log_density), color="#D55E00", linewidth=1.6)
-        entries.append(("model density", "#D55E00"))
+        axes.plot(density.xs, np.exp(density.log_density), color=curve, linewidth=1.6)
+        entries.append(("curve: model density", curve))
     axes.set_xlim(*span)
     axes.set_xlabel(label(name, 60))
     axes.set_ylabel("density")
     for k, (text, colour) in enumerate(entries):
         axes.text(
-            1.0, 1.0 - 0.07 * k, text, transform=axes.transAxes, ha="right", va="bottom",
-            color=colour, fontweight="bold",
+            k / max(1, len(entries)), 1.02, text, transform=axes.transAxes, va="bottom",
+            color=colour, fontweight="bold", fontsize=9,
         )  # fmt: skip
     return figure
 

@@ -12,7 +12,18 @@ from typing import Literal
 
 from modeflow.report.contents import LikelihoodRow, ReportData
 
-__all__ = ["Comparison", "compare", "headline", "integer", "plural", "quantity", "uncertain"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "duration",
+    "headline",
+    "in_column",
+    "integer",
+    "plural",
+    "quantity",
+    "share",
+    "uncertain",
+]
 
 Verdict = Literal["better", "worse", "not distinguishable", "not decided", "not compared"]
 
@@ -48,6 +59,32 @@ def quantity(value: object, digits: int = 4) -> str:
         text = f"{x:,.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
         text = text.rstrip("0").rstrip(".") if "." in text else text
     return text.replace("-", "−")
+
+
+def in_column(value: object, sd: float | None, kind: str = "continuous") -> str:
+    """Return a value of a column to about a hundredth of the column's standard deviation `sd`."""
+    if isinstance(value, str) or value is None or sd is None or not math.isfinite(sd) or sd <= 0:
+        return quantity(value)
+    x = float(value)  # type: ignore[arg-type]
+    places = 0 if kind == "integer" and x == round(x) else max(0, 2 - math.floor(math.log10(sd)))
+    if not math.isfinite(x) or places > 6 or abs(x) >= 1e9:
+        return quantity(x)
+    text = f"{x:,.{places}f}"
+    return (text.lstrip("-") if float(text.replace(",", "")) == 0 else text).replace("-", "−")
+
+
+def share(value: float | None) -> str:
+    """Return a fraction in per cent, or a dash for None."""
+    return "–" if value is None or not math.isfinite(value) else f"{quantity(100 * value, 3)} %"
+
+
+def duration(seconds: float) -> str:
+    """Return ``2 h 5 min``, ``3 min 12 s`` or ``4.1 s``."""
+    if seconds < 60:
+        return f"{quantity(seconds, 2)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _decimals(error: float | None) -> int:

@@ -36,6 +36,12 @@ class Transform(nn.Module):
         """Map noise ``u`` to data ``x``; return ``(x, logabsdet)`` of this inverse map."""
         raise NotImplementedError
 
+    def sample(
+        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Map noise ``u`` to data ``x``; a surjection draws here, from `generator`, what `forward` drops."""
+        return self.inverse(u, context)[0]
+
 
 class Composite(Transform):
     """Transforms applied one after the other, in the order of density evaluation."""
@@ -63,6 +69,13 @@ class Composite(Transform):
             u, logabsdet = transform.inverse(u, context)  # type: ignore[operator]
             total = total + logabsdet
         return u, total
+
+    def sample(
+        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        for transform in reversed(self.transforms):
+            u = transform.sample(u, context, generator)  # type: ignore[operator]
+        return u
 
 
 class Inverse(Transform):
