@@ -33,3 +33,20 @@ def test_every_flow_is_documented():
 
     text = (ROOT / "docs" / "flows.md").read_text(encoding="utf-8")
     assert all(f"`{key}`" in text for key in FLOWS)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_published_settings_build(path):
+    from modeflow.data import BENCHMARKS
+    from modeflow.experiments import RunConfig, read_config
+    from modeflow.flows import build_flow
+
+    config = RunConfig.build(read_config(path))
+    table = BENCHMARKS[config["data"]]
+    flow = build_flow(config["model"], table.columns, options=config["flow_options"])
+    assert flow.event_shape == (table.columns,)
+    # As many steps as published, up to half an epoch.
+    steps = {"nsf-coupling-miniboone": 200_000, "nsf-autoregressive-miniboone": 250_000}
+    per_epoch = -(-table.rows[0] // config["batch_size"])
+    assert abs(config["max_epochs"] * per_epoch - steps.get(path.stem, 400_000)) <= per_epoch / 2
+    assert config.estimator().max_epochs == config["max_epochs"]

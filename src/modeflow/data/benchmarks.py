@@ -305,7 +305,7 @@ def _how_to_get(name: str) -> str:
         )
     files = " and ".join(str(folder / option) for option in BENCHMARKS[name].files)
     return (
-        f"'{name}' is not on this machine; call modeflow.data.download_benchmark('{name}') (857 MB), or get "
+        f"'{name}' is not on this machine; run 'modeflow data download {name}' (857 MB), or get "
         f"{ARCHIVE_URL} and put {files} in place"
     )
 
