@@ -12,13 +12,17 @@ from torch.nn import functional as F
 from modeflow.densities import Flow, StandardNormal
 from modeflow.nets import MLP
 from modeflow.transforms import (
+    AdditiveElementwise,
     AffineElementwise,
     Composite,
     Coupling,
     LULinear,
     MaskedAutoregressive,
     Permutation,
+    Planar,
+    Radial,
     RQSplineElementwise,
+    SquaresElementwise,
     rational_quadratic_spline,
 )
 
@@ -116,6 +120,17 @@ class Hyper(nn.Module):
         return self.net(x).unflatten(-1, (self.features, -1))
 
 
+class Joined(nn.Module):
+    """The network of a zuko coupling, called as a conditioner of ours."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, context=None):
+        return self.net(torch.cat((x, context), -1))
+
+
 @pytest.mark.parametrize("context", [0, 3])
 def test_autoregressive_layer_equals_zuko(context):
     zuko = pytest.importorskip("zuko")
@@ -138,3 +153,92 @@ def test_autoregressive_layer_equals_zuko(context):
 
 def test_the_offset_of_the_slopes():
     assert 1e-3 + F.softplus(torch.tensor(OFFSET, dtype=DOUBLE)).item() == pytest.approx(1.0)
+
+
+def test_coupling_layer_equals_zuko():
+    zuko = pytest.importorskip("zuko")
+    mask = torch.tensor([True, False, True, False])
+    peer = zuko.flows.coupling.GeneralCouplingTransform(4, 2, mask, hidden_features=(32,)).double()
+    with torch.no_grad():
+        for p in peer.parameters():
+            p.mul_(2.0)
+    ours = Coupling(mask, AffineElementwise(), lambda *_: Joined(peer.hyper), 2)
+    x, c = torch.randn(200, 4, dtype=DOUBLE), torch.randn(200, 2, dtype=DOUBLE)
+    u, logabsdet = ours(x, c)
+    expected, expected_logabsdet = peer(c).call_and_ladj(x)
+    assert logabsdet.std() > 0.05
+    assert (u - expected).abs().max() < 1e-12
+    assert (logabsdet - expected_logabsdet).abs().max() < 1e-12
+
+
+def test_additive_coupling_equals_nflows():
+    transforms = pytest.importorskip("nflows.transforms")
+    mask = torch.tensor([True, True, False])
+    net = MLP(2, 1, (16,)).double()
+    ours = Coupling(mask, AdditiveElementwise(), lambda *_: net)
+
+    def theirs(inputs, outputs):
+        adapter = nn.Module()
+        adapter.forward = lambda x, context=None: net(x)
+        return adapter
+
+    peer = transforms.AdditiveCouplingTransform((~mask).int().tolist(), theirs)
+    x = torch.randn(100, 3, dtype=DOUBLE)
+    assert (ours(x)[0] - peer(x)[0]).abs().max() < 1e-12
+    assert ours(x)[0].sub(x).abs().max() > 1e-3
+    assert peer(x)[1].abs().max() == 0
+    assert ours(x)[1].abs().max() == 0
+
+
+def test_sum_of_squares_equals_zuko():
+    zuko = pytest.importorskip("zuko")
+    terms, degree, bound = 3, 2, 2.0
+    a = 0.5 * torch.randn(400, terms, degree + 1, dtype=DOUBLE)
+    peer = zuko.transforms.SOSPolynomialTransform(a, slope=1e-6, bound=bound)
+    ours = SquaresElementwise(terms, degree)
+    # theirs is the mean of (1 + Σ a (t/bound)^l)²; ours a sum of squares of which the first starts at one,
+    # of coefficients that are softly bounded.
+    coefficients = a / bound ** torch.arange(degree + 1)
+    coefficients[..., 0] += 1
+    coefficients = coefficients / math.sqrt(terms)
+    coefficients[:, 0, 0] -= 1
+    raw = coefficients / (1 - coefficients.abs() / ours.max_coefficient)
+    params = torch.cat((torch.zeros(400, 1, dtype=DOUBLE), raw.flatten(1)), 1)
+    x = 8 * torch.rand(400, dtype=DOUBLE) - 4
+    u, logderivative = ours.forward(x, params)
+    expected, expected_logderivative = peer.call_and_ladj(x)
+    assert (u - expected).abs().max() < 1e-10
+    assert (logderivative - expected_logderivative).abs().max() < 1e-10
+
+
+def test_planar_equals_normflows():
+    peers = pytest.importorskip("normflows.flows")
+    ours = Planar(3).double()
+    with torch.no_grad():
+        ours.raw.copy_(torch.randn(7))
+        u, w, b = ours._params(None)
+        # Their constraint is softplus without an offset; undo it to reach the same direction.
+        along = (w * u).sum()
+        inner = torch.log(torch.expm1(along + 1))
+        free = u + (inner - along) * w / w.square().sum()
+    peer = peers.Planar((3,), u=free, w=w, b=b.reshape(1))
+    x = torch.randn(100, 3, dtype=DOUBLE)
+    for mine, other in zip(ours(x), peer(x), strict=True):
+        assert mine.abs().max() > 0.1
+        assert (mine - other).abs().max() < 1e-10
+
+
+def test_radial_equals_normflows():
+    peers = pytest.importorskip("normflows.flows")
+    ours = Radial(3).double()
+    peer = peers.Radial((3,)).double()
+    with torch.no_grad():
+        ours.raw.copy_(torch.randn(5))
+        centre, alpha, _ = ours._params(None)
+        peer.z_0.copy_(centre)
+        peer.alpha.copy_(alpha)
+        peer.beta.copy_(ours.raw[-1:])
+    x = torch.randn(100, 3, dtype=DOUBLE)
+    for mine, other in zip(ours(x), peer(x), strict=True):
+        assert mine.abs().max() > 0.1
+        assert (mine - other).abs().max() < 1e-9
