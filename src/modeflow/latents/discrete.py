@@ -235,9 +235,10 @@ class DiscreteLatentModel(Density):
     # -- fitting --------------------------------------------------------------------------------
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
-        if self.loss is None or self.n_states == 1:
-            return super().objective(x, weight, step)
         self._check_event(x)
+        if self.loss is None or self.n_states == 1:
+            # Some likelihoods (a score model, a bound) are not fitted by their own log-density.
+            return self.likelihood.objective(x, weight, step)
         return self.loss(self, x, weight, step)
 
     def epoch_metrics(self) -> dict[str, float]:
