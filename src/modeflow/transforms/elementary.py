@@ -57,7 +57,10 @@ class Planar(Transform):
         super().__init__()
         self.features, self.context_features = features, context_features
         count = 2 * features + 1
-        self.raw = nn.Parameter(0.1 * torch.randn(count))
+        # Directions and places spread over standardised data, pushes small: near the identity, and with
+        # gradients that tell the layers apart (all small, they learn ten times more slowly).
+        push, rest = 0.1 * torch.randn(features), torch.randn(features + 1)
+        self.raw = nn.Parameter(torch.cat((push, rest)))
         self.from_context = _linear(context_features, count)
 
     def _params(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +112,8 @@ class Radial(Transform):
     def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
         self.features, self.context_features = features, context_features
-        self.raw = nn.Parameter(0.1 * torch.randn(features + 2))
+        # Centres spread over standardised data; reach and strength near the identity.
+        self.raw = nn.Parameter(torch.cat((torch.randn(features), 0.1 * torch.randn(2))))
         self.from_context = _linear(context_features, features + 2)
 
     def _params(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
