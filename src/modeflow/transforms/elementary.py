@@ -59,7 +59,7 @@ class Planar(Transform):
         count = 2 * features + 1
         # Directions and places spread over standardised data, pushes small: near the identity, and with
         # gradients that tell the layers apart (all small, they learn ten times more slowly).
-        push, rest = 0.1 * torch.randn(features), torch.randn(features + 1)
+        push, rest = 0.01 * torch.randn(features), torch.randn(features + 1)
         self.raw = nn.Parameter(torch.cat((push, rest)))
         self.from_context = _linear(context_features, count)
 
