@@ -1,4 +1,6 @@
-"""Write docs/benchmarks.md and the table of the README from results/*.json: no number is typed by hand.
+"""Write docs/benchmarks.md, docs/flows and the table of the README from results/*.json.
+
+No number is typed by hand; a test compares the documents with the results.
 
 Run: python benchmarks/page.py
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+
+import flow_pages
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -317,12 +321,18 @@ def build(readme: str) -> tuple[str, str]:
     return "\n".join(page), readme[: start + len(MARKS[0])] + inside + readme[end:]
 
 
-def main() -> None:
+def documents() -> dict[Path, str]:
+    """Every document that holds measured numbers, as it should read."""
     readme = ROOT / "README.md"
     page, text = build(readme.read_text(encoding="utf-8"))
-    (ROOT / "docs" / "benchmarks.md").write_text(page, encoding="utf-8")
-    readme.write_text(text, encoding="utf-8")
-    print("wrote docs/benchmarks.md and the table of README.md")
+    return {ROOT / "docs" / "benchmarks.md": page, readme: text, **flow_pages.render(read("flows"))}
+
+
+def main() -> None:
+    pages = documents()
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+    print(f"wrote {len(pages)} documents")
 
 
 if __name__ == "__main__":
