@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import cases_surjections
 from modeflow.densities import (
     AutoregressiveDensity,
     Density,
@@ -319,3 +320,7 @@ DENSITIES: dict[str, DensityCase] = {
     "nvf-2-one-state": DensityCase(nvf(2, n_states=1), 2),
     "nvf-5": DensityCase(nvf(5), 5),
 }
+
+for more in (cases_surjections,):
+    TRANSFORMS |= more.TRANSFORMS
+    DENSITIES |= more.DENSITIES

@@ -4,21 +4,29 @@ from modeflow.densities.adapters import NflowsDensity, NormflowsDensity, ZukoDen
 from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
+from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.distribution import DensityDistribution
 from modeflow.densities.flow import Flow
+from modeflow.densities.mixtures import GaussianMixtureBase
 from modeflow.densities.normal import StandardNormal
 from modeflow.densities.preprocessed import Preprocessed
+from modeflow.densities.recurrent import RecurrentDensity
+from modeflow.densities.resampled import ResampledBase
 
 __all__ = [
     "AutoregressiveDensity",
+    "BoundedFlow",
     "Density",
     "DensityDistribution",
     "Flow",
+    "GaussianMixtureBase",
     "Logistic",
     "Loss",
     "NflowsDensity",
     "NormflowsDensity",
     "Preprocessed",
+    "RecurrentDensity",
+    "ResampledBase",
     "StandardNormal",
     "StudentT",
     "Uniform",

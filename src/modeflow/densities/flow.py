@@ -61,6 +61,10 @@ class Flow(Density):
         Returns:
             samples ``(n, *event)`` and their log-densities ``(n,)``.
         """
+        if not self.transform.bijective:
+            raise NotImplementedError(
+                "a flow with layers that draw has no reparametrised sampler: use sample"
+            )
         count = n if context is None or context.dim() == 1 else context.shape[0]
         context = self._check_context(context, count)
         u, log_base = self.base.rsample_and_log_prob(count, self._base_context(context), generator)

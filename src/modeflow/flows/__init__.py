@@ -1,13 +1,19 @@
 """Recipes by the literature's name. Each returns a density over ``(features,)``."""
 
 from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
+from modeflow.flows.bounded import AEF, CIF, NoisyAEF
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
 from modeflow.flows.made import MADE, MAFMoG
-from modeflow.flows.monotonic import NAF, SOS
+from modeflow.flows.monotonic import NAF, SOS, NAFDense
 from modeflow.flows.registry import FLOWS, RecipeInfo, build_flow, flow_recipe
+from modeflow.flows.rival import GMMBaseFlow, ResampledFlow, StudentFlow
 from modeflow.flows.spline import NSF
+from modeflow.flows.survae import Funnel, SurVAE
+from modeflow.flows.tan import TAN
 
 __all__ = [
+    "AEF",
+    "CIF",
     "FLOWS",
     "IAF",
     "MADE",
@@ -16,11 +22,19 @@ __all__ = [
     "NICE",
     "NSF",
     "SOS",
+    "TAN",
+    "Funnel",
+    "GMMBaseFlow",
     "MAFMoG",
+    "NAFDense",
+    "NoisyAEF",
     "PlanarFlow",
     "RadialFlow",
     "RealNVP",
     "RecipeInfo",
+    "ResampledFlow",
+    "StudentFlow",
+    "SurVAE",
     "build_flow",
     "flow_recipe",
 ]

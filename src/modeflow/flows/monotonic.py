@@ -1,4 +1,4 @@
-"""Autoregressive flows of monotone networks and polynomials: NAF and SOS."""
+"""Autoregressive flows of monotone networks and polynomials: NAF, its dense form, and SOS."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from modeflow.flows.stack import check_sizes, split_mask, stack
 from modeflow.nets import ResidualMADE, ResidualMLP
 from modeflow.transforms import (
     Coupling,
+    DenseSigmoidalElementwise,
     Elementwise,
     MaskedAutoregressive,
     SigmoidalElementwise,
@@ -16,7 +17,7 @@ from modeflow.transforms import (
     Transform,
 )
 
-__all__ = ["NAF", "SOS"]
+__all__ = ["NAF", "SOS", "NAFDense"]
 
 
 def _build(
@@ -75,6 +76,46 @@ def NAF(
     """
     return _build(
         SigmoidalElementwise(units),
+        features,
+        context_features,
+        layers,
+        hidden_features,
+        blocks,
+        coupling,
+        mixing,
+        context_affine,
+        seed,
+    )
+
+
+def NAFDense(
+    features: int,
+    context_features: int = 0,
+    *,
+    layers: int = 3,
+    units: int = 4,
+    depth: int = 2,
+    hidden_features: int = 64,
+    blocks: int = 2,
+    coupling: bool = False,
+    mixing: str = "lu",
+    context_affine: str = "auto",
+    seed: int = 0,
+) -> Flow:
+    """Neural autoregressive flow with deep dense sigmoidal layers (NAF-DDSF). Costs as those of `NAF`.
+
+    Arguments:
+        features, context_features: widths of data and context.
+        layers: number of layers. units, depth: of the monotone network of each entry.
+        hidden_features, blocks: the residual conditioner.
+        coupling: couple halves instead of going feature by feature.
+        mixing, context_affine, seed: as in `NSF`.
+
+    Reference:
+        Huang et al., *Neural Autoregressive Flows*, 2018, https://arxiv.org/abs/1804.00779
+    """
+    return _build(
+        DenseSigmoidalElementwise(units, depth),
         features,
         context_features,
         layers,

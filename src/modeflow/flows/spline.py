@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from modeflow.densities.flow import Flow
@@ -14,7 +16,7 @@ from modeflow.transforms import (
     Transform,
 )
 
-__all__ = ["NSF"]
+__all__ = ["NSF", "spline_layer"]
 
 
 def NSF(
@@ -59,6 +61,24 @@ def NSF(
         Durkan et al., *Neural Spline Flows*, 2019, https://arxiv.org/abs/1906.04032
     """
     check_sizes(features=features, layers=layers, hidden_features=hidden_features, bins=bins)
+    layer = spline_layer(
+        features, context_features, hidden_features, blocks, bins, tail_bound, coupling, dropout, context_gate
+    )
+    return stack(features, context_features, layers, layer, mixing, context_affine, seed)
+
+
+def spline_layer(
+    features: int,
+    context_features: int = 0,
+    hidden_features: int = 64,
+    blocks: int = 2,
+    bins: int = 8,
+    tail_bound: float = 3.0,
+    coupling: bool = True,
+    dropout: float = 0.0,
+    context_gate: bool = False,
+) -> Callable[[int], Transform]:
+    """Layer number i of an `NSF`, as a function of i; its arguments are those of `NSF`."""
 
     def conditioner(inputs: int, outputs: int, context: int) -> nn.Module:
         return ResidualMLP(
@@ -80,4 +100,4 @@ def NSF(
         )
         return MaskedAutoregressive(made, spline, context_features)
 
-    return stack(features, context_features, layers, layer, mixing, context_affine, seed)
+    return layer

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import torch
 
+from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.transforms import Composite, ConditionalAffine, LULinear, Permutation, Transform
 
-__all__ = ["check_sizes", "context_layers", "split_mask", "stack"]
+__all__ = ["check_sizes", "context_layers", "split_mask", "stack", "stack_layers"]
 
 
 def check_sizes(**sizes: int) -> None:
@@ -64,6 +65,24 @@ def context_layers(features: int, context_features: int, context_affine: str) ->
     return [ConditionalAffine(features, context_features, full)]
 
 
+def stack_layers(
+    features: int,
+    layers: int,
+    layer: Callable[[int], Transform],
+    mix: str,
+    generator: torch.Generator,
+) -> list[Transform]:
+    """``layers x [mixing, layer] + [mixing]``; permutations are drawn from the generator.
+
+    Raises:
+        ConfigError: for an unknown `mix`.
+    """
+    parts: list[Transform] = []
+    for i in range(layers):
+        parts += [*mixing(mix, features, generator), layer(i)]
+    return parts + mixing(mix, features, generator)
+
+
 def stack(
     features: int,
     context_features: int,
@@ -72,18 +91,18 @@ def stack(
     mix: str,
     context_affine: str,
     seed: int,
+    base: Density | None = None,
 ) -> Flow:
-    """Build ``[affine per context] + layers x [mixing, layer] + [mixing]`` over a standard normal.
+    """Build ``[affine per context] + layers x [mixing, layer] + [mixing]`` over a base.
 
     The affine map gives each context its own location, scale and (`"full"`) correlations; it is left out
-    where there is no context. Permutations are drawn from `seed` and stored with the model.
+    where there is no context. Permutations are drawn from `seed` and stored with the model. The base is a
+    standard normal if None.
 
     Raises:
         ConfigError: for an unknown `mix` or `context_affine`.
     """
     generator = torch.Generator().manual_seed(seed)
     parts = context_layers(features, context_features, context_affine)
-    for i in range(layers):
-        parts += [*mixing(mix, features, generator), layer(i)]
-    parts += mixing(mix, features, generator)
-    return Flow(Composite(parts), StandardNormal(features), context_features)
+    parts += stack_layers(features, layers, layer, mix, generator)
+    return Flow(Composite(parts), StandardNormal(features) if base is None else base, context_features)

@@ -30,9 +30,18 @@ def midpoints(low: Tensor, high: Tensor, cells: int) -> tuple[Tensor, float]:
 
 
 def check_counts(
-    samples: Tensor, mass: Tensor, low: Tensor, high: Tensor, cells: int, where: str = ""
+    samples: Tensor,
+    mass: Tensor,
+    low: Tensor,
+    high: Tensor,
+    cells: int,
+    where: str = "",
+    masses: Tensor | None = None,
 ) -> None:
-    """Pearson's χ² of the counts of samples in blocks of the grid, at a false-alarm rate of 1e-6."""
+    """Pearson's χ² of the counts of samples in blocks of the grid, at a false-alarm rate of 1e-6.
+
+    `masses`, independent estimates of which `mass` is the mean, widen the test by their own error.
+    """
     features = samples.shape[1]
     blocks = 40
     per_block = cells // blocks
@@ -46,12 +55,19 @@ def check_counts(
     seen = torch.bincount(flat, minlength=len(expected)).double()
     expected = expected * len(samples)
     full = expected >= 8
-    # What is too thin to test alone is tested together.
-    expected = torch.cat((expected[full], (len(samples) - expected[full].sum()).clamp_min(0)[None]))
-    seen = torch.cat((seen[full], (len(samples) - seen[full].sum())[None]))
-    if expected[-1] < 8:
-        expected, seen = expected[:-1], seen[:-1]
-    statistic = float(((seen - expected).square() / expected).sum())
+    if masses is not None:
+        parts = masses.new_zeros(len(masses), len(expected)).index_add(1, place, masses) * len(samples)
+        # What is too thin to test alone is left out: its own error would not be known well.
+        expected, seen = expected[full], seen[full]
+        variance = expected + parts[:, full].var(0) / len(masses)
+    else:
+        # What is too thin to test alone is tested together.
+        expected = torch.cat((expected[full], (len(samples) - expected[full].sum()).clamp_min(0)[None]))
+        seen = torch.cat((seen[full], (len(samples) - seen[full].sum())[None]))
+        if expected[-1] < 8:
+            expected, seen = expected[:-1], seen[:-1]
+        variance = expected
+    statistic = float(((seen - expected).square() / variance).sum())
     p = float(chi2.sf(statistic, max(len(expected) - 1, 1)))
     require(
         p > 1e-6,

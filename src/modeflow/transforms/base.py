@@ -27,6 +27,8 @@ class Transform(nn.Module):
 
     context_features: int = 0
     exactness: Exactness = "exact"
+    #: False for a layer that draws in one of the directions: it has no `inverse`, only `sample`.
+    bijective: bool = True
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data ``x`` to noise ``u``; return ``(u, logabsdet)``."""
@@ -51,6 +53,7 @@ class Composite(Transform):
         self.transforms = nn.ModuleList(transforms)
         parts = [t for t in self.transforms if isinstance(t, Transform)]
         self.context_features = max((t.context_features for t in parts), default=0)
+        self.bijective = all(t.bijective for t in parts)
         if any(t.exactness == "estimate" for t in parts):
             self.exactness = "estimate"
         elif any(t.exactness == "lower bound" for t in parts):
