@@ -68,7 +68,13 @@ TRANSFORMS: dict[str, TransformCase] = {
         lambda: RecurrentShift(8), 4, volume_preserving=True, structure=triangular(4), scale=1.0
     ),
     "recurrent-shift-3-context": TransformCase(
-        lambda: RecurrentShift(8, 2), 3, 2, structure=triangular(3), context_outputs=ALL[:3], scale=1.0
+        lambda: RecurrentShift(8, 2),
+        3,
+        2,
+        structure=triangular(3),
+        context_outputs=ALL[:3],
+        volume_preserving=True,
+        scale=1.0,
     ),
     "subset-3": TransformCase(
         lambda: Subset(3, torch.tensor([2, 0]), LULinear(2)), 3, structure=structure_of_subset()
@@ -103,8 +109,8 @@ DENSITIES: dict[str, DensityCase] = {
     "gmm-base-2-context": DensityCase(
         lambda: GMMBaseFlow(2, 2, components=3, bins=4, blocks=1, seed=any_seed(), **SMALL), 2, 2
     ),
-    "resampled-1": DensityCase(lambda: ResampledBase(1, 5, (8,)), 1, scale=2.0),
-    "resampled-2": DensityCase(lambda: ResampledBase(2, 10, (8,)), 2, scale=2.0),
+    "resampled-1": DensityCase(lambda: ResampledBase(1, 2, (8,)), 1, scale=2.0),
+    "resampled-2": DensityCase(lambda: ResampledBase(2, 3, (8,)), 2, scale=2.0),
     "resampled-4": DensityCase(lambda: ResampledBase(4, 10, (8,)), 4, scale=2.0),
     "resampled-flow-2": DensityCase(lambda: ResampledFlow(2, bins=4, seed=any_seed(), **SMALL), 2),
     "recurrent-1": DensityCase(lambda: RecurrentDensity(1, 0, 8, 3), 1, idle=("recurrence.gru",)),

@@ -27,10 +27,12 @@ def test_registered_flows_build_and_score(key, features, context):
     assert flow.sample(2, c).shape[-1] == features
     assert flow_recipe(key.upper()).key == key
     assert flow_recipe(FLOWS[key].name).name == FLOWS[key].name
-    assert flow.exactness == FLOWS[key].density
+    # The constant of a resampled base is an integral over a grid up to two features.
+    assert flow.exactness == ("exact" if key == "resampled-base" and features < 3 else FLOWS[key].density)
 
 
-@pytest.mark.parametrize("key", FLOWS)
+# Neither is near it before training: a measurement with little noise, components that start apart.
+@pytest.mark.parametrize("key", [key for key in FLOWS if key not in ("aef-noisy", "gmm-base")])
 def test_flows_start_near_a_standard_normal(key):
     torch.manual_seed(0)
     flow = build_flow(key, 4, 3)

@@ -29,7 +29,7 @@ class GaussianMixtureBase(Density):
             raise ConfigError(f"components must be 1 or more, received {components}")
         self.components = components
         # Spread so that the whole has about zero mean and unit variance; one component alone is N(0, I).
-        share = 0.5 if components > 1 else 0.0
+        share = 0.2 if components > 1 else 0.0
         self.logits = nn.Parameter(torch.zeros(components))
         self.mean = nn.Parameter(math.sqrt(share) * torch.randn(components, features))
         self.log_scale = nn.Parameter(torch.full((components, features), 0.5 * math.log(1 - share)))

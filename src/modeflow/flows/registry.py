@@ -10,10 +10,14 @@ from typing import Any
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, nearest
 from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
+from modeflow.flows.bounded import AEF, CIF, NoisyAEF
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
 from modeflow.flows.made import MADE, MAFMoG
-from modeflow.flows.monotonic import NAF, SOS
+from modeflow.flows.monotonic import NAF, SOS, NAFDense
+from modeflow.flows.rival import GMMBaseFlow, ResampledFlow, StudentFlow
 from modeflow.flows.spline import NSF
+from modeflow.flows.survae import Funnel, SurVAE
+from modeflow.flows.tan import TAN
 
 __all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe"]
 
@@ -76,6 +80,10 @@ FLOWS: dict[str, RecipeInfo] = {
             "vector", "exact", "1 pass", "D passes, bisections", {},
         ),
         RecipeInfo(
+            "naf-dense", "NAFDense", NAFDense, "Huang et al. 2018, arXiv:1804.00779",
+            "vector", "exact", "1 pass", "D passes, bisections", {},
+        ),
+        RecipeInfo(
             "sos", "SOS", SOS, "Jaini et al. 2019, arXiv:1905.02325",
             "vector", "exact", "1 pass", "D passes, bisections", {},
         ),
@@ -86,6 +94,42 @@ FLOWS: dict[str, RecipeInfo] = {
         RecipeInfo(
             "radial", "RadialFlow", RadialFlow, "Rezende and Mohamed 2015, arXiv:1505.05770",
             "vector", "exact", "1 pass", "1 scalar root a layer", {},
+        ),
+        RecipeInfo(
+            "tan", "TAN", TAN, "Oliva et al. 2018, arXiv:1801.09819",
+            "vector", "exact", "1 pass, D steps", "D steps", {},
+        ),
+        RecipeInfo(
+            "survae", "SurVAE", SurVAE, "Nielsen et al. 2020, arXiv:2007.02731",
+            "vector", "lower bound", "1 pass a draw (16)", "1 pass", {},
+        ),
+        RecipeInfo(
+            "funnel", "Funnel", Funnel, "Klein et al. 2021, arXiv:2112.08069",
+            "vector", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "aef", "AEF", AEF, "Silvestri et al. 2023, arXiv:2205.09546",
+            "vector", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "aef-noisy", "NoisyAEF", NoisyAEF, "Silvestri et al. 2023, arXiv:2205.09546",
+            "vector", "lower bound", "1 pass a draw (16)", "1 pass", {},
+        ),
+        RecipeInfo(
+            "cif", "CIF", CIF, "Cornish et al. 2020, arXiv:1909.13833",
+            "vector", "lower bound", "1 pass a draw (16)", "1 pass", {},
+        ),
+        RecipeInfo(
+            "gmm-base", "GMMBaseFlow", GMMBaseFlow, "Izmailov et al. 2020, arXiv:1912.13025",
+            "vector", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "resampled-base", "ResampledFlow", ResampledFlow, "Stimper et al. 2022, arXiv:2110.15828",
+            "vector", "estimate", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "student-base", "StudentFlow", StudentFlow, "Alexanderson and Henter 2020, arXiv:2006.06599",
+            "vector", "exact", "1 pass", "1 pass", {},
         ),
     )
 }  # fmt: skip

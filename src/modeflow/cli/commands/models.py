@@ -37,11 +37,12 @@ def run(args: argparse.Namespace) -> int:
         }
         for info in FLOWS.values()
     ]
-    lines = [f"{'name':20}{'density':10}{'log_prob':28}{'sample':18}paper"]
-    for row in rows:
-        cost = row["cost"]
-        lines.append(
-            f"{row['name']:20}{row['density']:10}{cost['log_prob']:28}{cost['sample']:18}{row['paper']}"
-        )
+    header = ("name", "event", "density", "log_prob", "sample", "paper")
+    table = [header] + [
+        (r["name"], r["event"], r["density"], r["cost"]["log_prob"], r["cost"]["sample"], r["paper"])
+        for r in rows
+    ]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
     emit(args, {"models": rows}, lines)
     return 0
