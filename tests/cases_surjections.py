@@ -119,9 +119,9 @@ DENSITIES: dict[str, DensityCase] = {
     "tan-2": DensityCase(lambda: TAN(2, components=3, **SMALL), 2),
     "tan-lam-2": DensityCase(lambda: TAN(2, conditional="lam", components=3, seed=any_seed(), **SMALL), 2),
     "tan-3-context": DensityCase(lambda: TAN(3, 2, components=3, **SMALL), 3, 2),
-    "naf-dense-2": DensityCase(lambda: NAFDense(2, units=2, blocks=1, seed=any_seed(), **SMALL), 2),
-    "naf-dense-3-context": DensityCase(
-        lambda: NAFDense(3, 2, units=2, coupling=True, blocks=1, seed=any_seed(), **SMALL), 3, 2
+    "naf-dense-2": DensityCase(lambda: NAFDense(2, layers=1, units=2, hidden_features=8, blocks=1), 2),
+    "naf-dense-2-context": DensityCase(
+        lambda: NAFDense(2, 2, layers=1, units=2, coupling=True, hidden_features=8, blocks=1), 2, 2
     ),
     "aef-2": DensityCase(lambda: AEF(2, bins=4, seed=any_seed(), **SMALL), 2),
     "aef-1": DensityCase(lambda: AEF(1, bins=4, seed=any_seed(), **SMALL), 1),

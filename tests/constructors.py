@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import cases_continuous
 import cases_surjections
 from modeflow.densities import (
     AutoregressiveDensity,
@@ -321,6 +322,6 @@ DENSITIES: dict[str, DensityCase] = {
     "nvf-5": DensityCase(nvf(5), 5),
 }
 
-for more in (cases_surjections,):
+for more in (cases_surjections, cases_continuous):
     TRANSFORMS |= more.TRANSFORMS
     DENSITIES |= more.DENSITIES

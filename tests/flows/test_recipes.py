@@ -17,10 +17,17 @@ from modeflow.training import seeded
 from modeflow.transforms import AffineElementwise, ConditionalAffine, Coupling, MaskedAutoregressive
 
 
+def few(key, layers=2):
+    """Options that make a flow small."""
+    if key in ("ffjord", "score-sde"):
+        return {"steps": layers}
+    return {} if key == "made" else {"layers": layers}
+
+
 @pytest.mark.parametrize("key", FLOWS)
 @pytest.mark.parametrize(("features", "context"), [(1, 0), (1, 2), (3, 0), (6, 2)])
 def test_registered_flows_build_and_score(key, features, context):
-    flow = build_flow(key, features, context, {} if key == "made" else {"layers": 2})
+    flow = build_flow(key, features, context, few(key))
     c = torch.randn(4, context) if context else None
     x = torch.randn(4, features)
     assert flow.log_prob(x, c).shape == (4,)
@@ -35,16 +42,16 @@ def test_registered_flows_build_and_score(key, features, context):
 @pytest.mark.parametrize("key", [key for key in FLOWS if key not in ("aef-noisy", "gmm-base")])
 def test_flows_start_near_a_standard_normal(key):
     torch.manual_seed(0)
-    flow = build_flow(key, 4, 3)
+    flow = build_flow(key, 4, 3, few(key) if key == "score-sde" else {})
     x = torch.randn(200, 4)
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
     assert (flow.log_prob(x, torch.randn(200, 3)) - normal).abs().mean() < 0.2
 
 
-@pytest.mark.parametrize("key", [key for key in FLOWS if key != "made"])
+@pytest.mark.parametrize("key", [key for key in FLOWS if key not in ("made", "score-sde")])
 def test_every_noise_coordinate_depends_on_every_feature(key):
     # Five features, three layers: with no layer's features left behind. (A shift needs more: NICE.)
-    flow = perturb(build_flow(key, 5, 0, {"layers": 5 if key == "nice" else 3}), 0.2).double()
+    flow = perturb(build_flow(key, 5, 0, few(key, 5 if key == "nice" else 3)), 0.2).double()
     x = torch.randn(32, 5, dtype=torch.float64, requires_grad=True)
     assert (jacobian(flow.transform(x)[0], x).abs() > 1e-9).any(0).all()
 
@@ -58,7 +65,7 @@ def test_every_flow_serves_as_the_likelihood_of_nvf(key):
     x = torch.from_numpy(centres[z] + 0.2 * rng.normal(size=(600, 2))).float()
     x = (x - x.mean(0)) / x.std(0)
     with seeded(0):
-        model = NVF(2, 6, flow=key)
+        model = NVF(2, 6, flow=key, flow_options=few(key, 4) if key == "score-sde" else None)
         initialise(model, x, encoder_steps=100)
         loss = model.objective(x, None, 0)
         loss.value.backward()

@@ -5,6 +5,7 @@ from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.bounded import BoundedFlow
+from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.distribution import DensityDistribution
 from modeflow.densities.flow import Flow
 from modeflow.densities.mixtures import GaussianMixtureBase
@@ -18,6 +19,7 @@ __all__ = [
     "BoundedFlow",
     "Density",
     "DensityDistribution",
+    "Diffusion",
     "Flow",
     "GaussianMixtureBase",
     "Logistic",

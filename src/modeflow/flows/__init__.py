@@ -2,6 +2,7 @@
 
 from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
 from modeflow.flows.bounded import AEF, CIF, NoisyAEF
+from modeflow.flows.continuous import FFJORD, ResidualFlow, ScoreSDE
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
 from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.monotonic import NAF, SOS, NAFDense
@@ -14,6 +15,7 @@ from modeflow.flows.tan import TAN
 __all__ = [
     "AEF",
     "CIF",
+    "FFJORD",
     "FLOWS",
     "IAF",
     "MADE",
@@ -33,6 +35,8 @@ __all__ = [
     "RealNVP",
     "RecipeInfo",
     "ResampledFlow",
+    "ResidualFlow",
+    "ScoreSDE",
     "StudentFlow",
     "SurVAE",
     "build_flow",

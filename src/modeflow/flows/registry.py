@@ -11,6 +11,7 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, nearest
 from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
 from modeflow.flows.bounded import AEF, CIF, NoisyAEF
+from modeflow.flows.continuous import FFJORD, ResidualFlow, ScoreSDE
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
 from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.monotonic import NAF, SOS, NAFDense
@@ -98,6 +99,18 @@ FLOWS: dict[str, RecipeInfo] = {
         RecipeInfo(
             "tan", "TAN", TAN, "Oliva et al. 2018, arXiv:1801.09819",
             "vector", "exact", "1 pass, D steps", "D steps", {},
+        ),
+        RecipeInfo(
+            "ffjord", "FFJORD", FFJORD, "Grathwohl et al. 2019, arXiv:1810.01367",
+            "vector", "exact", "48 evaluations and traces", "48 evaluations", {},
+        ),
+        RecipeInfo(
+            "score-sde", "ScoreSDE", ScoreSDE, "Song et al. 2021, arXiv:2011.13456",
+            "vector", "exact", "80 evaluations and traces", "80 evaluations", {},
+        ),
+        RecipeInfo(
+            "residual", "ResidualFlow", ResidualFlow, "Chen et al. 2019, arXiv:1906.02735",
+            "vector", "exact", "1 pass, D products", "a fixed point a layer", {},
         ),
         RecipeInfo(
             "survae", "SurVAE", SurVAE, "Nielsen et al. 2020, arXiv:2007.02731",

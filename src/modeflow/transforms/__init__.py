@@ -3,6 +3,7 @@
 from modeflow.transforms.affine import ConditionalAffine, Standardize
 from modeflow.transforms.autoregressive import MaskedAutoregressive
 from modeflow.transforms.base import Composite, Inverse, Transform
+from modeflow.transforms.contractive import Contractive
 from modeflow.transforms.coupling import Coupling
 from modeflow.transforms.dense_sigmoidal import DenseSigmoidalElementwise
 from modeflow.transforms.elementary import Planar, Radial
@@ -15,6 +16,7 @@ from modeflow.transforms.elementwise import (
 from modeflow.transforms.indexed import Indexed
 from modeflow.transforms.linear import LULinear, Permutation
 from modeflow.transforms.monotonic import SigmoidalElementwise, SquaresElementwise
+from modeflow.transforms.ode import ODE
 from modeflow.transforms.parts import OrderedToReal, PositiveToReal, Subset
 from modeflow.transforms.recurrent import Leaky, RecurrentShift
 from modeflow.transforms.spline import rational_quadratic_spline
@@ -30,12 +32,14 @@ from modeflow.transforms.surjections import (
 )
 
 __all__ = [
+    "ODE",
     "Abs",
     "AdditiveElementwise",
     "AffineElementwise",
     "Augment",
     "Composite",
     "ConditionalAffine",
+    "Contractive",
     "Coupling",
     "DenseSigmoidalElementwise",
     "Elementwise",

@@ -19,8 +19,6 @@ class Indexed(Surjection):
         \log p(x) \ge E_{q(e|x)}\Big[\log p(z) + \log\Big|\det\frac{\partial z}{\partial x}\Big|
         + \log p(e \mid z) - \log q(e \mid x)\Big]
 
-    In evaluation mode all rows share one draw of the noise.
-
     Arguments:
         transform: T, a bijection of D features.
         features: D. index_features: width of e.
@@ -54,7 +52,7 @@ class Indexed(Surjection):
         return mean, raw
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        e, log_q = draw_gaussian(*self._of(self.encoder, x, context), self.training)
+        e, log_q = draw_gaussian(*self._of(self.encoder, x, context))
         z, logabsdet = self.transform(x, context)
         t, raw = self._of(self.move, e, context)
         s = soft_log_scale(raw)

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from modeflow.errors import ConfigError, DataError
 from modeflow.transforms.base import Transform, sum_event
 from modeflow.transforms.coupling import ConditionerFactory
+from modeflow.transforms.noise import standard_normal, uniform_noise
 
 __all__ = [
     "Abs",
@@ -122,9 +123,7 @@ class StochasticPermutation(Surjection):
     exactness = "lower bound"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        rows = x.shape[0] if self.training else min(1, x.shape[0])
-        order = random_order(x, rows, x.shape[1], None).expand(x.shape[0], -1)
-        return x.gather(1, order), x.new_zeros(x.shape[0])
+        return x.gather(1, uniform_noise(x).argsort(1)), x.new_zeros(x.shape[0])
 
     def sample(
         self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
@@ -234,9 +233,6 @@ class Augment(Surjection):
 
     .. math:: z = (x, e), \quad e \sim q(e | x, c), \qquad \log p(x) \ge E_q[\log p(z) - \log q(e | x, c)]
 
-    In evaluation mode all rows of a batch share one draw of the noise, so that a row's value does not depend
-    on its batch.
-
     Arguments:
         features: D. extra: how many are appended.
         net: factory of the network that gives means and log-scales, ``(B, D) -> (B, 2 * extra)``.
@@ -254,7 +250,7 @@ class Augment(Surjection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mean, raw = self.net(x, context if self.context_features else None).chunk(2, dim=1)
-        e, log_q = draw_gaussian(mean, raw, self.training)
+        e, log_q = draw_gaussian(mean, raw)
         return torch.cat((x, e), 1), -log_q
 
     def sample(
@@ -268,14 +264,10 @@ def soft_log_scale(raw: Tensor, most: float = 7.0) -> Tensor:
     return raw / (1 + raw.abs() / most)
 
 
-def draw_gaussian(mean: Tensor, raw: Tensor, training: bool) -> tuple[Tensor, Tensor]:
-    """``e ~ N(mean, exp(2 s))`` of each row, differentiably, and its log-density ``(B,)``.
-
-    While training every row has noise of its own; otherwise one draw serves all rows.
-    """
+def draw_gaussian(mean: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """``e ~ N(mean, exp(2 s))`` of each row, differentiably, and its log-density ``(B,)``."""
     s = soft_log_scale(raw)
-    shape = mean.shape if training else (1, *mean.shape[1:])
-    noise = torch.randn(shape, dtype=mean.dtype, device=mean.device).expand(mean.shape)
+    noise = standard_normal(mean)
     return mean + s.exp() * noise, gaussian_log_prob(noise, s)
 
 
@@ -295,8 +287,7 @@ class Rounding(Surjection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not bool((x == x.round()).all()):
             raise DataError("Rounding expects whole numbers")
-        rows = x.shape[0] if self.training else min(1, x.shape[0])
-        return x + uniform(x, (rows, *x.shape[1:]), None), x.new_zeros(x.shape[0])
+        return x + uniform_noise(x), x.new_zeros(x.shape[0])
 
     def sample(
         self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
