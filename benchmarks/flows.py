@@ -76,7 +76,7 @@ def fit(key: str, name: str) -> dict[str, Any]:
     row = {
         "flow": key,
         "data": name,
-        "density": "lower bound" if schema.integer_columns else FLOWS[key].density,
+        "density": estimator.density_kind_,
         "test": float(scores.mean()),
         "test_se": float(scores.std(ddof=1) / math.sqrt(len(scores))),
         "rows": {"train": len(train), "validation": len(validation), "test": len(test)},

@@ -77,13 +77,12 @@ def fit_zuko(data: FitData, test: np.ndarray) -> tuple[np.ndarray, int, dict[str
         history = Trainer(TrainConfig(**FIT)).fit(
             model, as_tensor(data.train), data.noisy_validation(1), augment=data.augment
         )
-    total = np.full(len(test), -np.inf)
-    offsets = data.schema.offsets(16)
-    with torch.no_grad():
-        for offset in offsets:
-            parts = [model.log_prob(x).double() for x in as_tensor(test + offset).split(4096)]
-            total = np.logaddexp(total, torch.cat(parts).numpy())
-    scores = total - math.log(len(offsets))
+
+    @torch.no_grad()
+    def log_prob(rows: np.ndarray) -> np.ndarray:
+        return torch.cat([model.log_prob(x).double() for x in as_tensor(rows).split(4096)]).numpy()
+
+    scores = data.schema.averaged(log_prob, test, 16)
     return scores, n_parameters(model), {"epochs": history.best_epoch}
 
 

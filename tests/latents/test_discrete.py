@@ -281,8 +281,9 @@ def test_usage_is_the_mean_posterior():
     m, x = model(), rows()
     assert torch.allclose(m.usage(x), m.posterior(x).mean(0))
     weight = torch.rand(40, dtype=DOUBLE)
-    expected = (m.posterior(x) * weight[:, None]).sum(0) / weight.sum()
+    expected = (m.posterior(x) * weight[:, None]).mean(0)
     assert torch.allclose(m.usage(x, weight), expected)
+    assert torch.equal(m.usage(x, torch.zeros(len(x), dtype=x.dtype)), torch.zeros(m.n_states, dtype=x.dtype))
 
 
 def test_usage_of_an_epoch_starts_anew():

@@ -33,6 +33,18 @@ def test_one_row_has_no_error():
     assert math.isnan(summarise(np.array([1.0]), "exact").standard_error)
 
 
+def test_weights_count_as_repetitions_of_the_mean_and_not_of_the_evidence():
+    values = np.array([-1.0, -2.0, -3.0, -4.0])
+    same = summarise(values, "exact", np.full(4, 7.0))
+    assert same == summarise(values, "exact")
+    heavy = summarise(values, "exact", np.array([3.0, 1.0, 1.0, 0.0]))
+    assert heavy.value == pytest.approx(-1.6) and heavy.n == 3
+    spread = math.sqrt(9 * 0.6**2 + 0.4**2 + 1.4**2) / 5
+    assert heavy.standard_error == pytest.approx(spread * math.sqrt(3 / 2))
+    with pytest.raises(DataError, match="weights"):
+        summarise(values, "exact", np.zeros(4))
+
+
 def test_bad_input():
     with pytest.raises(ConfigError, match="kind='bound'"):
         summarise(np.ones(3), "bound")

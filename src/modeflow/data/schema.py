@@ -10,26 +10,31 @@ Training adds fresh u to every row, which maximises the bound E_u log p(n + u) <
 Scoring averages over S offsets: log (1/S) Σ_s p(n + u_s) is, for uniform u_s, in expectation a
 lower bound of log P(n); the bound tightens as S grows and converges to log P(n). In a table that
 also has continuous columns the same formula gives their density times the probability of the
-integers.
+integers. The u_s of a row are evenly spread points (Sobol), digitally shifted by a random vector of the
+row's own: each u_s is uniform, so that the bound holds in expectation, the points stay evenly spread,
+and the errors of different rows are independent, so that a standard error over rows counts them.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from modeflow.data.table import check_finite
 from modeflow.errors import ConfigError, DataError, nearest
+from modeflow.transforms.noise import row_noise, uniform_noise
 
 __all__ = ["Kind", "Schema", "check_fit_table"]
 
 Kind = Literal["continuous", "integer"]
 
-# One fixed scrambled Sobol sequence gives the offsets: a score depends on nothing but the row.
+# One scrambled Sobol sequence, shifted for each row: a score depends on nothing but the row.
 _OFFSET_SEED = 20221122
 # Ties are looked for in at most this many rows: enough to see them, quick on millions.
 _TIE_ROWS = 100_000
@@ -174,36 +179,52 @@ class Schema:
             noisy[:, integer] += rng.uniform(-0.5, 0.5, size=(len(noisy), len(integer)))
         return noisy
 
-    def offsets(self, n_draws: int) -> np.ndarray:
-        """Fixed offsets u_s for scoring.
+    def averaged(
+        self, log_prob: Callable[[np.ndarray], np.ndarray], values: np.ndarray, n_draws: int
+    ) -> np.ndarray:
+        """Logarithm of the mean density over each row's offsets.
 
-        They are the same for every row and every call, so a score depends neither on the batch nor
-        on a seed. They fill the cube evenly (scrambled Sobol), which converges faster in S than
-        random draws.
+        The offsets are a function of the row, so a score depends neither on the batch nor on a seed.
+
+        Arguments:
+            log_prob: from (N, D) dequantised rows to their log-densities, shape (N,) or (N, K).
+            values: rows (N, D).
+            n_draws: offsets to a row. Where no column is integer the rows are scored as they are.
 
         Returns:
-            Array (S, D) inside (-1/2, 1/2), zero in continuous columns. S = `n_draws`, or 1 where
-            no
-            column is integer: then the score is exact without averaging.
+            What `log_prob` returns, averaged.
+
+        Raises:
+            ConfigError: fewer than one draw.
         """
         if n_draws < 1:
             raise ConfigError(f"n_draws={n_draws} must be at least 1")
         integer = self._integer
         if not len(integer):
-            return np.zeros((1, self.dim))
+            return log_prob(values)
+        with row_noise(torch.from_numpy(np.ascontiguousarray(values)), _OFFSET_SEED):
+            shift = uniform_noise(torch.zeros(len(values), len(integer), dtype=torch.float64)).numpy()
+        shift = (shift * 2**53).astype(np.int64)
+        tiny = np.finfo(np.float64).eps
+        total: np.ndarray | None = None
+        for point in (self._points(n_draws) * 2**53).astype(np.int64):
+            noisy = np.array(values, dtype=np.float64)
+            noisy[:, integer] += np.clip((point ^ shift) * 2.0**-53 - 0.5, -0.5 + tiny, 0.5 - tiny)
+            score = log_prob(noisy)
+            total = score if total is None else np.logaddexp(total, score)
+        return np.asarray(total) - math.log(n_draws)
+
+    def _points(self, n_draws: int) -> np.ndarray:
+        """Evenly spread points of the unit cube, shape (S, integer columns)."""
         from scipy.stats import qmc
 
         generator = np.random.default_rng(_OFFSET_SEED)
         try:
-            sobol = qmc.Sobol(len(integer), scramble=True, rng=generator)
+            sobol = qmc.Sobol(len(self._integer), scramble=True, rng=generator)
         except TypeError:  # scipy < 1.15 calls the argument `seed`
-            sobol = qmc.Sobol(len(integer), scramble=True, seed=generator)
+            sobol = qmc.Sobol(len(self._integer), scramble=True, seed=generator)
         # Drawn in powers of two, the number for which Sobol points are balanced; a prefix is kept.
-        points = sobol.random_base2(int(n_draws - 1).bit_length())[:n_draws]
-        tiny = np.finfo(np.float64).eps
-        offsets = np.zeros((n_draws, self.dim))
-        offsets[:, integer] = np.clip(points - 0.5, -0.5 + tiny, 0.5 - tiny)
-        return offsets
+        return np.asarray(sobol.random_base2(int(n_draws - 1).bit_length())[:n_draws])
 
     def quantize(self, samples: np.ndarray) -> np.ndarray:
         """Round the integer columns of samples (..., D) to the nearest whole number; returns a

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density
-from modeflow.transforms.base import Transform
+from modeflow.transforms.base import Transform, weakest
 
 __all__ = ["Flow"]
 
@@ -33,7 +33,7 @@ class Flow(Density):
         super().__init__(base.event_shape if event_shape is None else event_shape, context_features)
         self.transform = transform
         self.base = base
-        self.exactness = transform.exactness
+        self.exactness = weakest(transform.exactness, base.exactness)
 
     def _base_context(self, context: Tensor | None) -> Tensor | None:
         return context if self.base.context_features else None

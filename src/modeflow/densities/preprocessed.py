@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density, Loss, weighted_mean
-from modeflow.transforms.base import Transform
+from modeflow.transforms.base import Transform, weakest
 
 __all__ = ["Preprocessed"]
 
@@ -23,7 +23,7 @@ class Preprocessed(Density):
         super().__init__(model.event_shape, model.context_features)
         self.transform = transform
         self.model = model
-        self.exactness = model.exactness
+        self.exactness = weakest(transform.exactness, model.exactness)
 
     @property
     def dtype(self) -> torch.dtype:

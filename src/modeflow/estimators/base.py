@@ -25,6 +25,7 @@ from modeflow.estimators.settings import Settings, as_tensor, build_model, laten
 from modeflow.estimators.storage import load_estimator, save_estimator
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.training import resolve_device, seeded
+from modeflow.transforms.base import Exactness, weakest
 
 __all__ = ["DensityEstimator"]
 
@@ -98,7 +99,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         score = best.validation_log_prob()
         self._set_fitted(best.model, schema)
         self.dead_states_ = dead
-        self.validation_ = summarise(score, cast(Any, self.density_kind_)).to_dict()
+        self.validation_ = summarise(score, self.density_kind_, data.validation_weight).to_dict()
         history = best.history
         self.history_ = [] if history is None else history.epochs
         self.training_ = _summary(history)
@@ -141,15 +142,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):
     # -- using ----------------------------------------------------------------------------------
 
     @property
-    def density_kind_(self) -> str:
-        """What `score_samples` returns: ``exact``, or ``lower bound`` where columns are integer."""
-        return "lower bound" if self.schema_.integer_columns else self.model_.exactness
+    def density_kind_(self) -> Exactness:
+        """What `score_samples` returns: ``exact``, ``lower bound`` (integer columns) or ``estimate``."""
+        return weakest(self.model_.exactness, "lower bound" if self.schema_.integer_columns else "exact")
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, in nats and in the units of the data, shape ``(N,)``.
 
         With integer columns it is the logarithm of a probability (times a density in the others), as the
-        average over `score_draws` evenly spread offsets: a lower bound in expectation.
+        average over `score_draws` evenly spread offsets of the row's own: a lower bound in expectation.
 
         Raises:
             DataError: other columns than those fitted, or values that are no finite numbers.
@@ -162,7 +163,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 
     def likelihood(self, X: Any) -> LogLikelihood:
         """Mean log-density with its standard error and its kind."""
-        return summarise(self.score_samples(X), cast(Any, self.density_kind_))
+        return summarise(self.score_samples(X), self.density_kind_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Posterior probability of each state, ``p(z = k | x)``, shape ``(N, n_states_)``."""
@@ -288,18 +289,15 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         values = self.schema_.validate(self._matrix(X, reset=False))
         scorer = self._scorer()
         inner = latent_model(scorer)
-        offsets = self.schema_.offsets(self.score_draws)
+
+        @torch.no_grad()
+        def log_joint(rows: np.ndarray) -> np.ndarray:
+            u, logabsdet = scorer.encode(as_tensor(rows).to(scorer.device))
+            return np.asarray((inner.log_joint(u) + logabsdet.unsqueeze(-1)).cpu().numpy())
+
         result = np.empty((len(values), self.n_states_))
-        with torch.no_grad():
-            for rows in self._blocks(len(values)):
-                total = None
-                for offset in offsets:
-                    x = as_tensor(values[rows] + offset).to(scorer.device)
-                    u, logabsdet = scorer.encode(x)
-                    joint = inner.log_joint(u) + logabsdet.unsqueeze(-1)
-                    total = joint if total is None else torch.logaddexp(total, joint)
-                if total is not None:
-                    result[rows] = total.cpu().numpy() - np.log(len(offsets))
+        for rows in self._blocks(len(values)):
+            result[rows] = self.schema_.averaged(log_joint, values[rows], self.score_draws)
         return result
 
     def _blocks(self, n: int) -> Iterator[slice]:

@@ -89,6 +89,8 @@ class Fit:
             standardize.fit(noisy, weight)
             with torch.no_grad():
                 standard = self.model.encode(noisy)[0]
+                if weight is not None:
+                    standard = standard[_repeated(weight)]
             initialise(latent_model(self.model), standard, seed % (2**32))
         name = f"fit, {self.n_states} states" if self.n_states > 1 else "fit"
         self.trainer = Trainer(config, self.run_dir, self.quiet, description=name)
@@ -121,6 +123,13 @@ def _tensor(weight: np.ndarray | None) -> Tensor | None:
     return None if weight is None else torch.from_numpy(np.asarray(weight, dtype=np.float32))
 
 
+def _repeated(weight: Tensor) -> Tensor:
+    """Row numbers, each as often as its weight (of mean one) says: for a start that knows no weights."""
+    until = weight.double().cumsum(0)
+    places = torch.arange(len(weight), dtype=until.dtype) + 0.5
+    return torch.searchsorted(until, places).clamp_max(len(weight) - 1)
+
+
 def _evaluate(model: Density, x: Tensor) -> Tensor:
     """Log-density per row for validation while training: over the states that the encoder finds likely."""
     if not isinstance(model, Preprocessed) or latent_model(model).n_states == 1:
@@ -144,14 +153,14 @@ def prune_dead_states(model: Preprocessed, rows: np.ndarray, weight: np.ndarray 
     inner = latent_model(model)
     if inner.n_states == 1:
         return []
-    share = torch.zeros(inner.n_states)
-    weights = np.ones(len(rows)) if weight is None else weight
+    share = torch.zeros(inner.n_states, dtype=torch.float64)
+    weights = np.ones(len(rows)) if weight is None else weight / weight.mean()
     with torch.no_grad():
         for start in range(0, len(rows), 8192):
             part = slice(start, start + 8192)
             u = model.encode(as_tensor(rows[part]))[0]
-            w = torch.from_numpy(weights[part]).to(u.dtype)
-            share += inner.usage(u, w) * float(w.sum()) / float(weights.sum())
+            w = torch.from_numpy(weights[part]).to(u)
+            share += inner.usage(u, w).double().cpu() * len(u) / len(rows)
     dead = inner.prune(share, max(0.01 / inner.n_states, 3 / len(rows)))
     if dead:
         names = ", ".join(map(str, dead))

@@ -12,6 +12,7 @@ import numpy as np
 
 from modeflow.estimators.fitting import Fit, FitData
 from modeflow.estimators.settings import Settings
+from modeflow.metrics import summarise
 
 __all__ = ["Candidate", "candidate_states", "select_states"]
 
@@ -36,6 +37,11 @@ class Candidate:
     validation: float
     standard_error: float
     chosen: bool = False
+
+    def summarise(self, score: np.ndarray, weight: np.ndarray | None) -> None:
+        """Keep mean and standard error of the validation rows' log-densities."""
+        summary = summarise(score, "exact", weight)
+        self.validation, self.standard_error = summary.value, summary.standard_error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,7 +85,7 @@ def select_states(
     ]
     records = {k: Candidate(k, 0, -math.inf, math.inf) for k in candidates}
     max_epochs = settings.training(len(data.train)).max_epochs
-    weight = np.ones(len(data.validation)) if data.validation_weight is None else data.validation_weight
+    weight = data.validation_weight
     for share, keep in RUNGS:
         if len(fits) == 1:
             break
@@ -91,25 +97,23 @@ def select_states(
             scores[fit.n_states] = score = fit.validation_log_prob()
             record = records[fit.n_states]
             record.epochs = len(history.epochs) - 1
-            record.validation = float(np.average(score, weights=weight))
-            record.standard_error = float(score.std() / math.sqrt(len(score)))
+            record.summarise(score, weight)
         ranked = sorted(fits, key=lambda f: records[f.n_states].validation, reverse=True)
         fits = [_parsimonious(ranked, scores, weight)] if keep == 1 else ranked[:keep]
     best = fits[0]
     history = best.run()
     record = records[best.n_states]
-    score = best.validation_log_prob()
-    record.validation = float(np.average(score, weights=weight))
+    record.summarise(best.validation_log_prob(), weight)
     record.epochs, record.chosen = len(history.epochs) - 1, True
     return best, list(records.values())
 
 
-def _parsimonious(ranked: list[Fit], scores: dict[int, np.ndarray], weight: np.ndarray) -> Fit:
+def _parsimonious(ranked: list[Fit], scores: dict[int, np.ndarray], weight: np.ndarray | None) -> Fit:
     """The fewest states among those not worse than the best by more than a standard error."""
     best = ranked[0]
     for fit in sorted(ranked, key=lambda f: f.n_states):
-        difference = weight * (scores[best.n_states] - scores[fit.n_states])
-        if difference.mean() <= difference.std() / math.sqrt(len(difference)):
+        worse = summarise(scores[best.n_states] - scores[fit.n_states], "exact", weight)
+        if worse.value <= worse.standard_error or fit is best:
             return fit
     return best
 
@@ -118,7 +122,7 @@ def _best_so_far(
     stopped: Fit,
     fits: list[Fit],
     scores: dict[int, np.ndarray],
-    weight: np.ndarray,
+    weight: np.ndarray | None,
     records: dict[int, Candidate],
 ) -> tuple[Fit, list[Candidate]]:
     known = [f for f in fits if f.n_states in scores]

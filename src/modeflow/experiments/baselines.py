@@ -62,12 +62,12 @@ class GaussianMixtureByBIC:
 
     def score_samples(self, values: np.ndarray) -> np.ndarray:
         """Log-density of each row, nats, in the units of the data."""
-        offsets = self.schema.offsets(self.score_draws)
-        total = np.full(len(values), -np.inf)
-        for offset in offsets:
-            u = (values + offset - self.mean_) / self.scale_
-            total = np.logaddexp(total, self.mixture_.score_samples(u))
-        return np.asarray(total - math.log(len(offsets)) - np.log(self.scale_).sum())
+
+        def log_prob(rows: np.ndarray) -> np.ndarray:
+            u = (rows - self.mean_) / self.scale_
+            return np.asarray(self.mixture_.score_samples(u)) - float(np.log(self.scale_).sum())
+
+        return self.schema.averaged(log_prob, values, self.score_draws)
 
 
 def fit_baselines(

@@ -87,7 +87,7 @@ def ResampledFlow(
         Stimper et al., *Resampling Base Distributions of Normalizing Flows*, 2022,
         https://arxiv.org/abs/2110.15828
     """
-    flow = _over(
+    return _over(
         ResampledBase(features, truncation),
         features,
         context_features,
@@ -99,8 +99,6 @@ def ResampledFlow(
         context_affine,
         seed,
     )
-    flow.exactness = flow.base.exactness
-    return flow
 
 
 def StudentFlow(

@@ -252,10 +252,15 @@ class DiscreteLatentModel(Density):
 
     @torch.no_grad()
     def usage(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Share of the data in each of the K states by the exact posterior, shape ``(K,)``."""
+        """Share of the data in each of the K states by the exact posterior, shape ``(K,)``.
+
+        Arguments:
+            x: rows, shape ``(B, *event_shape)``.
+            weight: of the rows, shape ``(B,)``, with mean one over the whole data (not the batch).
+        """
         share = self.posterior(x)
         if weight is not None:
-            share = share * (weight / weight.mean()).unsqueeze(-1)
+            share = share * weight.unsqueeze(-1)
         full = share.new_zeros(self.n_states)
         full[self.prior.active] = share.mean(0)
         return full

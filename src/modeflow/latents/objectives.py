@@ -143,7 +143,8 @@ class Marginal(Objective):
         \;+\; \mathrm{KL}\big(p_S(z \mid x) \,\|\, q(z|x)\big)
 
     With ``epsilon=0``, S holds all states. With ``epsilon>0`` it holds, per row, the states to which the
-    encoder gives a mass above ε, and now and then one more at random: the first term is then an upper bound
+    encoder gives a mass above ε (or above 1/2A of A active states, if that is less: one state at least
+    is kept), and now and then one more at random: the first term is then an upper bound
     on the negative log-likelihood, tight where modes are isolated, at the cost of little more than one
     state. No sample of z is drawn, so its gradient to the flow and the prior has neither the bias of the
     straight-through estimator nor its noise.

@@ -50,8 +50,11 @@ class LogLikelihood:
         return plain
 
 
-def summarise(log_probs: np.ndarray, kind: Kind) -> LogLikelihood:
-    """Summarise per-row log-densities.
+def summarise(log_probs: np.ndarray, kind: Kind, weight: np.ndarray | None = None) -> LogLikelihood:
+    r"""Summarise per-row log-densities.
+
+    .. math:: m = \frac{\sum_i w_i s_i}{\sum_i w_i}, \qquad
+        \mathrm{se} = \frac{\sqrt{\sum_i w_i^2 (s_i - m)^2}}{\sum_i w_i} \sqrt{\frac{n}{n - 1}}
 
     The mean is over every row: a row to which the model gives no density makes the mean -inf, as it
     does in truth, and `non_finite` says how many such rows there are.
@@ -59,23 +62,34 @@ def summarise(log_probs: np.ndarray, kind: Kind) -> LogLikelihood:
     Arguments:
         log_probs: array (N,) or a CPU tensor, in nats.
         kind: what the numbers are: "exact", "lower bound" or "estimate".
+        weight: of the rows (N,), not negative; equal if None. Rows of weight zero are left out.
 
     Raises:
         ConfigError: an unknown kind.
-        DataError: no rows, or an array that is not one-dimensional.
+        DataError: no rows, an array that is not one-dimensional, or weights of another shape.
     """
     if kind not in get_args(Kind):
         raise ConfigError(f"kind='{kind}' is not one of {', '.join(map(repr, get_args(Kind)))}")
     values = np.asarray(log_probs, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise DataError(f"log-likelihoods need shape (rows,) with at least one row, got {values.shape}")
+    share = np.full(len(values), 1 / len(values)) if weight is None else _shares(weight, values)
+    values, share = values[share > 0], share[share > 0]
+    n = len(values)
     finite = np.isfinite(values)
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, which is what it should be
-        mean = float(values.mean())
+        mean = float(values @ share)
     error = math.nan
-    if finite.all() and len(values) > 1:
-        error = float(values.std(ddof=1) / math.sqrt(len(values)))
-    return LogLikelihood(mean, error, kind, len(values), int((~finite).sum()))
+    if finite.all() and n > 1:
+        error = float(np.linalg.norm(share * (values - mean)) * math.sqrt(n / (n - 1)))
+    return LogLikelihood(mean, error, kind, n, int((~finite).sum()))
+
+
+def _shares(weight: np.ndarray, values: np.ndarray) -> np.ndarray:
+    shares = np.asarray(weight, dtype=np.float64)
+    if shares.shape != values.shape or not (shares >= 0).all() or not shares.sum() > 0:
+        raise DataError(f"weights must be {len(values)} numbers of 0 or more, not all 0")
+    return shares / shares.sum()
 
 
 def _signed(value: float) -> str:

@@ -8,9 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Composite", "Exactness", "Inverse", "Transform"]
+__all__ = ["Composite", "Exactness", "Inverse", "Transform", "weakest"]
 
 Exactness = Literal["exact", "lower bound", "estimate"]
+
+
+def weakest(*parts: Exactness) -> Exactness:
+    """What a sum of log-densities is, some of them bounds or estimates."""
+    if "estimate" in parts:
+        return "estimate"
+    return "lower bound" if "lower bound" in parts else "exact"
 
 
 class Transform(nn.Module):
@@ -54,10 +61,7 @@ class Composite(Transform):
         parts = [t for t in self.transforms if isinstance(t, Transform)]
         self.context_features = max((t.context_features for t in parts), default=0)
         self.bijective = all(t.bijective for t in parts)
-        if any(t.exactness == "estimate" for t in parts):
-            self.exactness = "estimate"
-        elif any(t.exactness == "lower bound" for t in parts):
-            self.exactness = "lower bound"
+        self.exactness = weakest(*(t.exactness for t in parts))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = x.new_zeros(x.shape[0])
@@ -89,6 +93,7 @@ class Inverse(Transform):
         self.transform = transform
         self.context_features = transform.context_features
         self.exactness = transform.exactness
+        self.bijective = transform.bijective
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.transform.inverse(x, context)

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     log_prob = estimator.score_samples(
         frame(table) if hasattr(estimator, "feature_names_in_") else table.values
     )
-    mean = summarise(log_prob, estimator.density_kind_)  # type: ignore[arg-type]
+    mean = summarise(log_prob, estimator.density_kind_)
     name = f"log_density_{estimator.density_kind_.replace(' ', '_')}_nats"
     if args.out:
         rows = np.arange(1, len(log_prob) + 1, dtype=np.float64)
