@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import cases_continuous
+import cases_images
 import cases_surjections
 from modeflow.densities import (
     AutoregressiveDensity,
@@ -322,6 +323,6 @@ DENSITIES: dict[str, DensityCase] = {
     "nvf-5": DensityCase(nvf(5), 5),
 }
 
-for more in (cases_surjections, cases_continuous):
+for more in (cases_surjections, cases_continuous, cases_images):
     TRANSFORMS |= more.TRANSFORMS
     DENSITIES |= more.DENSITIES

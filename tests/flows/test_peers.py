@@ -11,18 +11,24 @@ from torch.nn import functional as F
 
 from modeflow.densities import Flow, StandardNormal
 from modeflow.nets import MLP
+from modeflow.nets.conv import ConvNet
 from modeflow.transforms import (
+    ActNorm,
     AdditiveElementwise,
     AffineElementwise,
     Composite,
     Coupling,
+    ImageCoupling,
+    Invertible1x1,
     LULinear,
     MaskedAutoregressive,
     Permutation,
     Planar,
     Radial,
     RQSplineElementwise,
+    SigmoidAffineElementwise,
     SquaresElementwise,
+    Squeeze,
     rational_quadratic_spline,
 )
 
@@ -242,3 +248,32 @@ def test_radial_equals_normflows():
     for mine, other in zip(ours(x), peer(x), strict=True):
         assert mine.abs().max() > 0.1
         assert (mine - other).abs().max() < 1e-9
+
+
+def test_glow_step_equals_normflows():
+    nf = pytest.importorskip("normflows")
+    theirs = nf.flows.GlowBlock(4, 8, leaky=0.0, init_zeros=False, use_lu=False).double()
+    coupling, mix, norm = theirs.flows
+    norm.data_dep_init_done = torch.tensor(1.0)
+    norm.s.data, norm.t.data = 0.3 * torch.randn_like(norm.s), torch.randn_like(norm.t)
+
+    net = ConvNet(2, 4, hidden_channels=8).double()
+    map_ = coupling.flows[1].param_map.net
+    for ours, layer in zip((net.first, net.second, net.final), (map_[0], map_[2], map_[4]), strict=True):
+        ours.weight.data, ours.bias.data = layer.weight.data.clone(), layer.bias.data.clone()
+    # They subtract the shift that we add.
+    net.final.weight.data[0::2] *= -1
+    net.final.bias.data[0::2] *= -1
+    actnorm, linear = ActNorm(4).double(), Invertible1x1(4, lu=False).double()
+    actnorm.bias.data, actnorm.log_scale.data = -norm.t.data.flatten(), -norm.s.data.flatten()
+    linear.weight.data = mix.W.data.clone()
+    half = ImageCoupling((4, 2, 3), "channel", SigmoidAffineElementwise(), lambda *sizes: net)
+    step = Composite([actnorm, linear, half]).eval()  # in training, actnorm would set itself
+
+    x = torch.randn(6, 4, 2, 3, dtype=DOUBLE)
+    u, logabsdet = step(x)
+    expected, theirs_logabsdet = theirs.inverse(x)
+    assert torch.allclose(u, expected, atol=1e-10)
+    assert torch.allclose(logabsdet, theirs_logabsdet.expand(6), atol=1e-10)
+    y = torch.randn(2, 3, 4, 6, dtype=DOUBLE)
+    assert torch.equal(Squeeze()(y)[0], nf.flows.Squeeze().inverse(y)[0])

@@ -19,6 +19,8 @@ from modeflow.transforms import AffineElementwise, ConditionalAffine, Coupling, 
 
 def few(key, layers=2):
     """Options that make a flow small."""
+    if FLOWS[key].event == "image":
+        return {"hidden_channels": 8} | ({"couplings": [1, 1, 0]} if key == "flowpp-image" else {})
     if key in ("ffjord", "score-sde"):
         return {"steps": layers}
     return {} if key == "made" else {"layers": layers}
@@ -27,7 +29,11 @@ def few(key, layers=2):
 @pytest.mark.parametrize("key", FLOWS)
 @pytest.mark.parametrize(("features", "context"), [(1, 0), (1, 2), (3, 0), (6, 2)])
 def test_registered_flows_build_and_score(key, features, context):
-    flow = build_flow(key, features, context, few(key))
+    options = few(key)
+    if FLOWS[key].event == "image":
+        options["shape"] = [features, 2, 2]
+        features *= 4
+    flow = build_flow(key, features, context, options)
     c = torch.randn(4, context) if context else None
     x = torch.randn(4, features)
     assert flow.log_prob(x, c).shape == (4,)
@@ -38,8 +44,11 @@ def test_registered_flows_build_and_score(key, features, context):
     assert flow.exactness == ("exact" if key == "resampled-base" and features < 3 else FLOWS[key].density)
 
 
+VECTOR = [key for key in FLOWS if FLOWS[key].event == "vector"]
+
+
 # Neither is near it before training: a measurement with little noise, components that start apart.
-@pytest.mark.parametrize("key", [key for key in FLOWS if key not in ("aef-noisy", "gmm-base")])
+@pytest.mark.parametrize("key", [key for key in VECTOR if key not in ("aef-noisy", "gmm-base")])
 def test_flows_start_near_a_standard_normal(key):
     torch.manual_seed(0)
     flow = build_flow(key, 4, 3, few(key) if key == "score-sde" else {})
@@ -48,11 +57,18 @@ def test_flows_start_near_a_standard_normal(key):
     assert (flow.log_prob(x, torch.randn(200, 3)) - normal).abs().mean() < 0.2
 
 
-@pytest.mark.parametrize("key", [key for key in FLOWS if key not in ("made", "score-sde")])
+@pytest.mark.parametrize("key", [key for key in VECTOR if key not in ("made", "score-sde")])
 def test_every_noise_coordinate_depends_on_every_feature(key):
     # Five features, three layers: with no layer's features left behind. (A shift needs more: NICE.)
     flow = perturb(build_flow(key, 5, 0, few(key, 5 if key == "nice" else 3)), 0.2).double()
     x = torch.randn(32, 5, dtype=torch.float64, requires_grad=True)
+    assert (jacobian(flow.transform(x)[0], x).abs() > 1e-9).any(0).all()
+
+
+@pytest.mark.parametrize("key", ["glow", "realnvp-image", "nsf-image", "marprior", "flowpp-image"])
+def test_every_noise_coordinate_depends_on_every_pixel(key):
+    flow = perturb(build_flow(key, 16, 0, {"hidden_channels": 8}), 0.2).double()
+    x = torch.randn(16, 16, dtype=torch.float64, requires_grad=True)
     assert (jacobian(flow.transform(x)[0], x).abs() > 1e-9).any(0).all()
 
 
@@ -62,10 +78,13 @@ def test_every_flow_serves_as_the_likelihood_of_nvf(key):
     rng = np.random.default_rng(0)
     centres = 6 * np.stack([np.cos(np.arange(6)), np.sin(np.arange(6))], 1)
     z = rng.integers(6, size=600)
-    x = torch.from_numpy(centres[z] + 0.2 * rng.normal(size=(600, 2))).float()
+    image = FLOWS[key].event == "image"
+    points = centres[z] + 0.2 * rng.normal(size=(600, 2))
+    x = torch.from_numpy(np.hstack([points, rng.normal(size=(600, 2))]) if image else points).float()
     x = (x - x.mean(0)) / x.std(0)
     with seeded(0):
-        model = NVF(2, 6, flow=key, flow_options=few(key, 4) if key == "score-sde" else None)
+        options = few(key, 4) if key == "score-sde" or image else None
+        model = NVF(x.shape[1], 6, flow=key, flow_options=options)
         initialise(model, x, encoder_steps=100)
         loss = model.objective(x, None, 0)
         loss.value.backward()

@@ -1,9 +1,12 @@
-"""Recipes by the literature's name. Each returns a density over ``(features,)``."""
+"""Recipes by the literature's name. Each returns a density over ``(features,)``, or ``(C, H, W)``."""
 
 from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
 from modeflow.flows.bounded import AEF, CIF, NoisyAEF
 from modeflow.flows.continuous import FFJORD, ResidualFlow, ScoreSDE
+from modeflow.flows.dequantised import Dequantized
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
+from modeflow.flows.flowplusplus import FlowPlusPlus, FlowPlusPlusImage
+from modeflow.flows.image import FunnelImage, Glow, MARPrior, NSFImage, RealNVPImage, sample_tempered
 from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.monotonic import NAF, SOS, NAFDense
 from modeflow.flows.registry import FLOWS, RecipeInfo, build_flow, flow_recipe
@@ -25,14 +28,22 @@ __all__ = [
     "NSF",
     "SOS",
     "TAN",
+    "Dequantized",
+    "FlowPlusPlus",
+    "FlowPlusPlusImage",
     "Funnel",
+    "FunnelImage",
     "GMMBaseFlow",
+    "Glow",
     "MAFMoG",
+    "MARPrior",
     "NAFDense",
+    "NSFImage",
     "NoisyAEF",
     "PlanarFlow",
     "RadialFlow",
     "RealNVP",
+    "RealNVPImage",
     "RecipeInfo",
     "ResampledFlow",
     "ResidualFlow",
@@ -41,4 +52,5 @@ __all__ = [
     "SurVAE",
     "build_flow",
     "flow_recipe",
+    "sample_tempered",
 ]

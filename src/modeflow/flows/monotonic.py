@@ -92,7 +92,7 @@ def NAFDense(
     features: int,
     context_features: int = 0,
     *,
-    layers: int = 3,
+    layers: int = 5,
     units: int = 4,
     depth: int = 2,
     hidden_features: int = 64,

@@ -13,6 +13,9 @@ from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
 from modeflow.flows.bounded import AEF, CIF, NoisyAEF
 from modeflow.flows.continuous import FFJORD, ResidualFlow, ScoreSDE
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
+from modeflow.flows.flowplusplus import FlowPlusPlus, FlowPlusPlusImage
+from modeflow.flows.image import FunnelImage, Glow, MARPrior, NSFImage, RealNVPImage
+from modeflow.flows.image_table import as_table_flow, image_shape
 from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.monotonic import NAF, SOS, NAFDense
 from modeflow.flows.rival import GMMBaseFlow, ResampledFlow, StudentFlow
@@ -144,6 +147,34 @@ FLOWS: dict[str, RecipeInfo] = {
             "student-base", "StudentFlow", StudentFlow, "Alexanderson and Henter 2020, arXiv:2006.06599",
             "vector", "exact", "1 pass", "1 pass", {},
         ),
+        RecipeInfo(
+            "flowpp", "FlowPlusPlus", FlowPlusPlus, "Ho et al. 2019, arXiv:1902.00275",
+            "vector", "exact", "1 pass", "1 pass, bisections", {},
+        ),
+        RecipeInfo(
+            "flowpp-image", "FlowPlusPlusImage", FlowPlusPlusImage, "Ho et al. 2019, arXiv:1902.00275",
+            "image", "exact", "1 pass", "1 pass, bisections", {},
+        ),
+        RecipeInfo(
+            "glow", "Glow", Glow, "Kingma and Dhariwal 2018, arXiv:1807.03039",
+            "image", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "realnvp-image", "RealNVPImage", RealNVPImage, "Dinh et al. 2017, arXiv:1605.08803",
+            "image", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "nsf-image", "NSFImage", NSFImage, "Durkan et al. 2019, arXiv:1906.04032",
+            "image", "exact", "1 pass", "1 pass", {},
+        ),
+        RecipeInfo(
+            "marprior", "MARPrior", MARPrior, "Bhattacharyya et al. 2020, arXiv:2004.03891",
+            "image", "exact", "1 pass", "1 pass, channels passes of the priors", {},
+        ),
+        RecipeInfo(
+            "funnel-image", "FunnelImage", FunnelImage, "Klein et al. 2021, arXiv:2112.08069",
+            "image", "exact", "1 pass", "1 pass", {},
+        ),
     )
 }  # fmt: skip
 
@@ -164,7 +195,11 @@ def flow_recipe(key: str) -> RecipeInfo:
 def build_flow(
     key: str, features: int, context_features: int = 0, options: dict[str, Any] | None = None
 ) -> Density:
-    """Build a registered flow.
+    """Build a registered flow over ``(features,)``.
+
+    A flow of images takes a row as an image, channel by channel and line by line: its option ``shape`` is
+    ``[channels, height, width]``; square images of one channel or three are recognised without. It has
+    ``context_affine`` beside its recipe's options, as in `NSF`.
 
     Arguments:
         key: a name of `FLOWS`.
@@ -178,10 +213,17 @@ def build_flow(
     known = [
         n for n in inspect.signature(info.recipe).parameters if n not in ("features", "context_features")
     ]
+    if info.event == "image":
+        known.append("context_affine")
     for name in options or {}:
         if name not in known or name in info.preset:
             allowed = [n for n in known if n not in info.preset]
             raise ConfigError(
                 f"{name!r} is not an option of {key}{nearest(name, allowed)} (options: {', '.join(allowed)})"
             )
-    return info.recipe(features, context_features, **{**info.preset, **(options or {})})
+    given = {**info.preset, **(options or {})}
+    if info.event == "image":
+        shape = image_shape(key, features, given.pop("shape", None))
+        affine = given.pop("context_affine", "auto")
+        return as_table_flow(info.recipe(shape, context_features, **given), affine)
+    return info.recipe(features, context_features, **given)

@@ -1,6 +1,6 @@
 """Metrics: likelihood with its standard error, mode coverage, use of states."""
 
-from modeflow.metrics.likelihood import LogLikelihood, summarise
+from modeflow.metrics.likelihood import LogLikelihood, bits_per_dim, summarise
 from modeflow.metrics.modes import (
     bridge_mass,
     modes_found,
@@ -11,6 +11,7 @@ from modeflow.metrics.modes import (
 
 __all__ = [
     "LogLikelihood",
+    "bits_per_dim",
     "bridge_mass",
     "modes_found",
     "normalized_mutual_information",

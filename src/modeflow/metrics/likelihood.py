@@ -10,7 +10,7 @@ import numpy as np
 
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["Kind", "LogLikelihood", "summarise"]
+__all__ = ["Kind", "LogLikelihood", "bits_per_dim", "summarise"]
 
 Kind = Literal["exact", "lower bound", "estimate"]
 
@@ -83,6 +83,16 @@ def summarise(log_probs: np.ndarray, kind: Kind, weight: np.ndarray | None = Non
     if finite.all() and n > 1:
         error = float(np.linalg.norm(share * (values - mean)) * math.sqrt(n / (n - 1)))
     return LogLikelihood(mean, error, kind, n, int((~finite).sum()))
+
+
+def bits_per_dim(log_prob: float, dims: int) -> float:
+    r"""Nats of a whole image to bits per dimension: :math:`-\log p(x) / (D \log 2)`.
+
+    Arguments:
+        log_prob: log-probability of the integers, or log-density in units of one grey level.
+        dims: D, channels times height times width.
+    """
+    return -log_prob / (dims * math.log(2))
 
 
 def _shares(weight: np.ndarray, values: np.ndarray) -> np.ndarray:

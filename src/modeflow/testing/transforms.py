@@ -48,6 +48,7 @@ class TransformCase:
         scale: of the perturbation of the parameters.
         inverse_error: absolute error allowed beside rounding, for an inverse found by iteration, and for a
             log-determinant that is right up to the error of a solver.
+        noise_shape: shape of the noise, where it is not that of the data.
     """
 
     factory: Callable[[], Transform]
@@ -63,6 +64,7 @@ class TransformCase:
     codomain: Map | None = None
     scale: float = 0.2
     inverse_error: float = 0.0
+    noise_shape: tuple[int, ...] | None = None
 
     @property
     def event(self) -> tuple[int, ...]:
@@ -79,7 +81,7 @@ class TransformCase:
 
     def noise(self, dtype: torch.dtype = torch.float64, rows: int = 8) -> Tensor:
         """Noise to try the inverse on."""
-        return points(self.event, dtype, self.codomain, rows, seed=17)
+        return points(self.noise_shape or self.event, dtype, self.codomain, rows, seed=17)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def _shapes(case: TransformCase, name: str, x: Tensor, out: tuple[Tensor, Tensor
     u, logabsdet = out
     dtype = case.result_dtype or x.dtype
     rows = x.shape[0]
-    require(u.shape == x.shape, f"{name} maps shape {tuple(x.shape)} to {tuple(u.shape)}")
+    event = (case.noise_shape if name.startswith("forward") else None) or case.event
+    require(tuple(u.shape) == (rows, *event), f"{name} maps shape {tuple(x.shape)} to {tuple(u.shape)}")
     require(
         logabsdet.shape == (rows,),
         f"{name} returns a log-determinant of shape {tuple(logabsdet.shape)}, expected ({rows},)",

@@ -13,8 +13,13 @@ from modeflow.transforms.elementwise import (
     Elementwise,
     RQSplineElementwise,
 )
+from modeflow.transforms.image import ActNorm, Flatten, Invertible1x1, Logit, Rescale, Squeeze
+from modeflow.transforms.image_coupling import ImageCoupling, SigmoidAffineElementwise, TanhAffineElementwise
+from modeflow.transforms.image_funnel import ConvFunnel
+from modeflow.transforms.image_prior import ChannelPrior, GaussianPrior, MultiScale, SplitPrior
 from modeflow.transforms.indexed import Indexed
 from modeflow.transforms.linear import LULinear, Permutation
+from modeflow.transforms.logistic_mixture import LogisticMixtureElementwise
 from modeflow.transforms.monotonic import SigmoidalElementwise, SquaresElementwise
 from modeflow.transforms.ode import ODE
 from modeflow.transforms.parts import OrderedToReal, PositiveToReal, Subset
@@ -34,22 +39,32 @@ from modeflow.transforms.surjections import (
 __all__ = [
     "ODE",
     "Abs",
+    "ActNorm",
     "AdditiveElementwise",
     "AffineElementwise",
     "Augment",
+    "ChannelPrior",
     "Composite",
     "ConditionalAffine",
     "Contractive",
+    "ConvFunnel",
     "Coupling",
     "DenseSigmoidalElementwise",
     "Elementwise",
+    "Flatten",
+    "GaussianPrior",
+    "ImageCoupling",
     "Indexed",
     "Inverse",
+    "Invertible1x1",
     "LULinear",
     "Leaky",
+    "LogisticMixtureElementwise",
+    "Logit",
     "MaskedAutoregressive",
     "Max",
     "MaxPool",
+    "MultiScale",
     "OrderedToReal",
     "Permutation",
     "Planar",
@@ -57,14 +72,19 @@ __all__ = [
     "RQSplineElementwise",
     "Radial",
     "RecurrentShift",
+    "Rescale",
     "Rounding",
+    "SigmoidAffineElementwise",
     "SigmoidalElementwise",
     "Slice",
     "Sort",
+    "SplitPrior",
     "SquaresElementwise",
+    "Squeeze",
     "Standardize",
     "StochasticPermutation",
     "Subset",
+    "TanhAffineElementwise",
     "Transform",
     "rational_quadratic_spline",
 ]

@@ -12,7 +12,7 @@ Reference:
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -276,23 +276,62 @@ def gaussian_log_prob(z: Tensor, s: Tensor) -> Tensor:
     return (-0.5 * z.square() - s - 0.5 * math.log(2 * math.pi)).sum(1)
 
 
-class Rounding(Surjection):
-    r"""Whole numbers n become ``n + e`` with e uniform in [0, 1); the way back rounds down.
+class Noise(Protocol):
+    """What a dequantisation must offer: a `modeflow.densities.Flow` over `Logistic` noise does."""
 
-    .. math:: \log P(n) \ge E_e[\log p(n + e)]
+    event_shape: tuple[int, ...]
+    context_features: int
+    transform: Transform
+    base: Any
+
+
+class Rounding(Surjection):
+    r"""Whole numbers n become ``n + e`` with e in [0, 1); the way back rounds down.
+
+    .. math:: \log P(n) \ge E_{e \sim q(e | n, c)}[\log p(n + e) - \log q(e | n, c)]
+
+    Arguments:
+        noise: q, a flow over logistic noise into the unit cube, whose context is the flattened n, scaled to
+            ±1/2 where its range is known, beside c (variational dequantisation, Flow++); uniform if None.
+        context_features: width of c.
+        levels: n lies in 0 to levels - 1: other data is refused, and samples are moved into that range.
+
+    Raises:
+        DataError: in `forward`, for what is no whole number, or out of range.
+
+    Reference:
+        Ho et al., *Flow++*, 2019, https://arxiv.org/abs/1902.00275
     """
 
     exactness = "lower bound"
 
+    def __init__(
+        self, noise: Noise | None = None, context_features: int = 0, levels: int | None = None
+    ) -> None:
+        super().__init__()
+        self.noise = noise
+        self.levels = levels
+        self.context_features = context_features if noise is not None else 0
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not bool((x == x.round()).all()):
-            raise DataError("Rounding expects whole numbers")
-        return x + uniform_noise(x), x.new_zeros(x.shape[0])
+            raise DataError("expected whole numbers (pixels as 0, 1, 2, ...), received fractions")
+        if self.levels is not None and not bool(((x >= 0) & (x < self.levels)).all()):
+            received = f"{float(x.min()):g} to {float(x.max()):g}"
+            raise DataError(f"expected whole numbers from 0 to {self.levels - 1}, received {received}")
+        if self.noise is None:
+            return x + uniform_noise(x), x.new_zeros(x.shape[0])
+        scaled = x if self.levels is None else (x + 0.5) / self.levels - 0.5
+        given = join_context(scaled, context, self.context_features)
+        u = torch.logit(uniform_noise(x.new_empty(x.shape[0], *self.noise.base.event_shape)))
+        e, logabsdet = self.noise.transform.inverse(u, given)
+        return x + e, logabsdet - self.noise.base.log_prob(u)
 
     def sample(
         self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        return u.floor()
+        n = u.floor()
+        return n if self.levels is None else n.clamp(0, self.levels - 1)
 
 
 class MaxPool(Surjection):
