@@ -126,7 +126,7 @@ DENSITIES: dict[str, DensityCase] = {
     "aef-2": DensityCase(lambda: AEF(2, bins=4, seed=any_seed(), **SMALL), 2),
     "aef-1": DensityCase(lambda: AEF(1, bins=4, seed=any_seed(), **SMALL), 1),
     "aef-5-context": DensityCase(lambda: AEF(5, 2, latent=2, bins=4, seed=3, **SMALL), 5, 2),
-    "aef-noisy-2": DensityCase(lambda: NoisyAEF(2, noise=1.0, bins=4, seed=any_seed(), **SMALL), 2),
+    "aef-noisy-2": DensityCase(lambda: NoisyAEF(2, latent=1, noise=1.0, bins=4, seed=any_seed(), **SMALL), 2),
     "cif-2": DensityCase(lambda: CIF(2, bins=4, blocks=1, seed=any_seed(), **SMALL), 2),
     "cif-3-context": DensityCase(lambda: CIF(3, 2, bins=4, blocks=1, seed=any_seed(), **SMALL), 3, 2),
     "slice-3": DensityCase(sliced, 3),

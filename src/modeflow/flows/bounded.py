@@ -187,7 +187,8 @@ def NoisyAEF(
 
     Arguments:
         features, context_features: widths of data and context.
-        latent: measurements; half as many as features if None. noise: τ, of standardised data.
+        latent: measurements; half as many as features, but two at least, if None (one number, of two or
+            more features on islands, tends to be ignored). noise: τ, of standardised data.
         layers, hidden_features, bins: as in `AEF`.
         draws: of the noise over which `log_prob` averages.
         context_affine, seed: as in `AEF`.
@@ -203,7 +204,7 @@ def NoisyAEF(
     if not 1e-2 <= noise <= 10:
         raise ConfigError(f"noise must lie between 0.01 and 10, received {noise!r}")
     generator = torch.Generator().manual_seed(seed)
-    size = _latent(latent, features)
+    size = _latent(min(features, max(2, features // 2)) if latent is None else latent, features)
     parts = context_layers(features, context_features, context_affine)
     parts.append(Augment(features, size, lambda i, o, c: Measurement(i, o // 2, noise)))
     core = torch.arange(features, features + size)
