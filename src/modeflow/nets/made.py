@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modeflow.nets.mlp import Activation, linear, start_near_zero
+from modeflow.nets.stepwise import Layers, count_until
 
 __all__ = ["MADE", "MaskedLinear", "ResidualMADE"]
 
@@ -79,6 +80,7 @@ class MADE(nn.Module):
         masks = [_input_mask(degrees[0], features)] if degrees else []
         masks += [b[:, None] >= a[None, :] for a, b in pairwise(degrees)]
         self.hidden = nn.ModuleList(MaskedLinear(m) for m in masks)
+        self.until = [count_until(d, features) for d in degrees]
         last = degrees[-1] if degrees else torch.arange(1, features + 1)
         self.final = MaskedLinear(_output_mask(features, params, last))
         self.context_hidden: nn.Linear | None = None
@@ -101,6 +103,15 @@ class MADE(nn.Module):
         if self.context_final is not None:
             out = out + self.context_final(context)
         return out.unflatten(-1, (self.features, self.params))
+
+    def layers(self, context: Tensor | None = None) -> Layers:
+        """The network as `Stepwise` reads it."""
+        first = None if self.context_hidden is None else self.context_hidden(context)
+        final = None if self.context_final is None else self.context_final(context)
+        hidden: list[nn.Linear] = list(self.hidden)  # type: ignore[arg-type]
+        return Layers(
+            self.features, self.params, False, self.activation, hidden, self.final, self.until, first, final
+        )
 
 
 class MaskedResidualBlock(nn.Module):
@@ -154,6 +165,9 @@ class ResidualMADE(nn.Module):
         self.context_features = context_features
         degrees = hidden_degrees(features, hidden_features, context_features)
         self.initial = MaskedLinear(_input_mask(degrees, features))
+        self.activation = activation
+        self.gated = gate and context_features > 0
+        self.until = count_until(degrees, features)
         self.blocks = nn.ModuleList(
             MaskedResidualBlock(degrees, context_features if gate else 0, activation, dropout)
             for _ in range(blocks)
@@ -177,3 +191,17 @@ class ResidualMADE(nn.Module):
         if self.context_final is not None:
             out = out + self.context_final(context)
         return out.unflatten(-1, (self.features, self.params))
+
+    def layers(self, context: Tensor | None = None) -> Layers | None:
+        """The network as `Stepwise` reads it; None where a context gates the blocks, or units are dropped."""
+        if self.gated or (self.training and any(b.dropout is not None for b in self.blocks)):
+            return None
+        first = None if self.context_initial is None else self.context_initial(context)
+        final = None if self.context_final is None else self.context_final(context)
+        hidden: list[nn.Linear] = [self.initial]
+        for block in self.blocks:
+            hidden += [block.linear1, block.linear2]  # type: ignore[list-item]
+        until = [self.until] * len(hidden)
+        return Layers(
+            self.features, self.params, True, self.activation, hidden, self.final, until, first, final
+        )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modeflow.native import applies
+from modeflow.nets.stepwise import Layers, Stepwise
 from modeflow.transforms.base import Transform
-from modeflow.transforms.elementwise import Elementwise
+from modeflow.transforms.elementwise import AffineElementwise, Elementwise, RQSplineElementwise
+from modeflow.transforms.native_autoregressive import native_autoregressive_inverse
 
 __all__ = ["MaskedAutoregressive"]
 
@@ -39,6 +42,10 @@ class MaskedAutoregressive(Transform):
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         context = context if self.context_features else None
+        describe = getattr(self.conditioner, "layers", None)
+        layers = describe(context) if describe is not None and not torch.is_grad_enabled() else None
+        if layers is not None:
+            return self._stepwise(layers, u)
         features = u.shape[1]
         total = u.new_zeros(u.shape[0])
         # Columns not yet known are never seen by output d; zeros stand in for them.
@@ -51,3 +58,20 @@ class MaskedAutoregressive(Transform):
             columns.append(column)
             total = total + logderivative
         return torch.stack(columns, dim=1), total
+
+    def _stepwise(self, layers: Layers, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, each hidden unit evaluated once: the arithmetic of one pass. Without gradients."""
+        elementwise = self.elementwise
+        known = isinstance(elementwise, (RQSplineElementwise, AffineElementwise))
+        if known and layers.native and applies(u, layers.final.weight):
+            if isinstance(elementwise, RQSplineElementwise):
+                return native_autoregressive_inverse(layers, elementwise.constants, 0.0, u)
+            assert isinstance(elementwise, AffineElementwise)
+            return native_autoregressive_inverse(layers, None, elementwise.max_log_scale, u)
+        steps = Stepwise(layers, u.shape[0])
+        total = u.new_zeros(u.shape[0])
+        for d in range(u.shape[1]):
+            column, logderivative = elementwise.inverse(u[:, d], steps.params(d))
+            steps.put(d, column)
+            total = total + logderivative
+        return steps.x.clone(), total

@@ -110,6 +110,11 @@ class RQSplineElementwise(Elementwise):
         self.min_derivative = min_derivative
         self.n_params = 3 * bins - 1
 
+    @property
+    def constants(self) -> tuple[int, float, float, float, float]:
+        """Bins, tail bound, smallest width, height and slope."""
+        return self.bins, self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative
+
     def _call(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return rational_quadratic_spline(
             x,

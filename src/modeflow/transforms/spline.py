@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["rational_quadratic_spline"]
+from modeflow.native import applies
+from modeflow.transforms.native_spline import native_spline
+
+__all__ = ["rational_quadratic_spline", "reference_spline"]
 
 
 def _bins(raw: Tensor, bound: float, smallest: float) -> tuple[Tensor, Tensor]:
@@ -54,6 +57,22 @@ def rational_quadratic_spline(
     Reference:
         Durkan et al., *Neural Spline Flows*, 2019, https://arxiv.org/abs/1906.04032
     """
+    constants = (tail_bound, min_bin_width, min_bin_height, min_derivative)
+    if applies(x, params):
+        return native_spline(x, params, ((params.shape[-1] + 1) // 3, *constants, inverse))
+    return reference_spline(x, params, inverse, *constants)
+
+
+def reference_spline(
+    x: Tensor,
+    params: Tensor,
+    inverse: bool,
+    tail_bound: float,
+    min_bin_width: float,
+    min_bin_height: float,
+    min_derivative: float,
+) -> tuple[Tensor, Tensor]:
+    """`rational_quadratic_spline` in PyTorch: on any device, in any type, differentiable to any order."""
     n_bins = (params.shape[-1] + 1) // 3
     raw_w, raw_h, raw_d = params.split((n_bins, n_bins, n_bins - 1), dim=-1)
     widths, left_x = _bins(raw_w, tail_bound, min_bin_width)

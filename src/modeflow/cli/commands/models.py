@@ -13,6 +13,7 @@ _NVF_PAPER = "Dong et al. 2022, arXiv:2211.11638"
 def run(args: argparse.Namespace) -> int:
     """List the models with paper, exactness and cost."""
     from modeflow.flows import FLOWS
+    from modeflow.native import native_kernels
 
     rows: list[dict[str, Any]] = [
         {
@@ -44,5 +45,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     widths = [max(len(row[i]) for row in table) for i in range(len(header))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    emit(args, {"models": rows}, lines)
+    kernels = native_kernels()
+    lines += ["", f"native kernels: {kernels}"]
+    emit(args, {"models": rows, "native_kernels": kernels}, lines)
     return 0

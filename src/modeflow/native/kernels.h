@@ -1,0 +1,50 @@
+// What the native kernels offer. Every array is float32, contiguous and row by row; counts are in elements.
+#pragma once
+#include <cstdint>
+
+namespace modeflow {
+
+struct Spline {
+    int bins;                 // K; an entry has 3K - 1 parameters: K widths, K heights, K - 1 slopes
+    float bound;              // half-width B of the interval
+    float min_width, min_height, min_slope;
+};
+
+// One masked layer of a MADE. Units are sorted by degree, so that what a unit sees is a prefix of the layer
+// before it. `until[m]` units have a degree of at most m.
+struct Dense {
+    const float* weight;      // (rows, columns)
+    const float* bias;        // (rows)
+    int rows, columns;
+    const int64_t* until;     // (features), of the rows
+};
+
+struct Made {
+    int features, params;     // D, and parameters of each feature
+    bool residual;            // layers: initial, then pairs of the blocks; else plain hidden layers
+    int n_hidden;
+    const Dense* hidden;
+    Dense final;              // until is not used
+    const float* context_first;   // (rows, width of the first layer) to add, or null
+    const float* context_final;   // (rows, D * params) to add, or null
+};
+
+struct Kernels {
+    const char* name;
+    // y and the log-derivative of n entries.
+    void (*spline)(const Spline&, bool inverse, int64_t n, const float* x, const float* params, float* y,
+                   float* logderivative);
+    // Gradients of x and of the parameters, from those of y and of the log-derivative.
+    void (*spline_backward)(const Spline&, bool inverse, int64_t n, const float* x, const float* params,
+                            const float* grad_y, const float* grad_log, float* grad_x, float* grad_params);
+    // x and the log-determinant of the inverse of a masked autoregressive layer, each hidden unit once.
+    // kind 0: spline; 1: affine, x = (u - shift) exp(-s) with s softly bounded by `most`.
+    void (*autoregressive_inverse)(const Made&, int kind, const Spline&, float most, int64_t rows,
+                                   const float* u, float* x, float* logabsdet);
+};
+
+const Kernels& base_kernels();
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+
+}  // namespace modeflow

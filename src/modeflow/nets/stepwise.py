@@ -1,0 +1,92 @@
+"""Autoregressive networks evaluated feature by feature, each hidden unit once.
+
+Units are sorted by degree, so the units that inputs up to d decide are a block of rows, and what they see is
+a prefix of columns. A whole sample then costs the arithmetic of one pass, instead of one for every feature.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modeflow.nets.mlp import Activation
+
+__all__ = ["Layers", "Stepwise"]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """An autoregressive network as `Stepwise` and the native kernel read it.
+
+    Attributes:
+        features, params: D, and outputs for each feature.
+        residual: hidden layers are the initial one, then two of every block; else plain ones.
+        activation: between them.
+        hidden, final: the masked linear layers.
+        until: for each hidden layer ``(D,)``: number of its units that depend on inputs up to d alone.
+        context_first, context_final: what the context adds, ``(B, width)`` and ``(B, D * params)``, or None.
+    """
+
+    features: int
+    params: int
+    residual: bool
+    activation: Activation
+    hidden: list[nn.Linear]
+    final: nn.Linear
+    until: list[Tensor]
+    context_first: Tensor | None
+    context_final: Tensor | None
+
+    @property
+    def native(self) -> bool:
+        """Whether the native kernel knows this network."""
+        return self.activation is F.relu
+
+
+def count_until(degrees: Tensor, features: int) -> Tensor:
+    """How many of the (sorted) units have a degree of at most d, for d = 0 .. D - 1."""
+    return torch.searchsorted(degrees.cpu(), torch.arange(features), right=True)
+
+
+class Stepwise:
+    """The parameters of one feature after the other; `put` hands in each feature as it becomes known."""
+
+    def __init__(self, layers: Layers, rows: int) -> None:
+        self.layers = layers
+        like = layers.final.weight
+        self.x = like.new_zeros(rows, layers.features)
+        self.values = [like.new_zeros(rows, layer.out_features) for layer in layers.hidden]
+        self.until = [u.tolist() for u in layers.until]
+
+    def params(self, d: int) -> Tensor:
+        """Parameters of feature d, ``(B, params)``, given the features before it."""
+        net = self.layers
+        before, seen = self.x, d
+        for i, layer in enumerate(net.hidden):
+            first, last = (self.until[i][d - 1] if d else 0), self.until[i][d]
+            known = before[:, :seen]
+            h = F.linear(
+                known if i == 0 else net.activation(known),
+                layer.weight[first:last, :seen],
+                layer.bias[first:last],
+            )
+            if i == 0 and net.context_first is not None:
+                h = h + net.context_first[:, first:last]
+            if net.residual and i > 0 and i % 2 == 0:
+                # The second layer of a block: added to what came into the block.
+                h = h + self.values[i - 2][:, first:last]
+            self.values[i][:, first:last] = h
+            before, seen = self.values[i], last
+        known = before[:, :seen]
+        if net.hidden and not net.residual:
+            known = net.activation(known)
+        rows = slice(d * net.params, (d + 1) * net.params)
+        out = F.linear(known, net.final.weight[rows, :seen], net.final.bias[rows])
+        return out if net.context_final is None else out + net.context_final[:, rows]
+
+    def put(self, d: int, column: Tensor) -> None:
+        """Feature d is `column`, ``(B,)``."""
+        self.x[:, d] = column
