@@ -17,7 +17,7 @@ from modeflow.errors import DataError, TrainingError
 
 __all__ = ["fingerprint", "load_checkpoint", "save_checkpoint"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def checkpoint_path(run_dir: Path) -> Path:

@@ -53,12 +53,12 @@ class World:
         """This process's part of the rows of a batch."""
         return rows[self.rank :: self.size] if self.size > 1 else rows
 
-    def backward(self, loss: Loss, parameters: Sequence[nn.Parameter], share: float) -> Loss:
+    def backward(self, loss: Loss, gradients: Sequence[Tensor], share: float) -> Loss:
         """Leave the gradient of the whole batch in the parameters; return the loss of the whole batch.
 
         Arguments:
             loss: of this process's rows.
-            parameters: those trained.
+            gradients: the vectors that the gradients of the parameters are views of, zero before the call.
             share: of the batch's rows that are this process's, in [0, 1].
         """
         loss.value.backward()
@@ -90,16 +90,12 @@ class FabricWorld(World):
         self.fabric = fabric
         self.rank, self.size = int(fabric.global_rank), int(fabric.world_size)
 
-    def backward(self, loss: Loss, parameters: Sequence[nn.Parameter], share: float) -> Loss:
+    def backward(self, loss: Loss, gradients: Sequence[Tensor], share: float) -> Loss:
         if self.size == 1:
-            return super().backward(loss, parameters, share)
+            return super().backward(loss, gradients, share)
         # A share without rows has a mean of NaN: no part of the sum.
         if share > 0:
             (loss.value * share).backward()
-        for p in parameters:
-            if p.grad is None:  # not reached by this share, but perhaps by another
-                p.grad = torch.zeros_like(p)
-        gradients = [p.grad.reshape(-1) for p in parameters if p.grad is not None]
         numbers = [loss.value.detach(), *loss.terms.values()]
         told = torch.stack(
             [n.to(gradients[0]) * share if share > 0 else gradients[0].new_zeros(()) for n in numbers]
@@ -107,9 +103,9 @@ class FabricWorld(World):
         # One message carries everything: latency, not volume, is what a small model pays for.
         flat = self.fabric.all_reduce(torch.cat([*gradients, told]), reduce_op="sum")
         start = 0
-        for p in parameters:
-            p.grad = flat[start : start + p.numel()].view_as(p).to(p.dtype)
-            start += p.numel()
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + len(gradient)])
+            start += len(gradient)
         total = flat[start:]
         return Loss(total[0], dict(zip(loss.terms, total[1:], strict=True)))
 

@@ -19,6 +19,7 @@ from modeflow.training import snapshot
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, World
 from modeflow.training.diagnose import Attempt, Watch, explain_non_finite
+from modeflow.training.flat import FlatParameters
 from modeflow.training.history import History, Log
 from modeflow.training.progress import TrainingProgress
 from modeflow.training.rows import Position, Rows
@@ -62,6 +63,7 @@ class Loop:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ConfigError(f"{type(model).__name__} has no parameters to train")
+        self.flat = FlatParameters(self.parameters)
         self.optimizer = self._optimizer()
         self.watch = Watch(self.optimizer, self.device)
         self.batches = math.ceil(len(rows.train) / config.batch_size)
@@ -69,7 +71,7 @@ class Loop:
         self.history = History()
         self.best: dict[str, Tensor] = snapshot.copy_state(model)
         self.live: dict[str, Tensor] | None = None
-        self.ema = [p.detach().clone() for p in self.parameters] if config.ema else None
+        self.ema = [v.detach().clone() for v in self.flat.vectors] if config.ema else None
         self.rng: dict[str, Tensor] | None = None
         self._last_save = self._began = time.monotonic()
         self._generator = torch.Generator()
@@ -77,7 +79,7 @@ class Loop:
     def _optimizer(self) -> torch.optim.Optimizer:
         kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
         return kind(
-            self.parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
+            self.flat.vectors, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
         )
 
     # -- running --------------------------------------------------------------------------------
@@ -95,9 +97,11 @@ class Loop:
         """
         try:
             if not self.at.finished:
+                self.flat.attach()
                 self._run(until_epoch, stop, log, progress)
         finally:  # also where an error or a second Ctrl-C ends it
             self.model.load_state_dict(self.best)
+            self.flat.detach()
             self.model.eval()
         # A copy: the loop goes on with its own if it is continued.
         return replace(self.history, epochs=[dict(row) for row in self.history.epochs])
@@ -196,16 +200,16 @@ class Loop:
     def _step(self, index: Tensor) -> Loss:
         attempt = Attempt(self.at.epoch + 1, self.at.step, index, store.rng_tensors(self.device))
         loss, share = self._loss(index, self.at.step)
-        self.optimizer.zero_grad()
-        loss = self.world.backward(loss, self.parameters, share)
+        self.flat.zero_grad()
+        loss = self.world.backward(loss, self.flat.gradients, share)
         limit = self.config.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        norm = torch.nn.utils.clip_grad_norm_(self.flat.vectors, limit, foreach=True)
         bad = self.watch.see(attempt, norm, loss.value)
         if bad is not None:
             self._fail(bad)
         self.optimizer.step()
         if self.ema is not None and self.config.ema is not None:
-            torch._foreach_lerp_(self.ema, [p.data for p in self.parameters], 1 - self.config.ema)
+            torch._foreach_lerp_(self.ema, [v.data for v in self.flat.vectors], 1 - self.config.ema)
         return loss
 
     def _look(self) -> None:
@@ -239,7 +243,7 @@ class Loop:
             row |= extra()  # with several processes, of the share of the first
         self.world.align(self.model)
         due = at.epoch % config.evaluate_every == 0 or at.epoch >= config.max_epochs
-        with _Swapped(self.parameters, self.ema):
+        with _Swapped(self.flat.vectors, self.ema):
             if self.rows.validation is None:
                 self._keep_best(at.epoch, math.nan)
             elif due:

@@ -38,8 +38,8 @@ def take(loop: Loop) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= {f"buffer/{k}": v for k, v in _other_buffers(loop.model).items()}
     tensors |= {f"best/{k}": v for k, v in loop.best.items()}
     tensors |= {f"ema/{i}": v for i, v in enumerate(loop.ema or [])}
-    for i, parameter in enumerate(loop.parameters):
-        for key, value in loop.optimizer.state.get(parameter, {}).items():
+    for i, vector in enumerate(loop.flat.vectors):
+        for key, value in loop.optimizer.state.get(vector, {}).items():
             tensors[f"optimizer/{i}/{key}"] = torch.as_tensor(value)
     tensors |= rng_tensors(loop.device)
     best = loop.history.best_validation
@@ -69,7 +69,7 @@ def restore(loop: Loop, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) 
         loop.ema = [tensors[f"ema/{i}"].to(device) for i in range(len(loop.ema))]
     for name, value in _under("optimizer/", tensors).items():
         i, _, key = name.partition("/")
-        loop.optimizer.state[loop.parameters[int(i)]][key] = value.to(device)
+        loop.optimizer.state[loop.flat.vectors[int(i)]][key] = value.to(device)
     loop.at = Position(**meta["position"])
     history = dict(meta["history"])
     if history["best_validation"] is None:

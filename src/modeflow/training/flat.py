@@ -1,0 +1,59 @@
+"""All parameters in one buffer, and all gradients in another: one operation where there were hundreds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FlatParameters"]
+
+
+class FlatParameters:
+    """Parameters as views of one vector for every type of number, from `attach` to `detach`.
+
+    While attached, every parameter's data and gradient are views: what changes one changes the other.
+    Gradients are zero, not None, where no gradient arrives.
+
+    Arguments:
+        parameters: of one device.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        kinds = dict.fromkeys(p.dtype for p in parameters)
+        self.groups = [[p for p in parameters if p.dtype == kind] for kind in kinds]
+        #: One parameter for each type, with its gradient: what an optimiser is given.
+        self.vectors = [
+            nn.Parameter(torch.cat([p.detach().reshape(-1) for p in group])) for group in self.groups
+        ]
+        for vector in self.vectors:
+            vector.grad = torch.zeros_like(vector)
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradient of each vector."""
+        return [vector.grad for vector in self.vectors if vector.grad is not None]
+
+    def attach(self) -> None:
+        """Make the parameters views, with the values that they have now."""
+        for group, vector in zip(self.groups, self.vectors, strict=True):
+            start = 0
+            for p in group:
+                here = slice(start, start + p.numel())
+                vector.data[here].copy_(p.data.reshape(-1))
+                p.data = vector.data[here].view_as(p)
+                assert vector.grad is not None
+                p.grad = vector.grad[here].view_as(p)
+                start += p.numel()
+
+    def detach(self) -> None:
+        """Give the parameters storage of their own, with the same values, and no gradient."""
+        for group in self.groups:
+            for p in group:
+                p.data = p.data.clone()
+                p.grad = None
+
+    def zero_grad(self) -> None:
+        """Set all gradients to zero."""
+        torch._foreach_zero_(self.gradients)
