@@ -5,7 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -17,6 +17,7 @@
 #endif
 
 #include "kernels.h"
+#include "stack.h"
 
 namespace nb = nanobind;
 using namespace modeflow;
@@ -36,17 +37,27 @@ const Kernels& best() {
 
 const Kernels* active = &best();
 
+const StackKernels& stack_kernels() {
+#ifdef MODEFLOW_X86
+    if (active == &avx512_kernels()) return avx512_stack();
+    if (active == &avx2_kernels()) return avx2_stack();
+#endif
+    return base_stack();
+}
+
 // A few threads that wait for work. Started at the first large call; after a fork the child starts its own.
 class Pool {
   public:
-    void run(int64_t n, int64_t grain, int threads, const std::function<void(int64_t, int64_t)>& job) {
+    using Job = std::function<void(int part, int64_t from, int64_t to)>;
+
+    // `job(part, from, to)` on parts of [0, n) of at least `grain`, cut at multiples of `unit`.
+    void run(int64_t n, int64_t grain, int64_t unit, int threads, const Job& job) {
         const int64_t parts = std::min<int64_t>(threads, n / std::max<int64_t>(grain, 1));
-        if (parts <= 1) return job(0, n);
+        if (parts <= 1) return job(0, 0, n);
         std::unique_lock<std::mutex> one_at_a_time(entry_, std::try_to_lock);
-        if (!one_at_a_time) return job(0, n);  // busy with another thread's call
+        if (!one_at_a_time) return job(0, 0, n);  // busy with another thread's call
         grow(static_cast<int>(parts) - 1);
-        // Lanes are never split between threads.
-        const int64_t step = ((n + parts - 1) / parts + 15) / 16 * 16;
+        const int64_t step = ((n + parts - 1) / parts + unit - 1) / unit * unit;
         {
             std::lock_guard<std::mutex> lock(mutex_);
             job_ = &job;
@@ -57,7 +68,7 @@ class Pool {
             left_ = parts_ - 1;
         }
         wake_.notify_all();
-        job(0, std::min(step, n));
+        job(0, 0, std::min(step, n));
         std::unique_lock<std::mutex> lock(mutex_);
         done_.wait(lock, [&] { return left_ == 0; });
         job_ = nullptr;
@@ -87,7 +98,7 @@ class Pool {
             const auto* job = job_;
             const int64_t from = part * step_, to = std::min(n_, from + step_);
             lock.unlock();
-            (*job)(from, to);
+            (*job)(part, from, to);
             lock.lock();
             if (--left_ == 0) done_.notify_one();
         }
@@ -96,7 +107,7 @@ class Pool {
     static inline Pool* pool_ = nullptr;
     std::mutex entry_, mutex_;
     std::condition_variable wake_, done_;
-    const std::function<void(int64_t, int64_t)>* job_ = nullptr;
+    const Job* job_ = nullptr;
     int64_t n_ = 0, step_ = 0;
     int parts_ = 0, next_ = 0, left_ = 0, started_ = 0;
 };
@@ -106,28 +117,33 @@ T* at(uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
-Spline spline_of(int bins, float bound, float width, float height, float slope) {
-    return Spline{bins, bound, width, height, slope};
+Spline spline_of(int bins, double bound, double width, double height, double slope) {
+    return Spline{bins,
+                  static_cast<float>(bound),
+                  static_cast<float>(width),
+                  static_cast<float>(height),
+                  static_cast<float>(slope),
+                  static_cast<float>(std::log(std::expm1(1.0 - slope)))};
 }
 
-void spline(int bins, float bound, float width, float height, float slope, bool inverse, int64_t n, uintptr_t x,
+void spline(int bins, double bound, double width, double height, double slope, bool inverse, int64_t n, uintptr_t x,
             uintptr_t params, uintptr_t y, uintptr_t logderivative, int threads) {
     const Spline s = spline_of(bins, bound, width, height, slope);
     const int64_t stride = 3 * bins - 1;
     nb::gil_scoped_release release;
-    Pool::instance().run(n, 2048, threads, [&](int64_t from, int64_t to) {
+    Pool::instance().run(n, 2048, 16, threads, [&](int, int64_t from, int64_t to) {
         active->spline(s, inverse, to - from, at<const float>(x) + from, at<const float>(params) + from * stride,
                        at<float>(y) + from, at<float>(logderivative) + from);
     });
 }
 
-void spline_backward(int bins, float bound, float width, float height, float slope, bool inverse, int64_t n,
+void spline_backward(int bins, double bound, double width, double height, double slope, bool inverse, int64_t n,
                      uintptr_t x, uintptr_t params, uintptr_t grad_y, uintptr_t grad_log, uintptr_t grad_x,
                      uintptr_t grad_params, int threads) {
     const Spline s = spline_of(bins, bound, width, height, slope);
     const int64_t stride = 3 * bins - 1;
     nb::gil_scoped_release release;
-    Pool::instance().run(n, 2048, threads, [&](int64_t from, int64_t to) {
+    Pool::instance().run(n, 2048, 16, threads, [&](int, int64_t from, int64_t to) {
         active->spline_backward(s, inverse, to - from, at<const float>(x) + from,
                                 at<const float>(params) + from * stride, at<const float>(grad_y) + from,
                                 at<const float>(grad_log) + from, at<float>(grad_x) + from,
@@ -146,7 +162,7 @@ Dense dense_of(const Layer& layer) {
 
 void autoregressive_inverse(int features, int params, bool residual, const std::vector<Layer>& hidden,
                             const Layer& final, uintptr_t context_first, uintptr_t context_final, int kind,
-                            int bins, float bound, float width, float height, float slope, float most,
+                            int bins, double bound, double width, double height, double slope, float most,
                             int64_t rows, uintptr_t u, uintptr_t x, uintptr_t logabsdet, int threads) {
     std::vector<Dense> layers;
     for (const Layer& layer : hidden) layers.push_back(dense_of(layer));
@@ -155,13 +171,89 @@ void autoregressive_inverse(int features, int params, bool residual, const std::
     const Made made{features, params, residual, static_cast<int>(layers.size()), layers.data(), dense_of(final),
                     at<const float>(context_first), at<const float>(context_final)};
     nb::gil_scoped_release release;
-    Pool::instance().run(rows, 16, threads, [&](int64_t from, int64_t to) {
+    Pool::instance().run(rows, 16, 16, threads, [&](int, int64_t from, int64_t to) {
         Made part = made;
         if (part.context_first) part.context_first += from * first;
         if (part.context_final) part.context_final += from * features * params;
         active->autoregressive_inverse(part, kind, s, most, to - from, at<const float>(u) + from * features,
                                        at<float>(x) + from * features, at<float>(logabsdet) + from);
     });
+}
+
+// A prepared stack: weights packed as they were, for one forward and backward pass.
+struct Handle {
+    const StackKernels* kernels;
+    void* prepared;
+    Stack stack;
+
+    Handle(const Handle&) = delete;
+    explicit Handle(Stack&& s) : kernels(&stack_kernels()), stack(std::move(s)) {
+        prepared = kernels->prepare(stack);
+    }
+    ~Handle() { kernels->release(prepared); }
+};
+
+// Every layer as (kind, index, kept, moved, hidden, blocks, bins, then addresses of its parameters) and
+// (eps, or bound, smallest width, height and slope).
+Handle* make_stack(int features, int context, const std::vector<std::vector<int64_t>>& layers,
+                   const std::vector<std::vector<double>>& constants) {
+    Stack stack{features, context, {}};
+    for (size_t i = 0; i < layers.size(); ++i) {
+        const auto& l = layers[i];
+        const auto& c = constants[i];
+        StackLayer layer{};
+        layer.kind = static_cast<StackLayer::Kind>(l[0]);
+        layer.index = at<const int64_t>(static_cast<uintptr_t>(l[1]));
+        layer.kept = static_cast<int>(l[2]), layer.moved = static_cast<int>(l[3]);
+        layer.hidden = static_cast<int>(l[4]), layer.blocks = static_cast<int>(l[5]);
+        if (layer.kind == StackLayer::LINEAR) layer.eps = static_cast<float>(c[0]);
+        if (layer.kind == StackLayer::COUPLING)
+            layer.spline = spline_of(static_cast<int>(l[6]), c[0], c[1], c[2], c[3]);
+        for (size_t k = 7; k < l.size(); ++k)
+            layer.parameters.push_back(at<const float>(static_cast<uintptr_t>(l[k])));
+        stack.layers.push_back(std::move(layer));
+    }
+    return new Handle(std::move(stack));
+}
+
+int64_t stack_tape(const Handle& h, int tile) { return h.kernels->tape_size(h.stack, tile); }
+
+void stack_run(const Handle& h, bool inverse, int tile, int64_t rows, uintptr_t x, uintptr_t context, uintptr_t u,
+               uintptr_t logabsdet, uintptr_t tape, int threads) {
+    nb::gil_scoped_release release;
+    Pool::instance().run((rows + tile - 1) / tile, 1, 1, threads, [&](int, int64_t from, int64_t to) {
+        if (inverse)
+            h.kernels->inverse(h.prepared, tile, rows, from, to, at<const float>(x), at<const float>(context),
+                               at<float>(u), at<float>(logabsdet));
+        else
+            h.kernels->forward(h.prepared, tile, rows, from, to, at<const float>(x), at<const float>(context),
+                               at<float>(u), at<float>(logabsdet), at<float>(tape));
+    });
+}
+
+void stack_backward(Handle& h, int tile, int64_t rows, uintptr_t grad_u, uintptr_t grad_log, uintptr_t tape,
+                    uintptr_t grad_x, uintptr_t grad_context, const std::vector<std::vector<int64_t>>& gradients,
+                    int threads) {
+    nb::gil_scoped_release release;
+    const int64_t size = h.kernels->sums_size(h.prepared), tiles = (rows + tile - 1) / tile;
+    // Sums are of groups of tiles, whatever the threads: the result does not depend on their number.
+    const int64_t groups = std::min<int64_t>(tiles, 8);
+    std::vector<std::vector<float>> sums(static_cast<size_t>(groups));
+    Pool::instance().run(groups, 1, 1, threads, [&](int, int64_t from, int64_t to) {
+        for (int64_t g = from; g < to; ++g) {
+            sums[g].assign(size, 0.0f);
+            h.kernels->backward(h.prepared, tile, rows, tiles * g / groups, tiles * (g + 1) / groups,
+                                at<const float>(grad_u), at<const float>(grad_log), at<const float>(tape),
+                                at<float>(grad_x), at<float>(grad_context), sums[g].data());
+        }
+    });
+    for (size_t g = 1; g < sums.size(); ++g)
+        for (int64_t i = 0; i < size; ++i) sums[0][i] += sums[g][i];
+    double total = 0;
+    for (int64_t r = 0; r < rows; ++r) total += at<const float>(grad_log)[r];
+    // The prepared stack holds a copy of the layers: it is told where the gradients go.
+    h.kernels->set_gradients(h.prepared, gradients);
+    h.kernels->finish(h.prepared, sums[0].data(), total);
 }
 
 std::vector<std::string> available() {
@@ -190,6 +282,11 @@ NB_MODULE(_kernels, m) {
     m.def("spline", &spline);
     m.def("spline_backward", &spline_backward);
     m.def("autoregressive_inverse", &autoregressive_inverse);
+    nb::class_<Handle>(m, "Stack");
+    m.def("make_stack", &make_stack, nb::rv_policy::take_ownership);
+    m.def("stack_tape", &stack_tape);
+    m.def("stack_run", &stack_run);
+    m.def("stack_backward", &stack_backward);
     m.def("instruction_set", [] { return std::string(active->name); });
     m.def("available", &available);
     m.def("use", &use);

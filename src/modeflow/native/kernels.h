@@ -8,6 +8,7 @@ struct Spline {
     int bins;                 // K; an entry has 3K - 1 parameters: K widths, K heights, K - 1 slopes
     float bound;              // half-width B of the interval
     float min_width, min_height, min_slope;
+    float offset;             // log(expm1(1 - min_slope)): makes a raw slope of zero a slope of one
 };
 
 // One masked layer of a MADE. Units are sorted by degree, so that what a unit sees is a prefix of the layer

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from modeflow.native import applies
 
 __all__ = ["Composite", "Exactness", "Inverse", "Transform", "weakest"]
 
@@ -62,24 +64,32 @@ class Composite(Transform):
         self.context_features = max((t.context_features for t in parts), default=0)
         self.bijective = all(t.bijective for t in parts)
         self.exactness = weakest(*(t.exactness for t in parts))
+        self._parts: list[Any] | None = None
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+        if applies(x):
+            from modeflow.transforms.native_stack import cut, one_by_one
+
+            if self._parts is None:
+                self._parts = cut(list(self.transforms))  # type: ignore[arg-type]
+            return one_by_one(self._parts, x, context, inverse)
         total = x.new_zeros(x.shape[0])
-        for transform in self.transforms:
-            x, logabsdet = transform(x, context)
+        for transform in reversed(self.transforms) if inverse else self.transforms:
+            x, logabsdet = transform.inverse(x, context) if inverse else transform(x, context)  # type: ignore[operator]
             total = total + logabsdet
         return x, total
 
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._run(x, context, False)
+
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = u.new_zeros(u.shape[0])
-        for transform in reversed(self.transforms):
-            u, logabsdet = transform.inverse(u, context)  # type: ignore[operator]
-            total = total + logabsdet
-        return u, total
+        return self._run(u, context, True)
 
     def sample(
         self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
+        if self.bijective:
+            return self._run(u, context, True)[0]
         for transform in reversed(self.transforms):
             u = transform.sample(u, context, generator)  # type: ignore[operator]
         return u

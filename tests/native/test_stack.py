@@ -1,0 +1,172 @@
+"""A native run of coupling layers against the modules it stands for."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from modeflow.flows import NSF, RealNVP, build_flow
+from modeflow.native import kernels, use_native
+from modeflow.testing import perturb
+from modeflow.transforms.native_stack import Run
+
+pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not built")
+ISAS = kernels.available() if kernels is not None else []
+
+
+@pytest.fixture(autouse=True)
+def native():
+    before = kernels.instruction_set()
+    with use_native(True):
+        yield
+    kernels.use(before)
+
+
+def runs(flow):
+    """Parts of the flow's transform, cut."""
+    with torch.no_grad():
+        context = torch.zeros(1, flow.context_features) if flow.context_features else None
+        flow.log_prob(torch.zeros(1, *flow.event_shape), context)
+    return flow.transform._parts
+
+
+CASES = {
+    "one feature": (1, 0, {"hidden_features": 8}),
+    "one feature, context": (1, 2, {"hidden_features": 8}),
+    "two": (2, 3, {"hidden_features": 64, "blocks": 1}),
+    "five": (5, 0, {"hidden_features": 17, "bins": 3, "blocks": 3}),
+    "many": (43, 2, {"hidden_features": 32, "bins": 4}),
+    "reversed": (4, 0, {"hidden_features": 16, "mixing": "reverse"}),
+}
+
+
+def everything(flow, x, context, weights, on):
+    with use_native(on):
+        flow.zero_grad()
+        x = x.clone().requires_grad_()
+        context = None if context is None else context.clone().requires_grad_()
+        log_prob = flow.log_prob(x, context)
+        (log_prob * weights).sum().backward()
+        with torch.no_grad():
+            back = flow.transform.inverse(x, context)
+            plain = flow.log_prob(x, context)
+    grads = [x.grad] + ([] if context is None else [context.grad]) + [p.grad for p in flow.parameters()]
+    return [log_prob.detach(), plain, *back], grads
+
+
+def spread(a, exact):
+    """The largest error of each row."""
+    return (a.double() - exact).abs().reshape(len(a), -1).amax(1)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("rows", [1, 37, 300])
+def test_values_and_gradients_are_those_of_the_modules(isa, name, rows):
+    kernels.use(isa)
+    features, width, options = CASES[name]
+    flow = perturb(NSF(features, width, layers=3, **options), 0.3)
+    assert any(isinstance(part, Run) for part in runs(flow))
+    x, weights = 1.5 * torch.randn(rows, features), torch.randn(rows)
+    context = torch.randn(rows, width) if width else None
+    exact = copy.deepcopy(flow).double()
+    wide = None if context is None else context.double()
+    truth = everything(exact, x.double(), wide, weights.double(), False)
+    ours = everything(flow, x, context, weights, True)
+    theirs = everything(flow, x, context, weights, False)
+    # Nine rows of ten are as close as the modules' own float32; single ones sit where rounding is amplified.
+    for a, b, c in zip(ours[0], theirs[0], truth[0], strict=True):
+        rounding = 1e-6 * (10 + c.abs().max())
+        assert spread(a, c).quantile(0.9) < 3 * spread(b, c).quantile(0.9) + rounding
+        assert spread(a, c).max() < 10 * spread(b, c).max() + 1e-3 * c.abs().max()
+    # A unit within rounding of zero may count as on in one and off in the other: a row's worth of gradient.
+    for a, b, c in zip(ours[1], theirs[1], truth[1], strict=True):
+        if a.numel():
+            size = 1e-3 + c.abs().max()
+            assert (a.double() - c).abs().max() < 5 * (b.double() - c).abs().max() + 2e-3 * size
+
+
+def test_threads_change_nothing():
+    flow = perturb(NSF(6, layers=3, hidden_features=24), 0.3)
+    x, weights = torch.randn(700, 6), torch.randn(700)
+    one, one_grads = everything(flow, x, None, weights, True)
+    one_grads = [g.clone() for g in one_grads]
+    torch.set_num_threads(3)
+    try:
+        three, three_grads = everything(flow, x, None, weights, True)
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(one + one_grads, three + three_grads, strict=True))
+
+
+def test_a_row_is_the_same_in_every_batch():
+    flow = perturb(NSF(6, layers=3, hidden_features=24), 0.3)
+    x = torch.randn(300, 6)
+    with torch.no_grad():
+        full = flow.log_prob(x)
+        assert torch.equal(full[:1], flow.log_prob(x[:1])) and torch.equal(
+            full[77:200], flow.log_prob(x[77:200])
+        )
+
+
+def test_a_gradient_of_a_gradient_is_that_of_the_modules():
+    flow = perturb(NSF(3, 2, layers=2, hidden_features=8), 0.3)
+    x, context = torch.randn(9, 3), torch.randn(9, 2)
+
+    def twice(on):
+        flow.zero_grad()
+        with use_native(on):
+            y = x.clone().requires_grad_()
+            (score,) = torch.autograd.grad(flow.log_prob(y, context).sum(), y, create_graph=True)
+            score.square().sum().backward()
+        return [p.grad.clone() for p in flow.parameters() if p.grad is not None]
+
+    for a, b in zip(twice(True), twice(False), strict=True):
+        assert torch.allclose(a, b, rtol=1e-2, atol=1e-3 * (1 + float(b.abs().max())))
+
+
+def test_what_the_kernel_does_not_know_stays_with_the_modules():
+    gated = NSF(3, 2, layers=2, hidden_features=8, context_gate=True)
+    assert not any(isinstance(part, Run) for part in runs(gated))
+    assert not any(isinstance(part, Run) for part in runs(RealNVP(3, layers=2, hidden_features=8)))
+    assert not any(isinstance(part, Run) for part in runs(NSF(3, layers=2, hidden_features=256)))
+    mixed = build_flow("funnel", 4)
+    mixed.log_prob(torch.randn(5, 4))
+    assert any(isinstance(part, Run) for part in mixed.transform._parts)
+    dropping = NSF(3, layers=2, hidden_features=8, dropout=0.5).train()
+    x = torch.randn(50, 3)
+    perturb(dropping)
+    assert not torch.equal(dropping.log_prob(x), dropping.log_prob(x))
+    dropping.eval()
+    assert torch.equal(dropping.log_prob(x), dropping.log_prob(x))
+
+
+def test_parameters_may_move_and_change():
+    flow = perturb(NSF(3, layers=2, hidden_features=8))
+    x = torch.randn(5, 3)
+    before = flow.log_prob(x).detach()
+    for p in flow.parameters():
+        p.data = p.data.clone()
+    assert torch.equal(flow.log_prob(x).detach(), before)
+    perturb(flow, 0.5, seed=9)
+    assert not torch.equal(flow.log_prob(x).detach(), before)
+    twin = copy.deepcopy(flow)
+    perturb(flow, 0.5, seed=10)
+    assert not torch.equal(twin.log_prob(x), flow.log_prob(x))
+    for p in flow.parameters():
+        p.requires_grad_(False)
+    assert not flow.log_prob(x).requires_grad
+    flow.double()
+    assert flow.log_prob(x.double()).dtype == torch.float64
+
+
+def test_a_graph_can_be_used_twice():
+    flow = perturb(NSF(3, layers=2, hidden_features=8))
+    loss = flow.log_prob(torch.randn(20, 3)).sum()
+    loss.backward(retain_graph=True)
+    first = [p.grad.clone() for p in flow.parameters()]
+    loss.backward()
+    for a, p in zip(first, flow.parameters(), strict=True):
+        assert torch.allclose(2 * a, p.grad, rtol=1e-5, atol=1e-6)
