@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeflow._version import __version__
 from modeflow.data.table import atomic_write
 from modeflow.densities import Density
+from modeflow.experiments.machine import machine, today
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions, so that a number can be placed."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    versions = {"modeflow": __version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "scikit-learn", "zuko", "nflows", "normflows"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"processor": model, "cores": os.cpu_count(), "system": platform.system(), "versions": versions}
-
-
 def write(name: str, content: dict[str, Any]) -> Path:
     """Write ``results/<name>.json`` with the machine and the date."""
-    date = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    text = json.dumps({"benchmark": name, "date": date, "machine": machine(), **content}, indent=1) + "\n"
+    text = json.dumps({"benchmark": name, "date": today(), "machine": machine(), **content}, indent=1) + "\n"
     RESULTS.mkdir(exist_ok=True)
     return atomic_write(RESULTS / f"{name}.json", lambda file: file.write_text(text, encoding="utf-8"))
 

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md, docs/flows and the table of the README from results/*.json.
+"""Write docs/benchmarks.md, docs/speed.md, docs/flows and the table of the README from results/*.json.
 
 No number is typed by hand; a test compares the documents with the results.
 
@@ -92,7 +92,7 @@ def tables(content: dict[str, Any]) -> list[str]:
         f"({s['flow']['layers']} layers, {s['flow']['hidden_features']} wide), steps and early stopping for all flows; NVF chooses K on validation; the "
         "mixture chooses K by BIC. Scores are in the units of the data, so only differences along a row mean something. "
         "Rounded columns of `power-head` were scaled to whole numbers; its scores are lower bounds (16 dequantisation "
-        "offsets, the same for every model).",
+        "offsets a row).",
         "",
     ]
     body = []
@@ -113,8 +113,7 @@ def tables(content: dict[str, Any]) -> list[str]:
         mine = {r["model"]: r for r in runs if r["table"] == name}
         seconds.append([name, *(f"{mine[m]['seconds']:.0f}" for m in models)])
     lines += [
-        "Seconds of the processor for fitting and scoring, one thread (for `miniboone-val` with the cheaper start of NVF's "
-        "encoder, for the others without):",
+        "Seconds of the processor for fitting and scoring, one thread (before the native kernels):",
         "",
         *table(["table", *models], seconds),
         "",
@@ -321,11 +320,44 @@ def build(readme: str) -> tuple[str, str]:
     return "\n".join(page), readme[: start + len(MARKS[0])] + inside + readme[end:]
 
 
+def speed(content: dict[str, Any]) -> list[str]:
+    """The measured part of docs/speed.md: ratios to ours, from `modeflow bench`."""
+    measures = {"step": "training step", "log_prob": "log-density", "sample": "samples"}
+    lines: list[str] = []
+    for case in dict.fromkeys(r["case"] for r in content["ratios"]):
+        here = [r for r in content["ratios"] if r["case"] == case]
+        body = []
+        for name in dict.fromkeys(r["contestant"] for r in here):
+            cells = []
+            for measured in measures:
+                r = next(r for r in here if r["contestant"] == name and r["measure"] == measured)
+                mark = "" if r["resolved"] or name.startswith("modeflow") else ", unresolved"
+                spread = "" if name == "modeflow" else f" ({r['low']:.2f}–{r['high']:.2f}{mark})"
+                cells.append(f"{r['ratio']:.2f}{spread}, {r['ms']:.1f} ms")
+            body.append([name, *cells])
+        lines += [f"**{case}**", "", *table(["", *measures.values()], body), ""]
+    launches = 1 + max(r["launch"] for r in content["runs"])
+    lines += [
+        f"Medians of {launches} launches on {content['threads']} threads, with the lowest and highest; kernels for "
+        f"{content['native_kernels']}.",
+        "",
+        place(content),
+        "",
+    ]
+    return lines
+
+
 def documents() -> dict[Path, str]:
     """Every document that holds measured numbers, as it should read."""
     readme = ROOT / "README.md"
     page, text = build(readme.read_text(encoding="utf-8"))
-    return {ROOT / "docs" / "benchmarks.md": page, readme: text, **flow_pages.render(read("flows"))}
+    speed_page = ROOT / "docs" / "speed.md"
+    return {
+        ROOT / "docs" / "benchmarks.md": page,
+        readme: text,
+        speed_page: flow_pages.between(speed_page.read_text(encoding="utf-8"), speed(read("speed"))),
+        **flow_pages.render(read("flows")),
+    }
 
 
 def main() -> None:

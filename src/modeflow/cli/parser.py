@@ -141,6 +141,17 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
 
+    bench = add(
+        "bench",
+        "our speed beside that of the flow libraries installed",
+        "modeflow bench --launches 5 -o bench.json",
+    )
+    bench.add_argument("--launches", type=int, default=3, metavar="N", help="processes of each (3)")
+    bench.add_argument("--threads", type=int, default=None, metavar="N", help="all cores by default")
+    bench.add_argument("--case", metavar="NAME", help="only this case, such as 'coupling, small'")
+    bench.add_argument("--alone", action="store_true", help="ours only, without the other libraries")
+    bench.add_argument("-o", "--out", metavar="FILE", help="write all times and ratios as JSON")
+
     data = add("data", "the data sets there are; download one", "modeflow data download power")
     data.add_argument("action", nargs="?", choices=("list", "download"), default="list")
     data.add_argument("name", nargs="?", help="benchmark to download")
