@@ -11,7 +11,9 @@ help:  ## list the targets
 
 install: $(STAMP)  ## create .venv and install modeflow into it (editable)
 
-$(STAMP): pyproject.toml constraints.txt
+KERNELS := $(wildcard src/modeflow/native/*.cpp src/modeflow/native/*.h src/modeflow/native/CMakeLists.txt)
+
+$(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing modeflow and its development tools into $(VENV) (the first time takes a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-ALL = ("jacobian", "cost", "objectives", "toys", "tables", "page")
+ALL = ("jacobian", "cost", "objectives", "toys", "tables", "flows", "speed", "page")
 
 
 def main() -> None:
@@ -19,7 +19,11 @@ def main() -> None:
     sys.argv = sys.argv[:1]
     for name in names:
         print(f"== {name}", flush=True)
-        runpy.run_path(str(here / f"{name}.py"), run_name="__main__")
+        try:
+            runpy.run_path(str(here / f"{name}.py"), run_name="__main__")
+        except SystemExit as end:
+            if end.code:
+                raise
 
 
 if __name__ == "__main__":

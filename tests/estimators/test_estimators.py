@@ -304,3 +304,12 @@ def test_the_papers_objective_has_its_schedules():
 def test_options_of_the_flow(flow):
     assert flow.get_params()["flow_options"] == FLOW
     assert flow.training_["steps"] == flow.history_[-1]["step"] == 3 * 6
+
+
+def test_rows_that_cannot_be_written_are_scored_without_a_word(nvf):
+    x = islands(20)
+    expected = nvf.score_samples(x)
+    x.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(nvf.score_samples(x), expected)

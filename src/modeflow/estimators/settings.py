@@ -135,4 +135,4 @@ def latent_model(model: Preprocessed) -> DiscreteLatentModel:
 
 def as_tensor(values: np.ndarray) -> torch.Tensor:
     """Rows in the units of the data, float64 (the model casts after standardising)."""
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+    return torch.from_numpy(np.require(values, dtype=np.float64, requirements=["C", "W"]))

@@ -57,3 +57,15 @@ class FlatParameters:
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
         torch._foreach_zero_(self.gradients)
+
+    def clip(self, limit: float) -> Tensor:
+        """Scale the gradients so that their norm is at most `limit`; returns the norm before, float64.
+
+        Of squares summed in double precision: no finite gradient in single precision is too large for it.
+        """
+        norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in self.gradients]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in self.gradients:
+            gradient.mul_(factor)
+        return norm

@@ -203,7 +203,7 @@ class Loop:
         self.flat.zero_grad()
         loss = self.world.backward(loss, self.flat.gradients, share)
         limit = self.config.gradient_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.flat.vectors, limit, foreach=True)
+        norm = self.flat.clip(limit)
         bad = self.watch.see(attempt, norm, loss.value)
         if bad is not None:
             self._fail(bad)

@@ -1,0 +1,50 @@
+"""Flat parameters: views of one vector, and clipping that holds for any finite gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from modeflow.training.flat import FlatParameters
+
+
+def net():
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2).double())
+
+
+def test_parameters_and_gradients_are_views_while_attached():
+    model = net()
+    before = [p.detach().clone() for p in model.parameters()]
+    flat = FlatParameters(list(model.parameters()))
+    flat.attach()
+    assert [v.numel() for v in flat.vectors] == [16, 10]
+    for p, old in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, old)
+    (model[0](torch.ones(5, 3)).sum() + model[1](torch.ones(5, 4).double()).sum()).backward()
+    assert torch.equal(flat.gradients[0][:12].view(4, 3), torch.full((4, 3), 5.0))
+    flat.vectors[0].data.zero_()
+    assert not model[0].weight.any()
+    flat.zero_grad()
+    assert not any(p.grad.any() for p in model.parameters())
+    flat.detach()
+    flat.vectors[1].data.zero_()
+    assert model[1].weight.any() and all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_clipping_holds_for_any_finite_gradient(size):
+    model = nn.Linear(3, 4)
+    flat = FlatParameters(list(model.parameters()))
+    flat.attach()
+    flat.gradients[0].fill_(size)
+    norm = flat.clip(5.0)
+    assert float(norm) == pytest.approx(4 * size, rel=1e-6)
+    assert float(flat.gradients[0].norm()) == pytest.approx(min(4 * size, 5.0), rel=1e-5)
+    flat.gradients[0][3] = math.nan
+    assert not torch.isfinite(flat.clip(5.0))
+    flat.gradients[0].fill_(2.0)
+    flat.clip(math.inf)
+    assert torch.equal(flat.gradients[0], torch.full((16,), 2.0))
