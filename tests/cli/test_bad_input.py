@@ -200,3 +200,12 @@ def test_a_bad_data_folder_does_not_stand_in_the_way_of_a_file(run, tmp_path, ca
     assert main(["score", str(run / "run"), str(run / "good.csv"), "--json"]) == 0
     assert main(["fit", "ring", "--rows", "100", "-o", str(tmp_path / "ring"), "--quiet", *SMALL]) == 0
     assert "nowhere" in refused(capsys, "fit", "protein", "-o", tmp_path / "r")
+
+
+def test_a_refused_fit_leaves_no_run_behind(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("a,b\n" + "\n".join(f"{i / 7},1" for i in range(60)) + "\n")
+    out = tmp_path / "run"
+    assert main(["fit", str(table), "-o", str(out)]) != 0
+    assert "constant" in capsys.readouterr().err and not out.exists()
+    assert main(["fit", str(table), "-o", str(out), "--columns", "a", "--set", "max_epochs=1"]) == 0

@@ -129,13 +129,23 @@ def fit_run(
     dataset = load_dataset_of(config)
     split = split_data(dataset, config)
     estimator = config.estimator(verbose=not quiet)
+    new_folder, new_run = not folder.exists(), not (folder / "config.yaml").exists()
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "config.yaml").exists():
+    if new_run:
         config.write(folder / "config.yaml")
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        estimator.fit(frame(split.train), validation=frame(split.validation), run_dir=folder, resume=resume)
+        train, validation = frame(split.train), frame(split.validation)
+        try:
+            estimator.fit(train, validation=validation, run_dir=folder, resume=resume)
+        except (ConfigError, DataError):
+            # Refused before a step was made: no run, so that the corrected command finds the folder free.
+            if new_run and not (folder / "checkpoints").exists() and not (folder / "selection").exists():
+                (folder / "config.yaml").unlink()
+                if new_folder and not any(folder.iterdir()):
+                    folder.rmdir()
+            raise
     notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
     seconds = time.perf_counter() - began
     result = _measure(estimator, dataset, split)
