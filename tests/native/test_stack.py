@@ -10,6 +10,7 @@ import torch
 from modeflow.flows import NSF, RealNVP, build_flow
 from modeflow.native import kernels, use_native
 from modeflow.testing import perturb
+from modeflow.training.flat import FlatParameters
 from modeflow.transforms.native_stack import Run
 
 pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not built")
@@ -170,3 +171,27 @@ def test_a_graph_can_be_used_twice():
     loss.backward()
     for a, p in zip(first, flow.parameters(), strict=True):
         assert torch.allclose(2 * a, p.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_in_one_vector_the_gradients_are_the_same(extra):
+    flow = perturb(NSF(4, 2, layers=3, hidden_features=8), 0.3)
+    x, context, weights = torch.randn(90, 4), torch.randn(90, 2), torch.randn(90)
+    _, apart = everything(flow, x, context, weights, True)
+    apart = [g.clone() for g in apart[2:]]
+    parameters = list(flow.parameters())
+    other = torch.nn.Parameter(torch.zeros(3))
+    flat = FlatParameters([other, *parameters] if extra else parameters)
+    flat.attach()
+    run = next(part for part in flow.transform._parts if isinstance(part, Run))
+    assert run.described(run.parameters())[1] is not None
+    (flow.log_prob(x, context) * weights).sum().backward()
+    for p, g in zip(parameters, apart, strict=True):
+        assert torch.equal(p.grad, g)
+    flat.zero_grad()
+    y = x.clone().requires_grad_()
+    (score,) = torch.autograd.grad(flow.log_prob(y, context).sum(), y, create_graph=True)
+    score.square().sum().backward()
+    assert float(flat.gradients[0].abs().max()) > 0
+    flat.detach()
+    assert run.described(run.parameters())[1] is None

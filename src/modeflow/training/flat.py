@@ -45,6 +45,8 @@ class FlatParameters:
                 p.data = vector.data[here].view_as(p)
                 assert vector.grad is not None
                 p.grad = vector.grad[here].view_as(p)
+                # Where a native run of layers finds its block of the vector (transforms/native_stack.py).
+                p._flat = (vector, start)  # type: ignore[attr-defined]
                 start += p.numel()
 
     def detach(self) -> None:
@@ -53,6 +55,8 @@ class FlatParameters:
             for p in group:
                 p.data = p.data.clone()
                 p.grad = None
+                if hasattr(p, "_flat"):
+                    del p._flat
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -64,8 +64,10 @@ class Run:
         self.layers, self.features, self.context_features = layers, features, context_features
         self.sizes = [_number(layer) for layer in layers]
         self.nets = [t.conditioner for t in layers if isinstance(t, Coupling) and t.conditioner.dropped]
-        # What the kernel is told of the parameters, as long as they lie where they lay.
-        self._known: tuple[tuple[int, ...], Any] = ((), None)
+        self._slots = [slot for layer in layers for slot in _slots(layer)]
+        # What the kernel is told of the parameters, as long as they lie where they lay; and, where they are
+        # one block of a vector (`modeflow.training.flat`), that vector and the place in it.
+        self._known: tuple[tuple[int, ...], Any, tuple[Tensor, int] | None] = ((), None, None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         return Run(copy.deepcopy(self.layers, memo), self.features, self.context_features)
@@ -80,14 +82,15 @@ class Run:
             return False
         return not any(net.training for net in self.nets)
 
-    def described(self, parameters: Sequence[Tensor]) -> Any:
-        """Layers and constants as the kernel reads them; None where it cannot take the parameters."""
+    def described(self, parameters: Sequence[Tensor]) -> tuple[Any, tuple[Tensor, int] | None]:
+        """Layers and constants as the kernel reads them (None where it cannot take them), and the block."""
         places = tuple([p.data_ptr() for p in parameters])
         if places != self._known[0]:
             fit = applies(*parameters) and all(p.is_contiguous() for p in parameters)
             each = [_described(t, a) for t, a in zip(self.layers, self.cut(places), strict=True)]
-            self._known = (places, ([e[0] for e in each], [e[1] for e in each]) if fit else None)
-        return self._known[1]
+            told = ([e[0] for e in each], [e[1] for e in each]) if fit else None
+            self._known = (places, told, _block(parameters))
+        return self._known[1:]
 
     def cut(self, addresses: Sequence[int]) -> list[list[int]]:
         """Addresses of the parameters, for each layer."""
@@ -96,7 +99,7 @@ class Run:
 
     def parameters(self) -> list[Tensor]:
         """All parameters, layer by layer in the order of the kernel."""
-        return [p for layer in self.layers for p in _parameters(layer)]
+        return [parameters[name] for parameters, name in self._slots]
 
     def __call__(
         self, x: Tensor, context: Tensor | None = None, inverse: bool = False
@@ -106,13 +109,15 @@ class Run:
         if not self.usable(x, context) or (inverse and torch.is_grad_enabled()):
             return one_by_one(self.layers, x, context, inverse)
         parameters = self.parameters()
-        described = self.described(parameters)
+        described, block = self.described(parameters)
         if described is None:
             return one_by_one(self.layers, x, context, inverse)
+        if torch.is_grad_enabled() and block is not None:
+            return _Stack.apply(self, described, parameters, block[1], x, context, block[0])
         if torch.is_grad_enabled() and any(
             t.requires_grad for t in (x, *parameters, *(() if context is None else (context,)))
         ):
-            return _Stack.apply(self, described, x, context, *parameters)
+            return _Stack.apply(self, described, parameters, None, x, context, *parameters)
         return _evaluate(self, described, x, context, inverse, False)[:2]
 
 
@@ -160,12 +165,28 @@ def cut(transforms: Sequence[Transform]) -> list[Any]:
     return parts
 
 
-def _parameters(layer: Transform) -> list[Tensor]:
+def _slots(layer: Transform) -> list[tuple[dict[str, Any], str]]:
+    """Where the parameters of a layer are found, in the order of the kernel."""
     if isinstance(layer, LULinear):
-        return [layer.lower, layer.upper, layer.raw_diagonal, layer.bias]
+        return [(layer._parameters, name) for name in ("lower", "upper", "raw_diagonal", "bias")]
     if isinstance(layer, Coupling):
-        return [p for linear in _linears(layer.conditioner) for p in (linear.weight, linear.bias)]  # type: ignore[arg-type]
+        linears = _linears(layer.conditioner)  # type: ignore[arg-type]
+        return [(linear._parameters, name) for linear in linears for name in ("weight", "bias")]
     return []
+
+
+def _block(parameters: Sequence[Tensor]) -> tuple[Tensor, int] | None:
+    """The vector that holds all parameters, one after the other, and where they begin; None without one."""
+    flat: tuple[Tensor, int] | None = getattr(parameters[0], "_flat", None)
+    if flat is None:
+        return None
+    vector, after = flat
+    for p in parameters:
+        there, place = getattr(p, "_flat", (None, 0))
+        if there is not vector or place != after:
+            return None
+        after += p.numel()
+    return flat
 
 
 def _described(layer: Transform, addresses: list[int]) -> tuple[list[int], list[float]]:
@@ -182,7 +203,7 @@ def _described(layer: Transform, addresses: list[int]) -> tuple[list[int], list[
 
 def _number(layer: Transform) -> int:
     """How many parameters a layer has."""
-    return len(_parameters(layer))
+    return len(_slots(layer))
 
 
 def _evaluate(
@@ -212,12 +233,22 @@ def _evaluate(
 
 
 class _Stack(torch.autograd.Function):
+    """`tensors`: the parameters, or (with a `start`) the one vector that holds them from there on."""
+
     @staticmethod
     def forward(
-        ctx: Any, run: Run, described: Any, x: Tensor, context: Tensor | None, *parameters: Tensor
+        ctx: Any,
+        run: Run,
+        described: Any,
+        parameters: list[Tensor],
+        start: int | None,
+        x: Tensor,
+        context: Tensor | None,
+        *tensors: Tensor,
     ) -> Any:
         u, logabsdet, ctx.handle, ctx.tape, ctx.tile = _evaluate(run, described, x, context, False, True)
-        ctx.run, ctx.parameters = run, parameters
+        ctx.run, ctx.parameters, ctx.start = run, parameters, start
+        ctx.length = 0 if start is None else tensors[0].numel()
         ctx.save_for_backward(x, context)
         return u, logabsdet
 
@@ -225,20 +256,25 @@ class _Stack(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, context = ctx.saved_tensors
         parameters = ctx.parameters
+        sizes = [p.numel() for p in parameters]
+        used = sum(sizes)
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
-            return None, None, *_differentiable(ctx.run, x, context, parameters, grads)
+            found = _differentiable(ctx.run, x, context, parameters, grads)
+            if ctx.start is None:
+                return None, None, None, None, *found
+            pairs = zip(found[2:], parameters, strict=True)
+            whole = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for g, p in pairs]
+            padding = (ctx.start, ctx.length - ctx.start - used)
+            return None, None, None, None, *found[:2], F.pad(torch.cat(whole), padding)
         grad_u, grad_log = (g.contiguous() for g in grads)
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         grad_context = None
         if context is not None:
             grad_context = torch.zeros_like(context, memory_format=torch.contiguous_format)
-        flat = x.new_empty(sum([p.numel() for p in parameters]))
-        place, size = flat.data_ptr(), flat.element_size()
-        addresses, views, start = [], [], 0
-        for p in parameters:
-            addresses.append(place + start * size)
-            views.append(flat[start : start + p.numel()].view(p.shape))
-            start += p.numel()
+        partial = ctx.start is not None and used < ctx.length
+        flat = x.new_zeros(ctx.length) if partial else x.new_empty(used)
+        place = flat.data_ptr() + (ctx.start or 0) * flat.element_size()
+        addresses = [place + offset * flat.element_size() for offset in accumulate([0, *sizes[:-1]])]
         kernels.stack_backward(
             ctx.handle,
             ctx.tile,
@@ -251,7 +287,10 @@ class _Stack(torch.autograd.Function):
             ctx.run.cut(addresses),
             torch.get_num_threads(),
         )
-        return None, None, grad_x, grad_context, *views
+        if ctx.start is not None:
+            return None, None, None, None, grad_x, grad_context, flat
+        views = [g.view_as(p) for g, p in zip(flat.split(sizes), parameters, strict=True)]
+        return None, None, None, None, grad_x, grad_context, *views
 
 
 def _differentiable(
