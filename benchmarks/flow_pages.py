@@ -5,26 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from markdown_parts import between, number, place, table
 from modeflow.flows import FLOWS, RecipeInfo
 
 DOCS = Path(__file__).parents[1] / "docs"
-MARKS = ("<!-- measured:start -->", "<!-- measured:end -->")
 GAP_ALLOWED = 0.05
-
-
-def number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def between(text: str, lines: list[str]) -> str:
-    """`text` with what lies between the marks replaced."""
-    start, end = (text.index(mark) for mark in MARKS)
-    return text[: start + len(MARKS[0])] + "\n".join(["", *lines, ""]) + text[end:]
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def score(run: dict[str, Any] | None) -> str:
@@ -99,7 +84,6 @@ def overview(content: dict[str, Any]) -> list[str]:
             ]
         )
     s = content["settings"]
-    m = content["machine"]
     steps = -(-s["train_cap"] // s["fit"]["batch_size"]) * s["fit"]["max_epochs"]
     header = [
         "flow",
@@ -120,9 +104,7 @@ def overview(content: dict[str, Any]) -> list[str]:
         "",
         *table(header, body),
         "",
-        f"*Measured {content['date']} on {m['processor']}, {m['cores']} cores; "
-        + ", ".join(f"{k} {v}" for k, v in m["versions"].items())
-        + ".*",
+        place(content),
         "",
         "`python benchmarks/flows.py`",
         "",

@@ -19,16 +19,18 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
 from common import RESULTS, n_parameters, write
-from modeflow.data import Schema, load_dataset, split_table, toy
+from modeflow.data import Schema, Table, load_dataset, split_table, toy
 from modeflow.densities import Density, Flow
 from modeflow.errors import ModeflowError
 from modeflow.estimators import FlowDensity
+from modeflow.experiments.runs import frame
 from modeflow.flows import FLOWS, build_flow
 from modeflow.training import seeded
 
@@ -59,20 +61,18 @@ def load(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, Schema]:
 
 def fit(key: str, name: str) -> dict[str, Any]:
     """Fit one flow to one data set and score the whole test set once."""
-    import polars as pl
-
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     train, validation, test, schema = load(name)
 
-    def frame(values: np.ndarray) -> pl.DataFrame:
-        return pl.DataFrame(dict(zip(schema.columns, values.T, strict=True)))
+    def rows(values: np.ndarray) -> Any:
+        return frame(Table(values, schema.columns))
 
     estimator = FlowDensity(key, random_state=0, dequantize=list(schema.integer_columns), **FIT)
     began = time.process_time()
-    estimator.fit(frame(train), validation=frame(validation))
+    estimator.fit(rows(train), validation=rows(validation))
     seconds = time.process_time() - began
-    scores = estimator.score_samples(frame(test))
+    scores = estimator.score_samples(rows(test))
     row = {
         "flow": key,
         "data": name,
@@ -103,14 +103,11 @@ def picture(estimator: FlowDensity, data: np.ndarray, path: Path) -> None:
     low, high = data.min(0) - 0.6, data.max(0) + 0.6
     axes = [np.linspace(a, b, 160) for a, b in zip(low, high, strict=True)]
     x, y = np.meshgrid(*axes)
-    import polars as pl
-
-    names = estimator.schema_.columns
-
-    def frame(values: np.ndarray) -> pl.DataFrame:
-        return pl.DataFrame(dict(zip(names, values.T, strict=True)))
-
-    density = np.exp(estimator.score_samples(frame(np.column_stack([x.ravel(), y.ravel()]))))
+    density = np.exp(
+        estimator.score_samples(
+            frame(Table(np.column_stack([x.ravel(), y.ravel()]), estimator.schema_.columns))
+        )
+    )
     samples = np.asarray(estimator.sample(1500, random_state=1)[0])
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), layout="constrained")
     left.pcolormesh(x, y, density.reshape(x.shape), cmap="magma", shading="auto", rasterized=True)
@@ -126,10 +123,6 @@ def picture(estimator: FlowDensity, data: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
     plt.close(figure)
-
-
-def median(times: list[float]) -> float:
-    return float(np.median(times))
 
 
 def timings(key: str, features: int = 10, rows: int = 256) -> dict[str, Any]:

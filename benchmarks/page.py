@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import flow_pages
+from markdown_parts import between, number, place, table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-MARKS = ("<!-- benchmarks:start -->", "<!-- benchmarks:end -->")
 TOY_NAMES = {
     "ring": "ring of 8 Gaussians, d=2",
     "moons": "two moons, d=2",
@@ -29,23 +29,8 @@ def read(name: str) -> dict[str, Any]:
     return content
 
 
-def number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
 def mean_se(entry: dict[str, float], digits: int = 4, scale: float = 1.0) -> str:
     return f"{number(scale * entry['mean'], digits)} ± {scale * entry['standard_error']:.{digits}f}"
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def place(content: dict[str, Any]) -> str:
-    m = content["machine"]
-    versions = ", ".join(f"{k} {v}" for k, v in m["versions"].items())
-    return f"*Measured {content['date']} on {m['processor']}, {m['cores']} cores; {versions}.*"
 
 
 def toys(content: dict[str, Any]) -> list[str]:
@@ -315,9 +300,7 @@ def build(readme: str) -> tuple[str, str]:
     for name, section in (("jacobian", jacobian), ("cost", cost), ("objectives", objectives)):
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))
-    start, end = (readme.index(mark) for mark in MARKS)
-    inside = "\n".join(["", *short(toy, real), ""])
-    return "\n".join(page), readme[: start + len(MARKS[0])] + inside + readme[end:]
+    return "\n".join(page), between(readme, short(toy, real), "benchmarks")
 
 
 def speed(content: dict[str, Any]) -> list[str]:
@@ -355,7 +338,7 @@ def documents() -> dict[Path, str]:
     return {
         ROOT / "docs" / "benchmarks.md": page,
         readme: text,
-        speed_page: flow_pages.between(speed_page.read_text(encoding="utf-8"), speed(read("speed"))),
+        speed_page: between(speed_page.read_text(encoding="utf-8"), speed(read("speed"))),
         **flow_pages.render(read("flows")),
     }
 

@@ -10,7 +10,7 @@ from torch import nn
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
-from modeflow.flows.image import check_image, glow_step
+from modeflow.flows.image import Shape, alternating_steps, check_image
 from modeflow.flows.stack import check_sizes, split_mask, stack
 from modeflow.nets.conv import AttentionConvNet
 from modeflow.nets.mlp import ResidualMLP
@@ -68,7 +68,7 @@ def FlowPlusPlus(
 
 
 def FlowPlusPlusImage(
-    shape: tuple[int, int, int],
+    shape: Shape,
     context_features: int = 0,
     *,
     couplings: tuple[int, int, int] = (4, 2, 3),
@@ -114,22 +114,23 @@ def FlowPlusPlusImage(
     def net(inputs: int, outputs: int, context: int, size: tuple[int, int]) -> nn.Module:
         return AttentionConvNet(inputs, outputs, context, size, hidden_channels, blocks, heads, dropout)
 
-    def steps(
-        here: tuple[int, int, int], mask: Literal["channel", "checkerboard"], number: int
-    ) -> list[Transform]:
-        layers: list[Transform] = []
-        for i in range(number):
-            mixture = LogisticMixtureElementwise(components)
-            flip = i % 2 == 1
-            layers += glow_step(here, mixture, net, context_features, generator, mask, flip)
-        return layers
+    def steps(here: Shape, number: int, mask: Literal["channel", "checkerboard"]) -> list[Transform]:
+        return alternating_steps(
+            here,
+            number,
+            lambda: LogisticMixtureElementwise(components),
+            net,
+            context_features,
+            generator,
+            mask,
+        )
 
     small = (4 * channels, height // 2, width // 2)
     layers = [
-        *steps((channels, height, width), "checkerboard", couplings[0]),
+        *steps(shape, couplings[0], "checkerboard"),
         Squeeze(),
-        *steps(small, "channel", couplings[1]),
-        *steps(small, "checkerboard", couplings[2]),
+        *steps(small, couplings[1], "channel"),
+        *steps(small, couplings[2], "checkerboard"),
         Flatten(small),
     ]
     base = StandardNormal(channels * height * width)

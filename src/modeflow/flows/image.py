@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
-from modeflow.errors import ConfigError, ShapeError
+from modeflow.errors import ConfigError
 from modeflow.flows.stack import check_sizes
 from modeflow.nets.conv import ConvNet, ConvResNet
 from modeflow.transforms.base import Composite, Transform
 from modeflow.transforms.elementwise import AdditiveElementwise, Elementwise, RQSplineElementwise
 from modeflow.transforms.image import ActNorm, Flatten, Invertible1x1, Squeeze
 from modeflow.transforms.image_coupling import (
+    ImageConditioner,
     ImageCoupling,
     SigmoidAffineElementwise,
     TanhAffineElementwise,
@@ -57,7 +58,7 @@ def check_image(shape: Shape, levels: int | None) -> int:
 def glow_step(
     shape: Shape,
     elementwise: Elementwise,
-    conditioner: Callable[[int, int, int, tuple[int, int]], nn.Module],
+    conditioner: ImageConditioner,
     context_features: int,
     generator: torch.Generator,
     mask: Literal["channel", "checkerboard"] = "channel",
@@ -93,19 +94,55 @@ def multi_scale(
     return Flow(transform, base, context_features, tuple(shape))
 
 
-def _squeezed(
-    steps: int, step: Callable[[Shape, int], list[Transform]]
-) -> Callable[[Shape, int], tuple[Transform, Shape]]:
-    """A level: squeeze, and then the steps."""
+def glow_levels(
+    shape: Shape,
+    context_features: int,
+    levels: int | None,
+    steps: int,
+    elementwise: Callable[[], Elementwise],
+    conditioner: ImageConditioner,
+    prior: Prior,
+    lu: bool,
+    seed: int,
+) -> Flow:
+    """Levels of a squeeze and `steps` of `glow_step` each."""
+    generator = torch.Generator().manual_seed(seed)
 
-    def level(shape: Shape, number: int) -> tuple[Transform, Shape]:
-        out = (4 * shape[0], shape[1] // 2, shape[2] // 2)
+    def level(here: Shape, number: int) -> tuple[Transform, Shape]:
+        out = (4 * here[0], here[1] // 2, here[2] // 2)
         layers: list[Transform] = [Squeeze()]
-        for i in range(steps):
-            layers += step(out, i)
+        for _ in range(steps):
+            layers += glow_step(out, elementwise(), conditioner, context_features, generator, lu=lu)
         return Composite(layers), out
 
-    return level
+    return multi_scale(shape, context_features, check_image(shape, levels), level, prior)
+
+
+def alternating_steps(
+    shape: Shape,
+    number: int,
+    elementwise: Callable[[], Elementwise],
+    conditioner: ImageConditioner,
+    context_features: int,
+    generator: torch.Generator,
+    mask: Literal["channel", "checkerboard"] = "checkerboard",
+) -> list[Transform]:
+    """`glow_step` again and again, the halves taking turns."""
+    layers: list[Transform] = []
+    for i in range(number):
+        flip = i % 2 == 1
+        layers += glow_step(shape, elementwise(), conditioner, context_features, generator, mask, flip)
+    return layers
+
+
+def _conv_net(hidden_channels: int) -> ImageConditioner:
+    return lambda inputs, outputs, context, size: ConvNet(inputs, outputs, context, hidden_channels)
+
+
+def _conv_res_net(hidden_channels: int, blocks: int, dropout: float = 0.0) -> ImageConditioner:
+    return lambda inputs, outputs, context, size: ConvResNet(
+        inputs, outputs, context, hidden_channels, blocks, dropout
+    )
 
 
 def Glow(
@@ -151,20 +188,16 @@ def Glow(
     }
     if coupling not in kinds:
         raise ConfigError(f"coupling must be 'affine' or 'additive', received {coupling!r}")
-    generator = torch.Generator().manual_seed(seed)
-
-    def net(inputs: int, outputs: int, context: int, size: tuple[int, int]) -> nn.Module:
-        return ConvNet(inputs, outputs, context, hidden_channels)
-
-    def step(out: Shape, i: int) -> list[Transform]:
-        return glow_step(out, kinds[coupling](), net, context_features, generator, lu=lu)
-
-    return multi_scale(
+    return glow_levels(
         shape,
         context_features,
-        check_image(shape, levels),
-        _squeezed(steps, step),
+        levels,
+        steps,
+        kinds[coupling],
+        _conv_net(hidden_channels),
         lambda channels, kept: GaussianPrior(channels, kept, context_features),
+        lu,
+        seed,
     )
 
 
@@ -200,21 +233,16 @@ def NSFImage(
         Durkan et al., *Neural Spline Flows*, 2019, https://arxiv.org/abs/1906.04032
     """
     check_sizes(steps=steps, hidden_channels=hidden_channels, bins=bins)
-    generator = torch.Generator().manual_seed(seed)
-
-    def net(inputs: int, outputs: int, context: int, size: tuple[int, int]) -> nn.Module:
-        return ConvResNet(inputs, outputs, context, hidden_channels, blocks, dropout)
-
-    def step(out: Shape, i: int) -> list[Transform]:
-        spline = RQSplineElementwise(bins, tail_bound)
-        return glow_step(out, spline, net, context_features, generator, lu=lu)
-
-    return multi_scale(
+    return glow_levels(
         shape,
         context_features,
-        check_image(shape, levels),
-        _squeezed(steps, step),
+        levels,
+        steps,
+        lambda: RQSplineElementwise(bins, tail_bound),
+        _conv_res_net(hidden_channels, blocks, dropout),
         lambda channels, kept: GaussianPrior(channels, kept, context_features),
+        lu,
+        seed,
     )
 
 
@@ -249,20 +277,16 @@ def MARPrior(
         https://arxiv.org/abs/2004.03891
     """
     check_sizes(steps=steps, hidden_channels=hidden_channels, prior_channels=prior_channels)
-    generator = torch.Generator().manual_seed(seed)
-
-    def net(inputs: int, outputs: int, context: int, size: tuple[int, int]) -> nn.Module:
-        return ConvNet(inputs, outputs, context, hidden_channels)
-
-    def step(out: Shape, i: int) -> list[Transform]:
-        return glow_step(out, SigmoidAffineElementwise(), net, context_features, generator, lu=lu)
-
-    return multi_scale(
+    return glow_levels(
         shape,
         context_features,
-        check_image(shape, levels),
-        _squeezed(steps, step),
+        levels,
+        steps,
+        SigmoidAffineElementwise,
+        _conv_net(hidden_channels),
         lambda channels, kept: ChannelPrior(channels, kept, context_features, prior_channels),
+        lu,
+        seed,
     )
 
 
@@ -299,9 +323,7 @@ def RealNVPImage(
     """
     check_sizes(hidden_channels=hidden_channels)
     count = check_image(shape, levels)
-
-    def net(inputs: int, outputs: int, context: int, size: tuple[int, int]) -> nn.Module:
-        return ConvResNet(inputs, outputs, context, hidden_channels, blocks, dropout)
+    net = _conv_res_net(hidden_channels, blocks, dropout)
 
     def couplings(here: Shape, mask: Literal["channel", "checkerboard"], number: int) -> list[Transform]:
         layers: list[Transform] = []
@@ -357,20 +379,14 @@ def FunnelImage(
     check_sizes(steps=steps, hidden_channels=hidden_channels, bins=bins)
     count = check_image(shape, levels)
     generator = torch.Generator().manual_seed(seed)
-
-    def net(inputs: int, outputs: int, context: int, size: tuple[int, int]) -> nn.Module:
-        return ConvResNet(inputs, outputs, context, hidden_channels, blocks)
+    net = _conv_res_net(hidden_channels, blocks)
 
     def couplings(here: Shape) -> list[Transform]:
         if here[2] % 2:  # a code of odd width has no checkerboard; its scale is free all the same
             return [ActNorm(here[0]), Invertible1x1(here[0], generator=generator)]
-        layers: list[Transform] = []
-        for i in range(steps):
-            spline = RQSplineElementwise(bins, tail_bound)
-            layers += glow_step(
-                here, spline, net, context_features, generator, "checkerboard", flip=i % 2 == 1
-            )
-        return layers
+        return alternating_steps(
+            here, steps, lambda: RQSplineElementwise(bins, tail_bound), net, context_features, generator
+        )
 
     layers = couplings(shape)
     here = shape
@@ -383,7 +399,18 @@ def FunnelImage(
     return Flow(Composite(layers), base, context_features, tuple(shape))
 
 
-@torch.no_grad()
+class _Tempered(Flow):
+    """The same flow over noise multiplied by a temperature: for drawing alone."""
+
+    def __init__(self, flow: Flow, temperature: float) -> None:
+        super().__init__(flow.transform, flow.base, flow.context_features, flow.event_shape)
+        self.temperature = temperature
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        u = self.temperature * self.base._sample(n, self._base_context(context), generator)
+        return self.transform.sample(u, context, generator)
+
+
 def sample_tempered(
     flow: Flow,
     n: int,
@@ -411,14 +438,4 @@ def sample_tempered(
     """
     if not temperature >= 0:
         raise ConfigError(f"temperature must be 0 or more, received {temperature}")
-    if flow.context_features and context is None:
-        raise ShapeError(f"the flow is conditional: pass a context of shape (B, {flow.context_features})")
-    rows = context.unsqueeze(0) if context is not None and context.dim() == 1 else context
-    count = n if rows is None else n * rows.shape[0]
-    rows = flow._check_context(None if rows is None else rows.repeat(n, 1), count)
-    base_context = rows if flow.base.context_features else None
-    u = temperature * flow.base._sample(count, base_context, generator)
-    x = flow.transform.sample(u, rows, generator)
-    if context is None or context.dim() == 1:
-        return x
-    return x.reshape(n, context.shape[0], *flow.event_shape)
+    return _Tempered(flow, temperature).sample(n, context, generator)

@@ -37,25 +37,17 @@ const Kernels& best() {
 
 const Kernels* active = &best();
 
-const StackKernels& stack_kernels() {
-#ifdef MODEFLOW_X86
-    if (active == &avx512_kernels()) return avx512_stack();
-    if (active == &avx2_kernels()) return avx2_stack();
-#endif
-    return base_stack();
-}
-
 // A few threads that wait for work. Started at the first large call; after a fork the child starts its own.
 class Pool {
   public:
-    using Job = std::function<void(int part, int64_t from, int64_t to)>;
+    using Job = std::function<void(int64_t from, int64_t to)>;
 
-    // `job(part, from, to)` on parts of [0, n) of at least `grain`, cut at multiples of `unit`.
+    // `job(from, to)` on parts of [0, n) of at least `grain`, cut at multiples of `unit`.
     void run(int64_t n, int64_t grain, int64_t unit, int threads, const Job& job) {
         const int64_t parts = std::min<int64_t>(threads, n / std::max<int64_t>(grain, 1));
-        if (parts <= 1) return job(0, 0, n);
+        if (parts <= 1) return job(0, n);
         std::unique_lock<std::mutex> one_at_a_time(entry_, std::try_to_lock);
-        if (!one_at_a_time) return job(0, 0, n);  // busy with another thread's call
+        if (!one_at_a_time) return job(0, n);  // busy with another thread's call
         grow(static_cast<int>(parts) - 1);
         const int64_t step = ((n + parts - 1) / parts + unit - 1) / unit * unit;
         {
@@ -68,7 +60,7 @@ class Pool {
             left_ = parts_ - 1;
         }
         wake_.notify_all();
-        job(0, 0, std::min(step, n));
+        job(0, std::min(step, n));
         std::unique_lock<std::mutex> lock(mutex_);
         done_.wait(lock, [&] { return left_ == 0; });
         job_ = nullptr;
@@ -98,7 +90,7 @@ class Pool {
             const auto* job = job_;
             const int64_t from = part * step_, to = std::min(n_, from + step_);
             lock.unlock();
-            (*job)(part, from, to);
+            (*job)(from, to);
             lock.lock();
             if (--left_ == 0) done_.notify_one();
         }
@@ -131,7 +123,7 @@ void spline(int bins, double bound, double width, double height, double slope, b
     const Spline s = spline_of(bins, bound, width, height, slope);
     const int64_t stride = 3 * bins - 1;
     nb::gil_scoped_release release;
-    Pool::instance().run(n, 2048, 16, threads, [&](int, int64_t from, int64_t to) {
+    Pool::instance().run(n, 2048, 16, threads, [&](int64_t from, int64_t to) {
         active->spline(s, inverse, to - from, at<const float>(x) + from, at<const float>(params) + from * stride,
                        at<float>(y) + from, at<float>(logderivative) + from);
     });
@@ -143,7 +135,7 @@ void spline_backward(int bins, double bound, double width, double height, double
     const Spline s = spline_of(bins, bound, width, height, slope);
     const int64_t stride = 3 * bins - 1;
     nb::gil_scoped_release release;
-    Pool::instance().run(n, 2048, 16, threads, [&](int, int64_t from, int64_t to) {
+    Pool::instance().run(n, 2048, 16, threads, [&](int64_t from, int64_t to) {
         active->spline_backward(s, inverse, to - from, at<const float>(x) + from,
                                 at<const float>(params) + from * stride, at<const float>(grad_y) + from,
                                 at<const float>(grad_log) + from, at<float>(grad_x) + from,
@@ -171,7 +163,7 @@ void autoregressive_inverse(int features, int params, bool residual, const std::
     const Made made{features, params, residual, static_cast<int>(layers.size()), layers.data(), dense_of(final),
                     at<const float>(context_first), at<const float>(context_final)};
     nb::gil_scoped_release release;
-    Pool::instance().run(rows, 16, 16, threads, [&](int, int64_t from, int64_t to) {
+    Pool::instance().run(rows, 16, 16, threads, [&](int64_t from, int64_t to) {
         Made part = made;
         if (part.context_first) part.context_first += from * first;
         if (part.context_final) part.context_final += from * features * params;
@@ -184,12 +176,9 @@ void autoregressive_inverse(int features, int params, bool residual, const std::
 struct Handle {
     const StackKernels* kernels;
     void* prepared;
-    Stack stack;
 
     Handle(const Handle&) = delete;
-    explicit Handle(Stack&& s) : kernels(&stack_kernels()), stack(std::move(s)) {
-        prepared = kernels->prepare(stack);
-    }
+    explicit Handle(Stack&& stack) : kernels(active->stack), prepared(kernels->prepare(std::move(stack))) {}
     ~Handle() { kernels->release(prepared); }
 };
 
@@ -216,30 +205,26 @@ Handle* make_stack(int features, int context, const std::vector<std::vector<int6
     return new Handle(std::move(stack));
 }
 
-int64_t stack_tape(const Handle& h, int tile) { return h.kernels->tape_size(h.stack, tile); }
+int64_t stack_tape(const Handle& h, int tile) { return h.kernels->tape_size(h.prepared, tile); }
 
 void stack_run(const Handle& h, bool inverse, int tile, int64_t rows, uintptr_t x, uintptr_t context, uintptr_t u,
                uintptr_t logabsdet, uintptr_t tape, int threads) {
     nb::gil_scoped_release release;
-    Pool::instance().run((rows + tile - 1) / tile, 1, 1, threads, [&](int, int64_t from, int64_t to) {
-        if (inverse)
-            h.kernels->inverse(h.prepared, tile, rows, from, to, at<const float>(x), at<const float>(context),
-                               at<float>(u), at<float>(logabsdet));
-        else
-            h.kernels->forward(h.prepared, tile, rows, from, to, at<const float>(x), at<const float>(context),
-                               at<float>(u), at<float>(logabsdet), at<float>(tape));
+    Pool::instance().run((rows + tile - 1) / tile, 1, 1, threads, [&](int64_t from, int64_t to) {
+        h.kernels->run(h.prepared, inverse, tile, rows, from, to, at<const float>(x), at<const float>(context),
+                       at<float>(u), at<float>(logabsdet), at<float>(tape));
     });
 }
 
-void stack_backward(Handle& h, int tile, int64_t rows, uintptr_t grad_u, uintptr_t grad_log, uintptr_t tape,
-                    uintptr_t grad_x, uintptr_t grad_context, const std::vector<std::vector<int64_t>>& gradients,
+void stack_backward(const Handle& h, int tile, int64_t rows, uintptr_t grad_u, uintptr_t grad_log, uintptr_t tape,
+                    uintptr_t grad_x, uintptr_t grad_context, const Addresses& gradients,
                     int threads) {
     nb::gil_scoped_release release;
     const int64_t size = h.kernels->sums_size(h.prepared), tiles = (rows + tile - 1) / tile;
     // Sums are of groups of tiles, whatever the threads: the result does not depend on their number.
     const int64_t groups = std::min<int64_t>(tiles, 8);
     std::vector<std::vector<float>> sums(static_cast<size_t>(groups));
-    Pool::instance().run(groups, 1, 1, threads, [&](int, int64_t from, int64_t to) {
+    Pool::instance().run(groups, 1, 1, threads, [&](int64_t from, int64_t to) {
         for (int64_t g = from; g < to; ++g) {
             sums[g].assign(size, 0.0f);
             h.kernels->backward(h.prepared, tile, rows, tiles * g / groups, tiles * (g + 1) / groups,
@@ -251,9 +236,7 @@ void stack_backward(Handle& h, int tile, int64_t rows, uintptr_t grad_u, uintptr
         for (int64_t i = 0; i < size; ++i) sums[0][i] += sums[g][i];
     double total = 0;
     for (int64_t r = 0; r < rows; ++r) total += at<const float>(grad_log)[r];
-    // The prepared stack holds a copy of the layers: it is told where the gradients go.
-    h.kernels->set_gradients(h.prepared, gradients);
-    h.kernels->finish(h.prepared, sums[0].data(), total);
+    h.kernels->finish(h.prepared, sums[0].data(), total, gradients);
 }
 
 std::vector<std::string> available() {

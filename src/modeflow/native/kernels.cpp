@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lanes.h"
+#include "stack.h"
 
 namespace modeflow {
 namespace {
@@ -122,7 +123,7 @@ void autoregressive_inverse(const Made& made, int kind, const Spline& s, float m
                 const Dense& layer = made.hidden[l];
                 const int from = d == 0 ? 0 : static_cast<int>(layer.until[d - 1]);
                 const int to = static_cast<int>(layer.until[d]);
-                rows_of(layer, from, to, l == 0 ? d : seen, before, l > 0, here);
+                rows_of(layer, from, to, seen, before, l > 0, here);
                 if (l == 0 && made.context_first)
                     for (int j = from; j < to; ++j) FOR_LANES {
                         const int64_t row = start + (i < count ? i : 0);
@@ -141,8 +142,7 @@ void autoregressive_inverse(const Made& made, int kind, const Spline& s, float m
             const Dense one{out.weight + static_cast<int64_t>(d) * n_params * out.columns,
                             out.bias + static_cast<int64_t>(d) * n_params, n_params, out.columns, nullptr};
             // What leaves a residual network is not activated once more.
-            rows_of(one, 0, n_params, made.n_hidden == 0 ? d : seen, before,
-                    !made.residual && made.n_hidden > 0, params);
+            rows_of(one, 0, n_params, seen, before, !made.residual && made.n_hidden > 0, params);
             if (made.context_final)
                 for (int p = 0; p < n_params; ++p) FOR_LANES {
                     const int64_t row = start + (i < count ? i : 0);
@@ -174,13 +174,12 @@ void autoregressive_inverse(const Made& made, int kind, const Spline& s, float m
 
 }  // namespace
 
-#define MODEFLOW_JOIN_(a, b) a##b
-#define MODEFLOW_JOIN(a, b) MODEFLOW_JOIN_(a, b)
 #define MODEFLOW_TEXT_(a) #a
 #define MODEFLOW_TEXT(a) MODEFLOW_TEXT_(a)
 
 const Kernels& MODEFLOW_JOIN(MODEFLOW_ISA, _kernels)() {
-    static const Kernels kernels{MODEFLOW_TEXT(MODEFLOW_ISA), spline, spline_backward, autoregressive_inverse};
+    static const Kernels kernels{MODEFLOW_TEXT(MODEFLOW_ISA), &MODEFLOW_JOIN(MODEFLOW_ISA, _stack)(), spline,
+                                 spline_backward, autoregressive_inverse};
     return kernels;
 }
 

@@ -30,8 +30,11 @@ struct Made {
     const float* context_final;   // (rows, D * params) to add, or null
 };
 
+struct StackKernels;  // stack.h
+
 struct Kernels {
     const char* name;
+    const StackKernels* stack;
     // y and the log-derivative of n entries.
     void (*spline)(const Spline&, bool inverse, int64_t n, const float* x, const float* params, float* y,
                    float* logderivative);
@@ -43,6 +46,9 @@ struct Kernels {
     void (*autoregressive_inverse)(const Made&, int kind, const Spline&, float most, int64_t rows,
                                    const float* u, float* x, float* logabsdet);
 };
+
+#define MODEFLOW_JOIN_(a, b) a##b
+#define MODEFLOW_JOIN(a, b) MODEFLOW_JOIN_(a, b)
 
 const Kernels& base_kernels();
 const Kernels& avx2_kernels();

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "lanes.h"
@@ -137,11 +138,12 @@ void prepare_linear(const StackLayer& layer, int d, Ready& ready) {
     ready.dense[0].set(d, d, weight.data(), layer.parameters[3]);
 }
 
-void* prepare(const Stack& stack) {
+void* prepare(Stack given) {
     auto* prepared = new Prepared;
-    prepared->stack = stack;
+    prepared->stack = std::move(given);
+    const Stack& stack = prepared->stack;
     const int d = stack.features;
-    for (const StackLayer& layer : prepared->stack.layers) {
+    for (const StackLayer& layer : stack.layers) {
         Ready ready;
         ready.layer = &layer;
         if (layer.kind == StackLayer::LINEAR) {
@@ -176,7 +178,8 @@ int64_t coupling_size(const StackLayer& layer, int context, int tile) {
                    static_cast<int64_t>(pad(layer.moved * (3 * layer.spline.bins - 1))));
 }
 
-int64_t tape_size(const Stack& stack, int tile) {
+int64_t tape_size(const void* handle, int tile) {
+    const Stack& stack = static_cast<const Prepared*>(handle)->stack;
     int64_t size = 0;
     for (const StackLayer& layer : stack.layers) {
         size += static_cast<int64_t>(tile) * pad(stack.features);
@@ -327,7 +330,7 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
     const Prepared& p = *static_cast<const Prepared*>(handle);
     const Stack& stack = p.stack;
     const int d = stack.features, width = pad(d), n_layers = static_cast<int>(p.layers.size());
-    const int64_t per_tile = tape_size(stack, tile), size = static_cast<int64_t>(tile) * width;
+    const int64_t per_tile = tape_size(handle, tile), size = static_cast<int64_t>(tile) * width;
     // Without a tape two layers' values and one network are all that is kept, and stay in cache.
     int64_t part_size = 0;
     for (const StackLayer& layer : stack.layers)
@@ -380,16 +383,6 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
         for (int r = 0; r < count; ++r)
             std::memcpy(u + (start + r) * d, at + static_cast<int64_t>(r) * width, sizeof(float) * d);
     }
-}
-
-void forward(const void* handle, int tile, int64_t rows, int64_t from, int64_t to, const float* x,
-             const float* context, float* u, float* logabsdet, float* tape) {
-    run(handle, false, tile, rows, from, to, x, context, u, logabsdet, tape);
-}
-
-void inverse(const void* handle, int tile, int64_t rows, int64_t from, int64_t to, const float* u,
-             const float* context, float* x, float* logabsdet) {
-    run(handle, true, tile, rows, from, to, u, context, x, logabsdet, nullptr);
 }
 
 // From the gradients of the moved features to those of the parameters, of x, and through the network.
@@ -452,7 +445,7 @@ void backward(const void* handle, int tile, int64_t rows, int64_t from, int64_t 
     const Prepared& p = *static_cast<const Prepared*>(handle);
     const Stack& stack = p.stack;
     const int d = stack.features, width = pad(d), n_layers = static_cast<int>(p.layers.size());
-    const int64_t per_tile = tape_size(stack, tile), size = static_cast<int64_t>(tile) * width;
+    const int64_t per_tile = tape_size(handle, tile), size = static_cast<int64_t>(tile) * width;
     std::vector<float> first(size), second(size), space, work(work_size(stack));
     std::vector<int64_t> offsets(n_layers);
     int64_t offset = 0;
@@ -500,16 +493,20 @@ void backward(const void* handle, int tile, int64_t rows, int64_t from, int64_t 
     }
 }
 
-void finish(const void* handle, const float* sums, double total) {
+void finish(const void* handle, const float* sums, double total, const Addresses& gradients) {
     const Prepared& p = *static_cast<const Prepared*>(handle);
     const size_t n = static_cast<size_t>(p.stack.features);
-    for (const Ready& ready : p.layers) {
+    for (size_t index = 0; index < p.layers.size(); ++index) {
+        const Ready& ready = p.layers[index];
         const StackLayer& layer = *ready.layer;
+        const auto place = [&](size_t parameter) {
+            return reinterpret_cast<float*>(static_cast<uintptr_t>(gradients[index][parameter]));
+        };
         if (layer.kind == StackLayer::LINEAR) {
             // W = L U: dL = dW U^T below the diagonal, dU = L^T dW on and above it.
             const Packed& dense = ready.dense[0];
             const float* weight = sums + dense.sums;
-            float *low = layer.gradients[0], *up = layer.gradients[1], *raw = layer.gradients[2];
+            float *low = place(0), *up = place(1), *raw = place(2);
             std::vector<double> row(n);
             for (size_t i = 0; i < n; ++i)
                 for (size_t j = 0; j < i; ++j) {
@@ -528,39 +525,26 @@ void finish(const void* handle, const float* sums, double total) {
                                             (1.0 + std::exp(-static_cast<double>(layer.parameters[2][i]))));
                 for (size_t j = i + 1; j < n; ++j) *up++ = static_cast<float>(row[j]);
             }
-            std::memcpy(layer.gradients[3], weight + static_cast<int64_t>(dense.out) * dense.in_p,
+            std::memcpy(place(3), weight + static_cast<int64_t>(dense.out) * dense.in_p,
                         sizeof(float) * n);
         } else if (layer.kind == StackLayer::COUPLING) {
             for (size_t i = 0; i < ready.dense.size(); ++i) {
                 const Packed& dense = ready.dense[i];
                 const float* weight = sums + dense.sums;
                 for (int o = 0; o < dense.out; ++o)
-                    std::memcpy(layer.gradients[2 * i] + static_cast<int64_t>(o) * dense.in,
+                    std::memcpy(place(2 * i) + static_cast<int64_t>(o) * dense.in,
                                 weight + static_cast<int64_t>(o) * dense.in_p, sizeof(float) * dense.in);
-                std::memcpy(layer.gradients[2 * i + 1], weight + static_cast<int64_t>(dense.out) * dense.in_p,
+                std::memcpy(place(2 * i + 1), weight + static_cast<int64_t>(dense.out) * dense.in_p,
                             sizeof(float) * dense.out);
             }
         }
     }
 }
 
-void set_gradients(void* handle, const std::vector<std::vector<int64_t>>& addresses) {
-    Prepared& p = *static_cast<Prepared*>(handle);
-    for (size_t l = 0; l < addresses.size(); ++l) {
-        p.stack.layers[l].gradients.clear();
-        for (int64_t address : addresses[l])
-            p.stack.layers[l].gradients.push_back(reinterpret_cast<float*>(static_cast<uintptr_t>(address)));
-    }
-}
-
 }  // namespace
 
-#define MODEFLOW_JOIN_(a, b) a##b
-#define MODEFLOW_JOIN(a, b) MODEFLOW_JOIN_(a, b)
-
 const StackKernels& MODEFLOW_JOIN(MODEFLOW_ISA, _stack)() {
-    static const StackKernels kernels{tape_size, prepare,   release, forward,
-                                      inverse,   sums_size, backward, set_gradients, finish};
+    static const StackKernels kernels{prepare, release, tape_size, run, sums_size, backward, finish};
     return kernels;
 }
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from modeflow.errors import ConfigError
 from modeflow.nets.made import hidden_degrees
+from modeflow.nets.mlp import start_near_zero
 
 __all__ = ["AttentionConvNet", "ChannelMADE", "ConvNet", "ConvResNet", "ZeroConv2d"]
 
@@ -36,22 +37,12 @@ class _FromContext(nn.Module):
         super().__init__()
         self.linear = nn.Linear(context_features, channels, bias=False) if context_features else None
         if near_zero and self.linear is not None:
-            with torch.no_grad():
-                self.linear.weight.mul_(1e-2)
+            start_near_zero(self.linear)
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         if self.linear is None or context is None:
             return h
         return h + self.linear(context)[:, :, None, None]
-
-
-@torch.no_grad()
-def _near_zero(layer: nn.Conv2d) -> nn.Conv2d:
-    # Not to zero exactly: the components of a mixture, equal in all, would then never part.
-    layer.weight.mul_(1e-2)
-    if layer.bias is not None:
-        layer.bias.mul_(1e-2)
-    return layer
 
 
 class ConvNet(nn.Module):
@@ -107,11 +98,13 @@ class ConvResNet(nn.Module):
             nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1) for _ in range(blocks)
         )
         self.second = nn.ModuleList(
-            _near_zero(nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1)) for _ in range(blocks)
+            nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1) for _ in range(blocks)
         )
         self.contexts = nn.ModuleList(_FromContext(context_features, hidden_channels) for _ in range(blocks))
         self.dropout = nn.Dropout2d(dropout)
-        self.final = _near_zero(nn.Conv2d(hidden_channels, out_channels, 1))
+        self.final = nn.Conv2d(hidden_channels, out_channels, 1)
+        for layer in (*self.second, self.final):
+            start_near_zero(layer)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.from_context(self.initial(x), context)
@@ -210,7 +203,8 @@ class AttentionConvNet(nn.Module):
             _GatedConv(hidden_channels, context_features, dropout) for _ in range(blocks)
         )
         self.attentions = nn.ModuleList(_GatedAttention(hidden_channels, size, heads) for _ in range(blocks))
-        self.final = _near_zero(nn.Conv2d(hidden_channels, out_channels, 3, padding=1))
+        self.final = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
+        start_near_zero(self.final)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         h = self.initial(x)
@@ -265,7 +259,7 @@ class ChannelMADE(nn.Module):
         self.from_context = _FromContext(context_features, hidden_channels)
         self.hidden = _MaskedConv2d(degrees[:, None] >= degrees[None, :])
         self.final = _MaskedConv2d(order.repeat_interleave(params)[:, None] > degrees[None, :])
-        _near_zero(self.final)
+        start_near_zero(self.final)
         self.context_final = _FromContext(context_features, channels * params, near_zero=True)
 
     def forward(self, x: Tensor, side: Tensor | None = None, context: Tensor | None = None) -> Tensor:

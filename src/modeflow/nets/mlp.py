@@ -64,7 +64,7 @@ class MLP(nn.Module):
 
 
 @torch.no_grad()
-def start_near_zero(layer: nn.Linear) -> None:
+def start_near_zero(layer: nn.Linear | nn.Conv2d) -> None:
     """Shrink an output layer, so that the transform it parametrises starts near the identity.
 
     Not to zero exactly: equal outputs would give equal gradients.

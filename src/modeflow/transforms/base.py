@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from modeflow.native import applies
 
-__all__ = ["Composite", "Exactness", "Inverse", "Transform", "weakest"]
+__all__ = ["Composite", "Exactness", "Inverse", "Transform", "chain", "weakest"]
 
 Exactness = Literal["exact", "lower bound", "estimate"]
 
@@ -54,6 +54,17 @@ class Transform(nn.Module):
         return self.inverse(u, context)[0]
 
 
+def chain(
+    layers: Sequence[Any], x: Tensor, context: Tensor | None, inverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One layer after the other, or their inverses in the reverse order, and the sum of log-determinants."""
+    total = x.new_zeros(x.shape[0])
+    for layer in reversed(layers) if inverse else layers:
+        x, logabsdet = layer.inverse(x, context) if inverse else layer(x, context)
+        total = total + logabsdet
+    return x, total
+
+
 class Composite(Transform):
     """Transforms applied one after the other, in the order of density evaluation."""
 
@@ -67,17 +78,14 @@ class Composite(Transform):
         self._parts: list[Any] | None = None
 
     def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+        layers: Sequence[Any] = self.transforms  # type: ignore[assignment]
         if applies(x):
-            from modeflow.transforms.native_stack import cut, one_by_one
-
             if self._parts is None:
+                from modeflow.transforms.native_stack import cut
+
                 self._parts = cut(list(self.transforms))  # type: ignore[arg-type]
-            return one_by_one(self._parts, x, context, inverse)
-        total = x.new_zeros(x.shape[0])
-        for transform in reversed(self.transforms) if inverse else self.transforms:
-            x, logabsdet = transform.inverse(x, context) if inverse else transform(x, context)  # type: ignore[operator]
-            total = total + logabsdet
-        return x, total
+            layers = self._parts
+        return chain(layers, x, context, inverse)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._run(x, context, False)

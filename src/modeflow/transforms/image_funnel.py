@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from modeflow.transforms.base import sum_event
 from modeflow.transforms.image import Invertible1x1, Squeeze
 from modeflow.transforms.image_coupling import ImageConditioner
-from modeflow.transforms.surjections import Surjection, soft_log_scale
+from modeflow.transforms.surjections import Surjection, gaussian_log_prob, normal, soft_log_scale
 
 __all__ = ["ConvFunnel"]
 
@@ -69,15 +66,11 @@ class ConvFunnel(Surjection):
         last, others = self._split(x)
         z, logabsdet = self.linear(last + self.side(others))
         mean, log_scale = self._gaussian(z, context)
-        gap = (others - mean) * torch.exp(-log_scale)
-        log_prob = -0.5 * gap.square() - log_scale - 0.5 * math.log(2 * math.pi)
-        return z, logabsdet + sum_event(log_prob)
+        return z, logabsdet + gaussian_log_prob((others - mean) * torch.exp(-log_scale), log_scale)
 
     def sample(
         self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         mean, log_scale = self._gaussian(u, context)
-        where = u.device if generator is None else generator.device
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=where).to(mean)
-        others = mean + log_scale.exp() * noise
+        others = mean + log_scale.exp() * normal(mean, generator)
         return self._join(self.linear.inverse(u)[0] - self.side(others), others)

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from modeflow.transforms.base import Transform
 from modeflow.transforms.coupling import ConditionerFactory
-from modeflow.transforms.surjections import Surjection, draw_gaussian, gaussian_log_prob, soft_log_scale
+from modeflow.transforms.surjections import (
+    Surjection,
+    draw_gaussian,
+    gaussian_log_prob,
+    normal,
+    soft_log_scale,
+)
 
 __all__ = ["Indexed"]
 
@@ -66,7 +72,6 @@ class Indexed(Surjection):
         self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         mean, raw = self._of(self.decoder, u, context)
-        where = u.device if generator is None else generator.device
-        noise = torch.randn(mean.shape, generator=generator, dtype=u.dtype, device=where).to(u.device)
-        t, raw_s = self._of(self.move, mean + soft_log_scale(raw).exp() * noise, context)
+        e = mean + soft_log_scale(raw).exp() * normal(mean, generator)
+        t, raw_s = self._of(self.move, e, context)
         return self.transform.sample(u * soft_log_scale(raw_s).exp() + t, context, generator)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from modeflow.native import applies, kernels, use_native
 from modeflow.nets.mlp import ResidualMLP
-from modeflow.transforms.base import Transform
+from modeflow.transforms.base import Transform, chain
 from modeflow.transforms.coupling import Coupling
 from modeflow.transforms.elementwise import RQSplineElementwise
 from modeflow.transforms.linear import LULinear, Permutation
@@ -62,9 +62,10 @@ class Run:
 
     def __init__(self, layers: list[Transform], features: int, context_features: int) -> None:
         self.layers, self.features, self.context_features = layers, features, context_features
-        self.sizes = [_number(layer) for layer in layers]
+        slots = [_slots(layer) for layer in layers]
+        self._sizes = [len(each) for each in slots]
+        self._slots = [slot for each in slots for slot in each]
         self.nets = [t.conditioner for t in layers if isinstance(t, Coupling) and t.conditioner.dropped]
-        self._slots = [slot for layer in layers for slot in _slots(layer)]
         # What the kernel is told of the parameters, as long as they lie where they lay; and, where they are
         # one block of a vector (`modeflow.training.flat`), that vector and the place in it.
         self._known: tuple[tuple[int, ...], Any, tuple[Tensor, int] | None] = ((), None, None)
@@ -87,52 +88,42 @@ class Run:
         places = tuple([p.data_ptr() for p in parameters])
         if places != self._known[0]:
             fit = applies(*parameters) and all(p.is_contiguous() for p in parameters)
-            each = [_described(t, a) for t, a in zip(self.layers, self.cut(places), strict=True)]
+            each = [_described(t, a) for t, a in zip(self.layers, self.by_layer(places), strict=True)]
             told = ([e[0] for e in each], [e[1] for e in each]) if fit else None
             self._known = (places, told, _block(parameters))
         return self._known[1:]
 
-    def cut(self, addresses: Sequence[int]) -> list[list[int]]:
+    def by_layer(self, addresses: Sequence[int]) -> list[list[int]]:
         """Addresses of the parameters, for each layer."""
         following = iter(addresses)
-        return [list(islice(following, size)) for size in self.sizes]
+        return [list(islice(following, size)) for size in self._sizes]
 
     def parameters(self) -> list[Tensor]:
         """All parameters, layer by layer in the order of the kernel."""
         return [parameters[name] for parameters, name in self._slots]
 
-    def __call__(
-        self, x: Tensor, context: Tensor | None = None, inverse: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """``(u, logabsdet)`` of all layers, or of their inverse."""
+    def __call__(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(u, logabsdet)`` of all layers."""
+        return self._run(x, context, False)
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(x, logabsdet)`` of the inverse of all layers."""
+        return self._run(u, context, True)
+
+    def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         context = context if self.context_features else None
-        if not self.usable(x, context) or (inverse and torch.is_grad_enabled()):
-            return one_by_one(self.layers, x, context, inverse)
+        grad = torch.is_grad_enabled()
+        if not self.usable(x, context) or (inverse and grad):
+            return chain(self.layers, x, context, inverse)
         parameters = self.parameters()
         described, block = self.described(parameters)
         if described is None:
-            return one_by_one(self.layers, x, context, inverse)
-        if torch.is_grad_enabled() and block is not None:
+            return chain(self.layers, x, context, inverse)
+        if grad and block is not None:
             return _Stack.apply(self, described, parameters, block[1], x, context, block[0])
-        if torch.is_grad_enabled() and any(
-            t.requires_grad for t in (x, *parameters, *(() if context is None else (context,)))
-        ):
+        if grad and any(t is not None and t.requires_grad for t in (x, context, *parameters)):
             return _Stack.apply(self, described, parameters, None, x, context, *parameters)
         return _evaluate(self, described, x, context, inverse, False)[:2]
-
-
-def one_by_one(
-    layers: Sequence[Any], x: Tensor, context: Tensor | None, inverse: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Each layer by itself; a layer is a transform or a `Run`."""
-    total = x.new_zeros(x.shape[0])
-    for layer in reversed(layers) if inverse else layers:
-        if isinstance(layer, Run):
-            x, logabsdet = layer(x, context, inverse)
-        else:
-            x, logabsdet = layer.inverse(x, context) if inverse else layer(x, context)
-        total = total + logabsdet
-    return x, total
 
 
 def cut(transforms: Sequence[Transform]) -> list[Any]:
@@ -199,11 +190,6 @@ def _described(layer: Transform, addresses: list[int]) -> tuple[list[int], list[
     assert isinstance(spline, RQSplineElementwise) and isinstance(net, ResidualMLP)
     sizes = [layer.n_kept, layer.n_moved, net.initial.out_features, len(net.blocks), spline.bins]
     return [2, layer.order.data_ptr(), *sizes, *addresses], list(spline.constants[1:])  # type: ignore[operator]
-
-
-def _number(layer: Transform) -> int:
-    """How many parameters a layer has."""
-    return len(_slots(layer))
 
 
 def _evaluate(
@@ -284,7 +270,7 @@ class _Stack(torch.autograd.Function):
             ctx.tape.data_ptr(),
             grad_x.data_ptr(),
             0 if grad_context is None else grad_context.data_ptr(),
-            ctx.run.cut(addresses),
+            ctx.run.by_layer(addresses),
             torch.get_num_threads(),
         )
         if ctx.start is not None:
@@ -299,7 +285,7 @@ def _differentiable(
     """The gradients by the modules themselves, so that they can be differentiated again."""
     inputs = [x, context, *parameters]
     with torch.enable_grad(), use_native(False):
-        out = one_by_one(run.layers, x, context)
+        out = chain(run.layers, x, context)
         wanted = [t for t in inputs if t is not None and t.requires_grad]
         found = torch.autograd.grad(out, wanted, grads, create_graph=True, allow_unused=True)
     by_id = {id(t): g for t, g in zip(wanted, found, strict=True)}

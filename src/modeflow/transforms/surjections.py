@@ -56,6 +56,12 @@ def uniform(like: Tensor, shape: tuple[int, ...], generator: torch.Generator | N
     return torch.rand(shape, generator=generator, dtype=torch.float64, device=where).to(like)
 
 
+def normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers from the generator, wherever that lives, as `like` is."""
+    where = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=where).to(like)
+
+
 def random_order(like: Tensor, rows: int, features: int, generator: torch.Generator | None) -> Tensor:
     """An order of the features for each row, uniformly: ``(rows, features)``."""
     return uniform(like, (rows, features), generator).argsort(dim=1)
@@ -272,8 +278,8 @@ def draw_gaussian(mean: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_log_prob(z: Tensor, s: Tensor) -> Tensor:
-    """``Σ log N(x; m, e^{2s})`` over features, of ``z = (x - m) e^{-s}``."""
-    return (-0.5 * z.square() - s - 0.5 * math.log(2 * math.pi)).sum(1)
+    """``Σ log N(x; m, e^{2s})`` over all entries of a row, of ``z = (x - m) e^{-s}``."""
+    return sum_event(-0.5 * z.square() - s - 0.5 * math.log(2 * math.pi))
 
 
 class Noise(Protocol):

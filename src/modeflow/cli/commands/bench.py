@@ -55,7 +55,7 @@ def _lines(
     ]
     for case in dict.fromkeys(r["case"] for r in rows):
         here = [r for r in rows if r["case"] == case]
-        lines += ["", case, "  " + "".join(f"{m:>34}" for m in ("", *measures.values()))[14:]]
+        lines += ["", case, f"  {'':<18}" + "".join(f"{m:>34}" for m in measures.values())]
         for name in dict.fromkeys(r["contestant"] for r in here):
             cells = []
             for measured in measures:
