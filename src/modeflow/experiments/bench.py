@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -25,32 +26,18 @@ def measure(contestant: str, case_name: str, threads: int) -> dict[str, float]:
 
     from modeflow.experiments.contestants import CASES, CONTESTANTS
     from modeflow.native import use_native
-    from modeflow.training.flat import FlatParameters
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
+    if hasattr(os, "sched_setaffinity"):  # also for libraries with thread pools of their own
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     torch.manual_seed(0)
     case = CASES[case_name]
-    ours = contestant.startswith("modeflow")
     with use_native(contestant != "modeflow, PyTorch"):
         timed = CONTESTANTS[contestant][1](case)
-        parameters = list(timed.module.parameters())
-        flat = FlatParameters(parameters) if ours else None
-        if flat is not None:
-            flat.attach()
-        trained: Any = flat.vectors if flat is not None else parameters
-        optimizer = torch.optim.Adam(trained, lr=1e-4, fused=True)
-        x = torch.randn(case.batch, case.features)
-        wide = torch.randn(case.rows, case.features)
-
-        def step() -> None:
-            if flat is not None:
-                flat.zero_grad()
-            else:
-                optimizer.zero_grad()
-            (-timed.log_prob(x).mean()).backward()
-            torch.nn.utils.clip_grad_norm_(trained, 5.0)
-            optimizer.step()
+        x = timed.array(torch.randn(case.batch, case.features))
+        wide = timed.array(torch.randn(case.rows, case.features))
+        step = _own_step(timed, x) if timed.step is None else partial(timed.step, x)
 
         @torch.no_grad()
         def log_prob() -> None:
@@ -65,6 +52,34 @@ def measure(contestant: str, case_name: str, threads: int) -> dict[str, float]:
         result["log_prob"] = _time(log_prob, 5)
         result["sample"] = _time(sample, 5)
     return result
+
+
+def _own_step(timed: Any, x: Any) -> Callable[[], None]:
+    """A step of training in PyTorch: loss, gradient, clipping, fused Adam."""
+    import torch
+
+    from modeflow.training.flat import FlatParameters
+
+    parameters = list(timed.module.parameters())
+    flat = FlatParameters(parameters) if timed.flat else None
+    if flat is not None:
+        flat.attach()
+    trained: Any = flat.vectors if flat is not None else parameters
+    optimizer = torch.optim.Adam(trained, lr=1e-4, fused=True)
+
+    def step() -> None:
+        if flat is not None:
+            flat.zero_grad()
+        else:
+            optimizer.zero_grad()
+        (-timed.log_prob(x).mean()).backward()
+        if flat is not None:
+            flat.clip(5.0)
+        else:
+            torch.nn.utils.clip_grad_norm_(trained, 5.0)
+        optimizer.step()
+
+    return step
 
 
 def _time(call: Callable[[], None], repeats: int) -> float:

@@ -1,8 +1,9 @@
 """The same flow in every library that is installed, for `modeflow bench`.
 
 Ten layers; couplings and autoregressive layers of rational-quadratic splines on [-3, 3] with residual
-networks of two blocks (zuko: four hidden layers), LU linear layers between (zuko has none). Each is timed
-with the fastest optimiser setting that it allows (fused Adam), and clipping of gradients.
+networks of two blocks (zuko and flowjax: as many dense layers, plain), LU linear layers between (zuko and
+flowjax have none). Each is timed with the fastest optimiser setting that it allows (fused Adam; compiled as a
+whole by XLA for flowjax), and clipping of gradients.
 """
 
 from __future__ import annotations
@@ -42,11 +43,17 @@ LAYERS = 10
 
 @dataclass
 class Timed:
-    """What is timed: parameters, log-density and sampler of one library's flow."""
+    """What is timed: parameters, log-density and sampler of one library's flow.
+
+    A library outside PyTorch takes its own steps, and what it is given it keeps as `array` makes it.
+    """
 
     module: nn.Module
-    log_prob: Callable[[Tensor], Tensor]
+    log_prob: Callable[[Any], Any]
     sample: Callable[[int], Any]
+    step: Callable[[Any], None] | None = None
+    array: Callable[[Tensor], Any] = lambda x: x
+    flat: bool = False  # parameters in one buffer, as our trainer keeps them
 
 
 def _modeflow(case: Case) -> Timed:
@@ -55,7 +62,7 @@ def _modeflow(case: Case) -> Timed:
     flow = NSF(
         case.features, layers=LAYERS, hidden_features=case.hidden, bins=case.bins, coupling=case.coupling
     )
-    return Timed(flow, flow.log_prob, flow.sample)
+    return Timed(flow, flow.log_prob, flow.sample, flat=True)
 
 
 def _zuko(case: Case) -> Timed:
@@ -65,7 +72,7 @@ def _zuko(case: Case) -> Timed:
         case.features,
         transforms=LAYERS,
         bins=case.bins,
-        hidden_features=(case.hidden,) * 4,
+        hidden_features=(case.hidden,) * 5,
         **({"passes": 2} if case.coupling else {}),
     )
     return Timed(flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,)))
@@ -127,6 +134,49 @@ def _normflows(case: Case) -> Timed:
     return Timed(flow, flow.log_prob, flow.sample)
 
 
+def _flowjax(case: Case) -> Timed:
+    import equinox as eqx
+    import jax
+    import optax
+    from flowjax.bijections import RationalQuadraticSpline
+    from flowjax.distributions import Normal
+    from flowjax.flows import coupling_flow, masked_autoregressive_flow
+    from flowjax.train.losses import MaximumLikelihoodLoss
+    from flowjax.train.train_utils import step as flowjax_step
+    from paramax import NonTrainable
+
+    recipe = coupling_flow if case.coupling else masked_autoregressive_flow
+    flow = recipe(
+        jax.random.key(0),
+        base_dist=Normal(jax.numpy.zeros(case.features)),
+        transformer=RationalQuadraticSpline(knots=case.bins + 1, interval=3),
+        flow_layers=LAYERS,
+        nn_width=case.hidden,
+        nn_depth=5,
+    )
+    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-4))
+    trained, static = eqx.partition(
+        flow, eqx.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, NonTrainable)
+    )
+    state, loss = [trained, optimizer.init(trained)], MaximumLikelihoodLoss()
+    log_prob = eqx.filter_jit(lambda f, x: f.log_prob(x))
+    sample = eqx.filter_jit(lambda f, key, n: f.sample(key, (n,)))
+
+    def step(x: Any) -> None:
+        state[0], state[1], value = flowjax_step(
+            state[0], static, x, optimizer=optimizer, opt_state=state[1], loss_fn=loss
+        )
+        jax.block_until_ready((state[0], value))
+
+    return Timed(
+        nn.Module(),
+        lambda x: jax.block_until_ready(log_prob(flow, x)),
+        lambda n: jax.block_until_ready(sample(flow, jax.random.key(1), n)),
+        step,
+        lambda x: jax.numpy.asarray(x.numpy()),
+    )
+
+
 #: Name, what must be installed, how it is built. The second is the first again: the noise of the method.
 CONTESTANTS: dict[str, tuple[str, Callable[[Case], Timed]]] = {
     "modeflow": ("modeflow", _modeflow),
@@ -135,6 +185,7 @@ CONTESTANTS: dict[str, tuple[str, Callable[[Case], Timed]]] = {
     "zuko": ("zuko", _zuko),
     "nflows": ("nflows", _nflows),
     "normflows": ("normflows", _normflows),
+    "flowjax": ("flowjax", _flowjax),
 }
 
 

@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
                 model = line.split(":", 1)[1].strip()
                 break
     versions = {"modeflow": __version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "scikit-learn", "zuko", "nflows", "normflows"):
+    for name in ("torch", "numpy", "scikit-learn", "zuko", "nflows", "normflows", "flowjax", "jax"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

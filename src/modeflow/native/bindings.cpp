@@ -5,14 +5,18 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <condition_variable>
 #include <functional>
+#include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
 #ifndef _WIN32
+#include <dlfcn.h>
 #include <pthread.h>
 #endif
 
@@ -37,15 +41,21 @@ const Kernels& best() {
 
 const Kernels* active = &best();
 
-// A few threads that wait for work. Started at the first large call; after a fork the child starts its own.
+// Threads that wait for work: those of the OpenMP runtime that torch has loaded, where there is one. It lets them spin
+// between operations, and other threads would wait for a core until it gives up. Else, and in a forked child, threads
+// of our own, started at the first large call.
 class Pool {
   public:
     using Job = std::function<void(int64_t from, int64_t to)>;
+    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
-    // `job(from, to)` on parts of [0, n) of at least `grain`, cut at multiples of `unit`.
-    void run(int64_t n, int64_t grain, int64_t unit, int threads, const Job& job) {
+    // `job(from, to)` on parts of [0, n) of at least `grain`, cut at multiples of `unit`; `uneven`: one by one, as
+    // parts may take very different times.
+    void run(int64_t n, int64_t grain, int64_t unit, int threads, const Job& job, bool uneven = false) {
         const int64_t parts = std::min<int64_t>(threads, n / std::max<int64_t>(grain, 1));
-        if (parts <= 1) return job(0, n);
+        if (parts <= 1) return n > 0 ? job(0, n) : void();
+        if (openmp_)
+            return share(n, uneven ? 1 : (n + parts - 1) / parts, unit, static_cast<unsigned>(parts), job);
         std::unique_lock<std::mutex> one_at_a_time(entry_, std::try_to_lock);
         if (!one_at_a_time) return job(0, n);  // busy with another thread's call
         grow(static_cast<int>(parts) - 1);
@@ -70,7 +80,13 @@ class Pool {
         if (!pool_) {
             pool_ = new Pool;  // never destroyed: threads may outlive static objects
 #ifndef _WIN32
-            static bool registered = (pthread_atfork(nullptr, nullptr, [] { pool_ = nullptr; }), true);
+            if (!forked_) pool_->openmp_ = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+            static bool registered = (pthread_atfork(nullptr, nullptr,
+                                                     [] {
+                                                         pool_ = nullptr;
+                                                         forked_ = true;
+                                                     }),
+                                      true);
             (void)registered;
 #endif
         }
@@ -78,6 +94,21 @@ class Pool {
     }
 
   private:
+    // Parts are taken one by one, so that it does not matter how many threads come.
+    void share(int64_t n, int64_t size, int64_t unit, unsigned threads, const Job& job) {
+        struct Shared {
+            const Job& job;
+            int64_t n, step;
+            std::atomic<int64_t> next{0};
+        } shared{job, n, (size + unit - 1) / unit * unit};
+        openmp_(
+            [](void* data) {
+                auto& s = *static_cast<Shared*>(data);
+                for (int64_t from; (from = s.step * s.next++) < s.n;) s.job(from, std::min(s.n, from + s.step));
+            },
+            &shared, threads, 0);
+    }
+
     void grow(int count) {
         for (; started_ < count; ++started_) std::thread([this] { work(); }).detach();
     }
@@ -97,6 +128,8 @@ class Pool {
     }
 
     static inline Pool* pool_ = nullptr;
+    static inline bool forked_ = false;
+    Parallel openmp_ = nullptr;
     std::mutex entry_, mutex_;
     std::condition_variable wake_, done_;
     const Job* job_ = nullptr;
@@ -118,29 +151,69 @@ Spline spline_of(int bins, double bound, double width, double height, double slo
                   static_cast<float>(std::log(std::expm1(1.0 - slope)))};
 }
 
-void spline(int bins, double bound, double width, double height, double slope, bool inverse, int64_t n, uintptr_t x,
-            uintptr_t params, uintptr_t y, uintptr_t logderivative, int threads) {
-    const Spline s = spline_of(bins, bound, width, height, slope);
-    const int64_t stride = 3 * bins - 1;
+// kind, then bins (of a spline) or components (of a mixture); bound, smallest width, height and slope, or soft bounds.
+Map map_of(int kind, int count, const std::vector<double>& constants) {
+    Map map{};
+    map.kind = static_cast<Map::Kind>(kind);
+    const auto constant = [&](size_t i) { return i < constants.size() ? constants[i] : 0.0; };
+    switch (map.kind) {
+        case Map::SPLINE:
+            map.spline = spline_of(count, constant(0), constant(1), constant(2), constant(3));
+            map.params = 3 * count - 1;
+            break;
+        case Map::AFFINE: map.params = 2; break;
+        case Map::ADDITIVE: map.params = 1; break;
+        case Map::MIXTURE: map.params = 3 * count + 2; break;
+    }
+    map.components = count;
+    map.most = static_cast<float>(constant(0));
+    map.most_slope = static_cast<float>(constant(1));
+    return map;
+}
+
+using Constants = std::vector<double>;
+
+void elementwise(int kind, int count, const Constants& constants, bool inverse, int64_t n, uintptr_t x,
+                 uintptr_t params, uintptr_t y, uintptr_t logderivative, int threads) {
+    const Map map = map_of(kind, count, constants);
     nb::gil_scoped_release release;
     Pool::instance().run(n, 2048, 16, threads, [&](int64_t from, int64_t to) {
-        active->spline(s, inverse, to - from, at<const float>(x) + from, at<const float>(params) + from * stride,
-                       at<float>(y) + from, at<float>(logderivative) + from);
+        active->elementwise(map, inverse, to - from, at<const float>(x) + from,
+                            at<const float>(params) + from * map.params, at<float>(y) + from,
+                            at<float>(logderivative) + from);
     });
 }
 
-void spline_backward(int bins, double bound, double width, double height, double slope, bool inverse, int64_t n,
-                     uintptr_t x, uintptr_t params, uintptr_t grad_y, uintptr_t grad_log, uintptr_t grad_x,
-                     uintptr_t grad_params, int threads) {
-    const Spline s = spline_of(bins, bound, width, height, slope);
-    const int64_t stride = 3 * bins - 1;
+void elementwise_backward(int kind, int count, const Constants& constants, bool inverse, int64_t n, uintptr_t x,
+                          uintptr_t params, uintptr_t grad_y, uintptr_t grad_log, uintptr_t grad_x,
+                          uintptr_t grad_params, int threads) {
+    const Map map = map_of(kind, count, constants);
     nb::gil_scoped_release release;
     Pool::instance().run(n, 2048, 16, threads, [&](int64_t from, int64_t to) {
-        active->spline_backward(s, inverse, to - from, at<const float>(x) + from,
-                                at<const float>(params) + from * stride, at<const float>(grad_y) + from,
-                                at<const float>(grad_log) + from, at<float>(grad_x) + from,
-                                at<float>(grad_params) + from * stride);
+        active->elementwise_backward(map, inverse, to - from, at<const float>(x) + from,
+                                     at<const float>(params) + from * map.params, at<const float>(grad_y) + from,
+                                     at<const float>(grad_log) + from, at<float>(grad_x) + from,
+                                     at<float>(grad_params) + from * map.params);
     });
+}
+
+// By blocks, whatever the threads: the result does not depend on their number.
+double sum_of_squares(int64_t n, uintptr_t x, int threads) {
+    constexpr int64_t BLOCK = 1 << 15;
+    const int64_t blocks = (n + BLOCK - 1) / BLOCK;
+    std::vector<double> sums(static_cast<size_t>(blocks));
+    nb::gil_scoped_release release;
+    Pool::instance().run(blocks, 4, 1, threads, [&](int64_t from, int64_t to) {
+        for (int64_t b = from; b < to; ++b)
+            sums[b] = active->squares(std::min(BLOCK, n - b * BLOCK), at<const float>(x) + b * BLOCK);
+    });
+    double total = 0;
+    for (double part : sums) total += part;
+    return total;
+}
+
+void elementary(int kind, int64_t n, uintptr_t x, uintptr_t y) {
+    active->elementary(kind, n, at<const float>(x), at<float>(y));
 }
 
 // Each layer as (weight, bias, rows, columns, until).
@@ -152,22 +225,22 @@ Dense dense_of(const Layer& layer) {
                  static_cast<int>(layer[3]), at<const int64_t>(static_cast<uintptr_t>(layer[4]))};
 }
 
-void autoregressive_inverse(int features, int params, bool residual, const std::vector<Layer>& hidden,
-                            const Layer& final, uintptr_t context_first, uintptr_t context_final, int kind,
-                            int bins, double bound, double width, double height, double slope, float most,
-                            int64_t rows, uintptr_t u, uintptr_t x, uintptr_t logabsdet, int threads) {
+void autoregressive_inverse(int features, bool residual, const std::vector<Layer>& hidden, const Layer& final,
+                            uintptr_t context_first, uintptr_t context_final, int kind, int count,
+                            const Constants& constants, int64_t rows, uintptr_t u, uintptr_t x, uintptr_t logabsdet,
+                            int threads) {
     std::vector<Dense> layers;
     for (const Layer& layer : hidden) layers.push_back(dense_of(layer));
-    const Spline s = spline_of(bins, bound, width, height, slope);
+    const Map map = map_of(kind, count, constants);
     const int64_t first = layers.empty() ? 0 : layers[0].rows;
-    const Made made{features, params, residual, static_cast<int>(layers.size()), layers.data(), dense_of(final),
+    const Made made{features, map.params, residual, static_cast<int>(layers.size()), layers.data(), dense_of(final),
                     at<const float>(context_first), at<const float>(context_final)};
     nb::gil_scoped_release release;
     Pool::instance().run(rows, 16, 16, threads, [&](int64_t from, int64_t to) {
         Made part = made;
         if (part.context_first) part.context_first += from * first;
-        if (part.context_final) part.context_final += from * features * params;
-        active->autoregressive_inverse(part, kind, s, most, to - from, at<const float>(u) + from * features,
+        if (part.context_final) part.context_final += from * features * map.params;
+        active->autoregressive_inverse(part, map, to - from, at<const float>(u) + from * features,
                                        at<float>(x) + from * features, at<float>(logabsdet) + from);
     });
 }
@@ -178,31 +251,60 @@ struct Handle {
     void* prepared;
 
     Handle(const Handle&) = delete;
-    explicit Handle(Stack&& stack) : kernels(active->stack), prepared(kernels->prepare(std::move(stack))) {}
+    Handle(Stack&& stack, bool backward)
+        : kernels(active->stack), prepared(kernels->prepare(std::move(stack), backward)) {}
     ~Handle() { kernels->release(prepared); }
 };
 
-// Every layer as (kind, index, kept, moved, hidden, blocks, bins, then addresses of its parameters) and
-// (eps, or bound, smallest width, height and slope).
-Handle* make_stack(int features, int context, const std::vector<std::vector<int64_t>>& layers,
-                   const std::vector<std::vector<double>>& constants) {
+// Every layer as its kind and, of a permutation, the address of its index; of a linear layer, addresses of its
+// parameters; of an affine one, whether it has correlations and a context, and the address of its table; of a
+// conditioned one, address of its index, features seen, features moved, whether autoregressive, whether residual, kind
+// of its map, bins or components, and for each dense layer of its network: inputs, outputs, how the context is added (0
+// not, 1 by columns beside those of the inputs, 2 by a layer of its own), address of the mask, then of the parameters.
+// Constants: eps, or those of the map.
+Handle* make_stack(int features, int context, bool backward, const std::vector<std::vector<int64_t>>& layers,
+                   const std::vector<Constants>& constants, int threads) {
     Stack stack{features, context, {}};
     for (size_t i = 0; i < layers.size(); ++i) {
-        const auto& l = layers[i];
-        const auto& c = constants[i];
+        const int64_t* l = layers[i].data();
+        const int64_t* end = l + layers[i].size();
         StackLayer layer{};
-        layer.kind = static_cast<StackLayer::Kind>(l[0]);
-        layer.index = at<const int64_t>(static_cast<uintptr_t>(l[1]));
-        layer.kept = static_cast<int>(l[2]), layer.moved = static_cast<int>(l[3]);
-        layer.hidden = static_cast<int>(l[4]), layer.blocks = static_cast<int>(l[5]);
-        if (layer.kind == StackLayer::LINEAR) layer.eps = static_cast<float>(c[0]);
-        if (layer.kind == StackLayer::COUPLING)
-            layer.spline = spline_of(static_cast<int>(l[6]), c[0], c[1], c[2], c[3]);
-        for (size_t k = 7; k < l.size(); ++k)
-            layer.parameters.push_back(at<const float>(static_cast<uintptr_t>(l[k])));
+        const auto address = [](int64_t a) { return at<const float>(static_cast<uintptr_t>(a)); };
+        layer.kind = static_cast<StackLayer::Kind>(*l++);
+        if (layer.kind == StackLayer::LINEAR) {
+            layer.eps = static_cast<float>(constants[i][0]);
+            for (const float*& parameter : layer.linear) parameter = address(*l++);
+        } else if (layer.kind == StackLayer::AFFINE) {
+            layer.full = l[0] != 0, layer.given = l[1] != 0, layer.table = address(l[2]);
+        } else {
+            layer.index = at<const int64_t>(static_cast<uintptr_t>(*l++));
+        }
+        if (layer.kind == StackLayer::CONDITIONED) {
+            layer.seen = static_cast<int>(l[0]), layer.moved = static_cast<int>(l[1]);
+            layer.autoregressive = l[2] != 0, layer.residual = l[3] != 0;
+            layer.map = map_of(static_cast<int>(l[4]), static_cast<int>(l[5]), constants[i]);
+            for (l += 6; l < end;) {
+                StackDense dense{};
+                dense.in = static_cast<int>(l[0]), dense.out = static_cast<int>(l[1]);
+                const bool beside = l[2] == 1, apart = l[2] == 2;
+                dense.mask = address(l[3]), dense.weight = address(l[4]), dense.bias = address(l[5]);
+                dense.row = dense.in + (beside ? context : 0);
+                dense.given_row = beside ? dense.row : context;
+                if (beside) dense.given = dense.weight + dense.in;
+                l += 6;
+                if (apart) dense.given = address(*l++), dense.given_bias = address(*l++);
+                layer.network.push_back(dense);
+            }
+        }
         stack.layers.push_back(std::move(layer));
     }
-    return new Handle(std::move(stack));
+    nb::gil_scoped_release release;
+    const auto n = static_cast<int64_t>(stack.layers.size());
+    auto handle = std::make_unique<Handle>(std::move(stack), backward);
+    Pool::instance().run(n, 1, 1, threads, [&](int64_t from, int64_t to) {
+        handle->kernels->pack(handle->prepared, from, to);
+    });
+    return handle.release();
 }
 
 int64_t stack_tape(const Handle& h, int tile) { return h.kernels->tape_size(h.prepared, tile); }
@@ -216,27 +318,34 @@ void stack_run(const Handle& h, bool inverse, int tile, int64_t rows, uintptr_t 
     });
 }
 
-void stack_backward(const Handle& h, int tile, int64_t rows, uintptr_t grad_u, uintptr_t grad_log, uintptr_t tape,
-                    uintptr_t grad_x, uintptr_t grad_context, const Addresses& gradients,
+void stack_backward(const Handle& h, int tile, int64_t rows, uintptr_t context, uintptr_t grad_u,
+                    uintptr_t grad_log, uintptr_t tape, uintptr_t grad_x, uintptr_t grad_context, const Addresses& gradients,
                     int threads) {
     nb::gil_scoped_release release;
-    const int64_t size = h.kernels->sums_size(h.prepared), tiles = (rows + tile - 1) / tile;
-    // Sums are of groups of tiles, whatever the threads: the result does not depend on their number.
-    const int64_t groups = std::min<int64_t>(tiles, 8);
-    std::vector<std::vector<float>> sums(static_cast<size_t>(groups));
-    Pool::instance().run(groups, 1, 1, threads, [&](int64_t from, int64_t to) {
-        for (int64_t g = from; g < to; ++g) {
-            sums[g].assign(size, 0.0f);
-            h.kernels->backward(h.prepared, tile, rows, tiles * g / groups, tiles * (g + 1) / groups,
-                                at<const float>(grad_u), at<const float>(grad_log), at<const float>(tape),
-                                at<float>(grad_x), at<float>(grad_context), sums[g].data());
-        }
-    });
-    for (size_t g = 1; g < sums.size(); ++g)
-        for (int64_t i = 0; i < size; ++i) sums[0][i] += sums[g][i];
+    const StackKernels& k = *h.kernels;
+    struct Sweep {
+        const StackKernels& k;
+        void* it;
+        ~Sweep() { k.end(it); }
+    } sweep{k, k.begin(h.prepared, tile, rows, at<const float>(context), at<const float>(grad_u),
+                       at<const float>(tape))};
+    const auto layers = static_cast<int64_t>(gradients.size());
+    for (int64_t l = layers; l-- > 0;) {
+        k.turn(sweep.it, l);
+        const int64_t parts = k.parts(sweep.it, l);  // none: a permutation, not worth sharing
+        Pool::instance().run((rows + tile - 1) / tile, 1, 1, parts ? threads : 1, [&](int64_t from, int64_t to) {
+            k.back(sweep.it, l, from, to, at<const float>(grad_log), at<float>(grad_context));
+        });
+        Pool::instance().run(parts, 1, 1, threads, [&](int64_t from, int64_t to) {
+            k.weigh(sweep.it, l, from, to, at<const float>(grad_log));
+        }, true);
+    }
     double total = 0;
     for (int64_t r = 0; r < rows; ++r) total += at<const float>(grad_log)[r];
-    h.kernels->finish(h.prepared, sums[0].data(), total, gradients);
+    Pool::instance().run(layers, 1, 1, threads, [&](int64_t from, int64_t to) {
+        k.finish(sweep.it, from, to, total, gradients);
+    });
+    k.give(sweep.it, at<float>(grad_x));
 }
 
 std::vector<std::string> available() {
@@ -262,8 +371,11 @@ void use(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_kernels, m) {
-    m.def("spline", &spline);
-    m.def("spline_backward", &spline_backward);
+    nb::set_leak_warnings(false);  // a graph that lives to the end of the program is not an error
+    m.def("elementwise", &elementwise);
+    m.def("elementwise_backward", &elementwise_backward);
+    m.def("sum_of_squares", &sum_of_squares);
+    m.def("elementary", &elementary);
     m.def("autoregressive_inverse", &autoregressive_inverse);
     nb::class_<Handle>(m, "Stack");
     m.def("make_stack", &make_stack, nb::rv_policy::take_ownership);

@@ -7,24 +7,24 @@
 #include <vector>
 
 #include "lanes.h"
+#include "maps.h"
 #include "stack.h"
 
 namespace modeflow {
 namespace {
 
-void spline(const Spline& s, bool inverse, int64_t n, const float* x, const float* params, float* y,
-            float* logderivative) {
-    const int n_params = 3 * s.bins - 1;
-    std::vector<float> work((n_params + 2 * s.bins) * LANES);
-    float *table = work.data(), *shares = table + n_params * LANES;
+void elementwise(const Map& map, bool inverse, int64_t n, const float* x, const float* params, float* y,
+                 float* logderivative) {
+    std::vector<float> space(map.params * LANES + work_of(map));
+    float *table = space.data(), *work = table + map.params * LANES;
     for (int64_t start = 0; start < n; start += LANES) {
         const int count = static_cast<int>(n - start < LANES ? n - start : LANES);
         Lane in, out, l;
         int32_t first[LANES];
-        FOR_LANES first[i] = (i < count ? i : 0) * n_params;
-        load(params + start * n_params, first, (n - start) * n_params, n_params, table);
+        FOR_LANES first[i] = (i < count ? i : 0) * map.params;
+        load(params + start * map.params, first, (n - start) * map.params, map.params, table);
         FOR_LANES in[i] = x[start + (i < count ? i : 0)];
-        spline_lanes(s, inverse, table, in, shares, out, l);
+        map_lanes(map, inverse, table, in, work, out, l);
         for (int i = 0; i < count; ++i) {
             y[start + i] = out[i];
             logderivative[start + i] = l[i];
@@ -32,29 +32,56 @@ void spline(const Spline& s, bool inverse, int64_t n, const float* x, const floa
     }
 }
 
-void spline_backward(const Spline& s, bool inverse, int64_t n, const float* x, const float* params,
-                     const float* grad_y, const float* grad_log, float* grad_x, float* grad_params) {
-    const int n_params = 3 * s.bins - 1;
-    std::vector<float> work((2 * n_params + 2 * s.bins) * LANES);
-    float *table = work.data(), *shares = table + n_params * LANES, *grad = shares + 2 * s.bins * LANES;
+void elementwise_backward(const Map& map, bool inverse, int64_t n, const float* x, const float* params,
+                          const float* grad_y, const float* grad_log, float* grad_x, float* grad_params) {
+    std::vector<float> space(2 * map.params * LANES + work_of(map));
+    float *table = space.data(), *grad = table + map.params * LANES, *work = grad + map.params * LANES;
     for (int64_t start = 0; start < n; start += LANES) {
         const int count = static_cast<int>(n - start < LANES ? n - start : LANES);
         Lane in, gy, gl, gx;
         int32_t first[LANES];
-        FOR_LANES first[i] = (i < count ? i : 0) * n_params;
-        load(params + start * n_params, first, (n - start) * n_params, n_params, table);
+        FOR_LANES first[i] = (i < count ? i : 0) * map.params;
+        load(params + start * map.params, first, (n - start) * map.params, map.params, table);
         FOR_LANES {
             const int64_t j = start + (i < count ? i : 0);
             in[i] = x[j];
             gy[i] = grad_y[j];
             gl[i] = grad_log[j];
         }
-        spline_backward_lanes(s, inverse, table, in, gy, gl, shares, gx, grad);
+        map_backward_lanes(map, inverse, table, in, gy, gl, work, gx, grad);
         for (int i = 0; i < count; ++i) {
             grad_x[start + i] = gx[i];
-            float* row = grad_params + (start + i) * n_params;
-            for (int p = 0; p < n_params; ++p) row[p] = grad[p * LANES + i];
+            float* row = grad_params + (start + i) * map.params;
+            for (int p = 0; p < map.params; ++p) row[p] = grad[p * LANES + i];
         }
+    }
+}
+
+double squares(int64_t n, const float* x) {
+    double sum[LANES] = {};
+    int64_t start = 0;
+    for (; start + LANES <= n; start += LANES) FOR_LANES {
+        const double value = x[start + i];
+        sum[i] += value * value;
+    }
+    double total = 0;
+    for (; start < n; ++start) total += static_cast<double>(x[start]) * x[start];
+    for (double part : sum) total += part;
+    return total;
+}
+
+void elementary(int kind, int64_t n, const float* x, float* y) {
+    for (int64_t start = 0; start < n; start += LANES) {
+        const int count = static_cast<int>(n - start < LANES ? n - start : LANES);
+        Lane in, out;
+        FOR_LANES in[i] = x[start + (i < count ? i : 0)];
+        if (kind == 0)
+            FOR_LANES out[i] = exp_(in[i]);
+        else if (kind == 1)
+            FOR_LANES out[i] = log_(in[i]);
+        else
+            FOR_LANES out[i] = softplus_(in[i]);
+        std::memcpy(y + start, out, sizeof(float) * count);
     }
 }
 
@@ -98,18 +125,18 @@ inline void rows_of(const Dense& layer, int from, int to, int seen, const float*
     }
 }
 
-void autoregressive_inverse(const Made& made, int kind, const Spline& s, float most, int64_t rows,
-                            const float* u, float* x, float* logabsdet) {
+void autoregressive_inverse(const Made& made, const Map& map, int64_t rows, const float* u, float* x,
+                            float* logabsdet) {
     const int d_all = made.features, n_params = made.params;
     int64_t units = 0;
     for (int l = 0; l < made.n_hidden; ++l) units += made.hidden[l].rows;
     // Values of the inputs, of every hidden layer before its activation (of second layers in residual blocks:
     // with what came into the block), and of one feature's parameters.
-    std::vector<float> work((d_all + units + n_params + 2 * s.bins) * static_cast<size_t>(LANES));
+    std::vector<float> work((d_all + units + n_params) * static_cast<size_t>(LANES) + work_of(map));
     float* known = work.data();
     float* params = known + static_cast<size_t>(d_all) * LANES;
-    float* shares = params + static_cast<size_t>(n_params) * LANES;
-    float* hidden = shares + static_cast<size_t>(2 * s.bins) * LANES;
+    float* spare = params + static_cast<size_t>(n_params) * LANES;
+    float* hidden = spare + work_of(map);
     for (int64_t start = 0; start < rows; start += LANES) {
         const int count = static_cast<int>(rows - start < LANES ? rows - start : LANES);
         Lane total;
@@ -150,16 +177,7 @@ void autoregressive_inverse(const Made& made, int kind, const Spline& s, float m
                 }
             Lane in, column, l;
             FOR_LANES in[i] = u[(start + (i < count ? i : 0)) * d_all + d];
-            if (kind == 0) {
-                spline_lanes(s, true, params, in, shares, column, l);
-            } else {
-                FOR_LANES {
-                    float raw = params[LANES + i], size = raw < 0 ? -raw : raw;
-                    float log_scale = raw / (1 + size / most);
-                    column[i] = (in[i] - params[i]) * exp_(-log_scale);
-                    l[i] = -log_scale;
-                }
-            }
+            map_lanes(map, true, params, in, spare, column, l);
             FOR_LANES {
                 known[d * LANES + i] = column[i];
                 total[i] += l[i];
@@ -178,8 +196,8 @@ void autoregressive_inverse(const Made& made, int kind, const Spline& s, float m
 #define MODEFLOW_TEXT(a) MODEFLOW_TEXT_(a)
 
 const Kernels& MODEFLOW_JOIN(MODEFLOW_ISA, _kernels)() {
-    static const Kernels kernels{MODEFLOW_TEXT(MODEFLOW_ISA), &MODEFLOW_JOIN(MODEFLOW_ISA, _stack)(), spline,
-                                 spline_backward, autoregressive_inverse};
+    static const Kernels kernels{MODEFLOW_TEXT(MODEFLOW_ISA), &MODEFLOW_JOIN(MODEFLOW_ISA, _stack)(),
+                                 elementwise, elementwise_backward, autoregressive_inverse, squares, elementary};
     return kernels;
 }
 

@@ -11,6 +11,15 @@ struct Spline {
     float offset;             // log(expm1(1 - min_slope)): makes a raw slope of zero a slope of one
 };
 
+// An elementwise map with parameters from outside; `params` of each entry.
+struct Map {
+    enum Kind { SPLINE = 0, AFFINE = 1, ADDITIVE = 2, MIXTURE = 3 } kind;
+    int params;
+    Spline spline;
+    int components;           // of a mixture
+    float most, most_slope;   // soft bounds of log-scales, and of a mixture's last one
+};
+
 // One masked layer of a MADE. Units are sorted by degree, so that what a unit sees is a prefix of the layer
 // before it. `until[m]` units have a degree of at most m.
 struct Dense {
@@ -36,15 +45,18 @@ struct Kernels {
     const char* name;
     const StackKernels* stack;
     // y and the log-derivative of n entries.
-    void (*spline)(const Spline&, bool inverse, int64_t n, const float* x, const float* params, float* y,
-                   float* logderivative);
+    void (*elementwise)(const Map&, bool inverse, int64_t n, const float* x, const float* params, float* y,
+                        float* logderivative);
     // Gradients of x and of the parameters, from those of y and of the log-derivative.
-    void (*spline_backward)(const Spline&, bool inverse, int64_t n, const float* x, const float* params,
-                            const float* grad_y, const float* grad_log, float* grad_x, float* grad_params);
+    void (*elementwise_backward)(const Map&, bool inverse, int64_t n, const float* x, const float* params,
+                                 const float* grad_y, const float* grad_log, float* grad_x, float* grad_params);
     // x and the log-determinant of the inverse of a masked autoregressive layer, each hidden unit once.
-    // kind 0: spline; 1: affine, x = (u - shift) exp(-s) with s softly bounded by `most`.
-    void (*autoregressive_inverse)(const Made&, int kind, const Spline&, float most, int64_t rows,
-                                   const float* u, float* x, float* logabsdet);
+    void (*autoregressive_inverse)(const Made&, const Map&, int64_t rows, const float* u, float* x,
+                                   float* logabsdet);
+    // Sum of the squares of n numbers, in double precision.
+    double (*squares)(int64_t n, const float* x);
+    // exp, log, log(1 + exp) of n numbers (kind 0, 1, 2), as the kernels compute them.
+    void (*elementary)(int kind, int64_t n, const float* x, float* y);
 };
 
 #define MODEFLOW_JOIN_(a, b) a##b

@@ -24,22 +24,31 @@ using Lane = float[LANES];
 
 inline int pad(int n) { return (n + 15) / 16 * 16; }
 
+// A vector is one register: wider ones, compilers keep in memory.
+#if defined(__AVX512F__)
+constexpr int VECTOR = 16;
+#elif defined(__AVX__)
+constexpr int VECTOR = 8;
+#else
+constexpr int VECTOR = 4;
+#endif
+
 #if defined(__GNUC__) || defined(__clang__)
-typedef float Vector __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Vector __attribute__((vector_size(4 * VECTOR), aligned(4), may_alias));
 inline Vector load_vector(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void store_vector(float* p, const Vector& v) { *reinterpret_cast<Vector*>(p) = v; }
 inline Vector spread(float a) { return a - Vector{}; }  // not zero plus a, which is an operation if a is -0
 #else
 struct Vector {
-    float v[16];
+    float v[VECTOR];
     Vector operator+(const Vector& o) const {
         Vector r;
-        for (int i = 0; i < 16; ++i) r.v[i] = v[i] + o.v[i];
+        for (int i = 0; i < VECTOR; ++i) r.v[i] = v[i] + o.v[i];
         return r;
     }
     Vector operator*(const Vector& o) const {
         Vector r;
-        for (int i = 0; i < 16; ++i) r.v[i] = v[i] * o.v[i];
+        for (int i = 0; i < VECTOR; ++i) r.v[i] = v[i] * o.v[i];
         return r;
     }
 };
@@ -252,6 +261,12 @@ inline void exchange(Vector* rows) {
 #undef SIXTEEN
     }
 }
+inline void transpose(Vector* rows) {
+    exchange<8>(rows);
+    exchange<4>(rows);
+    exchange<2>(rows);
+    exchange<1>(rows);
+}
 #define MODEFLOW_TRANSPOSE 1
 #endif
 
@@ -266,10 +281,7 @@ inline void load(const float* params, const int32_t* first, int64_t end, int n_p
             for (int p = 0; p < n_params; p += 16) {
                 Vector rows[16];
                 for (int i = 0; i < 16; ++i) rows[i] = load_vector(params + first[half + i] + p);
-                exchange<8>(rows);
-                exchange<4>(rows);
-                exchange<2>(rows);
-                exchange<1>(rows);
+                transpose(rows);
                 const int used = n_params - p < 16 ? n_params - p : 16;
                 for (int k = 0; k < used; ++k) store_vector(table + (p + k) * LANES + half, rows[k]);
             }

@@ -1,7 +1,7 @@
-// A stack of coupling layers, forward, inverse and backward, on tiles of rows that stay in cache.
+// A stack of layers, forward, inverse and backward, on tiles of rows that stay in cache.
 //
-// Matrices are row by row, rows padded to a multiple of 16 floats with zeros, so that no loop has a tail.
-// The arithmetic is that of the modules `Permutation`, `LULinear`, `Coupling` and `ResidualMLP`.
+// The arithmetic is that of the modules `Permutation`, `LULinear`, `ConditionalAffine`, `Coupling`,
+// `MaskedAutoregressive`, and of their networks `ResidualMLP`, `MADE` and `ResidualMADE`. Rows of every matrix are padded to a multiple of 16 floats.
 #include "stack.h"
 
 #include <algorithm>
@@ -11,111 +11,46 @@
 #include <vector>
 
 #include "lanes.h"
+#include "maps.h"
+#include "matrix.h"
 
 namespace modeflow {
 namespace {
 
-// M x (16 N) of C = [C] + [bias] + A B, in registers over the whole of k.
-template <int M, int N>
-inline void block(int k_all, const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_row, float* c,
-                  int64_t c_row, const float* bias, bool add) {
-    Vector sum[M][N];
-    for (int m = 0; m < M; ++m)
-        for (int n = 0; n < N; ++n) {
-            sum[m][n] = bias ? load_vector(bias + 16 * n) : spread(0.0f);
-            if (add) sum[m][n] = sum[m][n] + load_vector(c + m * c_row + 16 * n);
-        }
-    for (int k = 0; k < k_all; ++k) {
-        Vector right[N];
-        for (int n = 0; n < N; ++n) right[n] = load_vector(b + k * b_row + 16 * n);
-        for (int m = 0; m < M; ++m) {
-            const Vector left = spread(a[m * a_row + k * a_k]);
-            for (int n = 0; n < N; ++n) sum[m][n] = sum[m][n] + left * right[n];
-        }
-    }
-    for (int m = 0; m < M; ++m)
-        for (int n = 0; n < N; ++n) store_vector(c + m * c_row + 16 * n, sum[m][n]);
-}
-
-template <int N>
-inline void panel(int m_all, int k, const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_row,
-                  float* c, int64_t c_row, const float* bias, bool add) {
-    int m = 0;
-    for (; m + 8 <= m_all; m += 8)
-        block<8, N>(k, a + m * a_row, a_row, a_k, b, b_row, c + m * c_row, c_row, bias, add);
-    if (m_all - m >= 4) {
-        block<4, N>(k, a + m * a_row, a_row, a_k, b, b_row, c + m * c_row, c_row, bias, add);
-        m += 4;
-    }
-    for (; m < m_all; ++m)
-        block<1, N>(k, a + m * a_row, a_row, a_k, b, b_row, c + m * c_row, c_row, bias, add);
-}
-
-// C (m x n, n a multiple of 16) = [C] + [bias] + A B. A is read at a[i * a_row + k * a_k].
-void product(int m, int n, int k, const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_row,
-             float* c, int64_t c_row, const float* bias, bool add) {
-    int j = 0;
-    for (; j + 32 <= n; j += 32)
-        panel<2>(m, k, a, a_row, a_k, b + j, b_row, c + j, c_row, bias ? bias + j : nullptr, add);
-    if (j < n) panel<1>(m, k, a, a_row, a_k, b + j, b_row, c + j, c_row, bias ? bias + j : nullptr, add);
-}
-
-// A dense layer, packed: weights as (in, out) for the way there and as (out, in) for the way back.
-struct Packed {
-    int in = 0, out = 0, in_p = 0, out_p = 0;
-    std::vector<float> there, back, bias;
-    int64_t sums = 0;  // where its gradients lie: (out, in_p) and (out_p)
-
-    void set(int in_, int out_, const float* weight, const float* bias_) {
-        in = in_, out = out_, in_p = pad(in), out_p = pad(out);
-        there.assign(static_cast<size_t>(in) * out_p, 0.0f);
-        back.assign(static_cast<size_t>(out) * in_p, 0.0f);
-        bias.assign(out_p, 0.0f);
-        for (int o = 0; o < out; ++o) {
-            std::memcpy(&back[static_cast<size_t>(o) * in_p], weight + static_cast<int64_t>(o) * in,
-                        sizeof(float) * in);
-            for (int i = 0; i < in; ++i)
-                there[static_cast<size_t>(i) * out_p + o] = weight[static_cast<int64_t>(o) * in + i];
-            bias[o] = bias_[o];
-        }
-    }
-    int64_t sums_size() const { return static_cast<int64_t>(out) * in_p + out_p; }
-
-    void forward(int rows, const float* x, float* y, bool add = false) const {
-        product(rows, out_p, in, x, in_p, 1, there.data(), out_p, y, out_p, bias.data(), add);
-    }
-    // grad_x = grad_y W, and the gradients of weight and bias added to the sums.
-    void backward(int rows, const float* x, const float* grad_y, float* grad_x, float* total) const {
-        float* weight = total + sums;
-        product(out, in_p, rows, grad_y, 1, out_p, x, in_p, weight, in_p, nullptr, true);
-        float* bias_sum = weight + static_cast<int64_t>(out) * in_p;
-        for (int r = 0; r < rows; ++r)
-            for (int o = 0; o < out_p; ++o) bias_sum[o] += grad_y[static_cast<int64_t>(r) * out_p + o];
-        product(rows, in_p, out, grad_y, out_p, 1, back.data(), in_p, grad_x, in_p, nullptr, false);
-    }
-};
-
 struct Ready {
     const StackLayer* layer;
-    std::vector<Packed> dense;          // linear: one; coupling: first, pairs of the blocks, last
+    std::vector<Packed> dense;          // linear: one; conditioned: those of the network
     std::vector<double> lower, upper;   // of a linear layer, (D, D)
     double logabsdet = 0;
+    int64_t tape = 0;                   // floats that a row needs on the tape
+    int64_t sums = 0;                   // of an affine layer: where the gradient of its table lies
 };
+
+// Numbers of an affine layer for each context: m, s and, if full, L.
+int64_t affine_size(const StackLayer& layer, int d) {
+    return 2 * d + (layer.full ? static_cast<int64_t>(d) * (d - 1) / 2 : 0);
+}
 
 struct Prepared {
     Stack stack;
+    bool backward;
     std::vector<Ready> layers;
     int64_t sums = 0;
-    double logabsdet = 0;  // of all linear layers
+
+    double logabsdet() const {  // of all linear layers
+        double total = 0;
+        for (const Ready& ready : layers) total += ready.logabsdet;
+        return total;
+    }
 };
 
 double softplus(double x) { return (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x))); }
 
-void prepare_linear(const StackLayer& layer, int d, Ready& ready) {
+void pack_linear(const StackLayer& layer, int d, bool backward, Ready& ready) {
     const size_t n = static_cast<size_t>(d);
     ready.lower.assign(n * n, 0.0);
     ready.upper.assign(n * n, 0.0);
-    const float *low = layer.parameters[0], *up = layer.parameters[1], *raw = layer.parameters[2];
+    const float *low = layer.linear[0], *up = layer.linear[1], *raw = layer.linear[2];
     for (size_t i = 0; i < n; ++i) {
         for (size_t j = 0; j < i; ++j) ready.lower[i * n + j] = *low++;
         ready.lower[i * n + i] = 1.0;
@@ -134,28 +69,32 @@ void prepare_linear(const StackLayer& layer, int d, Ready& ready) {
         }
         for (size_t j = 0; j < n; ++j) weight[i * n + j] = static_cast<float>(row[j]);
     }
-    ready.dense.resize(1);
-    ready.dense[0].set(d, d, weight.data(), layer.parameters[3]);
+    ready.dense[0].pack(weight.data(), d, layer.linear[3], nullptr, backward);
 }
 
-void* prepare(Stack given) {
+void* prepare(Stack given, bool backward) {
     auto* prepared = new Prepared;
     prepared->stack = std::move(given);
-    const Stack& stack = prepared->stack;
-    const int d = stack.features;
-    for (const StackLayer& layer : stack.layers) {
+    prepared->backward = backward;
+    for (const StackLayer& layer : prepared->stack.layers) {
         Ready ready;
         ready.layer = &layer;
+        ready.tape = pad(prepared->stack.features);
         if (layer.kind == StackLayer::LINEAR) {
-            prepare_linear(layer, d, ready);
-            prepared->logabsdet += ready.logabsdet;
-        } else if (layer.kind == StackLayer::COUPLING) {
-            const auto& p = layer.parameters;
-            const int last = 1 + 2 * layer.blocks, out = layer.moved * (3 * layer.spline.bins - 1);
-            ready.dense.resize(last + 1);
-            for (int i = 0; i <= last; ++i)
-                ready.dense[i].set(i == 0 ? layer.kept + stack.context : layer.hidden,
-                                   i == last ? out : layer.hidden, p[2 * i], p[2 * i + 1]);
+            ready.dense.resize(1);
+            ready.dense[0].set(prepared->stack.features, prepared->stack.features, 0);
+        } else if (layer.kind == StackLayer::CONDITIONED) {
+            ready.dense.resize(layer.network.size());
+            for (size_t i = 0; i < ready.dense.size(); ++i) {
+                const StackDense& dense = layer.network[i];
+                ready.dense[i].set(dense.in, dense.out, dense.given ? prepared->stack.context : 0);
+                ready.tape += ready.dense[i].in_p;
+            }
+            ready.tape += ready.dense.back().out_p;
+        } else if (layer.kind == StackLayer::AFFINE) {
+            const int64_t contexts = layer.given ? prepared->stack.context : 1;
+            ready.sums = prepared->sums;
+            prepared->sums += (contexts * affine_size(layer, prepared->stack.features) + 15) / 16 * 16;
         }
         for (Packed& dense : ready.dense) {
             dense.sums = prepared->sums;
@@ -166,49 +105,91 @@ void* prepare(Stack given) {
     return prepared;
 }
 
+void pack(void* handle, int64_t from, int64_t to) {
+    Prepared& p = *static_cast<Prepared*>(handle);
+    for (int64_t l = from; l < to; ++l) {
+        Ready& ready = p.layers[l];
+        if (ready.layer->kind == StackLayer::LINEAR) pack_linear(*ready.layer, p.stack.features, p.backward, ready);
+        for (size_t i = 0; i < ready.layer->network.size(); ++i) {
+            const StackDense& dense = ready.layer->network[i];
+            ready.dense[i].pack(dense.weight, dense.row, dense.bias, dense.mask, p.backward);
+            if (dense.given) ready.dense[i].pack_given(dense.given, dense.given_row, dense.given_bias);
+        }
+    }
+}
+
 void release(void* prepared) { delete static_cast<Prepared*>(prepared); }
 
-int64_t sums_size(const void* prepared) { return static_cast<const Prepared*>(prepared)->sums; }
-
-// What a tile needs for each layer: its input; a coupling also the input of its network, both activations of
-// every block, what the last layer sees, and the parameters.
-int64_t coupling_size(const StackLayer& layer, int context, int tile) {
-    const int64_t hidden = pad(layer.hidden);
-    return tile * (pad(layer.kept + context) + (2 * layer.blocks + 1) * hidden +
-                   static_cast<int64_t>(pad(layer.moved * (3 * layer.spline.bins - 1))));
-}
-
+// A tile's part of the tape: for each layer its input; of a network also the input of each of its dense layers, and
+// what it gives. At the end, what leaves the stack.
 int64_t tape_size(const void* handle, int tile) {
-    const Stack& stack = static_cast<const Prepared*>(handle)->stack;
-    int64_t size = 0;
-    for (const StackLayer& layer : stack.layers) {
-        size += static_cast<int64_t>(tile) * pad(stack.features);
-        if (layer.kind == StackLayer::COUPLING) size += coupling_size(layer, stack.context, tile);
-    }
-    return size + static_cast<int64_t>(tile) * pad(stack.features);
+    const Prepared& p = *static_cast<const Prepared*>(handle);
+    int64_t size = pad(p.stack.features);
+    for (const Ready& ready : p.layers) size += ready.tape;
+    return size * tile;
 }
 
-void relu_copy(int64_t n, const float* from, float* to) {
-    for (int64_t i = 0; i < n; ++i) to[i] = from[i] > 0 ? from[i] : 0.0f;
-}
+struct Places {  // of a network, after its layer's input
+    std::vector<float*> in;
+    float* params;
 
-struct Places {  // of a coupling, within its part of the tape
-    float *in, *seen, *params;
-    std::vector<float*> opened, closed;  // activations before the first and the second layer of every block
-
-    Places(const StackLayer& layer, int context, int tile, float* at) {
-        const int64_t hidden = static_cast<int64_t>(tile) * pad(layer.hidden);
-        in = at;
-        at += static_cast<int64_t>(tile) * pad(layer.kept + context);
-        for (int b = 0; b < layer.blocks; ++b) {
-            opened.push_back(at);
-            closed.push_back(at + hidden);
-            at += 2 * hidden;
+    Places(const Ready& ready, int tile, float* at) {
+        for (const Packed& dense : ready.dense) {
+            in.push_back(at);
+            at += static_cast<int64_t>(tile) * dense.in_p;
         }
-        seen = at;
-        params = at + hidden;
+        params = at;
     }
 };
+
+// The positive part of `width` columns; in place, or from rows of another width.
+inline void relu(int rows, int width, const float* from, int64_t from_row, float* to, int64_t to_row) {
+    for (int r = 0; r < rows; ++r) {
+        const float* a = from + r * from_row;
+        float* b = to + r * to_row;
+        for (int i = 0; i < width; ++i) b[i] = a[i] > 0 ? a[i] : 0.0f;
+    }
+}
+
+// The contexts of some rows, without their zeros: of a one-hot context, one number of each row.
+struct Given {
+    std::vector<int> column;
+    std::vector<float> value;
+    std::vector<size_t> start{0};
+
+    void read(const float* context, int width, int64_t from, int64_t to) {
+        column.clear(), value.clear(), start.assign(1, 0);
+        for (int64_t r = from; r < to; ++r) {
+            const float* row = context + r * width;
+            for (int c = 0; c < width; ++c)
+                if (row[c] != 0.0f) column.push_back(c), value.push_back(row[c]);
+            start.push_back(column.size());
+        }
+    }
+    // `visit(row, column, value)` in the order of the rows, of the first `rows` of them.
+    template <class Visit>
+    void each(int rows, const Visit& visit) const {
+        for (int r = 0; r < rows; ++r)
+            for (size_t k = start[r]; k < start[r + 1]; ++k) visit(r, column[k], value[k]);
+    }
+};
+
+// to += value * from, of a multiple of 16 numbers.
+inline void add_scaled(int n, float value, const float* from, float* to) {
+    const Vector factor = spread(value);
+    for (int i = 0; i < n; i += VECTOR) store_vector(to + i, load_vector(to + i) + factor * load_vector(from + i));
+}
+
+// What a dense layer gives, with what the contexts add to it.
+inline void forward(const Packed& dense, int rows, const Given& given, const float* x, float* y, int64_t y_row) {
+    if (dense.given) {
+        for (int r = 0; r < rows; ++r) std::memset(y + r * y_row, 0, sizeof(float) * dense.out_p);
+        given.each(rows, [&](int r, int c, float v) {
+            add_scaled(dense.out_p, v, dense.table.data() + static_cast<int64_t>(c) * dense.out_p, y + r * y_row);
+        });
+    }
+    dense.forward(rows, x, y, y_row, dense.given > 0);
+}
 
 // Entries (row, column) of the moved features, LANES at a time: `visit(rows, columns, count)`.
 template <class Visit>
@@ -227,42 +208,103 @@ inline void for_entries(int rows, int moved, const Visit& visit) {
     }
 }
 
-void network(const Ready& ready, const Places& at, int context, int rows, const float* x, int width,
-             const float* given) {
+void network(const Ready& ready, const Places& at, int rows, const float* x, int width, const Given& given) {
     const StackLayer& layer = *ready.layer;
-    const int in_p = ready.dense[0].in_p, hidden = pad(layer.hidden);
+    const int last = static_cast<int>(ready.dense.size()) - 1, first_row = ready.dense[0].in_p;
     for (int r = 0; r < rows; ++r) {
-        float* to = at.in + static_cast<int64_t>(r) * in_p;
+        float* to = at.in[0] + static_cast<int64_t>(r) * first_row;
         const float* from = x + static_cast<int64_t>(r) * width;
-        for (int j = 0; j < layer.kept; ++j) to[j] = from[layer.index[j]];
-        for (int j = 0; j < context; ++j) to[layer.kept + j] = given[static_cast<int64_t>(r) * context + j];
-        for (int j = layer.kept + context; j < in_p; ++j) to[j] = 0.0f;
+        for (int j = 0; j < layer.seen; ++j) to[j] = from[layer.index[j]];
+        for (int j = layer.seen; j < first_row; ++j) to[j] = 0.0f;
     }
-    float* h = at.seen;
-    ready.dense[0].forward(rows, at.in, h);
-    const int64_t size = static_cast<int64_t>(rows) * hidden;
-    for (int b = 0; b < layer.blocks; ++b) {
-        relu_copy(size, h, at.opened[b]);
-        ready.dense[1 + 2 * b].forward(rows, at.opened[b], at.closed[b]);
-        relu_copy(size, at.closed[b], at.closed[b]);
-        ready.dense[2 + 2 * b].forward(rows, at.closed[b], h, true);
+    float* h = at.in[last];
+    const int64_t h_row = ready.dense[last].in_p;
+    if (layer.residual) {
+        forward(ready.dense[0], rows, given, at.in[0], h, h_row);
+        for (int i = 1; i < last; i += 2) {
+            const Packed &open = ready.dense[i], &close = ready.dense[i + 1];
+            relu(rows, open.in_p, h, h_row, at.in[i], open.in_p);
+            open.forward(rows, at.in[i], at.in[i + 1], close.in_p);
+            relu(rows, close.in_p, at.in[i + 1], close.in_p, at.in[i + 1], close.in_p);
+            close.forward(rows, at.in[i + 1], h, h_row, true);
+        }
+    } else {
+        for (int i = 0; i < last; ++i) {
+            const int64_t row = ready.dense[i + 1].in_p;
+            forward(ready.dense[i], rows, given, at.in[i], at.in[i + 1], row);
+            relu(rows, ready.dense[i].out_p, at.in[i + 1], row, at.in[i + 1], row);
+        }
     }
-    ready.dense[1 + 2 * layer.blocks].forward(rows, h, at.params);
+    forward(ready.dense[last], rows, given, h, at.params, ready.dense[last].out_p);
 }
 
-void couple(const Ready& ready, const Places& at, bool inverse, int rows, const float* x, int width, float* y,
-            float* logabsdet, float* work) {
-    const StackLayer& layer = *ready.layer;
-    const int n_params = 3 * layer.spline.bins - 1;
-    const int64_t stride = ready.dense.back().out_p;
-    float *table = work, *shares = work + n_params * LANES;
-    const int64_t* moved = layer.index + layer.kept;
-    const int64_t end = rows * stride;
-    for (int r = 0; r < rows; ++r)
-        for (int j = 0; j < layer.kept; ++j) {
-            const int64_t place = static_cast<int64_t>(r) * width + layer.index[j];
-            y[place] = x[place];
+// The numbers of an affine layer for one row, in `to`: those of its context, or a sum of such.
+inline void affine_row(const StackLayer& layer, const Given& given, int r, int64_t size, float* to) {
+    if (!layer.given) {
+        std::memcpy(to, layer.table, sizeof(float) * size);
+        return;
+    }
+    std::memset(to, 0, sizeof(float) * size);
+    for (size_t k = given.start[r]; k < given.start[r + 1]; ++k) {
+        const float *row = layer.table + given.column[k] * size, v = given.value[k];
+        for (int64_t i = 0; i < size; ++i) to[i] += v * row[i];
+    }
+}
+
+// sum of a[i] * b[i]
+inline float dot(int n, const float* a, const float* b) {
+    float sum = 0.0f;
+#ifndef _MSC_VER
+#pragma omp simd reduction(+ : sum)
+#endif
+    for (int i = 0; i < n; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+// u = (I + L) v with v = (x - m) exp(-s), or back.
+void affine(const StackLayer& layer, const Given& given, bool inverse, int d, int rows, const float* x, int width,
+            float* u, float* logabsdet) {
+    const int64_t size = affine_size(layer, d);
+    Buffer space(size + d);
+    float *numbers = space.data(), *v = numbers + size;
+    for (int r = 0; r < rows; ++r) {
+        affine_row(layer, given, r, size, numbers);
+        const float *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
+        float *out = u + static_cast<int64_t>(r) * width, total = 0.0f;
+        for (int j = 0; j < d; ++j) total += s[j];
+        logabsdet[r] += inverse ? total : -total;
+        const float* low = numbers + 2 * d;
+        if (!inverse) {
+            for (int j = 0; j < d; ++j) v[j] = (in[j] - m[j]) * exp_(-s[j]);
+            for (int j = 0; j < d; ++j) {
+                out[j] = v[j] + (layer.full ? dot(j, low, v) : 0.0f);
+                low += j;
+            }
+        } else {
+            for (int j = 0; j < d; ++j) {
+                v[j] = in[j] - (layer.full ? dot(j, low, v) : 0.0f);
+                low += j;
+            }
+            for (int j = 0; j < d; ++j) out[j] = v[j] * exp_(s[j]) + m[j];
         }
+        for (int j = d; j < width; ++j) out[j] = 0.0f;
+    }
+}
+
+void condition(const Ready& ready, const Places& at, bool inverse, int rows, const float* x, int width, float* y,
+               float* logabsdet, float* space) {
+    const StackLayer& layer = *ready.layer;
+    const int n_params = layer.map.params;
+    const int64_t stride = ready.dense.back().out_p;
+    float *table = space, *work = space + n_params * LANES;
+    const int64_t* moved = layer.index + layer.seen;
+    const int64_t end = rows * stride;
+    if (!layer.autoregressive)
+        for (int r = 0; r < rows; ++r)
+            for (int j = 0; j < layer.seen; ++j) {
+                const int64_t place = static_cast<int64_t>(r) * width + layer.index[j];
+                y[place] = x[place];
+            }
     for_entries(rows, layer.moved, [&](const int* row, const int* column, int count) {
         Lane in, out, l;
         int32_t first[LANES];
@@ -271,7 +313,7 @@ void couple(const Ready& ready, const Places& at, bool inverse, int rows, const 
             in[i] = x[static_cast<int64_t>(row[i]) * width + moved[column[i]]];
         }
         load(at.params, first, end, n_params, table);
-        spline_lanes(layer.spline, inverse, table, in, shares, out, l);
+        map_lanes(layer.map, inverse, table, in, work, out, l);
         for (int i = 0; i < count; ++i) {
             y[static_cast<int64_t>(row[i]) * width + moved[column[i]]] = out[i];
             logabsdet[row[i]] += l[i];
@@ -279,36 +321,38 @@ void couple(const Ready& ready, const Places& at, bool inverse, int rows, const 
     });
 }
 
-int64_t work_size(const Stack& stack) {
+// Room for the parameters of LANES entries, their gradients, and what the map needs beside them.
+int64_t space_size(const Stack& stack) {
     int64_t most = 0;
     for (const StackLayer& layer : stack.layers)
-        if (layer.kind == StackLayer::COUPLING)
-            most = std::max<int64_t>(most, (2 * (3 * layer.spline.bins - 1) + 2 * layer.spline.bins) * LANES);
+        if (layer.kind == StackLayer::CONDITIONED)
+            most = std::max<int64_t>(most, 2 * layer.map.params * LANES + work_of(layer.map));
     return most;
 }
 
 // One row of a substitution, for all rows of data: values[i] minus the others, times the factors.
 inline void eliminate(const double* factors, int i, int from, int to, int rows_p, float* values) {
     float* out = values + static_cast<int64_t>(i) * rows_p;
-    for (int r = 0; r < rows_p; r += 64) {
-        const int n = std::min(4, (rows_p - r) / 16);
+    const int step = 4 * VECTOR;
+    for (int r = 0; r < rows_p; r += step) {
+        const int n = std::min(4, (rows_p - r) / VECTOR);
         Vector sum[4];
-        for (int v = 0; v < n; ++v) sum[v] = load_vector(out + r + 16 * v);
+        for (int v = 0; v < n; ++v) sum[v] = load_vector(out + r + VECTOR * v);
         for (int k = from; k < to; ++k) {
             const Vector factor = spread(static_cast<float>(-factors[k]));
             const float* other = values + static_cast<int64_t>(k) * rows_p + r;
-            for (int v = 0; v < n; ++v) sum[v] = sum[v] + factor * load_vector(other + 16 * v);
+            for (int v = 0; v < n; ++v) sum[v] = sum[v] + factor * load_vector(other + VECTOR * v);
         }
-        for (int v = 0; v < n; ++v) store_vector(out + r + 16 * v, sum[v]);
+        for (int v = 0; v < n; ++v) store_vector(out + r + VECTOR * v, sum[v]);
     }
 }
 
 // x with L U x + b = u by substitution, which holds where an inverse matrix would lose digits.
-void solve(const Ready& ready, int d, int width, int rows, const float* u, float* x, std::vector<float>& space) {
+void solve(const Ready& ready, int d, int width, int rows, const float* u, float* x, Buffer& space) {
     const int rows_p = pad(rows);
     space.assign(static_cast<size_t>(d) * rows_p, 0.0f);
     float* values = space.data();  // (features, rows)
-    const float* bias = ready.layer->parameters[3];
+    const float* bias = ready.layer->linear[3];
     for (int r = 0; r < rows; ++r)
         for (int j = 0; j < d; ++j)
             values[static_cast<int64_t>(j) * rows_p + r] = u[static_cast<int64_t>(r) * width + j] - bias[j];
@@ -331,12 +375,12 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
     const Stack& stack = p.stack;
     const int d = stack.features, width = pad(d), n_layers = static_cast<int>(p.layers.size());
     const int64_t per_tile = tape_size(handle, tile), size = static_cast<int64_t>(tile) * width;
+    const double constant = p.logabsdet();
     // Without a tape two layers' values and one network are all that is kept, and stay in cache.
     int64_t part_size = 0;
-    for (const StackLayer& layer : stack.layers)
-        if (layer.kind == StackLayer::COUPLING)
-            part_size = std::max(part_size, coupling_size(layer, stack.context, tile));
-    std::vector<float> scratch(tape ? 0 : 2 * size + part_size), work(work_size(stack)), space;
+    for (const Ready& ready : p.layers) part_size = std::max(part_size, ready.tape * tile - size);
+    Buffer scratch(tape ? 0 : 2 * size + part_size), work(space_size(stack)), space;
+    Given given;
     for (int64_t t = from; t < to; ++t) {
         const int64_t start = t * tile;
         const int count = static_cast<int>(std::min<int64_t>(tile, rows - start));
@@ -344,8 +388,9 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
         for (int r = 0; r < count; ++r) {
             std::memcpy(at + static_cast<int64_t>(r) * width, x + (start + r) * d, sizeof(float) * d);
             std::memset(at + static_cast<int64_t>(r) * width + d, 0, sizeof(float) * (width - d));
-            logabsdet[start + r] = static_cast<float>(inverse ? -p.logabsdet : p.logabsdet);
+            logabsdet[start + r] = static_cast<float>(inverse ? -constant : constant);
         }
+        if (context) given.read(context, stack.context, start, start + count);
         for (int l = 0; l < n_layers; ++l) {
             const Ready& ready = p.layers[inverse ? n_layers - 1 - l : l];
             const StackLayer& layer = *ready.layer;
@@ -354,7 +399,7 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
             if (!tape)
                 at = scratch.data() + part_size + (l % 2 == 0 ? size : 0);
             else
-                at += size + (layer.kind == StackLayer::COUPLING ? coupling_size(layer, stack.context, tile) : 0);
+                at += ready.tape * tile;
             float* next = at;
             if (layer.kind == StackLayer::PERMUTATION) {
                 for (int r = 0; r < count; ++r) {
@@ -370,14 +415,15 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
                 if (inverse)
                     solve(ready, d, width, count, now, next, space);
                 else
-                    ready.dense[0].forward(count, now, next);
+                    ready.dense[0].forward(count, now, next, width);
+            } else if (layer.kind == StackLayer::AFFINE) {
+                affine(layer, given, inverse, d, count, now, width, next, logabsdet + start);
             } else {
-                const Places places(layer, stack.context, tile, part);
-                network(ready, places, stack.context, count, now, width,
-                        context ? context + start * stack.context : nullptr);
+                const Places places(ready, tile, part);
+                network(ready, places, count, now, width, given);
                 for (int r = 0; r < count; ++r)
                     for (int j = d; j < width; ++j) next[static_cast<int64_t>(r) * width + j] = 0.0f;
-                couple(ready, places, inverse, count, now, width, next, logabsdet + start, work.data());
+                condition(ready, places, inverse, count, now, width, next, logabsdet + start, work.data());
             }
         }
         for (int r = 0; r < count; ++r)
@@ -385,20 +431,167 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
     }
 }
 
-// From the gradients of the moved features to those of the parameters, of x, and through the network.
-void decouple(const Ready& ready, const Places& at, int context, int rows, const float* x, int width,
-              const float* grad_y, const float* grad_log, float* grad_x, float* grad_context, float* sums,
-              std::vector<float>& space, float* work) {
+// -- backward
+
+// What the way back holds. For every dense layer of the layer at hand, and every row, the gradient of what it gives.
+struct Sweep {
+    const Prepared& p;
+    const int tile, width;
+    const int64_t rows, tiles;
+    const float* tape;
+    std::vector<Given> contexts;   // of the tiles
+    std::vector<int64_t> offsets;  // of the layers, within a tile's part of the tape
+    Buffer now, next, sums;
+    std::vector<Buffer> given;
+    std::vector<int64_t> given_row;
+
+    Sweep(const Prepared& prepared, int tile_, int64_t rows_, const float* context, const float* grad_u,
+          const float* tape_)
+        : p(prepared), tile(tile_), width(pad(p.stack.features)), rows(rows_), tiles((rows_ + tile_ - 1) / tile_),
+          tape(tape_), contexts(tiles), now(tiles * tile * width), next(tiles * tile * width), sums(p.sums) {
+        const int d = p.stack.features;
+        for (int64_t r = 0; r < rows; ++r) {
+            std::memcpy(&now[r * width], grad_u + r * d, sizeof(float) * d);
+            std::memset(&now[r * width + d], 0, sizeof(float) * (width - d));
+        }
+        for (int64_t t = 0; context && t < tiles; ++t)
+            contexts[t].read(context, p.stack.context, t * tile, t * tile + count(t));
+        int64_t offset = 0;
+        for (const Ready& ready : p.layers) {
+            offsets.push_back(offset);
+            offset += ready.tape * tile;
+        }
+        per_tile_ = tape_size(&p, tile);
+    }
+    // Room for what the dense layers of a network give. Rows are as wide as the gradient that is written there.
+    void fit(const Ready& ready) {
+        const size_t n = ready.dense.size();
+        if (given.size() < n) given.resize(n);
+        given_row.resize(n);
+        for (size_t i = 0; i < n; ++i) {
+            given_row[i] = i + 1 < n ? std::max(ready.dense[i].out_p, ready.dense[i + 1].in_p) : ready.dense[i].out_p;
+            const size_t size = static_cast<size_t>(tiles * tile * given_row[i]);
+            if (given[i].size() < size) given[i].resize(size);
+        }
+    }
+    int count(int64_t t) const { return static_cast<int>(std::min<int64_t>(tile, rows - t * tile)); }
+    // A layer's part of the tape. Only read, but places are handed out as they are for writing.
+    float* at(int64_t t, int64_t layer) const { return const_cast<float*>(tape) + t * per_tile_ + offsets[layer]; }
+    float* grad(size_t i, int64_t t) { return given[i].data() + t * tile * given_row[i]; }
+
+  private:
+    int64_t per_tile_;
+};
+
+// to = [more +] grad where x is positive.
+inline void through_relu(int rows, int width, const float* x, int64_t x_row, const float* grad, int64_t grad_row,
+                         const float* more, int64_t more_row, float* to, int64_t to_row) {
+    for (int r = 0; r < rows; ++r) {
+        const float *a = x + r * x_row, *g = grad + r * grad_row, *m = more + (more ? r * more_row : 0);
+        float* b = to + r * to_row;
+        if (more)
+            for (int i = 0; i < width; ++i) b[i] = m[i] + (a[i] > 0 ? g[i] : 0.0f);
+        else
+            for (int i = 0; i < width; ++i) b[i] = a[i] > 0 ? g[i] : 0.0f;
+    }
+}
+
+// The gradient of the contexts, from that of what a dense layer gives.
+inline void add_context(const Packed& dense, int rows, const float* grad, int64_t row, float* grad_context) {
+    if (!dense.given || !grad_context) return;
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < dense.given; ++c)
+            grad_context[static_cast<int64_t>(r) * dense.given + c] +=
+                dot(dense.out, dense.table.data() + static_cast<int64_t>(c) * dense.out_p, grad + r * row);
+}
+
+// From the gradients of the parameters to those of the network's input, which are written to `to`.
+void network_backward(Sweep& s, const Ready& ready, const Places& at, int64_t t, float* grad_context, float* to,
+                      Buffer& spare) {
     const StackLayer& layer = *ready.layer;
-    const int n_params = 3 * layer.spline.bins - 1, hidden = pad(layer.hidden), in_p = ready.dense[0].in_p;
-    const int64_t stride = ready.dense.back().out_p, h_size = static_cast<int64_t>(rows) * hidden;
-    float *table = work, *shares = table + n_params * LANES, *grad = shares + 2 * layer.spline.bins * LANES;
-    const int64_t* moved = layer.index + layer.kept;
-    const int64_t end = rows * stride;
-    space.resize(std::max<size_t>(space.size(), rows * (stride + 3 * hidden + in_p)));
-    float *grad_params = space.data(), *grad_h = grad_params + rows * stride, *grad_q = grad_h + h_size;
-    float* grad_in = grad_q + h_size;
-    const int used = layer.moved * n_params;
+    const int rows = s.count(t), last = static_cast<int>(ready.dense.size()) - 1;
+    const auto& row = s.given_row;
+    // What dense layer i gives is seen by layer i + 1.
+    const auto back = [&](int i, float* grad_in, int64_t in_row) {
+        add_context(ready.dense[i], rows, s.grad(i, t), row[i], grad_context);
+        ready.dense[i].backward(rows, s.grad(i, t), row[i], grad_in, in_row);
+    };
+    if (last > 0) back(last, s.grad(last - 1, t), row[last - 1]);
+    if (layer.residual) {
+        for (int i = last - 1; i > 0; i -= 2) {
+            const int open_row = ready.dense[i - 1].in_p, close_row = ready.dense[i].in_p;
+            float* closed = s.grad(i - 1, t);
+            back(i, closed, row[i - 1]);
+            through_relu(rows, close_row, at.in[i], close_row, closed, row[i - 1], nullptr, 0, closed, row[i - 1]);
+            spare.resize(std::max(spare.size(), static_cast<size_t>(rows) * open_row));
+            back(i - 1, spare.data(), open_row);
+            through_relu(rows, open_row, at.in[i - 1], open_row, spare.data(), open_row, s.grad(i, t), row[i],
+                         s.grad(i - 2, t), row[i - 2]);
+        }
+    } else {
+        for (int i = last - 1; i >= 0; --i) {
+            float* grad = s.grad(i, t);
+            through_relu(rows, ready.dense[i].out_p, at.in[i + 1], ready.dense[i + 1].in_p, grad, row[i], nullptr, 0,
+                         grad, row[i]);
+            if (i > 0) back(i, s.grad(i - 1, t), row[i - 1]);
+        }
+    }
+    back(0, to, ready.dense[0].in_p);
+}
+
+// Gradients of an affine layer: of x into `grad_x`; of its numbers, where they are wanted, into `table` (one row for
+// each context), and of the contexts.
+void affine_backward(const StackLayer& layer, const Given& given, int contexts, int d, int rows, const float* x,
+                     int width, const float* grad_u, const float* grad_log, float* grad_x, float* table,
+                     float* grad_context) {
+    const int64_t size = affine_size(layer, d);
+    Buffer space(2 * size + 2 * d);
+    float *numbers = space.data(), *grad = numbers + size, *v = grad + size, *grad_v = v + d;
+    for (int r = 0; r < rows; ++r) {
+        affine_row(layer, given, r, size, numbers);
+        const float *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
+        const float *g = grad_u + static_cast<int64_t>(r) * width, *low = numbers + 2 * d;
+        for (int j = 0; j < d; ++j) v[j] = (in[j] - m[j]) * exp_(-s[j]);
+        for (int j = 0; j < d; ++j) grad_v[j] = g[j];
+        float* grad_low = grad + 2 * d;
+        for (int i = 0; layer.full && i < d; ++i) {
+            for (int j = 0; j < i; ++j) {
+                grad_v[j] += low[j] * g[i];
+                grad_low[j] = g[i] * v[j];
+            }
+            low += i, grad_low += i;
+        }
+        for (int j = 0; j < d; ++j) {
+            const float on_x = grad_v[j] * exp_(-s[j]);
+            if (grad_x) grad_x[static_cast<int64_t>(r) * width + j] = on_x;
+            grad[j] = -on_x;
+            grad[d + j] = -grad_v[j] * v[j] - grad_log[r];
+        }
+        for (int j = d; grad_x && j < width; ++j) grad_x[static_cast<int64_t>(r) * width + j] = 0.0f;
+        if (table && !layer.given)
+            for (int64_t i = 0; i < size; ++i) table[i] += grad[i];
+        if (table && layer.given)
+            for (size_t k = given.start[r]; k < given.start[r + 1]; ++k) {
+                float* to = table + given.column[k] * size;
+                for (int64_t i = 0; i < size; ++i) to[i] += given.value[k] * grad[i];
+            }
+        if (grad_context && layer.given)
+            for (int c = 0; c < contexts; ++c)
+                grad_context[static_cast<int64_t>(r) * contexts + c] +=
+                    dot(static_cast<int>(size), layer.table + c * size, grad);
+    }
+}
+
+// From the gradients of the moved features to those of the parameters, of x, and through the network.
+void decondition(Sweep& s, const Ready& ready, int64_t t, float* x, const float* grad_y, const float* grad_log,
+                 float* grad_x, float* grad_context, Buffer& space, Buffer& grad_in, Buffer& spare) {
+    const StackLayer& layer = *ready.layer;
+    const Places at(ready, s.tile, x + static_cast<int64_t>(s.tile) * s.width);
+    const int rows = s.count(t), n_params = layer.map.params, used = layer.moved * n_params, width = s.width;
+    const int64_t stride = ready.dense.back().out_p, end = rows * stride;
+    float *table = space.data(), *grad = table + n_params * LANES, *work = grad + n_params * LANES;
+    const int64_t* moved = layer.index + layer.seen;
+    float* grad_params = s.grad(ready.dense.size() - 1, t);
     for (int r = 0; r < rows; ++r)
         for (int64_t k = used; k < stride; ++k) grad_params[r * stride + k] = 0.0f;
     for_entries(rows, layer.moved, [&](const int* row, const int* column, int count) {
@@ -412,131 +605,200 @@ void decouple(const Ready& ready, const Places& at, int context, int rows, const
             gl[i] = grad_log[row[i]];
         }
         load(at.params, first, end, n_params, table);
-        spline_backward_lanes(layer.spline, false, table, in, gy, gl, shares, gx, grad);
+        map_backward_lanes(layer.map, false, table, in, gy, gl, work, gx, grad);
         for (int i = 0; i < count; ++i) {
             grad_x[static_cast<int64_t>(row[i]) * width + moved[column[i]]] = gx[i];
             float* p = grad_params + row[i] * stride + column[i] * n_params;
             for (int k = 0; k < n_params; ++k) p[k] = grad[k * LANES + i];
         }
     });
-    ready.dense.back().backward(rows, at.seen, grad_params, grad_h, sums);
-    for (int b = layer.blocks; b-- > 0;) {
-        ready.dense[2 + 2 * b].backward(rows, at.closed[b], grad_h, grad_q, sums);
-        for (int64_t i = 0; i < h_size; ++i) grad_q[i] = at.closed[b][i] > 0 ? grad_q[i] : 0.0f;
-        float* grad_r = grad_in + static_cast<int64_t>(rows) * in_p;
-        ready.dense[1 + 2 * b].backward(rows, at.opened[b], grad_q, grad_r, sums);
-        for (int64_t i = 0; i < h_size; ++i) grad_h[i] += at.opened[b][i] > 0 ? grad_r[i] : 0.0f;
-    }
-    ready.dense[0].backward(rows, at.in, grad_h, grad_in, sums);
+    grad_in.resize(std::max(grad_in.size(), static_cast<size_t>(rows) * ready.dense[0].in_p));
+    network_backward(s, ready, at, t, grad_context, grad_in.data(), spare);
     for (int r = 0; r < rows; ++r) {
-        const float* g = grad_in + static_cast<int64_t>(r) * in_p;
-        for (int j = 0; j < layer.kept; ++j) {
+        const float* network = grad_in.data() + static_cast<int64_t>(r) * ready.dense[0].in_p;
+        for (int j = 0; j < layer.seen; ++j) {
             const int64_t place = static_cast<int64_t>(r) * width + layer.index[j];
-            grad_x[place] = grad_y[place] + g[j];
+            grad_x[place] = (layer.autoregressive ? grad_x[place] : grad_y[place]) + network[j];
         }
-        if (grad_context)
-            for (int j = 0; j < context; ++j)
-                grad_context[static_cast<int64_t>(r) * context + j] += g[layer.kept + j];
+        for (int j = s.p.stack.features; j < width; ++j) grad_x[static_cast<int64_t>(r) * width + j] = 0.0f;
     }
 }
 
-void backward(const void* handle, int tile, int64_t rows, int64_t from, int64_t to, const float* grad_u,
-              const float* grad_log, const float* tape, float* grad_x, float* grad_context, float* sums) {
-    const Prepared& p = *static_cast<const Prepared*>(handle);
-    const Stack& stack = p.stack;
-    const int d = stack.features, width = pad(d), n_layers = static_cast<int>(p.layers.size());
-    const int64_t per_tile = tape_size(handle, tile), size = static_cast<int64_t>(tile) * width;
-    std::vector<float> first(size), second(size), space, work(work_size(stack));
-    std::vector<int64_t> offsets(n_layers);
-    int64_t offset = 0;
-    for (int l = 0; l < n_layers; ++l) {
-        offsets[l] = offset;
-        offset += size;
-        if (p.layers[l].layer->kind == StackLayer::COUPLING)
-            offset += coupling_size(*p.layers[l].layer, stack.context, tile);
-    }
+void* begin(const void* prepared, int tile, int64_t rows, const float* context, const float* grad_u,
+            const float* tape) {
+    return new Sweep(*static_cast<const Prepared*>(prepared), tile, rows, context, grad_u, tape);
+}
+
+void end(void* sweep) { delete static_cast<Sweep*>(sweep); }
+
+// After a layer, `next` holds the gradient of its input, and `now` what it came from: they change places when the
+// next layer begins.
+void back(void* sweep, int64_t index, int64_t from, int64_t to, const float* grad_log, float* grad_context) {
+    Sweep& s = *static_cast<Sweep*>(sweep);
+    const Ready& ready = s.p.layers[index];
+    const StackLayer& layer = *ready.layer;
+    const int d = s.p.stack.features, width = s.width;
+    Buffer space(space_size(s.p.stack)), grad_in, spare;
     for (int64_t t = from; t < to; ++t) {
-        const int64_t start = t * tile;
-        const int count = static_cast<int>(std::min<int64_t>(tile, rows - start));
-        // Only read, but places are handed out as they are for writing.
-        float* base = const_cast<float*>(tape) + t * per_tile;
-        float *now = first.data(), *next = second.data();
-        for (int r = 0; r < count; ++r) {
-            std::memcpy(now + static_cast<int64_t>(r) * width, grad_u + (start + r) * d, sizeof(float) * d);
-            std::memset(now + static_cast<int64_t>(r) * width + d, 0, sizeof(float) * (width - d));
-        }
-        for (int l = n_layers; l-- > 0;) {
-            const Ready& ready = p.layers[l];
-            const StackLayer& layer = *ready.layer;
-            float* x = base + offsets[l];
-            if (layer.kind == StackLayer::PERMUTATION) {
-                for (int r = 0; r < count; ++r) {
-                    const float* a = now + static_cast<int64_t>(r) * width;
-                    float* b = next + static_cast<int64_t>(r) * width;
-                    for (int j = 0; j < d; ++j) b[layer.index[j]] = a[j];
-                    for (int j = d; j < width; ++j) b[j] = 0.0f;
-                }
-            } else if (layer.kind == StackLayer::LINEAR) {
-                ready.dense[0].backward(count, x, now, next, sums);
-            } else {
-                for (int r = 0; r < count; ++r)
-                    for (int j = d; j < width; ++j) next[static_cast<int64_t>(r) * width + j] = 0.0f;
-                const Places places(layer, stack.context, tile, x + size);
-                decouple(ready, places, stack.context, count, x, width, now, grad_log + start, next,
-                         grad_context ? grad_context + start * stack.context : nullptr, sums, space,
-                         work.data());
+        const int count = s.count(t);
+        const float* now = s.now.data() + t * s.tile * width;
+        float* next = s.next.data() + t * s.tile * width;
+        if (layer.kind == StackLayer::PERMUTATION) {
+            for (int r = 0; r < count; ++r) {
+                const float* a = now + static_cast<int64_t>(r) * width;
+                float* b = next + static_cast<int64_t>(r) * width;
+                for (int j = 0; j < d; ++j) b[layer.index[j]] = a[j];
+                for (int j = d; j < width; ++j) b[j] = 0.0f;
             }
-            std::swap(now, next);
+        } else if (layer.kind == StackLayer::LINEAR) {
+            ready.dense[0].backward(count, now, width, next, width);
+        } else {
+            const int64_t start = t * s.tile;
+            const float* log = grad_log + start;
+            float* contexts = grad_context ? grad_context + start * s.p.stack.context : nullptr;
+            if (layer.kind == StackLayer::AFFINE)
+                affine_backward(layer, s.contexts[t], s.p.stack.context, d, count, s.at(t, index), width, now, log,
+                                next, nullptr, contexts);
+            else
+                decondition(s, ready, t, s.at(t, index), now, log, next, contexts, space, grad_in, spare);
         }
-        for (int r = 0; r < count; ++r)
-            std::memcpy(grad_x + (start + r) * d, now + static_cast<int64_t>(r) * width, sizeof(float) * d);
     }
 }
 
-void finish(const void* handle, const float* sums, double total, const Addresses& gradients) {
-    const Prepared& p = *static_cast<const Prepared*>(handle);
-    const size_t n = static_cast<size_t>(p.stack.features);
-    for (size_t index = 0; index < p.layers.size(); ++index) {
-        const Ready& ready = p.layers[index];
+int64_t parts(const void* sweep, int64_t layer) {
+    const Ready& ready = static_cast<const Sweep*>(sweep)->p.layers[layer];
+    int64_t n = ready.layer->kind == StackLayer::AFFINE ? 1 : 0;
+    for (const Packed& dense : ready.dense) n += static_cast<int64_t>(dense.panels()) + 1;
+    return n;
+}
+
+void weigh(void* sweep, int64_t index, int64_t from, int64_t to, const float* grad_log) {
+    Sweep& s = *static_cast<Sweep*>(sweep);
+    const Ready& ready = s.p.layers[index];
+    if (ready.layer->kind == StackLayer::AFFINE) {
+        const int d = s.p.stack.features, contexts = ready.layer->given ? s.p.stack.context : 1;
+        float* table = s.sums.data() + ready.sums;
+        std::memset(table, 0, sizeof(float) * contexts * affine_size(*ready.layer, d));
+        for (int64_t t = 0; t < s.tiles; ++t)
+            affine_backward(*ready.layer, s.contexts[t], contexts, d, s.count(t), s.at(t, index), s.width,
+                            s.now.data() + t * s.tile * s.width, grad_log + t * s.tile, nullptr, table, nullptr);
+        return;
+    }
+    const bool linear = ready.layer->kind == StackLayer::LINEAR;
+    int64_t part = 0;
+    for (size_t i = 0; i < ready.dense.size(); ++i) {
+        const Packed& dense = ready.dense[i];
+        const int64_t panels = static_cast<int64_t>(dense.panels());
+        for (int64_t panel = 0; panel <= panels; ++panel, ++part) {
+            if (part < from || part >= to) continue;
+            for (int64_t t = 0; t < s.tiles; ++t) {
+                float* x = s.at(t, index);
+                const float* grad = linear ? s.now.data() + t * s.tile * s.width : s.grad(i, t);
+                const int64_t row = linear ? s.width : s.given_row[i];
+                if (panel == panels) {
+                    dense.gradient_of_bias(s.count(t), grad, row, s.sums.data(), t > 0);
+                    if (!dense.given) continue;
+                    float* table = s.sums.data() + dense.table_at();
+                    if (t == 0) std::memset(table, 0, sizeof(float) * dense.given * dense.out_p);
+                    s.contexts[t].each(s.count(t), [&](int r, int c, float v) {
+                        add_scaled(dense.out_p, v, grad + r * row, table + static_cast<int64_t>(c) * dense.out_p);
+                    });
+                    continue;
+                }
+                const float* in =
+                    linear ? x : Places(ready, s.tile, x + static_cast<int64_t>(s.tile) * s.width).in[i];
+                dense.gradient(static_cast<size_t>(panel), s.count(t), in, grad, row, s.sums.data(), t > 0);
+            }
+        }
+    }
+}
+
+void turn(void* sweep, int64_t layer) {
+    Sweep& s = *static_cast<Sweep*>(sweep);
+    if (layer + 1 < static_cast<int64_t>(s.p.layers.size())) std::swap(s.now, s.next);
+    if (s.p.layers[layer].layer->kind == StackLayer::CONDITIONED) s.fit(s.p.layers[layer]);
+}
+
+void give(const void* sweep, float* grad_x) {
+    const Sweep& s = *static_cast<const Sweep*>(sweep);
+    const int d = s.p.stack.features;
+    for (int64_t r = 0; r < s.rows; ++r)
+        std::memcpy(grad_x + r * d, s.next.data() + r * s.width, sizeof(float) * d);
+}
+
+// W = L U: dL = dW U^T below the diagonal, dU = L^T dW on and above it.
+void finish_linear(const StackLayer& layer, const Ready& ready, const float* weight, int64_t row_size, double total,
+                   float* low, float* up, float* raw) {
+    const size_t n = static_cast<size_t>(ready.dense[0].in);
+    std::vector<double> row(n), across(n * n);
+    for (size_t j = 0; j < n; ++j)
+        for (size_t k = j; k < n; ++k) across[k * n + j] = ready.upper[j * n + k];
+    for (size_t i = 0; i < n; ++i) {
+        std::fill(row.begin(), row.end(), 0.0);
+        for (size_t k = 0; k < n; ++k) {
+            const double g = weight[i * row_size + k];
+            const size_t end = std::min(i, k + 1);
+            for (size_t j = 0; j < end; ++j) row[j] += g * across[k * n + j];
+        }
+        for (size_t j = 0; j < i; ++j) *low++ = static_cast<float>(row[j]);
+    }
+    for (size_t i = 0; i < n; ++i) {
+        std::fill(row.begin(), row.end(), 0.0);
+        for (size_t k = i; k < n; ++k) {
+            const double l = ready.lower[k * n + i];
+            for (size_t j = i; j < n; ++j) row[j] += l * weight[k * row_size + j];
+        }
+        const double diagonal = ready.upper[i * n + i];
+        raw[i] = static_cast<float>((row[i] + total / diagonal) /
+                                    (1.0 + std::exp(-static_cast<double>(layer.linear[2][i]))));
+        for (size_t j = i + 1; j < n; ++j) *up++ = static_cast<float>(row[j]);
+    }
+}
+
+void finish(const void* sweep, int64_t from, int64_t to, double total, const Addresses& gradients) {
+    const Sweep& s = *static_cast<const Sweep*>(sweep);
+    for (int64_t l = from; l < to; ++l) {
+        const Ready& ready = s.p.layers[l];
         const StackLayer& layer = *ready.layer;
-        const auto place = [&](size_t parameter) {
-            return reinterpret_cast<float*>(static_cast<uintptr_t>(gradients[index][parameter]));
-        };
-        if (layer.kind == StackLayer::LINEAR) {
-            // W = L U: dL = dW U^T below the diagonal, dU = L^T dW on and above it.
-            const Packed& dense = ready.dense[0];
-            const float* weight = sums + dense.sums;
-            float *low = place(0), *up = place(1), *raw = place(2);
-            std::vector<double> row(n);
-            for (size_t i = 0; i < n; ++i)
-                for (size_t j = 0; j < i; ++j) {
-                    double g = 0;
-                    for (size_t k = j; k < n; ++k) g += weight[i * dense.in_p + k] * ready.upper[j * n + k];
-                    *low++ = static_cast<float>(g);
-                }
-            for (size_t i = 0; i < n; ++i) {
-                std::fill(row.begin(), row.end(), 0.0);
-                for (size_t k = i; k < n; ++k) {
-                    const double l = ready.lower[k * n + i];
-                    for (size_t j = i; j < n; ++j) row[j] += l * weight[k * dense.in_p + j];
-                }
-                const double diagonal = ready.upper[i * n + i];
-                raw[i] = static_cast<float>((row[i] + total / diagonal) /
-                                            (1.0 + std::exp(-static_cast<double>(layer.parameters[2][i]))));
-                for (size_t j = i + 1; j < n; ++j) *up++ = static_cast<float>(row[j]);
+        size_t parameter = 0;
+        const auto place = [&] { return reinterpret_cast<float*>(static_cast<uintptr_t>(gradients[l][parameter++])); };
+        if (layer.kind == StackLayer::AFFINE) {
+            const int64_t contexts = layer.given ? s.p.stack.context : 1;
+            std::memcpy(place(), s.sums.data() + ready.sums,
+                        sizeof(float) * contexts * affine_size(layer, s.p.stack.features));
+        }
+        for (size_t i = 0; i < ready.dense.size(); ++i) {
+            const Packed& dense = ready.dense[i];
+            const float *weight = s.sums.data() + dense.sums, *bias = s.sums.data() + dense.bias_at();
+            const float* table = s.sums.data() + dense.table_at();
+            const size_t bias_size = sizeof(float) * dense.out;
+            if (layer.kind == StackLayer::LINEAR) {
+                float *low = place(), *up = place(), *raw = place();
+                finish_linear(layer, ready, weight, dense.in_p, total, low, up, raw);
+                std::memcpy(place(), bias, bias_size);
+                continue;
             }
-            std::memcpy(place(3), weight + static_cast<int64_t>(dense.out) * dense.in_p,
-                        sizeof(float) * n);
-        } else if (layer.kind == StackLayer::COUPLING) {
-            for (size_t i = 0; i < ready.dense.size(); ++i) {
-                const Packed& dense = ready.dense[i];
-                const float* weight = sums + dense.sums;
-                for (int o = 0; o < dense.out; ++o)
-                    std::memcpy(place(2 * i) + static_cast<int64_t>(o) * dense.in,
-                                weight + static_cast<int64_t>(o) * dense.in_p, sizeof(float) * dense.in);
-                std::memcpy(place(2 * i + 1), weight + static_cast<int64_t>(dense.out) * dense.in_p,
-                            sizeof(float) * dense.out);
+            const StackDense& told = layer.network[i];
+            float* to = place();
+            for (int o = 0; o < dense.out; ++o) {
+                const float* g = weight + static_cast<int64_t>(o) * dense.in_p;
+                float* out = to + static_cast<int64_t>(o) * told.row;
+                // What a mask hides was never summed: it may be anything.
+                if (told.mask) {
+                    const float* mask = told.mask + static_cast<int64_t>(o) * dense.in;
+                    for (int k = 0; k < dense.in; ++k) out[k] = mask[k] != 0.0f ? g[k] : 0.0f;
+                } else {
+                    std::memcpy(out, g, sizeof(float) * dense.in);
+                }
             }
+            std::memcpy(place(), bias, bias_size);
+            if (!dense.given) continue;
+            // Beside the weights of the features, or apart with a bias of their own.
+            float* given = told.given_bias ? place() : to + dense.in;
+            for (int o = 0; o < dense.out; ++o)
+                for (int c = 0; c < dense.given; ++c)
+                    given[static_cast<int64_t>(o) * told.given_row + c] = table[static_cast<int64_t>(c) * dense.out_p + o];
+            if (told.given_bias) std::memcpy(place(), bias, bias_size);
         }
     }
 }
@@ -544,7 +806,8 @@ void finish(const void* handle, const float* sums, double total, const Addresses
 }  // namespace
 
 const StackKernels& MODEFLOW_JOIN(MODEFLOW_ISA, _stack)() {
-    static const StackKernels kernels{prepare, release, tape_size, run, sums_size, backward, finish};
+    static const StackKernels kernels{prepare, pack,  release, tape_size, run,   begin, end,
+                                      turn,    back, parts,   weigh,     finish, give};
     return kernels;
 }
 

@@ -1,4 +1,5 @@
-// A whole stack of coupling layers: permutations, LU linear layers, spline couplings with residual networks.
+// A whole stack of layers: permutations, LU linear layers, couplings, masked autoregressive layers, and affine maps
+// chosen by the context.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -7,15 +8,25 @@
 
 namespace modeflow {
 
+// One dense layer of a conditioner: (out, in) weights, in rows of `row` floats. Where the context is added to what it
+// gives: (out, context) weights, in rows of `given_row`, and a bias of their own or null.
+struct StackDense {
+    int in, out, row, given_row;
+    const float *mask, *weight, *bias, *given, *given_bias;  // all but the second and third may be null
+};
+
 struct StackLayer {
-    enum Kind { PERMUTATION = 0, LINEAR = 1, COUPLING = 2 } kind;
-    const int64_t* index;   // of a permutation: output j is input index[j]; of a coupling: kept, then moved
+    enum Kind { PERMUTATION = 0, LINEAR = 1, CONDITIONED = 2, AFFINE = 3 } kind;
+    const int64_t* index;   // of a permutation: output j is input index[j]; else: what the network sees, then moves
     float eps;              // of a linear layer: smallest diagonal
-    int kept, moved, hidden, blocks;
-    Spline spline;
-    // Linear: lower, upper, raw diagonal, bias. Coupling: weight and bias of the first layer, of both layers of
-    // every block, of the last layer. Weights are (out, in).
-    std::vector<const float*> parameters;
+    const float* linear[4]; // its lower and upper part, raw diagonal, bias
+    const float* table;     // of an affine layer: for each context m, s and, if full, L, below the diagonal
+    bool full, given;       // has L; has a context (else its table has one row)
+    int seen, moved;        // of a conditioned layer
+    bool autoregressive;    // what moves is seen too
+    bool residual;          // layers of the network: the first, pairs of the blocks, the last; else plain ones
+    Map map;
+    std::vector<StackDense> network;
 };
 
 struct Stack {
@@ -27,8 +38,9 @@ struct Stack {
 using Addresses = std::vector<std::vector<int64_t>>;
 
 struct StackKernels {
-    // Packs the weights as they are now; `release` frees that.
-    void* (*prepare)(Stack);
+    // Room for the weights; `pack` fills layers [from, to) with the weights as they are now; `release` frees all.
+    void* (*prepare)(Stack, bool backward);
+    void (*pack)(void* prepared, int64_t from, int64_t to);
     void (*release)(void* prepared);
     // Floats of the tape for one tile of rows.
     int64_t (*tape_size)(const void* prepared, int tile);
@@ -36,12 +48,22 @@ struct StackKernels {
     // needs; the inverse has none.
     void (*run)(const void* prepared, bool inverse, int tile, int64_t rows, int64_t from, int64_t to, const float* x,
                 const float* context, float* u, float* logabsdet, float* tape);
-    int64_t (*sums_size)(const void* prepared);
-    // Gradients of x and of the context (zero before, or null); those of the packed weights are added to `sums`.
-    void (*backward)(const void* prepared, int tile, int64_t rows, int64_t from, int64_t to, const float* grad_u,
-                     const float* grad_log, const float* tape, float* grad_x, float* grad_context, float* sums);
-    // From the sums (added up over groups of tiles) to the layers' gradients. `total` is the sum of grad_log.
-    void (*finish)(const void* prepared, const float* sums, double total, const Addresses& gradients);
+    // The way back goes layer by layer, from the last: first every tile's gradients, then those of the weights, each
+    // a sum over all rows in their order. Neither depends on how the work is shared out.
+    void* (*begin)(const void* prepared, int tile, int64_t rows, const float* context, const float* grad_u,
+                   const float* tape);
+    void (*end)(void* sweep);
+    // Called before the work on a layer is shared out.
+    void (*turn)(void* sweep, int64_t layer);
+    // Gradients of the layer's input and of the context (zero before, or null), of tiles [from, to).
+    void (*back)(void* sweep, int64_t layer, int64_t from, int64_t to, const float* grad_log, float* grad_context);
+    // Parts [from, to) of the gradients of the layer's weights, of `parts` in all; called after `back`.
+    int64_t (*parts)(const void* sweep, int64_t layer);
+    void (*weigh)(void* sweep, int64_t layer, int64_t from, int64_t to, const float* grad_log);
+    // To the layers' own parameters, of layers [from, to). `total` is the sum of grad_log.
+    void (*finish)(const void* sweep, int64_t from, int64_t to, double total, const Addresses& gradients);
+    // The gradient of x, after all layers.
+    void (*give)(const void* sweep, float* grad_x);
 };
 
 const StackKernels& base_stack();

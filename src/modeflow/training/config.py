@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Any
 
 from modeflow.errors import ConfigError, nearest
+from modeflow.transforms.activations import ACTIVATIONS
 
 __all__ = ["TrainConfig"]
 
@@ -51,6 +52,9 @@ class TrainConfig:
             are started, ``ddp_spawn`` (the same as ``auto``), ``ddp_fork`` or ``ddp_notebook``.
         precision: ``32-true``, ``64-true`` (the model becomes float64) or ``bf16-mixed`` (training only:
             densities are never reported from bf16).
+        activations: what is stored for the gradient: ``keep`` all, ``recompute`` (segments of layers are run
+            again), or ``invert`` (layers are inverted: memory does not grow with depth). Less memory, a third
+            more time.
         seed: of batches, noise and everything else random.
         tensorboard: also write TensorBoard events into the run folder.
 
@@ -75,6 +79,7 @@ class TrainConfig:
     devices: int = 1
     strategy: str = "auto"
     precision: str = "32-true"
+    activations: str = "keep"
     seed: int = 0
     tensorboard: bool = False
 
@@ -96,6 +101,7 @@ class TrainConfig:
         self._choice("optimizer", OPTIMIZERS)
         self._choice("schedule", SCHEDULES)
         self._choice("precision", PRECISIONS)
+        self._choice("activations", ACTIVATIONS)
         self._choice("strategy", STRATEGIES)
         if not isinstance(self.tensorboard, bool):
             raise ConfigError(f"tensorboard must be true or false, received {self.tensorboard!r}")

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from modeflow.native import applies, kernels
+
 __all__ = ["FlatParameters"]
 
 
@@ -67,9 +69,17 @@ class FlatParameters:
 
         Of squares summed in double precision: no finite gradient in single precision is too large for it.
         """
-        norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in self.gradients]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
+        norm = torch.linalg.vector_norm(torch.stack([_norm(g) for g in self.gradients]))
         factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        if norm.device.type == "cpu" and float(factor) == 1.0:
+            return norm  # elsewhere, looking would wait for the device
         for gradient in self.gradients:
             gradient.mul_(factor)
         return norm
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    if applies(gradient):
+        total = kernels.sum_of_squares(gradient.numel(), gradient.data_ptr(), torch.get_num_threads())
+        return torch.tensor(total**0.5, dtype=torch.float64)
+    return torch.linalg.vector_norm(gradient, dtype=torch.float64)

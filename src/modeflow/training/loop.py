@@ -24,6 +24,7 @@ from modeflow.training.history import History, Log
 from modeflow.training.progress import TrainingProgress
 from modeflow.training.rows import Position, Rows
 from modeflow.training.seeding import mixed_seed
+from modeflow.transforms import set_activations
 
 __all__ = ["Augment", "Evaluate", "Loop"]
 
@@ -63,6 +64,8 @@ class Loop:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ConfigError(f"{type(model).__name__} has no parameters to train")
+        if config.activations != "keep":
+            set_activations(model, config.activations)
         self.flat = FlatParameters(self.parameters)
         self.optimizer = self._optimizer()
         self.watch = Watch(self.optimizer, self.device)

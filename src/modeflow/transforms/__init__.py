@@ -1,5 +1,6 @@
 """Invertible layers, one file per mechanism. `forward` maps data to noise, `inverse` maps back."""
 
+from modeflow.transforms.activations import set_activations
 from modeflow.transforms.affine import ConditionalAffine, Standardize
 from modeflow.transforms.autoregressive import MaskedAutoregressive
 from modeflow.transforms.base import Composite, Inverse, Transform
@@ -87,4 +88,5 @@ __all__ = [
     "TanhAffineElementwise",
     "Transform",
     "rational_quadratic_spline",
+    "set_activations",
 ]

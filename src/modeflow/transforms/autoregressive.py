@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from modeflow.native import applies
 from modeflow.nets.stepwise import Layers, Stepwise
 from modeflow.transforms.base import Transform
-from modeflow.transforms.elementwise import AffineElementwise, Elementwise, RQSplineElementwise
+from modeflow.transforms.elementwise import Elementwise
 from modeflow.transforms.native_autoregressive import native_autoregressive_inverse
 
 __all__ = ["MaskedAutoregressive"]
@@ -28,6 +28,8 @@ class MaskedAutoregressive(Transform):
     Reference:
         Papamakarios et al., *Masked Autoregressive Flow*, 2017, https://arxiv.org/abs/1705.07057
     """
+
+    one_pass_inverse = False
 
     def __init__(self, conditioner: nn.Module, elementwise: Elementwise, context_features: int = 0) -> None:
         super().__init__()
@@ -62,12 +64,9 @@ class MaskedAutoregressive(Transform):
     def _stepwise(self, layers: Layers, u: Tensor) -> tuple[Tensor, Tensor]:
         """The same, each hidden unit evaluated once: the arithmetic of one pass. Without gradients."""
         elementwise = self.elementwise
-        known = isinstance(elementwise, (RQSplineElementwise, AffineElementwise))
-        if known and layers.native and applies(u, layers.final.weight):
-            if isinstance(elementwise, RQSplineElementwise):
-                return native_autoregressive_inverse(layers, elementwise.constants, 0.0, u)
-            assert isinstance(elementwise, AffineElementwise)
-            return native_autoregressive_inverse(layers, None, elementwise.max_log_scale, u)
+        kernel = elementwise.kernel
+        if kernel is not None and layers.native and applies(u, layers.final.weight):
+            return native_autoregressive_inverse(layers, kernel, u)
         steps = Stepwise(layers, u.shape[0])
         total = u.new_zeros(u.shape[0])
         for d in range(u.shape[1]):

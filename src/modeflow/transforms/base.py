@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from modeflow.native import applies
+from modeflow.transforms.activations import chain_saving
 
 __all__ = ["Composite", "Exactness", "Inverse", "Transform", "chain", "weakest"]
 
@@ -38,6 +39,10 @@ class Transform(nn.Module):
     exactness: Exactness = "exact"
     #: False for a layer that draws in one of the directions: it has no `inverse`, only `sample`.
     bijective: bool = True
+    #: False for a layer whose inverse is a search, or takes a pass for each feature.
+    one_pass_inverse: bool = True
+    #: False for a layer that a second evaluation finds changed (power iterations move on).
+    repeatable: bool = True
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data ``x`` to noise ``u``; return ``(u, logabsdet)``."""
@@ -46,6 +51,20 @@ class Transform(nn.Module):
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map noise ``u`` to data ``x``; return ``(x, logabsdet)`` of this inverse map."""
         raise NotImplementedError
+
+    def again(
+        self, u: Tensor, context: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor], Tensor, Tensor]:
+        """Find the input that led to `u`, and map it once more, for its gradient.
+
+        Returns:
+            the input, as leaves that ask for a gradient; what puts them (or gradients of them) together; and
+            output and logabsdet with their graph.
+        """
+        with torch.no_grad():
+            x = self.inverse(u, context)[0]
+        x.requires_grad_()
+        return (x,), lambda part: part, *self(x, context)
 
     def sample(
         self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
@@ -75,10 +94,15 @@ class Composite(Transform):
         self.context_features = max((t.context_features for t in parts), default=0)
         self.bijective = all(t.bijective for t in parts)
         self.exactness = weakest(*(t.exactness for t in parts))
+        self.one_pass_inverse = all(t.one_pass_inverse for t in parts)
+        #: What is kept for the gradient, see `modeflow.transforms.set_activations`.
+        self.activations = "keep"
         self._parts: list[Any] | None = None
 
     def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         layers: Sequence[Any] = self.transforms  # type: ignore[assignment]
+        if self.activations != "keep" and torch.is_grad_enabled() and not inverse:
+            return chain_saving(layers, x, context, self.activations)
         if applies(x):
             if self._parts is None:
                 from modeflow.transforms.native_stack import cut

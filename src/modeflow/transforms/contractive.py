@@ -42,6 +42,9 @@ class Contractive(Transform):
         Chen et al., *Residual Flows*, 2019, https://arxiv.org/abs/1906.02735
     """
 
+    one_pass_inverse = False
+    repeatable = False
+
     def __init__(
         self,
         g: nn.Module,

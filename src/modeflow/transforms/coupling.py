@@ -49,6 +49,7 @@ class Coupling(Transform):
             raise ConfigError("coupling: the mask passes every feature, so nothing is transformed")
         self.context_features = context_features
         self.elementwise = elementwise
+        self.one_pass_inverse = elementwise.one_pass_inverse
         kept = torch.nonzero(mask).flatten()
         moved = torch.nonzero(~mask).flatten()
         self.n_kept, self.n_moved = len(kept), len(moved)
@@ -77,6 +78,19 @@ class Coupling(Transform):
         kept, moved = self._split(x)
         moved, logderivative = self.elementwise(moved, self._params(kept, context))
         return self._join(kept, moved), logderivative.sum(-1)
+
+    def again(
+        self, u: Tensor, context: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor], Tensor, Tensor]:
+        # The conditioner runs once for both ways.
+        kept, moved = self._split(u)
+        kept = kept.detach().clone().requires_grad_()
+        params = self._params(kept, context)
+        with torch.no_grad():
+            x = self.elementwise.inverse(moved, params)[0]
+        x.requires_grad_()
+        out, logderivative = self.elementwise(x, params)
+        return (kept, x), self._join, self._join(kept, out), logderivative.sum(-1)
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, moved = self._split(u)

@@ -53,6 +53,8 @@ class Planar(Transform):
         https://arxiv.org/abs/1505.05770
     """
 
+    one_pass_inverse = False
+
     def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()
         self.features, self.context_features = features, context_features
@@ -108,6 +110,8 @@ class Radial(Transform):
         Rezende and Mohamed, *Variational Inference with Normalizing Flows*, 2015,
         https://arxiv.org/abs/1505.05770
     """
+
+    one_pass_inverse = False
 
     def __init__(self, features: int, context_features: int = 0) -> None:
         super().__init__()

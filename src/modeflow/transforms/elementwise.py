@@ -7,11 +7,13 @@ parameters themselves; a conditioner supplies them, ``n_params`` per entry.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from modeflow.errors import ConfigError
+from modeflow.transforms.native_elementwise import Kernel
 from modeflow.transforms.spline import rational_quadratic_spline
 
 __all__ = ["AdditiveElementwise", "AffineElementwise", "Elementwise", "RQSplineElementwise"]
@@ -24,6 +26,19 @@ class Elementwise(nn.Module):
     """
 
     n_params: int
+    #: False where the inverse is a search.
+    one_pass_inverse: bool = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Another map than its parent's is not what the parent's kernel computes.
+        if ("forward" in vars(cls) or "inverse" in vars(cls)) and "kernel" not in vars(cls):
+            cls.kernel = Elementwise.kernel  # type: ignore[method-assign]
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The map as the native kernels know it; None where they do not."""
+        return None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -36,6 +51,10 @@ class AdditiveElementwise(Elementwise):
     """``u = x + t`` (NICE); the log-derivative is zero."""
 
     n_params = 1
+
+    @property
+    def kernel(self) -> Kernel:
+        return Kernel(2, 0, ())
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return x + params[..., 0], torch.zeros_like(x)
@@ -56,6 +75,10 @@ class AffineElementwise(Elementwise):
     def __init__(self, max_log_scale: float = math.log(1e3)) -> None:
         super().__init__()
         self.max_log_scale = max_log_scale
+
+    @property
+    def kernel(self) -> Kernel:
+        return Kernel(1, 0, (self.max_log_scale,))
 
     def _log_scale(self, raw: Tensor) -> Tensor:
         return raw / (1 + raw.abs() / self.max_log_scale)
@@ -111,9 +134,9 @@ class RQSplineElementwise(Elementwise):
         self.n_params = 3 * bins - 1
 
     @property
-    def constants(self) -> tuple[int, float, float, float, float]:
-        """Bins, tail bound, smallest width, height and slope."""
-        return self.bins, self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative
+    def kernel(self) -> Kernel:
+        smallest = (self.min_bin_width, self.min_bin_height, self.min_derivative)
+        return Kernel(0, self.bins, (self.tail_bound, *smallest))
 
     def _call(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return rational_quadratic_spline(

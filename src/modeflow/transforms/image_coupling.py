@@ -98,6 +98,7 @@ class ImageCoupling(Transform):
         self.shape, self.mask, self.flip = (channels, height, width), mask, flip
         self.context_features = context_features
         self.elementwise = elementwise
+        self.one_pass_inverse = elementwise.one_pass_inverse
         if mask == "channel":
             first = channels // 2
             self.kept, self.moved = (channels - first, first) if flip else (first, channels - first)
@@ -137,6 +138,19 @@ class ImageCoupling(Transform):
         kept, moved = self.split(x)
         moved, logderivative = self.elementwise(moved, self._params(kept, context))
         return self.join(kept, moved), sum_event(logderivative)
+
+    def again(
+        self, u: Tensor, context: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor], Tensor, Tensor]:
+        # The conditioner runs once for both ways.
+        kept, moved = self.split(u)
+        kept = kept.detach().clone().requires_grad_()
+        params = self._params(kept, context)
+        with torch.no_grad():
+            x = self.elementwise.inverse(moved, params)[0]
+        x.requires_grad_()
+        out, logderivative = self.elementwise(x, params)
+        return (kept, x), self.join, self.join(kept, out), sum_event(logderivative)
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, moved = self.split(u)

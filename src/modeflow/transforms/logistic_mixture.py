@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeflow.errors import ConfigError
+from modeflow.native import applies
 from modeflow.transforms.monotonic import Monotonic
+from modeflow.transforms.native_elementwise import Kernel, native_elementwise
 
 __all__ = ["LogisticMixtureElementwise"]
 
@@ -50,7 +52,13 @@ class LogisticMixtureElementwise(Monotonic):
         self.max_log_scale, self.max_log_slope = max_log_scale, max_log_slope
         self.n_params = 3 * components + 2
 
+    @property
+    def kernel(self) -> Kernel:
+        return Kernel(3, self.components, (self.max_log_scale, self.max_log_slope))
+
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        if applies(x, params):
+            return native_elementwise(x, params, self.kernel, False, lambda a, b, _: self.forward(a, b))
         k = self.components
         raw_weight, mean, raw_scale, tail = params.split((k, k, k, 2), dim=-1)
         log_weight = torch.log_softmax(raw_weight, -1)
@@ -63,3 +71,9 @@ class LogisticMixtureElementwise(Monotonic):
         log_pdf = torch.logsumexp(log_weight - log_scale + below + above, -1)
         u = (log_cdf - log_rest) * torch.exp(a) + tail[..., 1]
         return u, log_pdf - log_cdf - log_rest + a
+
+    def inverse(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        wanted = torch.is_grad_enabled() and (u.requires_grad or params.requires_grad)
+        if applies(u, params) and not wanted:
+            return native_elementwise(u, params, self.kernel, True, lambda a, b, _: self.inverse(a, b))
+        return super().inverse(u, params)

@@ -42,6 +42,8 @@ class Monotonic(Elementwise):
     The last step carries the gradient (implicit function theorem).
     """
 
+    one_pass_inverse = False
+
     def inverse(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             x = invert_increasing(lambda t: self.forward(t, params)[0], u)

@@ -7,19 +7,17 @@ from torch import Tensor
 
 from modeflow.native import kernels
 from modeflow.nets.stepwise import Layers
+from modeflow.transforms.native_elementwise import Kernel
 
 __all__ = ["native_autoregressive_inverse"]
 
 
-def native_autoregressive_inverse(
-    layers: Layers, spline: tuple[int, float, float, float, float] | None, most: float, u: Tensor
-) -> tuple[Tensor, Tensor]:
+def native_autoregressive_inverse(layers: Layers, kernel: Kernel, u: Tensor) -> tuple[Tensor, Tensor]:
     """``(x, logabsdet)`` of the inverse.
 
     Arguments:
         layers: the conditioner; tensors of it and `u` must pass `modeflow.native.applies`.
-        spline: bins, tail bound, smallest width, height and slope; None for an affine map.
-        most: soft bound of its log-scale.
+        kernel: the map of each feature.
         u: noise, ``(B, D)``.
     """
     keep: list[Tensor] = []
@@ -38,15 +36,12 @@ def native_autoregressive_inverse(
     x, logabsdet = torch.empty_like(u), u.new_empty(u.shape[0])
     kernels.autoregressive_inverse(
         layers.features,
-        layers.params,
         layers.residual,
         [described(layer, until) for layer, until in zip(layers.hidden, layers.until, strict=True)],
         described(layers.final, None),
         address(layers.context_first),
         address(layers.context_final),
-        0 if spline is not None else 1,
-        *(spline or (0, 0.0, 0.0, 0.0, 0.0)),
-        most,
+        *kernel,
         u.shape[0],
         u.data_ptr(),
         x.data_ptr(),

@@ -1,4 +1,6 @@
-"""Runs of layers that one native call evaluates: permutations, LU linear layers, spline couplings.
+"""Runs of layers that one native call evaluates.
+
+Permutations, LU linear layers, affine maps chosen by the context, couplings, autoregressive layers.
 
 The kernel does what the modules do, on tiles of rows that stay in cache, without the overhead of hundreds of
 small operations. A `Composite` cuts itself into such runs and single layers.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any
 
@@ -15,57 +18,107 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeflow.native import applies, kernels, use_native
+from modeflow.native import applies, kernels, native_kernels, use_native
+from modeflow.nets.made import MADE, MaskedLinear, ResidualMADE
 from modeflow.nets.mlp import ResidualMLP
+from modeflow.transforms.affine import ConditionalAffine
+from modeflow.transforms.autoregressive import MaskedAutoregressive
 from modeflow.transforms.base import Transform, chain
 from modeflow.transforms.coupling import Coupling
-from modeflow.transforms.elementwise import RQSplineElementwise
 from modeflow.transforms.linear import LULinear, Permutation
 
 __all__ = ["Run", "cut"]
 
-#: Beyond these, matrix products of a tuned library outweigh what one call saves.
-MAX_FEATURES, MAX_HIDDEN = 128, 128
-#: Rows that go through all layers together. Not chosen by the number of threads: sums would depend on it.
-_ROWS = 64
+#: Rows that go through all layers together, and those where a network is wide: a weight once read then serves
+#: more of them. Not chosen by the number of threads: sums would depend on it.
+_ROWS, _WIDE_ROWS = 64, 128
+#: Widest layers that one native call serves, by instruction set: beyond, matrix products of a tuned library
+#: outweigh what the call saves.
+MAX_WIDTH = {"avx512": 256, "avx2": 128, "base": 48}
 
 
-def _fits(transform: Transform) -> bool:
+@dataclass(frozen=True)
+class Dense:
+    """A dense layer of a conditioner; for the context, more columns or a second layer added to it."""
+
+    linear: torch.nn.Linear
+    context_columns: int = 0
+    other: torch.nn.Linear | None = None
+
+    @property
+    def slots(self) -> list[tuple[dict[str, Any], str]]:
+        """Where its parameters are found."""
+        parts = [self.linear] if self.other is None else [self.linear, self.other]
+        return [(part._parameters, name) for part in parts for name in ("weight", "bias")]
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask multiplies the weight."""
+        return isinstance(self.linear, MaskedLinear)
+
+
+def _network(net: torch.nn.Module) -> tuple[bool, list[Dense]] | None:
+    """Whether residual, and the dense layers in order; None for a network that the kernel does not know."""
+    kind = type(net)
+    if kind is ResidualMLP and not net.gated:
+        ends = Dense(net.initial, net.context_features), Dense(net.final)  # type: ignore[arg-type]
+    elif kind is ResidualMADE and not net.gated:
+        ends = Dense(net.initial, 0, net.context_initial), Dense(net.final, 0, net.context_final)  # type: ignore[arg-type]
+    elif kind is MADE and net.activation is F.relu:
+        hidden = [Dense(layer) for layer in net.hidden]  # type: ignore[union-attr]
+        if hidden:
+            hidden[0] = Dense(hidden[0].linear, 0, net.context_hidden)  # type: ignore[arg-type]
+        return False, [*hidden, Dense(net.final, 0, net.context_final)]  # type: ignore[arg-type]
+    else:
+        return None
+    if net.activation is not F.relu:
+        return None
+    blocks = [Dense(layer) for block in net.blocks for layer in (block.linear1, block.linear2)]  # type: ignore[union-attr]
+    return True, [ends[0], *blocks, ends[1]]
+
+
+def _fits(transform: Transform, widest: int) -> bool:
     if type(transform) is Permutation:
-        return len(transform.order) <= MAX_FEATURES
-    if type(transform) is LULinear:
-        return transform.features <= MAX_FEATURES
-    if type(transform) is not Coupling or type(transform.elementwise) is not RQSplineElementwise:
+        return len(transform.order) <= widest
+    if isinstance(transform, LULinear | ConditionalAffine):
+        return transform.features <= widest
+    if type(transform) is not Coupling and type(transform) is not MaskedAutoregressive:
         return False
-    net = transform.conditioner
-    return (
-        type(net) is ResidualMLP
-        and net.initial.out_features <= MAX_HIDDEN
-        and net.activation is F.relu
-        and not net.gated
-        and len(transform.order) <= MAX_FEATURES  # type: ignore[arg-type]
-    )
+    network = _network(transform.conditioner) if transform.elementwise.kernel is not None else None
+    return network is not None and all(d.linear.in_features - d.context_columns <= widest for d in network[1])
 
 
-def _linears(net: ResidualMLP) -> list[torch.nn.Linear]:
-    blocks = [layer for block in net.blocks for layer in (block.linear1, block.linear2)]
-    return [net.initial, *blocks, net.final]  # type: ignore[list-item]
+#: Layers with parameters from a context or from features: a run holds at least one of them.
+_CONDITIONED = ConditionalAffine | Coupling | MaskedAutoregressive
+
+
+def _features(transform: ConditionalAffine | Coupling | MaskedAutoregressive) -> int:
+    if isinstance(transform, ConditionalAffine):
+        return transform.features
+    if isinstance(transform, Coupling):
+        return len(transform.order)  # type: ignore[arg-type]
+    return int(transform.conditioner.features)  # type: ignore[arg-type]
 
 
 class Run:
-    """Layers that go together, of which at least one is a coupling.
+    """Layers that go together, of which at least one is a coupling, an autoregressive or an affine layer.
 
     Arguments:
         layers: in the order of the density.
-        features: D. context_features: width of the context of every coupling.
+        features: D. context_features: width of the context of those of these that have one.
     """
 
     def __init__(self, layers: list[Transform], features: int, context_features: int) -> None:
         self.layers, self.features, self.context_features = layers, features, context_features
-        slots = [_slots(layer) for layer in layers]
-        self._sizes = [len(each) for each in slots]
-        self._slots = [slot for each in slots for slot in each]
-        self.nets = [t.conditioner for t in layers if isinstance(t, Coupling) and t.conditioner.dropped]
+        parts = [_Part(layer) for layer in layers]
+        self._parts = parts
+        self._sizes = [len(part.slots) for part in parts]
+        self._slots = [slot for part in parts for slot in part.slots]
+        self._fixed = [slot for part in parts for slot in part.fixed]
+        self.tile = _WIDE_ROWS if any(part.wide for part in parts) else _ROWS
+        #: An autoregressive layer is inverted feature by feature (`native_autoregressive`), on its own.
+        self.invertible = not any(isinstance(layer, MaskedAutoregressive) for layer in layers)
+        self._dropping = [m for layer in layers for m in layer.modules() if isinstance(m, torch.nn.Dropout)]
         # What the kernel is told of the parameters, as long as they lie where they lay; and, where they are
         # one block of a vector (`modeflow.training.flat`), that vector and the place in it.
         self._known: tuple[tuple[int, ...], Any, tuple[Tensor, int] | None] = ((), None, None)
@@ -81,14 +134,16 @@ class Run:
             context is None or context.shape != (len(x), self.context_features) or not applies(context)
         ):
             return False
-        return not any(net.training for net in self.nets)
+        return not any(dropout.training for dropout in self._dropping)
 
     def described(self, parameters: Sequence[Tensor]) -> tuple[Any, tuple[Tensor, int] | None]:
         """Layers and constants as the kernel reads them (None where it cannot take them), and the block."""
-        places = tuple([p.data_ptr() for p in parameters])
+        fixed: list[Any] = [tensors[name] for tensors, name in self._fixed]
+        places = tuple([p.data_ptr() for p in parameters] + [t.data_ptr() for t in fixed])
         if places != self._known[0]:
             fit = applies(*parameters) and all(p.is_contiguous() for p in parameters)
-            each = [_described(t, a) for t, a in zip(self.layers, self.by_layer(places), strict=True)]
+            addresses = self.by_layer(places[: len(parameters)])
+            each = [part.described(a) for part, a in zip(self._parts, addresses, strict=True)]
             told = ([e[0] for e in each], [e[1] for e in each]) if fit else None
             self._known = (places, told, _block(parameters))
         return self._known[1:]
@@ -113,7 +168,7 @@ class Run:
     def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         context = context if self.context_features else None
         grad = torch.is_grad_enabled()
-        if not self.usable(x, context) or (inverse and grad):
+        if not self.usable(x, context) or (inverse and (grad or not self.invertible)):
             return chain(self.layers, x, context, inverse)
         parameters = self.parameters()
         described, block = self.described(parameters)
@@ -130,19 +185,20 @@ def cut(transforms: Sequence[Transform]) -> list[Any]:
     """The transforms in order, neighbours that the kernel can take joined into runs."""
     parts: list[Any] = []
     group: list[Transform] = []
+    widest = MAX_WIDTH.get(native_kernels(), 0)
 
     def close() -> None:
-        couplings = [t for t in group if isinstance(t, Coupling)]
-        if couplings:
-            parts.append(Run(list(group), len(couplings[0].order), couplings[0].context_features))  # type: ignore[arg-type]
+        found = [t for t in group if isinstance(t, _CONDITIONED)]
+        if found:
+            parts.append(Run(list(group), _features(found[0]), max(t.context_features for t in found)))
         else:
             parts.extend(group)
         group.clear()
 
     context: int | None = None
     for transform in transforms:
-        fits = _fits(transform)
-        if isinstance(transform, Coupling) and fits:
+        fits = _fits(transform, widest)
+        if fits and transform.context_features:
             if context is not None and transform.context_features != context:
                 close()
             context = transform.context_features
@@ -156,14 +212,62 @@ def cut(transforms: Sequence[Transform]) -> list[Any]:
     return parts
 
 
-def _slots(layer: Transform) -> list[tuple[dict[str, Any], str]]:
-    """Where the parameters of a layer are found, in the order of the kernel."""
-    if isinstance(layer, LULinear):
-        return [(layer._parameters, name) for name in ("lower", "upper", "raw_diagonal", "bias")]
-    if isinstance(layer, Coupling):
-        linears = _linears(layer.conditioner)  # type: ignore[arg-type]
-        return [(linear._parameters, name) for linear in linears for name in ("weight", "bias")]
-    return []
+class _Part:
+    """A layer as the kernel reads it.
+
+    Attributes:
+        slots: where its parameters are found, in the order of the kernel.
+        fixed: likewise of what is no parameter, the index and the masks.
+        wide: whether its network is wide enough for larger tiles.
+    """
+
+    def __init__(self, layer: Transform) -> None:
+        self.layer = layer
+        self.slots: list[tuple[dict[str, Any], str]] = []
+        self.dense: list[Dense] = []
+        self.residual = self.wide = False
+        if isinstance(layer, LULinear):
+            names = ("lower", "upper", "raw_diagonal", "bias")
+            self.slots = [(layer._parameters, name) for name in names]
+        elif isinstance(layer, ConditionalAffine):
+            self.slots = [(layer._parameters, "table")]
+        elif isinstance(layer, Coupling | MaskedAutoregressive):
+            network = _network(layer.conditioner)
+            assert network is not None
+            self.residual, self.dense = network
+            self.slots = [slot for dense in self.dense for slot in dense.slots]
+            self.wide = any(dense.linear.in_features > 128 for dense in self.dense)
+        # Of a permutation its order; else the features that the network sees, then those that are moved.
+        self._index: tuple[dict[str, Any], str] = (layer._buffers, "order")
+        if isinstance(layer, MaskedAutoregressive):
+            self._index = ({"all": torch.arange(_features(layer)).repeat(2)}, "all")
+        self.fixed = [] if isinstance(layer, LULinear | ConditionalAffine) else [self._index]
+        self.fixed += [(d.linear._buffers, "mask") for d in self.dense if d.masked]
+
+    def described(self, addresses: list[int]) -> tuple[list[int], list[float]]:
+        """Numbers and constants of the layer (`make_stack` in ``native/bindings.cpp``)."""
+        layer = self.layer
+        if isinstance(layer, Permutation):
+            return [0, layer.order.data_ptr()], []
+        if isinstance(layer, LULinear):
+            return [1, *addresses], [layer.eps]
+        if isinstance(layer, ConditionalAffine):
+            return [3, layer.full, layer.context_features > 0, *addresses], []
+        assert isinstance(layer, Coupling | MaskedAutoregressive)
+        kernel, autoregressive = layer.elementwise.kernel, isinstance(layer, MaskedAutoregressive)
+        assert kernel is not None
+        seen = layer.n_kept if isinstance(layer, Coupling) else _features(layer)
+        moved = layer.n_moved if isinstance(layer, Coupling) else _features(layer)
+        tensors, name = self._index
+        numbers = [2, tensors[name].data_ptr(), seen, moved, autoregressive, self.residual, *kernel[:2]]
+        following = iter(addresses)
+        for dense in self.dense:
+            context = 1 if dense.context_columns else 0 if dense.other is None else 2
+            mask = dense.linear.mask.data_ptr() if dense.masked else 0  # type: ignore[operator]
+            inputs = dense.linear.in_features - dense.context_columns
+            numbers += [inputs, dense.linear.out_features, context, mask]
+            numbers += islice(following, len(dense.slots))
+        return numbers, list(kernel.constants)
 
 
 def _block(parameters: Sequence[Tensor]) -> tuple[Tensor, int] | None:
@@ -180,18 +284,6 @@ def _block(parameters: Sequence[Tensor]) -> tuple[Tensor, int] | None:
     return flat
 
 
-def _described(layer: Transform, addresses: list[int]) -> tuple[list[int], list[float]]:
-    if isinstance(layer, Permutation):
-        return [0, layer.order.data_ptr(), 0, 0, 0, 0, 0], []
-    if isinstance(layer, LULinear):
-        return [1, 0, 0, 0, 0, 0, 0, *addresses], [layer.eps]
-    assert isinstance(layer, Coupling)
-    spline, net = layer.elementwise, layer.conditioner
-    assert isinstance(spline, RQSplineElementwise) and isinstance(net, ResidualMLP)
-    sizes = [layer.n_kept, layer.n_moved, net.initial.out_features, len(net.blocks), spline.bins]
-    return [2, layer.order.data_ptr(), *sizes, *addresses], list(spline.constants[1:])  # type: ignore[operator]
-
-
 def _evaluate(
     run: Run, described: Any, x: Tensor, context: Tensor | None, inverse: bool, keep: bool
 ) -> tuple[Tensor, Tensor, Any, Tensor | None, int]:
@@ -199,8 +291,8 @@ def _evaluate(
     context = None if context is None else context.contiguous()
     threads = torch.get_num_threads()
     rows = len(x)
-    tile = min(_ROWS, (rows + 15) // 16 * 16)
-    handle = kernels.make_stack(run.features, run.context_features, *described)
+    tile = min(run.tile, (rows + 15) // 16 * 16)
+    handle = kernels.make_stack(run.features, run.context_features, keep, *described, threads)
     u, logabsdet = torch.empty_like(x), x.new_empty(rows)
     tape = x.new_empty(-(-rows // tile) * kernels.stack_tape(handle, tile)) if keep else None
     kernels.stack_run(
@@ -235,7 +327,7 @@ class _Stack(torch.autograd.Function):
         u, logabsdet, ctx.handle, ctx.tape, ctx.tile = _evaluate(run, described, x, context, False, True)
         ctx.run, ctx.parameters, ctx.start = run, parameters, start
         ctx.length = 0 if start is None else tensors[0].numel()
-        ctx.save_for_backward(x, context)
+        ctx.save_for_backward(x, None if context is None else context.contiguous())
         return u, logabsdet
 
     @staticmethod
@@ -255,7 +347,7 @@ class _Stack(torch.autograd.Function):
         grad_u, grad_log = (g.contiguous() for g in grads)
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         grad_context = None
-        if context is not None:
+        if context is not None and ctx.needs_input_grad[5]:
             grad_context = torch.zeros_like(context, memory_format=torch.contiguous_format)
         partial = ctx.start is not None and used < ctx.length
         flat = x.new_zeros(ctx.length) if partial else x.new_empty(used)
@@ -265,6 +357,7 @@ class _Stack(torch.autograd.Function):
             ctx.handle,
             ctx.tile,
             len(x),
+            0 if context is None else context.data_ptr(),
             grad_u.data_ptr(),
             grad_log.data_ptr(),
             ctx.tape.data_ptr(),

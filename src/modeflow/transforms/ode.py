@@ -101,6 +101,8 @@ class ODE(Transform):
 
     times: Tensor
 
+    one_pass_inverse = False
+
     def __init__(
         self,
         field: nn.Module,

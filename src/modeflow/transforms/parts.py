@@ -40,6 +40,7 @@ class Subset(Transform):
         self.transform = transform
         self.context_features = transform.context_features
         self.exactness = transform.exactness
+        self.one_pass_inverse = transform.one_pass_inverse
 
     def _join(self, part: Tensor, whole: Tensor) -> Tensor:
         return torch.cat((part, whole.index_select(1, self._rest)), 1).index_select(1, self._back)

@@ -65,6 +65,8 @@ class RecurrentShift(Transform):
         Oliva et al., *Transformation Autoregressive Networks*, 2018, https://arxiv.org/abs/1801.09819
     """
 
+    one_pass_inverse = False
+
     def __init__(self, hidden_features: int = 64, context_features: int = 0) -> None:
         super().__init__()
         self.context_features = context_features

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeflow.native import applies
-from modeflow.transforms.native_spline import native_spline
+from modeflow.transforms.native_elementwise import Kernel, native_elementwise
 
 __all__ = ["rational_quadratic_spline", "reference_spline"]
 
@@ -59,7 +59,10 @@ def rational_quadratic_spline(
     """
     constants = (tail_bound, min_bin_width, min_bin_height, min_derivative)
     if applies(x, params):
-        return native_spline(x, params, ((params.shape[-1] + 1) // 3, *constants, inverse))
+        kernel = Kernel(0, (params.shape[-1] + 1) // 3, constants)
+        return native_elementwise(
+            x, params, kernel, inverse, lambda a, b, back: reference_spline(a, b, back, *constants)
+        )
     return reference_spline(x, params, inverse, *constants)
 
 

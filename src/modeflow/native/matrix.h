@@ -1,0 +1,252 @@
+// Matrix products on registers, and dense layers packed for them.
+//
+// Matrices are row by row, rows padded to a multiple of 16 floats, so that no loop has a tail. Weights are packed
+// in panels of a few vectors' width, one after the other: a panel is read from the first row to the last without a
+// jump, and stays in the nearest cache while blocks of rows pass it.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "lanes.h"
+
+namespace modeflow {
+namespace {
+
+template <class T>
+struct Aligned {  // to a cache line: a vector then never lies in two of them
+    using value_type = T;
+    Aligned() = default;
+    template <class U>
+    Aligned(const Aligned<U>&) {}
+    T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+    void construct(T*) {}  // what is resized is written before it is read: no zeros first
+    template <class... Args>
+    void construct(T* p, Args&&... args) { ::new (static_cast<void*>(p)) T(std::forward<Args>(args)...); }
+    template <class U>
+    bool operator==(const Aligned<U>&) const { return true; }
+    template <class U>
+    bool operator!=(const Aligned<U>&) const { return false; }
+};
+using Buffer = std::vector<float, Aligned<float>>;
+
+// Blocks of rows by vectors that leave registers free: of a product, and of a gradient of weights.
+#if defined(__AVX512F__)
+constexpr int TALL = 8, WIDE = 2, GRADIENT_TALL = 6, GRADIENT_WIDE = 4;
+#elif defined(__aarch64__)
+constexpr int TALL = 6, WIDE = 4, GRADIENT_TALL = 6, GRADIENT_WIDE = 4;
+#else
+constexpr int TALL = 6, WIDE = 2, GRADIENT_TALL = 6, GRADIENT_WIDE = 2;
+#endif
+
+// M rows by N vectors of C = [C] + [bias] + A B, in registers over the whole of k. A is read at a[m * a_row + k * a_k].
+template <int M, int N>
+inline void block(int k_all, const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_row, float* c,
+                  int64_t c_row, const float* bias, bool add) {
+    Vector sum[M][N];
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) {
+            sum[m][n] = bias ? load_vector(bias + VECTOR * n) : spread(0.0f);
+            if (add) sum[m][n] = sum[m][n] + load_vector(c + m * c_row + VECTOR * n);
+        }
+    for (int k = 0; k < k_all; ++k) {
+        Vector right[N];
+        for (int n = 0; n < N; ++n) right[n] = load_vector(b + k * b_row + VECTOR * n);
+        for (int m = 0; m < M; ++m) {
+            const Vector left = spread(a[m * a_row + k * a_k]);
+            for (int n = 0; n < N; ++n) sum[m][n] = sum[m][n] + left * right[n];
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int n = 0; n < N; ++n) store_vector(c + m * c_row + VECTOR * n, sum[m][n]);
+}
+
+template <int M, int N>
+inline void rows_of_blocks(int m_all, int k, const float* a, int64_t a_row, int64_t a_k, const float* b,
+                           int64_t b_row, float* c, int64_t c_row, const float* bias, bool add) {
+    int m = 0;
+    for (; m + M <= m_all; m += M)
+        block<M, N>(k, a + m * a_row, a_row, a_k, b, b_row, c + m * c_row, c_row, bias, add);
+    if (M > 4 && m_all - m >= 4) {
+        block<4, N>(k, a + m * a_row, a_row, a_k, b, b_row, c + m * c_row, c_row, bias, add);
+        m += 4;
+    }
+    for (; m < m_all; ++m)
+        block<1, N>(k, a + m * a_row, a_row, a_k, b, b_row, c + m * c_row, c_row, bias, add);
+}
+
+// Columns j to n of a matrix in panels of N vectors, the last one narrower: `visit(constant N, j)`.
+template <int N>
+struct Width {
+    static constexpr int vectors = N;
+};
+template <int N, class Visit>
+inline void for_panels(int n, const Visit& visit, int j = 0) {
+    for (; j + VECTOR * N <= n; j += VECTOR * N) visit(Width<N>{}, j);
+    if constexpr (N > 1)
+        if (j < n) for_panels<N - 1>(n, visit, j);
+}
+
+// Floats of a matrix of k rows, packed in panels. Panel j begins at j * k.
+inline size_t packed_size(int k, int n_padded) { return static_cast<size_t>(k) * n_padded; }
+
+// A dense layer, packed for the way there, (in, out), and for the way back, (out, in). A mask says which weights act;
+// what a panel never reads is left out.
+struct Packed {
+    int in = 0, out = 0, in_p = 0, out_p = 0, given = 0;
+    Buffer there, back, bias, table;  // table: what each context adds, (given, out_p)
+    std::vector<int> until;           // for every panel there: inputs that it reads, from the first
+    std::vector<int> since, onward;   // for every panel back, and of the gradient: first output that reads it
+    int64_t sums = 0;                 // where its gradients lie: (out, in_p), (out_p) and (given, out_p)
+
+    void set(int in_, int out_, int given_) {
+        in = in_, out = out_, in_p = pad(in), out_p = pad(out), given = given_;
+    }
+
+    // Weights in rows of `row` floats.
+    void pack(const float* weight, int64_t row, const float* bias_, const float* mask, bool backward) {
+        bias.assign(out_p, 0.0f);
+        std::memcpy(bias.data(), bias_, sizeof(float) * out);
+        Buffer masked;
+        if (mask) {
+            masked.resize(static_cast<size_t>(out) * in);
+            for (int o = 0; o < out; ++o)
+                for (int i = 0; i < in; ++i) {
+                    const int64_t place = static_cast<int64_t>(o) * in + i;
+                    masked[place] = mask[place] != 0.0f ? weight[o * row + i] : 0.0f;
+                }
+            weight = masked.data(), row = in;
+        }
+        there.resize(packed_size(in, out_p));
+        until.clear();
+        for_panels<WIDE>(out_p, [&](auto width, int j) {
+            constexpr int W = VECTOR * decltype(width)::vectors;
+            float* to = there.data() + static_cast<int64_t>(j) * in;
+            const float* from = weight + j * row;
+            const int used = std::min(W, out - j);
+            int begin = 0;
+#ifdef MODEFLOW_TRANSPOSE
+            for (; used == W && begin + 16 <= in; begin += 16)
+                for (int part = 0; part < W; part += 16) {
+                    Vector rows[16];
+                    for (int o = 0; o < 16; ++o) rows[o] = load_vector(from + (part + o) * row + begin);
+                    transpose(rows);
+                    for (int i = 0; i < 16; ++i) store_vector(to + (begin + i) * W + part, rows[i]);
+                }
+#endif
+            for (int i = begin; i < in; ++i) {
+                for (int o = 0; o < used; ++o) to[i * W + o] = from[o * row + i];
+                for (int o = used; o < W; ++o) to[i * W + o] = 0.0f;
+            }
+            int last = in;
+            while (mask && last > 0 && !read_by(mask, j, j + used, last - 1)) --last;
+            until.push_back(last);
+        });
+        if (!backward) return;
+        back.resize(packed_size(out, in_p));
+        since.clear(), onward.clear();
+        for_panels<WIDE>(in_p, [&](auto width, int j) {
+            constexpr int W = VECTOR * decltype(width)::vectors;
+            float* to = back.data() + static_cast<int64_t>(j) * out;
+            const int used = std::max(0, std::min(W, in - j));
+            for (int o = 0; o < out; ++o) {
+                std::memcpy(to + o * W, weight + o * row + j, sizeof(float) * used);
+                for (int i = used; i < W; ++i) to[o * W + i] = 0.0f;
+            }
+            since.push_back(first_reader(mask, j, j + used));
+        });
+        for_panels<GRADIENT_WIDE>(in_p, [&](auto width, int j) {
+            onward.push_back(first_reader(mask, j, std::min(in, j + VECTOR * decltype(width)::vectors)));
+        });
+    }
+    // What the contexts add: weights (out, given) in rows of `row` floats; the bias goes into the layer's.
+    void pack_given(const float* weight, int64_t row, const float* more_bias) {
+        table.assign(static_cast<size_t>(given) * out_p, 0.0f);
+        for (int o = 0; o < out; ++o) {
+            for (int c = 0; c < given; ++c) table[static_cast<size_t>(c) * out_p + o] = weight[o * row + c];
+            if (more_bias) bias[o] += more_bias[o];
+        }
+    }
+    int64_t bias_at() const { return sums + static_cast<int64_t>(out) * in_p; }
+    int64_t table_at() const { return bias_at() + out_p; }
+    int64_t sums_size() const { return table_at() - sums + static_cast<int64_t>(given) * out_p; }
+
+    void forward(int rows, const float* x, float* y, int64_t y_row, bool add = false) const {
+        size_t panel = 0;
+        for_panels<WIDE>(out_p, [&](auto width, int j) {
+            constexpr int N = decltype(width)::vectors;
+            rows_of_blocks<TALL, N>(rows, until[panel++], x, in_p, 1, there.data() + static_cast<int64_t>(j) * in,
+                                    VECTOR * N, y + j, y_row, bias.data() + j, add);
+        });
+    }
+    // grad_x = grad_y W.
+    void backward(int rows, const float* grad_y, int64_t grad_row, float* grad_x, int64_t x_row) const {
+        size_t panel = 0;
+        for_panels<WIDE>(in_p, [&](auto width, int j) {
+            constexpr int N = decltype(width)::vectors;
+            const int first = since[panel++];
+            rows_of_blocks<TALL, N>(rows, out - first, grad_y + first, grad_row, 1,
+                                    back.data() + static_cast<int64_t>(j) * out + first * VECTOR * N, VECTOR * N,
+                                    grad_x + j, x_row, nullptr, false);
+        });
+    }
+
+    // The gradient of the weights of one panel of inputs is written to `total`, or added to it.
+    void gradient(size_t panel, int rows, const float* x, const float* grad_y, int64_t grad_row, float* total,
+                  bool add) const {
+        size_t found = 0;
+        for_panels<GRADIENT_WIDE>(in_p, [&](auto width, int j) {
+            if (found++ != panel) return;
+            constexpr int N = decltype(width)::vectors, W = VECTOR * N;
+            alignas(64) float strip[W * 128];
+            const int first = onward[panel];
+            for (int from = 0; from < rows; from += 128) {
+                const int some = std::min(128, rows - from);
+                const float* right = x + static_cast<int64_t>(from) * in_p + j;
+                int64_t right_row = in_p;
+                if (in_p > W) {  // far apart, rows would push each other out of the cache
+                    for (int r = 0; r < some; ++r)
+                        std::memcpy(strip + r * W, right + static_cast<int64_t>(r) * in_p, sizeof(float) * W);
+                    right = strip, right_row = W;
+                }
+                rows_of_blocks<GRADIENT_TALL, N>(out - first, some, grad_y + from * grad_row + first, 1, grad_row,
+                                                 right, right_row,
+                                                 total + sums + static_cast<int64_t>(first) * in_p + j, in_p, nullptr,
+                                                 add || from > 0);
+            }
+        });
+    }
+    size_t panels() const {
+        size_t n = 0;
+        for_panels<GRADIENT_WIDE>(in_p, [&](auto, int) { ++n; });
+        return n;
+    }
+
+    // Likewise, that of the bias.
+    void gradient_of_bias(int rows, const float* grad_y, int64_t grad_row, float* total, bool add) const {
+        float* bias_sum = total + bias_at();
+        if (!add) std::memset(bias_sum, 0, sizeof(float) * out_p);
+        for (int r = 0; r < rows; ++r)
+            for (int o = 0; o < out; ++o) bias_sum[o] += grad_y[r * grad_row + o];
+    }
+
+  private:
+    bool read_by(const float* mask, int from, int to, int input) const {
+        for (int o = from; o < to; ++o)
+            if (mask[static_cast<int64_t>(o) * in + input] != 0.0f) return true;
+        return false;
+    }
+    int first_reader(const float* mask, int from, int to) const {
+        int first = mask ? out : 0;
+        for (int i = from; i < to; ++i)
+            for (int o = 0; o < first; ++o)
+                if (mask[static_cast<int64_t>(o) * in + i] != 0.0f) first = o;
+        return first;
+    }
+};
+
+}  // namespace
+}  // namespace modeflow
