@@ -29,8 +29,8 @@ def test_the_inverse_of_iaf_is_the_forward_of_maf():
     x = torch.randn(16, 4, dtype=DOUBLE)
     u, logabsdet = maf.transform(x)
     v, other = iaf.transform.inverse(x)
-    assert torch.equal(u, v)
-    assert torch.equal(logabsdet, other)
+    assert torch.allclose(u, v, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(logabsdet, other, rtol=1e-12, atol=1e-12)
 
 
 def test_the_volume_change_of_nice_is_the_same_everywhere():

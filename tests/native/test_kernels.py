@@ -49,8 +49,8 @@ def test_spline_is_as_close_to_float64_as_pytorch_is(isa, bins, inverse):
     kernels.use(isa)
     x, params = entries(bins, 1.0)
     ours = rational_quadratic_spline(x, params, inverse=inverse)
-    exact = rational_quadratic_spline(x.double(), params.double(), inverse=inverse)
     with use_native(False):
+        exact = rational_quadratic_spline(x.double(), params.double(), inverse=inverse)
         reference = rational_quadratic_spline(x, params, inverse=inverse)
     for a, b, c in zip(ours, exact, reference, strict=True):
         usual, worst = distance(a, b)
@@ -78,7 +78,7 @@ def test_gradients_equal_those_of_float64(isa, bins, inverse):
 
     ours, exact, reference = (
         gradients(torch.float32, True),
-        gradients(torch.float64, True),
+        gradients(torch.float64, False),
         gradients(torch.float32, False),
     )
     for a, b, c in zip(ours, exact, reference, strict=True):
@@ -87,20 +87,26 @@ def test_gradients_equal_those_of_float64(isa, bins, inverse):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind, function, low, high", [
-    (0, np.exp, -87.0, 88.0), (1, np.log, 1e-37, 1e37), (2, lambda x: np.logaddexp(0, x), -80.0, 80.0),
+    (0, np.exp, -87.0, 88.0),
+    (1, np.log, 1e-37, 1e37),
+    (2, lambda x: np.logaddexp(x, x.dtype.type(0)), -80.0, 80.0),
 ])  # fmt: skip
-def test_elementary_functions_are_within_two_units_in_the_last_place(isa, kind, function, low, high):
+def test_elementary_functions_are_within_two_units_in_the_last_place(isa, kind, function, low, high, dtype):
     kernels.use(isa)
+    if dtype is np.float64 and np.finfo(np.longdouble).nmant <= 52:
+        pytest.skip("nothing here is more precise")
     generator = np.random.default_rng(0)
-    x = generator.uniform(low, high, 200_001).astype(np.float32)
+    x = generator.uniform(low, high, 200_001).astype(dtype)
     if kind == 1:  # every size of number, and close to one
         x[:100_000] = np.exp(generator.uniform(-80, 80, 100_000))
         x[100_000:] = 1 + generator.uniform(-0.4, 0.5, len(x) - 100_000)
     y = np.empty_like(x)
-    kernels.elementary(kind, len(x), x.ctypes.data, y.ctypes.data)
-    exact = function(x.astype(np.float64))
-    unit = np.spacing(np.abs(exact).astype(np.float32))
+    module = kernels.float32 if dtype is np.float32 else kernels.float64
+    module.elementary(kind, len(x), x.ctypes.data, y.ctypes.data)
+    exact = function(x.astype(np.longdouble))
+    unit = np.spacing(np.abs(exact).astype(dtype))
     # A sum of one and exp rounds once more than the function itself.
     assert (np.abs(y - exact) / unit).max() <= (2 if kind < 2 else 3)
 
@@ -226,7 +232,7 @@ def test_a_forked_child_starts_its_own_threads():
 
 def test_where_the_kernels_do_not_apply():
     x = torch.randn(3)
-    assert applies(x, x) and not applies(x.double()) and not applies(x.half())
+    assert applies(x, x) and applies(x.double()) and not applies(x.half()) and not applies(x, x.double())
     assert not applies(x.to("meta"))
     with use_native(False):
         assert not applies(x) and native_kernels() == "none"

@@ -48,3 +48,22 @@ def test_clipping_holds_for_any_finite_gradient(size):
     flat.gradients[0].fill_(2.0)
     flat.clip(math.inf)
     assert torch.equal(flat.gradients[0], torch.full((16,), 2.0))
+
+
+def test_convolutions_keep_their_order():
+    layer = torch.nn.Conv2d(3, 4, 3)
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    before = layer.weight.detach().clone()
+    flat = FlatParameters(list(layer.parameters()))
+    flat.attach()
+    assert torch.equal(layer.weight, before) and layer.weight.stride() == before.stride()
+    x = torch.randn(2, 3, 5, 5)
+    layer(x).square().sum().backward()
+    twin = torch.nn.Conv2d(3, 4, 3)
+    twin.load_state_dict(layer.state_dict())
+    twin(x).square().sum().backward()
+    assert torch.allclose(layer.weight.grad, twin.weight.grad, rtol=1e-4, atol=1e-4)
+    flat.vectors[0].data.zero_()
+    assert not layer.weight.any()
+    flat.detach()
+    assert layer.weight.stride() == before.stride()

@@ -1,9 +1,9 @@
 """Native kernels for the hot loops, and the switch between them and pure PyTorch.
 
 The extension is built at installation where there is a C++ compiler. Without it, and wherever a kernel does
-not apply (another type than float32, another device, inside `torch.compile` or a functional transform), the
-same mathematics runs in PyTorch. ``MODEFLOW_NATIVE=0`` in the environment, or `use_native(False)`, turns it
-off.
+not apply (another type than float32 and float64, another device, inside `torch.compile` or a functional
+transform), the same mathematics runs in PyTorch. ``MODEFLOW_NATIVE=0`` in the environment, or
+`use_native(False)`, turns it off.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ try:
 except ImportError:  # no compiler at installation
     kernels = None
 
-__all__ = ["applies", "kernels", "native_kernels", "use_native"]
+__all__ = ["applies", "kernels", "kernels_for", "native_kernels", "use_native"]
 
 _on = os.environ.get("MODEFLOW_NATIVE", "1") != "0"
 
@@ -45,11 +45,21 @@ def use_native(on: bool) -> Iterator[None]:
 
 
 def applies(*tensors: Tensor) -> bool:
-    """Whether a kernel can take these tensors: float32 on the CPU, nothing tracing or transforming them."""
+    """Whether a kernel can take these tensors.
+
+    They must be on the CPU, all float32 or all float64, and nothing may be tracing or transforming them.
+    """
+    kind = tensors[0].dtype
     return (
         kernels is not None
         and _on
-        and all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
+        and (kind is torch.float32 or kind is torch.float64)
+        and all(t.dtype is kind and t.device.type == "cpu" for t in tensors)
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def kernels_for(like: Tensor) -> Any:
+    """The kernels for numbers of the type of `like`, float32 or float64."""
+    return kernels.float32 if like.dtype is torch.float32 else kernels.float64

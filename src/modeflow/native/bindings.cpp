@@ -28,18 +28,42 @@ using namespace modeflow;
 
 namespace {
 
-const Kernels& best() {
+enum InstructionSet { BASE, AVX2, AVX512 };
+const char* const NAMES[] = {"base", "avx2", "avx512"};
+
+InstructionSet best() {
 #if defined(MODEFLOW_X86) && (defined(__GNUC__) || defined(__clang__))
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return avx512_kernels();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2_kernels();
+        return AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
 #endif
-    return base_kernels();
+    return BASE;
 }
 
-const Kernels* active = &best();
+InstructionSet active = best();
+
+template <class Real>
+const BasicKernels<Real>& kernels_of();
+
+template <>
+const BasicKernels<float>& kernels_of<float>() {
+#ifdef MODEFLOW_X86
+    if (active == AVX512) return avx512_float();
+    if (active == AVX2) return avx2_float();
+#endif
+    return base_float();
+}
+
+template <>
+const BasicKernels<double>& kernels_of<double>() {
+#ifdef MODEFLOW_X86
+    if (active == AVX512) return avx512_double();
+    if (active == AVX2) return avx2_double();
+#endif
+    return base_double();
+}
 
 // Threads that wait for work: those of the OpenMP runtime that torch has loaded, where there is one. It lets them spin
 // between operations, and other threads would wait for a core until it gives up. Else, and in a forked child, threads
@@ -142,23 +166,26 @@ T* at(uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
-Spline spline_of(int bins, double bound, double width, double height, double slope) {
-    return Spline{bins,
-                  static_cast<float>(bound),
-                  static_cast<float>(width),
-                  static_cast<float>(height),
-                  static_cast<float>(slope),
-                  static_cast<float>(std::log(std::expm1(1.0 - slope)))};
+template <class Real>
+BasicSpline<Real> spline_of(int bins, double bound, double width, double height, double slope) {
+    return {bins,
+            static_cast<Real>(bound),
+            static_cast<Real>(width),
+            static_cast<Real>(height),
+            static_cast<Real>(slope),
+            static_cast<Real>(std::log(std::expm1(1.0 - slope)))};
 }
 
 // kind, then bins (of a spline) or components (of a mixture); bound, smallest width, height and slope, or soft bounds.
-Map map_of(int kind, int count, const std::vector<double>& constants) {
+template <class Real>
+BasicMap<Real> map_of(int kind, int count, const std::vector<double>& constants) {
+    using Map = BasicMap<Real>;
     Map map{};
-    map.kind = static_cast<Map::Kind>(kind);
+    map.kind = static_cast<typename Map::Kind>(kind);
     const auto constant = [&](size_t i) { return i < constants.size() ? constants[i] : 0.0; };
     switch (map.kind) {
         case Map::SPLINE:
-            map.spline = spline_of(count, constant(0), constant(1), constant(2), constant(3));
+            map.spline = spline_of<Real>(count, constant(0), constant(1), constant(2), constant(3));
             map.params = 3 * count - 1;
             break;
         case Map::AFFINE: map.params = 2; break;
@@ -166,38 +193,41 @@ Map map_of(int kind, int count, const std::vector<double>& constants) {
         case Map::MIXTURE: map.params = 3 * count + 2; break;
     }
     map.components = count;
-    map.most = static_cast<float>(constant(0));
-    map.most_slope = static_cast<float>(constant(1));
+    map.most = static_cast<Real>(constant(0));
+    map.most_slope = static_cast<Real>(constant(1));
     return map;
 }
 
 using Constants = std::vector<double>;
 
+template <class Real>
 void elementwise(int kind, int count, const Constants& constants, bool inverse, int64_t n, uintptr_t x,
                  uintptr_t params, uintptr_t y, uintptr_t logderivative, int threads) {
-    const Map map = map_of(kind, count, constants);
+    const BasicMap<Real> map = map_of<Real>(kind, count, constants);
     nb::gil_scoped_release release;
     Pool::instance().run(n, 2048, 16, threads, [&](int64_t from, int64_t to) {
-        active->elementwise(map, inverse, to - from, at<const float>(x) + from,
-                            at<const float>(params) + from * map.params, at<float>(y) + from,
-                            at<float>(logderivative) + from);
+        kernels_of<Real>().elementwise(map, inverse, to - from, at<const Real>(x) + from,
+                            at<const Real>(params) + from * map.params, at<Real>(y) + from,
+                            at<Real>(logderivative) + from);
     });
 }
 
+template <class Real>
 void elementwise_backward(int kind, int count, const Constants& constants, bool inverse, int64_t n, uintptr_t x,
                           uintptr_t params, uintptr_t grad_y, uintptr_t grad_log, uintptr_t grad_x,
                           uintptr_t grad_params, int threads) {
-    const Map map = map_of(kind, count, constants);
+    const BasicMap<Real> map = map_of<Real>(kind, count, constants);
     nb::gil_scoped_release release;
     Pool::instance().run(n, 2048, 16, threads, [&](int64_t from, int64_t to) {
-        active->elementwise_backward(map, inverse, to - from, at<const float>(x) + from,
-                                     at<const float>(params) + from * map.params, at<const float>(grad_y) + from,
-                                     at<const float>(grad_log) + from, at<float>(grad_x) + from,
-                                     at<float>(grad_params) + from * map.params);
+        kernels_of<Real>().elementwise_backward(map, inverse, to - from, at<const Real>(x) + from,
+                                     at<const Real>(params) + from * map.params, at<const Real>(grad_y) + from,
+                                     at<const Real>(grad_log) + from, at<Real>(grad_x) + from,
+                                     at<Real>(grad_params) + from * map.params);
     });
 }
 
 // By blocks, whatever the threads: the result does not depend on their number.
+template <class Real>
 double sum_of_squares(int64_t n, uintptr_t x, int threads) {
     constexpr int64_t BLOCK = 1 << 15;
     const int64_t blocks = (n + BLOCK - 1) / BLOCK;
@@ -205,54 +235,58 @@ double sum_of_squares(int64_t n, uintptr_t x, int threads) {
     nb::gil_scoped_release release;
     Pool::instance().run(blocks, 4, 1, threads, [&](int64_t from, int64_t to) {
         for (int64_t b = from; b < to; ++b)
-            sums[b] = active->squares(std::min(BLOCK, n - b * BLOCK), at<const float>(x) + b * BLOCK);
+            sums[b] = kernels_of<Real>().squares(std::min(BLOCK, n - b * BLOCK), at<const Real>(x) + b * BLOCK);
     });
     double total = 0;
     for (double part : sums) total += part;
     return total;
 }
 
+template <class Real>
 void elementary(int kind, int64_t n, uintptr_t x, uintptr_t y) {
-    active->elementary(kind, n, at<const float>(x), at<float>(y));
+    kernels_of<Real>().elementary(kind, n, at<const Real>(x), at<Real>(y));
 }
 
 // Each layer as (weight, bias, rows, columns, until).
 using Layer = std::vector<int64_t>;
 
-Dense dense_of(const Layer& layer) {
-    return Dense{at<const float>(static_cast<uintptr_t>(layer[0])),
-                 at<const float>(static_cast<uintptr_t>(layer[1])), static_cast<int>(layer[2]),
+template <class Real>
+BasicDense<Real> dense_of(const Layer& layer) {
+    return {at<const Real>(static_cast<uintptr_t>(layer[0])),
+                 at<const Real>(static_cast<uintptr_t>(layer[1])), static_cast<int>(layer[2]),
                  static_cast<int>(layer[3]), at<const int64_t>(static_cast<uintptr_t>(layer[4]))};
 }
 
+template <class Real>
 void autoregressive_inverse(int features, bool residual, const std::vector<Layer>& hidden, const Layer& final,
                             uintptr_t context_first, uintptr_t context_final, int kind, int count,
                             const Constants& constants, int64_t rows, uintptr_t u, uintptr_t x, uintptr_t logabsdet,
                             int threads) {
-    std::vector<Dense> layers;
-    for (const Layer& layer : hidden) layers.push_back(dense_of(layer));
-    const Map map = map_of(kind, count, constants);
+    std::vector<BasicDense<Real>> layers;
+    for (const Layer& layer : hidden) layers.push_back(dense_of<Real>(layer));
+    const BasicMap<Real> map = map_of<Real>(kind, count, constants);
     const int64_t first = layers.empty() ? 0 : layers[0].rows;
-    const Made made{features, map.params, residual, static_cast<int>(layers.size()), layers.data(), dense_of(final),
-                    at<const float>(context_first), at<const float>(context_final)};
+    const BasicMade<Real> made{features, map.params, residual, static_cast<int>(layers.size()), layers.data(), dense_of<Real>(final),
+                    at<const Real>(context_first), at<const Real>(context_final)};
     nb::gil_scoped_release release;
     Pool::instance().run(rows, 16, 16, threads, [&](int64_t from, int64_t to) {
-        Made part = made;
+        BasicMade<Real> part = made;
         if (part.context_first) part.context_first += from * first;
         if (part.context_final) part.context_final += from * features * map.params;
-        active->autoregressive_inverse(part, map, to - from, at<const float>(u) + from * features,
-                                       at<float>(x) + from * features, at<float>(logabsdet) + from);
+        kernels_of<Real>().autoregressive_inverse(part, map, to - from, at<const Real>(u) + from * features,
+                                       at<Real>(x) + from * features, at<Real>(logabsdet) + from);
     });
 }
 
 // A prepared stack: weights packed as they were, for one forward and backward pass.
+template <class Real>
 struct Handle {
-    const StackKernels* kernels;
+    const BasicStackKernels<Real>* kernels;
     void* prepared;
 
     Handle(const Handle&) = delete;
-    Handle(Stack&& stack, bool backward)
-        : kernels(active->stack), prepared(kernels->prepare(std::move(stack), backward)) {}
+    Handle(BasicStack<Real>&& stack, bool backward)
+        : kernels(kernels_of<Real>().stack), prepared(kernels->prepare(std::move(stack), backward)) {}
     ~Handle() { kernels->release(prepared); }
 };
 
@@ -262,18 +296,20 @@ struct Handle {
 // of its map, bins or components, and for each dense layer of its network: inputs, outputs, how the context is added (0
 // not, 1 by columns beside those of the inputs, 2 by a layer of its own), address of the mask, then of the parameters.
 // Constants: eps, or those of the map.
-Handle* make_stack(int features, int context, bool backward, const std::vector<std::vector<int64_t>>& layers,
+template <class Real>
+Handle<Real>* make_stack(int features, int context, bool backward, const std::vector<std::vector<int64_t>>& layers,
                    const std::vector<Constants>& constants, int threads) {
-    Stack stack{features, context, {}};
+    using StackLayer = BasicStackLayer<Real>;
+    BasicStack<Real> stack{features, context, {}};
     for (size_t i = 0; i < layers.size(); ++i) {
         const int64_t* l = layers[i].data();
         const int64_t* end = l + layers[i].size();
         StackLayer layer{};
-        const auto address = [](int64_t a) { return at<const float>(static_cast<uintptr_t>(a)); };
-        layer.kind = static_cast<StackLayer::Kind>(*l++);
+        const auto address = [](int64_t a) { return at<const Real>(static_cast<uintptr_t>(a)); };
+        layer.kind = static_cast<typename StackLayer::Kind>(*l++);
         if (layer.kind == StackLayer::LINEAR) {
-            layer.eps = static_cast<float>(constants[i][0]);
-            for (const float*& parameter : layer.linear) parameter = address(*l++);
+            layer.eps = static_cast<Real>(constants[i][0]);
+            for (const Real*& parameter : layer.linear) parameter = address(*l++);
         } else if (layer.kind == StackLayer::AFFINE) {
             layer.full = l[0] != 0, layer.given = l[1] != 0, layer.table = address(l[2]);
         } else {
@@ -282,9 +318,9 @@ Handle* make_stack(int features, int context, bool backward, const std::vector<s
         if (layer.kind == StackLayer::CONDITIONED) {
             layer.seen = static_cast<int>(l[0]), layer.moved = static_cast<int>(l[1]);
             layer.autoregressive = l[2] != 0, layer.residual = l[3] != 0;
-            layer.map = map_of(static_cast<int>(l[4]), static_cast<int>(l[5]), constants[i]);
+            layer.map = map_of<Real>(static_cast<int>(l[4]), static_cast<int>(l[5]), constants[i]);
             for (l += 6; l < end;) {
-                StackDense dense{};
+                BasicStackDense<Real> dense{};
                 dense.in = static_cast<int>(l[0]), dense.out = static_cast<int>(l[1]);
                 const bool beside = l[2] == 1, apart = l[2] == 2;
                 dense.mask = address(l[3]), dense.weight = address(l[4]), dense.bias = address(l[5]);
@@ -300,89 +336,94 @@ Handle* make_stack(int features, int context, bool backward, const std::vector<s
     }
     nb::gil_scoped_release release;
     const auto n = static_cast<int64_t>(stack.layers.size());
-    auto handle = std::make_unique<Handle>(std::move(stack), backward);
+    auto handle = std::make_unique<Handle<Real>>(std::move(stack), backward);
     Pool::instance().run(n, 1, 1, threads, [&](int64_t from, int64_t to) {
         handle->kernels->pack(handle->prepared, from, to);
     });
     return handle.release();
 }
 
-int64_t stack_tape(const Handle& h, int tile) { return h.kernels->tape_size(h.prepared, tile); }
+template <class Real>
+int64_t stack_tape(const Handle<Real>& h, int tile) { return h.kernels->tape_size(h.prepared, tile); }
 
-void stack_run(const Handle& h, bool inverse, int tile, int64_t rows, uintptr_t x, uintptr_t context, uintptr_t u,
+template <class Real>
+void stack_run(const Handle<Real>& h, bool inverse, int tile, int64_t rows, uintptr_t x, uintptr_t context, uintptr_t u,
                uintptr_t logabsdet, uintptr_t tape, int threads) {
     nb::gil_scoped_release release;
     Pool::instance().run((rows + tile - 1) / tile, 1, 1, threads, [&](int64_t from, int64_t to) {
-        h.kernels->run(h.prepared, inverse, tile, rows, from, to, at<const float>(x), at<const float>(context),
-                       at<float>(u), at<float>(logabsdet), at<float>(tape));
+        h.kernels->run(h.prepared, inverse, tile, rows, from, to, at<const Real>(x), at<const Real>(context),
+                       at<Real>(u), at<Real>(logabsdet), at<Real>(tape));
     });
 }
 
-void stack_backward(const Handle& h, int tile, int64_t rows, uintptr_t context, uintptr_t grad_u,
+template <class Real>
+void stack_backward(const Handle<Real>& h, int tile, int64_t rows, uintptr_t context, uintptr_t grad_u,
                     uintptr_t grad_log, uintptr_t tape, uintptr_t grad_x, uintptr_t grad_context, const Addresses& gradients,
                     int threads) {
     nb::gil_scoped_release release;
-    const StackKernels& k = *h.kernels;
+    const BasicStackKernels<Real>& k = *h.kernels;
     struct Sweep {
-        const StackKernels& k;
+        const BasicStackKernels<Real>& k;
         void* it;
         ~Sweep() { k.end(it); }
-    } sweep{k, k.begin(h.prepared, tile, rows, at<const float>(context), at<const float>(grad_u),
-                       at<const float>(tape))};
+    } sweep{k, k.begin(h.prepared, tile, rows, at<const Real>(context), at<const Real>(grad_u),
+                       at<const Real>(tape))};
     const auto layers = static_cast<int64_t>(gradients.size());
     for (int64_t l = layers; l-- > 0;) {
         k.turn(sweep.it, l);
         const int64_t parts = k.parts(sweep.it, l);  // none: a permutation, not worth sharing
         Pool::instance().run((rows + tile - 1) / tile, 1, 1, parts ? threads : 1, [&](int64_t from, int64_t to) {
-            k.back(sweep.it, l, from, to, at<const float>(grad_log), at<float>(grad_context));
+            k.back(sweep.it, l, from, to, at<const Real>(grad_log), at<Real>(grad_context));
         });
         Pool::instance().run(parts, 1, 1, threads, [&](int64_t from, int64_t to) {
-            k.weigh(sweep.it, l, from, to, at<const float>(grad_log));
+            k.weigh(sweep.it, l, from, to, at<const Real>(grad_log));
         }, true);
     }
     double total = 0;
-    for (int64_t r = 0; r < rows; ++r) total += at<const float>(grad_log)[r];
+    for (int64_t r = 0; r < rows; ++r) total += at<const Real>(grad_log)[r];
     Pool::instance().run(layers, 1, 1, threads, [&](int64_t from, int64_t to) {
         k.finish(sweep.it, from, to, total, gradients);
     });
-    k.give(sweep.it, at<float>(grad_x));
+    k.give(sweep.it, at<Real>(grad_x));
 }
 
 std::vector<std::string> available() {
-    std::vector<std::string> names{"base"};
-#ifdef MODEFLOW_X86
-    if (&best() != &base_kernels()) names.push_back("avx2");
-    if (&best() == &avx512_kernels()) names.push_back("avx512");
-#endif
+    std::vector<std::string> names;
+    for (int set = BASE; set <= best(); ++set) names.push_back(NAMES[set]);
     return names;
 }
 
 void use(const std::string& name) {
-    for (const std::string& known : available())
-        if (known == name) {
-#ifdef MODEFLOW_X86
-            active = name == "avx512" ? &avx512_kernels() : name == "avx2" ? &avx2_kernels() : &base_kernels();
-#endif
+    for (int set = BASE; set <= best(); ++set)
+        if (name == NAMES[set]) {
+            active = static_cast<InstructionSet>(set);
             return;
         }
     throw nb::value_error("no such instruction set here");
+}
+
+// One module for each type of number, with the same names.
+template <class Real>
+void define(nb::module_ m) {
+    m.def("elementwise", &elementwise<Real>);
+    m.def("elementwise_backward", &elementwise_backward<Real>);
+    m.def("sum_of_squares", &sum_of_squares<Real>);
+    m.def("elementary", &elementary<Real>);
+    m.def("autoregressive_inverse", &autoregressive_inverse<Real>);
+    nb::class_<Handle<Real>>(m, "Stack");
+    m.def("make_stack", &make_stack<Real>, nb::rv_policy::take_ownership);
+    m.def("stack_tape", &stack_tape<Real>);
+    m.def("stack_run", &stack_run<Real>);
+    m.def("stack_backward", &stack_backward<Real>);
 }
 
 }  // namespace
 
 NB_MODULE(_kernels, m) {
     nb::set_leak_warnings(false);  // a graph that lives to the end of the program is not an error
-    m.def("elementwise", &elementwise);
-    m.def("elementwise_backward", &elementwise_backward);
-    m.def("sum_of_squares", &sum_of_squares);
-    m.def("elementary", &elementary);
-    m.def("autoregressive_inverse", &autoregressive_inverse);
-    nb::class_<Handle>(m, "Stack");
-    m.def("make_stack", &make_stack, nb::rv_policy::take_ownership);
-    m.def("stack_tape", &stack_tape);
-    m.def("stack_run", &stack_run);
-    m.def("stack_backward", &stack_backward);
-    m.def("instruction_set", [] { return std::string(active->name); });
+    define<float>(m.def_submodule("float32"));
+    define<double>(m.def_submodule("float64"));
+    m.def("instruction_set", [] { return std::string(NAMES[active]); });
     m.def("available", &available);
     m.def("use", &use);
 }

@@ -13,10 +13,13 @@
 namespace modeflow {
 namespace {
 
-void elementwise(const Map& map, bool inverse, int64_t n, const float* x, const float* params, float* y,
-                 float* logderivative) {
-    std::vector<float> space(map.params * LANES + work_of(map));
-    float *table = space.data(), *work = table + map.params * LANES;
+using Dense = BasicDense<real>;
+using Made = BasicMade<real>;
+
+void elementwise(const Map& map, bool inverse, int64_t n, const real* x, const real* params, real* y,
+                 real* logderivative) {
+    std::vector<real> space(map.params * LANES + work_of(map));
+    real *table = space.data(), *work = table + map.params * LANES;
     for (int64_t start = 0; start < n; start += LANES) {
         const int count = static_cast<int>(n - start < LANES ? n - start : LANES);
         Lane in, out, l;
@@ -32,10 +35,10 @@ void elementwise(const Map& map, bool inverse, int64_t n, const float* x, const 
     }
 }
 
-void elementwise_backward(const Map& map, bool inverse, int64_t n, const float* x, const float* params,
-                          const float* grad_y, const float* grad_log, float* grad_x, float* grad_params) {
-    std::vector<float> space(2 * map.params * LANES + work_of(map));
-    float *table = space.data(), *grad = table + map.params * LANES, *work = grad + map.params * LANES;
+void elementwise_backward(const Map& map, bool inverse, int64_t n, const real* x, const real* params,
+                          const real* grad_y, const real* grad_log, real* grad_x, real* grad_params) {
+    std::vector<real> space(2 * map.params * LANES + work_of(map));
+    real *table = space.data(), *grad = table + map.params * LANES, *work = grad + map.params * LANES;
     for (int64_t start = 0; start < n; start += LANES) {
         const int count = static_cast<int>(n - start < LANES ? n - start : LANES);
         Lane in, gy, gl, gx;
@@ -51,13 +54,13 @@ void elementwise_backward(const Map& map, bool inverse, int64_t n, const float* 
         map_backward_lanes(map, inverse, table, in, gy, gl, work, gx, grad);
         for (int i = 0; i < count; ++i) {
             grad_x[start + i] = gx[i];
-            float* row = grad_params + (start + i) * map.params;
+            real* row = grad_params + (start + i) * map.params;
             for (int p = 0; p < map.params; ++p) row[p] = grad[p * LANES + i];
         }
     }
 }
 
-double squares(int64_t n, const float* x) {
+double squares(int64_t n, const real* x) {
     double sum[LANES] = {};
     int64_t start = 0;
     for (; start + LANES <= n; start += LANES) FOR_LANES {
@@ -70,7 +73,7 @@ double squares(int64_t n, const float* x) {
     return total;
 }
 
-void elementary(int kind, int64_t n, const float* x, float* y) {
+void elementary(int kind, int64_t n, const real* x, real* y) {
     for (int64_t start = 0; start < n; start += LANES) {
         const int count = static_cast<int>(n - start < LANES ? n - start : LANES);
         Lane in, out;
@@ -81,16 +84,16 @@ void elementary(int kind, int64_t n, const float* x, float* y) {
             FOR_LANES out[i] = log_(in[i]);
         else
             FOR_LANES out[i] = softplus_(in[i]);
-        std::memcpy(y + start, out, sizeof(float) * count);
+        std::memcpy(y + start, out, sizeof(real) * count);
     }
 }
 
 // rows [from, to) of a layer: bias + weight[:, :seen] @ h, for LANES events at once; h is (columns, LANES).
-inline void rows_of(const Dense& layer, int from, int to, int seen, const float* h, bool relu, float* out) {
+inline void rows_of(const Dense& layer, int from, int to, int seen, const real* h, bool relu, real* out) {
     int j = from;
     for (; j + 4 <= to; j += 4) {  // four units share every load of h
-        const float* w0 = layer.weight + static_cast<int64_t>(j) * layer.columns;
-        const float *w1 = w0 + layer.columns, *w2 = w1 + layer.columns, *w3 = w2 + layer.columns;
+        const real* w0 = layer.weight + static_cast<int64_t>(j) * layer.columns;
+        const real *w1 = w0 + layer.columns, *w2 = w1 + layer.columns, *w3 = w2 + layer.columns;
         Lane a0, a1, a2, a3;
         FOR_LANES {
             a0[i] = layer.bias[j];
@@ -99,9 +102,9 @@ inline void rows_of(const Dense& layer, int from, int to, int seen, const float*
             a3[i] = layer.bias[j + 3];
         }
         for (int k = 0; k < seen; ++k) {
-            const float *v = h + k * LANES, b0 = w0[k], b1 = w1[k], b2 = w2[k], b3 = w3[k];
+            const real *v = h + k * LANES, b0 = w0[k], b1 = w1[k], b2 = w2[k], b3 = w3[k];
             FOR_LANES {
-                float value = relu ? (v[i] > 0 ? v[i] : 0.0f) : v[i];
+                real value = relu ? (v[i] > 0 ? v[i] : 0.0f) : v[i];
                 a0[i] += b0 * value;
                 a1[i] += b1 * value;
                 a2[i] += b2 * value;
@@ -114,37 +117,37 @@ inline void rows_of(const Dense& layer, int from, int to, int seen, const float*
         std::memcpy(out + (j + 3) * LANES, a3, sizeof a3);
     }
     for (; j < to; ++j) {
-        const float* w = layer.weight + static_cast<int64_t>(j) * layer.columns;
+        const real* w = layer.weight + static_cast<int64_t>(j) * layer.columns;
         Lane a;
         FOR_LANES a[i] = layer.bias[j];
         for (int k = 0; k < seen; ++k) {
-            const float *v = h + k * LANES, weight = w[k];
+            const real *v = h + k * LANES, weight = w[k];
             FOR_LANES a[i] += weight * (relu ? (v[i] > 0 ? v[i] : 0.0f) : v[i]);
         }
         std::memcpy(out + j * LANES, a, sizeof a);
     }
 }
 
-void autoregressive_inverse(const Made& made, const Map& map, int64_t rows, const float* u, float* x,
-                            float* logabsdet) {
+void autoregressive_inverse(const Made& made, const Map& map, int64_t rows, const real* u, real* x,
+                            real* logabsdet) {
     const int d_all = made.features, n_params = made.params;
     int64_t units = 0;
     for (int l = 0; l < made.n_hidden; ++l) units += made.hidden[l].rows;
     // Values of the inputs, of every hidden layer before its activation (of second layers in residual blocks:
     // with what came into the block), and of one feature's parameters.
-    std::vector<float> work((d_all + units + n_params) * static_cast<size_t>(LANES) + work_of(map));
-    float* known = work.data();
-    float* params = known + static_cast<size_t>(d_all) * LANES;
-    float* spare = params + static_cast<size_t>(n_params) * LANES;
-    float* hidden = spare + work_of(map);
+    std::vector<real> work((d_all + units + n_params) * static_cast<size_t>(LANES) + work_of(map));
+    real* known = work.data();
+    real* params = known + static_cast<size_t>(d_all) * LANES;
+    real* spare = params + static_cast<size_t>(n_params) * LANES;
+    real* hidden = spare + work_of(map);
     for (int64_t start = 0; start < rows; start += LANES) {
         const int count = static_cast<int>(rows - start < LANES ? rows - start : LANES);
         Lane total;
         FOR_LANES total[i] = 0.0f;
         for (int d = 0; d < d_all; ++d) {
             // Units of degree d: they see inputs up to d, which are known by now.
-            float* here = hidden;
-            const float* before = known;
+            real* here = hidden;
+            const real* before = known;
             int seen = d;
             for (int l = 0; l < made.n_hidden; ++l) {
                 const Dense& layer = made.hidden[l];
@@ -158,7 +161,7 @@ void autoregressive_inverse(const Made& made, const Map& map, int64_t rows, cons
                     }
                 if (made.residual && l > 0 && l % 2 == 0) {
                     // The second layer of a block: added to what came into the block.
-                    const float* into = here - 2 * static_cast<size_t>(layer.rows) * LANES;
+                    const real* into = here - 2 * static_cast<size_t>(layer.rows) * LANES;
                     for (int j = from; j < to; ++j) FOR_LANES here[j * LANES + i] += into[j * LANES + i];
                 }
                 seen = to;
@@ -195,8 +198,8 @@ void autoregressive_inverse(const Made& made, const Map& map, int64_t rows, cons
 #define MODEFLOW_TEXT_(a) #a
 #define MODEFLOW_TEXT(a) MODEFLOW_TEXT_(a)
 
-const Kernels& MODEFLOW_JOIN(MODEFLOW_ISA, _kernels)() {
-    static const Kernels kernels{MODEFLOW_TEXT(MODEFLOW_ISA), &MODEFLOW_JOIN(MODEFLOW_ISA, _stack)(),
+const BasicKernels<real>& MODEFLOW_NAME() {
+    static const BasicKernels<real> kernels{MODEFLOW_TEXT(MODEFLOW_ISA), &stacks::MODEFLOW_NAME(),
                                  elementwise, elementwise_backward, autoregressive_inverse, squares, elementary};
     return kernels;
 }

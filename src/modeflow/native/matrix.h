@@ -1,6 +1,6 @@
 // Matrix products on registers, and dense layers packed for them.
 //
-// Matrices are row by row, rows padded to a multiple of 16 floats, so that no loop has a tail. Weights are packed
+// Matrices are row by row, rows padded to a multiple of 16 numbers, so that no loop has a tail. Weights are packed
 // in panels of a few vectors' width, one after the other: a panel is read from the first row to the last without a
 // jump, and stays in the nearest cache while blocks of rows pass it.
 #pragma once
@@ -31,7 +31,7 @@ struct Aligned {  // to a cache line: a vector then never lies in two of them
     template <class U>
     bool operator!=(const Aligned<U>&) const { return false; }
 };
-using Buffer = std::vector<float, Aligned<float>>;
+using Buffer = std::vector<real, Aligned<real>>;
 
 // Blocks of rows by vectors that leave registers free: of a product, and of a gradient of weights.
 #if defined(__AVX512F__)
@@ -44,8 +44,8 @@ constexpr int TALL = 6, WIDE = 2, GRADIENT_TALL = 6, GRADIENT_WIDE = 2;
 
 // M rows by N vectors of C = [C] + [bias] + A B, in registers over the whole of k. A is read at a[m * a_row + k * a_k].
 template <int M, int N>
-inline void block(int k_all, const float* a, int64_t a_row, int64_t a_k, const float* b, int64_t b_row, float* c,
-                  int64_t c_row, const float* bias, bool add) {
+inline void block(int k_all, const real* a, int64_t a_row, int64_t a_k, const real* b, int64_t b_row, real* c,
+                  int64_t c_row, const real* bias, bool add) {
     Vector sum[M][N];
     for (int m = 0; m < M; ++m)
         for (int n = 0; n < N; ++n) {
@@ -65,8 +65,8 @@ inline void block(int k_all, const float* a, int64_t a_row, int64_t a_k, const f
 }
 
 template <int M, int N>
-inline void rows_of_blocks(int m_all, int k, const float* a, int64_t a_row, int64_t a_k, const float* b,
-                           int64_t b_row, float* c, int64_t c_row, const float* bias, bool add) {
+inline void rows_of_blocks(int m_all, int k, const real* a, int64_t a_row, int64_t a_k, const real* b,
+                           int64_t b_row, real* c, int64_t c_row, const real* bias, bool add) {
     int m = 0;
     for (; m + M <= m_all; m += M)
         block<M, N>(k, a + m * a_row, a_row, a_k, b, b_row, c + m * c_row, c_row, bias, add);
@@ -90,7 +90,7 @@ inline void for_panels(int n, const Visit& visit, int j = 0) {
         if (j < n) for_panels<N - 1>(n, visit, j);
 }
 
-// Floats of a matrix of k rows, packed in panels. Panel j begins at j * k.
+// Numbers of a matrix of k rows, packed in panels. Panel j begins at j * k.
 inline size_t packed_size(int k, int n_padded) { return static_cast<size_t>(k) * n_padded; }
 
 // A dense layer, packed for the way there, (in, out), and for the way back, (out, in). A mask says which weights act;
@@ -106,10 +106,10 @@ struct Packed {
         in = in_, out = out_, in_p = pad(in), out_p = pad(out), given = given_;
     }
 
-    // Weights in rows of `row` floats.
-    void pack(const float* weight, int64_t row, const float* bias_, const float* mask, bool backward) {
+    // Weights in rows of `row` numbers.
+    void pack(const real* weight, int64_t row, const real* bias_, const real* mask, bool backward) {
         bias.assign(out_p, 0.0f);
-        std::memcpy(bias.data(), bias_, sizeof(float) * out);
+        std::memcpy(bias.data(), bias_, sizeof(real) * out);
         Buffer masked;
         if (mask) {
             masked.resize(static_cast<size_t>(out) * in);
@@ -124,17 +124,17 @@ struct Packed {
         until.clear();
         for_panels<WIDE>(out_p, [&](auto width, int j) {
             constexpr int W = VECTOR * decltype(width)::vectors;
-            float* to = there.data() + static_cast<int64_t>(j) * in;
-            const float* from = weight + j * row;
+            real* to = there.data() + static_cast<int64_t>(j) * in;
+            const real* from = weight + j * row;
             const int used = std::min(W, out - j);
             int begin = 0;
 #ifdef MODEFLOW_TRANSPOSE
-            for (; used == W && begin + 16 <= in; begin += 16)
-                for (int part = 0; part < W; part += 16) {
-                    Vector rows[16];
-                    for (int o = 0; o < 16; ++o) rows[o] = load_vector(from + (part + o) * row + begin);
+            for (; used == W && begin + VECTOR <= in; begin += VECTOR)
+                for (int part = 0; part < W; part += VECTOR) {
+                    Vector rows[VECTOR];
+                    for (int o = 0; o < VECTOR; ++o) rows[o] = load_vector(from + (part + o) * row + begin);
                     transpose(rows);
-                    for (int i = 0; i < 16; ++i) store_vector(to + (begin + i) * W + part, rows[i]);
+                    for (int i = 0; i < VECTOR; ++i) store_vector(to + (begin + i) * W + part, rows[i]);
                 }
 #endif
             for (int i = begin; i < in; ++i) {
@@ -150,10 +150,10 @@ struct Packed {
         since.clear(), onward.clear();
         for_panels<WIDE>(in_p, [&](auto width, int j) {
             constexpr int W = VECTOR * decltype(width)::vectors;
-            float* to = back.data() + static_cast<int64_t>(j) * out;
+            real* to = back.data() + static_cast<int64_t>(j) * out;
             const int used = std::max(0, std::min(W, in - j));
             for (int o = 0; o < out; ++o) {
-                std::memcpy(to + o * W, weight + o * row + j, sizeof(float) * used);
+                std::memcpy(to + o * W, weight + o * row + j, sizeof(real) * used);
                 for (int i = used; i < W; ++i) to[o * W + i] = 0.0f;
             }
             since.push_back(first_reader(mask, j, j + used));
@@ -162,8 +162,8 @@ struct Packed {
             onward.push_back(first_reader(mask, j, std::min(in, j + VECTOR * decltype(width)::vectors)));
         });
     }
-    // What the contexts add: weights (out, given) in rows of `row` floats; the bias goes into the layer's.
-    void pack_given(const float* weight, int64_t row, const float* more_bias) {
+    // What the contexts add: weights (out, given) in rows of `row` numbers; the bias goes into the layer's.
+    void pack_given(const real* weight, int64_t row, const real* more_bias) {
         table.assign(static_cast<size_t>(given) * out_p, 0.0f);
         for (int o = 0; o < out; ++o) {
             for (int c = 0; c < given; ++c) table[static_cast<size_t>(c) * out_p + o] = weight[o * row + c];
@@ -174,7 +174,7 @@ struct Packed {
     int64_t table_at() const { return bias_at() + out_p; }
     int64_t sums_size() const { return table_at() - sums + static_cast<int64_t>(given) * out_p; }
 
-    void forward(int rows, const float* x, float* y, int64_t y_row, bool add = false) const {
+    void forward(int rows, const real* x, real* y, int64_t y_row, bool add = false) const {
         size_t panel = 0;
         for_panels<WIDE>(out_p, [&](auto width, int j) {
             constexpr int N = decltype(width)::vectors;
@@ -183,7 +183,7 @@ struct Packed {
         });
     }
     // grad_x = grad_y W.
-    void backward(int rows, const float* grad_y, int64_t grad_row, float* grad_x, int64_t x_row) const {
+    void backward(int rows, const real* grad_y, int64_t grad_row, real* grad_x, int64_t x_row) const {
         size_t panel = 0;
         for_panels<WIDE>(in_p, [&](auto width, int j) {
             constexpr int N = decltype(width)::vectors;
@@ -195,21 +195,21 @@ struct Packed {
     }
 
     // The gradient of the weights of one panel of inputs is written to `total`, or added to it.
-    void gradient(size_t panel, int rows, const float* x, const float* grad_y, int64_t grad_row, float* total,
+    void gradient(size_t panel, int rows, const real* x, const real* grad_y, int64_t grad_row, real* total,
                   bool add) const {
         size_t found = 0;
         for_panels<GRADIENT_WIDE>(in_p, [&](auto width, int j) {
             if (found++ != panel) return;
             constexpr int N = decltype(width)::vectors, W = VECTOR * N;
-            alignas(64) float strip[W * 128];
+            alignas(64) real strip[W * 128];
             const int first = onward[panel];
             for (int from = 0; from < rows; from += 128) {
                 const int some = std::min(128, rows - from);
-                const float* right = x + static_cast<int64_t>(from) * in_p + j;
+                const real* right = x + static_cast<int64_t>(from) * in_p + j;
                 int64_t right_row = in_p;
                 if (in_p > W) {  // far apart, rows would push each other out of the cache
                     for (int r = 0; r < some; ++r)
-                        std::memcpy(strip + r * W, right + static_cast<int64_t>(r) * in_p, sizeof(float) * W);
+                        std::memcpy(strip + r * W, right + static_cast<int64_t>(r) * in_p, sizeof(real) * W);
                     right = strip, right_row = W;
                 }
                 rows_of_blocks<GRADIENT_TALL, N>(out - first, some, grad_y + from * grad_row + first, 1, grad_row,
@@ -226,20 +226,20 @@ struct Packed {
     }
 
     // Likewise, that of the bias.
-    void gradient_of_bias(int rows, const float* grad_y, int64_t grad_row, float* total, bool add) const {
-        float* bias_sum = total + bias_at();
-        if (!add) std::memset(bias_sum, 0, sizeof(float) * out_p);
+    void gradient_of_bias(int rows, const real* grad_y, int64_t grad_row, real* total, bool add) const {
+        real* bias_sum = total + bias_at();
+        if (!add) std::memset(bias_sum, 0, sizeof(real) * out_p);
         for (int r = 0; r < rows; ++r)
             for (int o = 0; o < out; ++o) bias_sum[o] += grad_y[r * grad_row + o];
     }
 
   private:
-    bool read_by(const float* mask, int from, int to, int input) const {
+    bool read_by(const real* mask, int from, int to, int input) const {
         for (int o = from; o < to; ++o)
             if (mask[static_cast<int64_t>(o) * in + input] != 0.0f) return true;
         return false;
     }
-    int first_reader(const float* mask, int from, int to) const {
+    int first_reader(const real* mask, int from, int to) const {
         int first = mask ? out : 0;
         for (int i = from; i < to; ++i)
             for (int o = 0; o < first; ++o)

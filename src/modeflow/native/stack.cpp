@@ -1,7 +1,7 @@
 // A stack of layers, forward, inverse and backward, on tiles of rows that stay in cache.
 //
 // The arithmetic is that of the modules `Permutation`, `LULinear`, `ConditionalAffine`, `Coupling`,
-// `MaskedAutoregressive`, and of their networks `ResidualMLP`, `MADE` and `ResidualMADE`. Rows of every matrix are padded to a multiple of 16 floats.
+// `MaskedAutoregressive`, and of their networks `ResidualMLP`, `MADE` and `ResidualMADE`. Rows of every matrix are padded to a multiple of 16 numbers.
 #include "stack.h"
 
 #include <algorithm>
@@ -17,12 +17,17 @@
 namespace modeflow {
 namespace {
 
+using Stack = BasicStack<real>;
+using StackLayer = BasicStackLayer<real>;
+using StackDense = BasicStackDense<real>;
+
 struct Ready {
     const StackLayer* layer;
     std::vector<Packed> dense;          // linear: one; conditioned: those of the network
     std::vector<double> lower, upper;   // of a linear layer, (D, D)
     double logabsdet = 0;
-    int64_t tape = 0;                   // floats that a row needs on the tape
+    std::vector<int64_t> before;        // numbers on the tape before each dense layer's input, and before the last's
+    int64_t tape = 0;                   // numbers that a row needs on the tape
     int64_t sums = 0;                   // of an affine layer: where the gradient of its table lies
 };
 
@@ -50,7 +55,7 @@ void pack_linear(const StackLayer& layer, int d, bool backward, Ready& ready) {
     const size_t n = static_cast<size_t>(d);
     ready.lower.assign(n * n, 0.0);
     ready.upper.assign(n * n, 0.0);
-    const float *low = layer.linear[0], *up = layer.linear[1], *raw = layer.linear[2];
+    const real *low = layer.linear[0], *up = layer.linear[1], *raw = layer.linear[2];
     for (size_t i = 0; i < n; ++i) {
         for (size_t j = 0; j < i; ++j) ready.lower[i * n + j] = *low++;
         ready.lower[i * n + i] = 1.0;
@@ -60,14 +65,14 @@ void pack_linear(const StackLayer& layer, int d, bool backward, Ready& ready) {
         ready.logabsdet += std::log(diagonal);
     }
     std::vector<double> row(n);
-    std::vector<float> weight(n * n);
+    std::vector<real> weight(n * n);
     for (size_t i = 0; i < n; ++i) {
         std::fill(row.begin(), row.end(), 0.0);
         for (size_t k = 0; k <= i; ++k) {
             const double l = ready.lower[i * n + k];
             for (size_t j = k; j < n; ++j) row[j] += l * ready.upper[k * n + j];
         }
-        for (size_t j = 0; j < n; ++j) weight[i * n + j] = static_cast<float>(row[j]);
+        for (size_t j = 0; j < n; ++j) weight[i * n + j] = static_cast<real>(row[j]);
     }
     ready.dense[0].pack(weight.data(), d, layer.linear[3], nullptr, backward);
 }
@@ -88,8 +93,10 @@ void* prepare(Stack given, bool backward) {
             for (size_t i = 0; i < ready.dense.size(); ++i) {
                 const StackDense& dense = layer.network[i];
                 ready.dense[i].set(dense.in, dense.out, dense.given ? prepared->stack.context : 0);
+                ready.before.push_back(ready.tape - pad(prepared->stack.features));
                 ready.tape += ready.dense[i].in_p;
             }
+            ready.before.push_back(ready.tape - pad(prepared->stack.features));
             ready.tape += ready.dense.back().out_p;
         } else if (layer.kind == StackLayer::AFFINE) {
             const int64_t contexts = layer.given ? prepared->stack.context : 1;
@@ -129,24 +136,21 @@ int64_t tape_size(const void* handle, int tile) {
     return size * tile;
 }
 
-struct Places {  // of a network, after its layer's input
-    std::vector<float*> in;
-    float* params;
+// Where the inputs of a network's dense layers lie, after its layer's input, and what it gives.
+struct Places {
+    const Ready& ready;
+    const int64_t tile;
+    real* const at;
 
-    Places(const Ready& ready, int tile, float* at) {
-        for (const Packed& dense : ready.dense) {
-            in.push_back(at);
-            at += static_cast<int64_t>(tile) * dense.in_p;
-        }
-        params = at;
-    }
+    real* in(size_t i) const { return at + tile * ready.before[i]; }
+    real* params() const { return at + tile * ready.before[ready.dense.size()]; }
 };
 
 // The positive part of `width` columns; in place, or from rows of another width.
-inline void relu(int rows, int width, const float* from, int64_t from_row, float* to, int64_t to_row) {
+inline void relu(int rows, int width, const real* from, int64_t from_row, real* to, int64_t to_row) {
     for (int r = 0; r < rows; ++r) {
-        const float* a = from + r * from_row;
-        float* b = to + r * to_row;
+        const real* a = from + r * from_row;
+        real* b = to + r * to_row;
         for (int i = 0; i < width; ++i) b[i] = a[i] > 0 ? a[i] : 0.0f;
     }
 }
@@ -154,13 +158,13 @@ inline void relu(int rows, int width, const float* from, int64_t from_row, float
 // The contexts of some rows, without their zeros: of a one-hot context, one number of each row.
 struct Given {
     std::vector<int> column;
-    std::vector<float> value;
+    std::vector<real> value;
     std::vector<size_t> start{0};
 
-    void read(const float* context, int width, int64_t from, int64_t to) {
+    void read(const real* context, int width, int64_t from, int64_t to) {
         column.clear(), value.clear(), start.assign(1, 0);
         for (int64_t r = from; r < to; ++r) {
-            const float* row = context + r * width;
+            const real* row = context + r * width;
             for (int c = 0; c < width; ++c)
                 if (row[c] != 0.0f) column.push_back(c), value.push_back(row[c]);
             start.push_back(column.size());
@@ -175,16 +179,16 @@ struct Given {
 };
 
 // to += value * from, of a multiple of 16 numbers.
-inline void add_scaled(int n, float value, const float* from, float* to) {
+inline void add_scaled(int n, real value, const real* from, real* to) {
     const Vector factor = spread(value);
     for (int i = 0; i < n; i += VECTOR) store_vector(to + i, load_vector(to + i) + factor * load_vector(from + i));
 }
 
 // What a dense layer gives, with what the contexts add to it.
-inline void forward(const Packed& dense, int rows, const Given& given, const float* x, float* y, int64_t y_row) {
+inline void forward(const Packed& dense, int rows, const Given& given, const real* x, real* y, int64_t y_row) {
     if (dense.given) {
-        for (int r = 0; r < rows; ++r) std::memset(y + r * y_row, 0, sizeof(float) * dense.out_p);
-        given.each(rows, [&](int r, int c, float v) {
+        for (int r = 0; r < rows; ++r) std::memset(y + r * y_row, 0, sizeof(real) * dense.out_p);
+        given.each(rows, [&](int r, int c, real v) {
             add_scaled(dense.out_p, v, dense.table.data() + static_cast<int64_t>(c) * dense.out_p, y + r * y_row);
         });
     }
@@ -208,52 +212,52 @@ inline void for_entries(int rows, int moved, const Visit& visit) {
     }
 }
 
-void network(const Ready& ready, const Places& at, int rows, const float* x, int width, const Given& given) {
+void network(const Ready& ready, const Places& at, int rows, const real* x, int width, const Given& given) {
     const StackLayer& layer = *ready.layer;
     const int last = static_cast<int>(ready.dense.size()) - 1, first_row = ready.dense[0].in_p;
     for (int r = 0; r < rows; ++r) {
-        float* to = at.in[0] + static_cast<int64_t>(r) * first_row;
-        const float* from = x + static_cast<int64_t>(r) * width;
+        real* to = at.in(0) + static_cast<int64_t>(r) * first_row;
+        const real* from = x + static_cast<int64_t>(r) * width;
         for (int j = 0; j < layer.seen; ++j) to[j] = from[layer.index[j]];
         for (int j = layer.seen; j < first_row; ++j) to[j] = 0.0f;
     }
-    float* h = at.in[last];
+    real* h = at.in(last);
     const int64_t h_row = ready.dense[last].in_p;
     if (layer.residual) {
-        forward(ready.dense[0], rows, given, at.in[0], h, h_row);
+        forward(ready.dense[0], rows, given, at.in(0), h, h_row);
         for (int i = 1; i < last; i += 2) {
             const Packed &open = ready.dense[i], &close = ready.dense[i + 1];
-            relu(rows, open.in_p, h, h_row, at.in[i], open.in_p);
-            open.forward(rows, at.in[i], at.in[i + 1], close.in_p);
-            relu(rows, close.in_p, at.in[i + 1], close.in_p, at.in[i + 1], close.in_p);
-            close.forward(rows, at.in[i + 1], h, h_row, true);
+            relu(rows, open.in_p, h, h_row, at.in(i), open.in_p);
+            open.forward(rows, at.in(i), at.in(i + 1), close.in_p);
+            relu(rows, close.in_p, at.in(i + 1), close.in_p, at.in(i + 1), close.in_p);
+            close.forward(rows, at.in(i + 1), h, h_row, true);
         }
     } else {
         for (int i = 0; i < last; ++i) {
             const int64_t row = ready.dense[i + 1].in_p;
-            forward(ready.dense[i], rows, given, at.in[i], at.in[i + 1], row);
-            relu(rows, ready.dense[i].out_p, at.in[i + 1], row, at.in[i + 1], row);
+            forward(ready.dense[i], rows, given, at.in(i), at.in(i + 1), row);
+            relu(rows, ready.dense[i].out_p, at.in(i + 1), row, at.in(i + 1), row);
         }
     }
-    forward(ready.dense[last], rows, given, h, at.params, ready.dense[last].out_p);
+    forward(ready.dense[last], rows, given, h, at.params(), ready.dense[last].out_p);
 }
 
 // The numbers of an affine layer for one row, in `to`: those of its context, or a sum of such.
-inline void affine_row(const StackLayer& layer, const Given& given, int r, int64_t size, float* to) {
+inline void affine_row(const StackLayer& layer, const Given& given, int r, int64_t size, real* to) {
     if (!layer.given) {
-        std::memcpy(to, layer.table, sizeof(float) * size);
+        std::memcpy(to, layer.table, sizeof(real) * size);
         return;
     }
-    std::memset(to, 0, sizeof(float) * size);
+    std::memset(to, 0, sizeof(real) * size);
     for (size_t k = given.start[r]; k < given.start[r + 1]; ++k) {
-        const float *row = layer.table + given.column[k] * size, v = given.value[k];
+        const real *row = layer.table + given.column[k] * size, v = given.value[k];
         for (int64_t i = 0; i < size; ++i) to[i] += v * row[i];
     }
 }
 
 // sum of a[i] * b[i]
-inline float dot(int n, const float* a, const float* b) {
-    float sum = 0.0f;
+inline real dot(int n, const real* a, const real* b) {
+    real sum = 0.0f;
 #ifndef _MSC_VER
 #pragma omp simd reduction(+ : sum)
 #endif
@@ -262,18 +266,18 @@ inline float dot(int n, const float* a, const float* b) {
 }
 
 // u = (I + L) v with v = (x - m) exp(-s), or back.
-void affine(const StackLayer& layer, const Given& given, bool inverse, int d, int rows, const float* x, int width,
-            float* u, float* logabsdet) {
+void affine(const StackLayer& layer, const Given& given, bool inverse, int d, int rows, const real* x, int width,
+            real* u, real* logabsdet) {
     const int64_t size = affine_size(layer, d);
     Buffer space(size + d);
-    float *numbers = space.data(), *v = numbers + size;
+    real *numbers = space.data(), *v = numbers + size;
     for (int r = 0; r < rows; ++r) {
         affine_row(layer, given, r, size, numbers);
-        const float *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
-        float *out = u + static_cast<int64_t>(r) * width, total = 0.0f;
+        const real *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
+        real *out = u + static_cast<int64_t>(r) * width, total = 0.0f;
         for (int j = 0; j < d; ++j) total += s[j];
         logabsdet[r] += inverse ? total : -total;
-        const float* low = numbers + 2 * d;
+        const real* low = numbers + 2 * d;
         if (!inverse) {
             for (int j = 0; j < d; ++j) v[j] = (in[j] - m[j]) * exp_(-s[j]);
             for (int j = 0; j < d; ++j) {
@@ -291,12 +295,12 @@ void affine(const StackLayer& layer, const Given& given, bool inverse, int d, in
     }
 }
 
-void condition(const Ready& ready, const Places& at, bool inverse, int rows, const float* x, int width, float* y,
-               float* logabsdet, float* space) {
+void condition(const Ready& ready, const Places& at, bool inverse, int rows, const real* x, int width, real* y,
+               real* logabsdet, real* space) {
     const StackLayer& layer = *ready.layer;
     const int n_params = layer.map.params;
     const int64_t stride = ready.dense.back().out_p;
-    float *table = space, *work = space + n_params * LANES;
+    real *table = space, *work = space + n_params * LANES;
     const int64_t* moved = layer.index + layer.seen;
     const int64_t end = rows * stride;
     if (!layer.autoregressive)
@@ -312,7 +316,7 @@ void condition(const Ready& ready, const Places& at, bool inverse, int rows, con
             first[i] = static_cast<int32_t>(row[i] * stride + column[i] * n_params);
             in[i] = x[static_cast<int64_t>(row[i]) * width + moved[column[i]]];
         }
-        load(at.params, first, end, n_params, table);
+        load(at.params(), first, end, n_params, table);
         map_lanes(layer.map, inverse, table, in, work, out, l);
         for (int i = 0; i < count; ++i) {
             y[static_cast<int64_t>(row[i]) * width + moved[column[i]]] = out[i];
@@ -331,16 +335,16 @@ int64_t space_size(const Stack& stack) {
 }
 
 // One row of a substitution, for all rows of data: values[i] minus the others, times the factors.
-inline void eliminate(const double* factors, int i, int from, int to, int rows_p, float* values) {
-    float* out = values + static_cast<int64_t>(i) * rows_p;
+inline void eliminate(const double* factors, int i, int from, int to, int rows_p, real* values) {
+    real* out = values + static_cast<int64_t>(i) * rows_p;
     const int step = 4 * VECTOR;
     for (int r = 0; r < rows_p; r += step) {
         const int n = std::min(4, (rows_p - r) / VECTOR);
         Vector sum[4];
         for (int v = 0; v < n; ++v) sum[v] = load_vector(out + r + VECTOR * v);
         for (int k = from; k < to; ++k) {
-            const Vector factor = spread(static_cast<float>(-factors[k]));
-            const float* other = values + static_cast<int64_t>(k) * rows_p + r;
+            const Vector factor = spread(static_cast<real>(-factors[k]));
+            const real* other = values + static_cast<int64_t>(k) * rows_p + r;
             for (int v = 0; v < n; ++v) sum[v] = sum[v] + factor * load_vector(other + VECTOR * v);
         }
         for (int v = 0; v < n; ++v) store_vector(out + r + VECTOR * v, sum[v]);
@@ -348,11 +352,11 @@ inline void eliminate(const double* factors, int i, int from, int to, int rows_p
 }
 
 // x with L U x + b = u by substitution, which holds where an inverse matrix would lose digits.
-void solve(const Ready& ready, int d, int width, int rows, const float* u, float* x, Buffer& space) {
+void solve(const Ready& ready, int d, int width, int rows, const real* u, real* x, Buffer& space) {
     const int rows_p = pad(rows);
     space.assign(static_cast<size_t>(d) * rows_p, 0.0f);
-    float* values = space.data();  // (features, rows)
-    const float* bias = ready.layer->linear[3];
+    real* values = space.data();  // (features, rows)
+    const real* bias = ready.layer->linear[3];
     for (int r = 0; r < rows; ++r)
         for (int j = 0; j < d; ++j)
             values[static_cast<int64_t>(j) * rows_p + r] = u[static_cast<int64_t>(r) * width + j] - bias[j];
@@ -360,7 +364,7 @@ void solve(const Ready& ready, int d, int width, int rows, const float* u, float
     for (int i = d; i-- > 0;) {
         const double* factors = &ready.upper[static_cast<size_t>(i) * d];
         eliminate(factors, i, i + 1, d, rows_p, values);
-        const float diagonal = static_cast<float>(factors[i]);
+        const real diagonal = static_cast<real>(factors[i]);
         for (int r = 0; r < rows_p; ++r) values[static_cast<int64_t>(i) * rows_p + r] /= diagonal;
     }
     for (int r = 0; r < rows; ++r)
@@ -369,8 +373,8 @@ void solve(const Ready& ready, int d, int width, int rows, const float* u, float
                 j < d ? values[static_cast<int64_t>(j) * rows_p + r] : 0.0f;
 }
 
-void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from, int64_t to, const float* x,
-         const float* context, float* u, float* logabsdet, float* tape) {
+void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from, int64_t to, const real* x,
+         const real* context, real* u, real* logabsdet, real* tape) {
     const Prepared& p = *static_cast<const Prepared*>(handle);
     const Stack& stack = p.stack;
     const int d = stack.features, width = pad(d), n_layers = static_cast<int>(p.layers.size());
@@ -384,27 +388,27 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
     for (int64_t t = from; t < to; ++t) {
         const int64_t start = t * tile;
         const int count = static_cast<int>(std::min<int64_t>(tile, rows - start));
-        float* at = tape ? tape + t * per_tile : scratch.data() + part_size;
+        real* at = tape ? tape + t * per_tile : scratch.data() + part_size;
         for (int r = 0; r < count; ++r) {
-            std::memcpy(at + static_cast<int64_t>(r) * width, x + (start + r) * d, sizeof(float) * d);
-            std::memset(at + static_cast<int64_t>(r) * width + d, 0, sizeof(float) * (width - d));
-            logabsdet[start + r] = static_cast<float>(inverse ? -constant : constant);
+            std::memcpy(at + static_cast<int64_t>(r) * width, x + (start + r) * d, sizeof(real) * d);
+            std::memset(at + static_cast<int64_t>(r) * width + d, 0, sizeof(real) * (width - d));
+            logabsdet[start + r] = static_cast<real>(inverse ? -constant : constant);
         }
         if (context) given.read(context, stack.context, start, start + count);
         for (int l = 0; l < n_layers; ++l) {
             const Ready& ready = p.layers[inverse ? n_layers - 1 - l : l];
             const StackLayer& layer = *ready.layer;
-            const float* now = at;
-            float* part = tape ? at + size : scratch.data();
+            const real* now = at;
+            real* part = tape ? at + size : scratch.data();
             if (!tape)
                 at = scratch.data() + part_size + (l % 2 == 0 ? size : 0);
             else
                 at += ready.tape * tile;
-            float* next = at;
+            real* next = at;
             if (layer.kind == StackLayer::PERMUTATION) {
                 for (int r = 0; r < count; ++r) {
-                    const float* a = now + static_cast<int64_t>(r) * width;
-                    float* b = next + static_cast<int64_t>(r) * width;
+                    const real* a = now + static_cast<int64_t>(r) * width;
+                    real* b = next + static_cast<int64_t>(r) * width;
                     if (inverse)
                         for (int j = 0; j < d; ++j) b[layer.index[j]] = a[j];
                     else
@@ -419,7 +423,7 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
             } else if (layer.kind == StackLayer::AFFINE) {
                 affine(layer, given, inverse, d, count, now, width, next, logabsdet + start);
             } else {
-                const Places places(ready, tile, part);
+                const Places places{ready, tile, part};
                 network(ready, places, count, now, width, given);
                 for (int r = 0; r < count; ++r)
                     for (int j = d; j < width; ++j) next[static_cast<int64_t>(r) * width + j] = 0.0f;
@@ -427,7 +431,7 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
             }
         }
         for (int r = 0; r < count; ++r)
-            std::memcpy(u + (start + r) * d, at + static_cast<int64_t>(r) * width, sizeof(float) * d);
+            std::memcpy(u + (start + r) * d, at + static_cast<int64_t>(r) * width, sizeof(real) * d);
     }
 }
 
@@ -438,21 +442,21 @@ struct Sweep {
     const Prepared& p;
     const int tile, width;
     const int64_t rows, tiles;
-    const float* tape;
+    const real* tape;
     std::vector<Given> contexts;   // of the tiles
     std::vector<int64_t> offsets;  // of the layers, within a tile's part of the tape
     Buffer now, next, sums;
     std::vector<Buffer> given;
     std::vector<int64_t> given_row;
 
-    Sweep(const Prepared& prepared, int tile_, int64_t rows_, const float* context, const float* grad_u,
-          const float* tape_)
+    Sweep(const Prepared& prepared, int tile_, int64_t rows_, const real* context, const real* grad_u,
+          const real* tape_)
         : p(prepared), tile(tile_), width(pad(p.stack.features)), rows(rows_), tiles((rows_ + tile_ - 1) / tile_),
           tape(tape_), contexts(tiles), now(tiles * tile * width), next(tiles * tile * width), sums(p.sums) {
         const int d = p.stack.features;
         for (int64_t r = 0; r < rows; ++r) {
-            std::memcpy(&now[r * width], grad_u + r * d, sizeof(float) * d);
-            std::memset(&now[r * width + d], 0, sizeof(float) * (width - d));
+            std::memcpy(&now[r * width], grad_u + r * d, sizeof(real) * d);
+            std::memset(&now[r * width + d], 0, sizeof(real) * (width - d));
         }
         for (int64_t t = 0; context && t < tiles; ++t)
             contexts[t].read(context, p.stack.context, t * tile, t * tile + count(t));
@@ -476,19 +480,19 @@ struct Sweep {
     }
     int count(int64_t t) const { return static_cast<int>(std::min<int64_t>(tile, rows - t * tile)); }
     // A layer's part of the tape. Only read, but places are handed out as they are for writing.
-    float* at(int64_t t, int64_t layer) const { return const_cast<float*>(tape) + t * per_tile_ + offsets[layer]; }
-    float* grad(size_t i, int64_t t) { return given[i].data() + t * tile * given_row[i]; }
+    real* at(int64_t t, int64_t layer) const { return const_cast<real*>(tape) + t * per_tile_ + offsets[layer]; }
+    real* grad(size_t i, int64_t t) { return given[i].data() + t * tile * given_row[i]; }
 
   private:
     int64_t per_tile_;
 };
 
 // to = [more +] grad where x is positive.
-inline void through_relu(int rows, int width, const float* x, int64_t x_row, const float* grad, int64_t grad_row,
-                         const float* more, int64_t more_row, float* to, int64_t to_row) {
+inline void through_relu(int rows, int width, const real* x, int64_t x_row, const real* grad, int64_t grad_row,
+                         const real* more, int64_t more_row, real* to, int64_t to_row) {
     for (int r = 0; r < rows; ++r) {
-        const float *a = x + r * x_row, *g = grad + r * grad_row, *m = more + (more ? r * more_row : 0);
-        float* b = to + r * to_row;
+        const real *a = x + r * x_row, *g = grad + r * grad_row, *m = more + (more ? r * more_row : 0);
+        real* b = to + r * to_row;
         if (more)
             for (int i = 0; i < width; ++i) b[i] = m[i] + (a[i] > 0 ? g[i] : 0.0f);
         else
@@ -497,7 +501,7 @@ inline void through_relu(int rows, int width, const float* x, int64_t x_row, con
 }
 
 // The gradient of the contexts, from that of what a dense layer gives.
-inline void add_context(const Packed& dense, int rows, const float* grad, int64_t row, float* grad_context) {
+inline void add_context(const Packed& dense, int rows, const real* grad, int64_t row, real* grad_context) {
     if (!dense.given || !grad_context) return;
     for (int r = 0; r < rows; ++r)
         for (int c = 0; c < dense.given; ++c)
@@ -506,13 +510,13 @@ inline void add_context(const Packed& dense, int rows, const float* grad, int64_
 }
 
 // From the gradients of the parameters to those of the network's input, which are written to `to`.
-void network_backward(Sweep& s, const Ready& ready, const Places& at, int64_t t, float* grad_context, float* to,
+void network_backward(Sweep& s, const Ready& ready, const Places& at, int64_t t, real* grad_context, real* to,
                       Buffer& spare) {
     const StackLayer& layer = *ready.layer;
     const int rows = s.count(t), last = static_cast<int>(ready.dense.size()) - 1;
     const auto& row = s.given_row;
     // What dense layer i gives is seen by layer i + 1.
-    const auto back = [&](int i, float* grad_in, int64_t in_row) {
+    const auto back = [&](int i, real* grad_in, int64_t in_row) {
         add_context(ready.dense[i], rows, s.grad(i, t), row[i], grad_context);
         ready.dense[i].backward(rows, s.grad(i, t), row[i], grad_in, in_row);
     };
@@ -520,18 +524,18 @@ void network_backward(Sweep& s, const Ready& ready, const Places& at, int64_t t,
     if (layer.residual) {
         for (int i = last - 1; i > 0; i -= 2) {
             const int open_row = ready.dense[i - 1].in_p, close_row = ready.dense[i].in_p;
-            float* closed = s.grad(i - 1, t);
+            real* closed = s.grad(i - 1, t);
             back(i, closed, row[i - 1]);
-            through_relu(rows, close_row, at.in[i], close_row, closed, row[i - 1], nullptr, 0, closed, row[i - 1]);
+            through_relu(rows, close_row, at.in(i), close_row, closed, row[i - 1], nullptr, 0, closed, row[i - 1]);
             spare.resize(std::max(spare.size(), static_cast<size_t>(rows) * open_row));
             back(i - 1, spare.data(), open_row);
-            through_relu(rows, open_row, at.in[i - 1], open_row, spare.data(), open_row, s.grad(i, t), row[i],
+            through_relu(rows, open_row, at.in(i - 1), open_row, spare.data(), open_row, s.grad(i, t), row[i],
                          s.grad(i - 2, t), row[i - 2]);
         }
     } else {
         for (int i = last - 1; i >= 0; --i) {
-            float* grad = s.grad(i, t);
-            through_relu(rows, ready.dense[i].out_p, at.in[i + 1], ready.dense[i + 1].in_p, grad, row[i], nullptr, 0,
+            real* grad = s.grad(i, t);
+            through_relu(rows, ready.dense[i].out_p, at.in(i + 1), ready.dense[i + 1].in_p, grad, row[i], nullptr, 0,
                          grad, row[i]);
             if (i > 0) back(i, s.grad(i - 1, t), row[i - 1]);
         }
@@ -541,19 +545,19 @@ void network_backward(Sweep& s, const Ready& ready, const Places& at, int64_t t,
 
 // Gradients of an affine layer: of x into `grad_x`; of its numbers, where they are wanted, into `table` (one row for
 // each context), and of the contexts.
-void affine_backward(const StackLayer& layer, const Given& given, int contexts, int d, int rows, const float* x,
-                     int width, const float* grad_u, const float* grad_log, float* grad_x, float* table,
-                     float* grad_context) {
+void affine_backward(const StackLayer& layer, const Given& given, int contexts, int d, int rows, const real* x,
+                     int width, const real* grad_u, const real* grad_log, real* grad_x, real* table,
+                     real* grad_context) {
     const int64_t size = affine_size(layer, d);
     Buffer space(2 * size + 2 * d);
-    float *numbers = space.data(), *grad = numbers + size, *v = grad + size, *grad_v = v + d;
+    real *numbers = space.data(), *grad = numbers + size, *v = grad + size, *grad_v = v + d;
     for (int r = 0; r < rows; ++r) {
         affine_row(layer, given, r, size, numbers);
-        const float *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
-        const float *g = grad_u + static_cast<int64_t>(r) * width, *low = numbers + 2 * d;
+        const real *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
+        const real *g = grad_u + static_cast<int64_t>(r) * width, *low = numbers + 2 * d;
         for (int j = 0; j < d; ++j) v[j] = (in[j] - m[j]) * exp_(-s[j]);
         for (int j = 0; j < d; ++j) grad_v[j] = g[j];
-        float* grad_low = grad + 2 * d;
+        real* grad_low = grad + 2 * d;
         for (int i = 0; layer.full && i < d; ++i) {
             for (int j = 0; j < i; ++j) {
                 grad_v[j] += low[j] * g[i];
@@ -562,7 +566,7 @@ void affine_backward(const StackLayer& layer, const Given& given, int contexts, 
             low += i, grad_low += i;
         }
         for (int j = 0; j < d; ++j) {
-            const float on_x = grad_v[j] * exp_(-s[j]);
+            const real on_x = grad_v[j] * exp_(-s[j]);
             if (grad_x) grad_x[static_cast<int64_t>(r) * width + j] = on_x;
             grad[j] = -on_x;
             grad[d + j] = -grad_v[j] * v[j] - grad_log[r];
@@ -572,7 +576,7 @@ void affine_backward(const StackLayer& layer, const Given& given, int contexts, 
             for (int64_t i = 0; i < size; ++i) table[i] += grad[i];
         if (table && layer.given)
             for (size_t k = given.start[r]; k < given.start[r + 1]; ++k) {
-                float* to = table + given.column[k] * size;
+                real* to = table + given.column[k] * size;
                 for (int64_t i = 0; i < size; ++i) to[i] += given.value[k] * grad[i];
             }
         if (grad_context && layer.given)
@@ -583,15 +587,15 @@ void affine_backward(const StackLayer& layer, const Given& given, int contexts, 
 }
 
 // From the gradients of the moved features to those of the parameters, of x, and through the network.
-void decondition(Sweep& s, const Ready& ready, int64_t t, float* x, const float* grad_y, const float* grad_log,
-                 float* grad_x, float* grad_context, Buffer& space, Buffer& grad_in, Buffer& spare) {
+void decondition(Sweep& s, const Ready& ready, int64_t t, real* x, const real* grad_y, const real* grad_log,
+                 real* grad_x, real* grad_context, Buffer& space, Buffer& grad_in, Buffer& spare) {
     const StackLayer& layer = *ready.layer;
-    const Places at(ready, s.tile, x + static_cast<int64_t>(s.tile) * s.width);
+    const Places at{ready, s.tile, x + static_cast<int64_t>(s.tile) * s.width};
     const int rows = s.count(t), n_params = layer.map.params, used = layer.moved * n_params, width = s.width;
     const int64_t stride = ready.dense.back().out_p, end = rows * stride;
-    float *table = space.data(), *grad = table + n_params * LANES, *work = grad + n_params * LANES;
+    real *table = space.data(), *grad = table + n_params * LANES, *work = grad + n_params * LANES;
     const int64_t* moved = layer.index + layer.seen;
-    float* grad_params = s.grad(ready.dense.size() - 1, t);
+    real* grad_params = s.grad(ready.dense.size() - 1, t);
     for (int r = 0; r < rows; ++r)
         for (int64_t k = used; k < stride; ++k) grad_params[r * stride + k] = 0.0f;
     for_entries(rows, layer.moved, [&](const int* row, const int* column, int count) {
@@ -604,18 +608,18 @@ void decondition(Sweep& s, const Ready& ready, int64_t t, float* x, const float*
             gy[i] = grad_y[place];
             gl[i] = grad_log[row[i]];
         }
-        load(at.params, first, end, n_params, table);
+        load(at.params(), first, end, n_params, table);
         map_backward_lanes(layer.map, false, table, in, gy, gl, work, gx, grad);
         for (int i = 0; i < count; ++i) {
             grad_x[static_cast<int64_t>(row[i]) * width + moved[column[i]]] = gx[i];
-            float* p = grad_params + row[i] * stride + column[i] * n_params;
+            real* p = grad_params + row[i] * stride + column[i] * n_params;
             for (int k = 0; k < n_params; ++k) p[k] = grad[k * LANES + i];
         }
     });
     grad_in.resize(std::max(grad_in.size(), static_cast<size_t>(rows) * ready.dense[0].in_p));
     network_backward(s, ready, at, t, grad_context, grad_in.data(), spare);
     for (int r = 0; r < rows; ++r) {
-        const float* network = grad_in.data() + static_cast<int64_t>(r) * ready.dense[0].in_p;
+        const real* network = grad_in.data() + static_cast<int64_t>(r) * ready.dense[0].in_p;
         for (int j = 0; j < layer.seen; ++j) {
             const int64_t place = static_cast<int64_t>(r) * width + layer.index[j];
             grad_x[place] = (layer.autoregressive ? grad_x[place] : grad_y[place]) + network[j];
@@ -624,8 +628,8 @@ void decondition(Sweep& s, const Ready& ready, int64_t t, float* x, const float*
     }
 }
 
-void* begin(const void* prepared, int tile, int64_t rows, const float* context, const float* grad_u,
-            const float* tape) {
+void* begin(const void* prepared, int tile, int64_t rows, const real* context, const real* grad_u,
+            const real* tape) {
     return new Sweep(*static_cast<const Prepared*>(prepared), tile, rows, context, grad_u, tape);
 }
 
@@ -633,7 +637,7 @@ void end(void* sweep) { delete static_cast<Sweep*>(sweep); }
 
 // After a layer, `next` holds the gradient of its input, and `now` what it came from: they change places when the
 // next layer begins.
-void back(void* sweep, int64_t index, int64_t from, int64_t to, const float* grad_log, float* grad_context) {
+void back(void* sweep, int64_t index, int64_t from, int64_t to, const real* grad_log, real* grad_context) {
     Sweep& s = *static_cast<Sweep*>(sweep);
     const Ready& ready = s.p.layers[index];
     const StackLayer& layer = *ready.layer;
@@ -641,12 +645,12 @@ void back(void* sweep, int64_t index, int64_t from, int64_t to, const float* gra
     Buffer space(space_size(s.p.stack)), grad_in, spare;
     for (int64_t t = from; t < to; ++t) {
         const int count = s.count(t);
-        const float* now = s.now.data() + t * s.tile * width;
-        float* next = s.next.data() + t * s.tile * width;
+        const real* now = s.now.data() + t * s.tile * width;
+        real* next = s.next.data() + t * s.tile * width;
         if (layer.kind == StackLayer::PERMUTATION) {
             for (int r = 0; r < count; ++r) {
-                const float* a = now + static_cast<int64_t>(r) * width;
-                float* b = next + static_cast<int64_t>(r) * width;
+                const real* a = now + static_cast<int64_t>(r) * width;
+                real* b = next + static_cast<int64_t>(r) * width;
                 for (int j = 0; j < d; ++j) b[layer.index[j]] = a[j];
                 for (int j = d; j < width; ++j) b[j] = 0.0f;
             }
@@ -654,8 +658,8 @@ void back(void* sweep, int64_t index, int64_t from, int64_t to, const float* gra
             ready.dense[0].backward(count, now, width, next, width);
         } else {
             const int64_t start = t * s.tile;
-            const float* log = grad_log + start;
-            float* contexts = grad_context ? grad_context + start * s.p.stack.context : nullptr;
+            const real* log = grad_log + start;
+            real* contexts = grad_context ? grad_context + start * s.p.stack.context : nullptr;
             if (layer.kind == StackLayer::AFFINE)
                 affine_backward(layer, s.contexts[t], s.p.stack.context, d, count, s.at(t, index), width, now, log,
                                 next, nullptr, contexts);
@@ -668,17 +672,27 @@ void back(void* sweep, int64_t index, int64_t from, int64_t to, const float* gra
 int64_t parts(const void* sweep, int64_t layer) {
     const Ready& ready = static_cast<const Sweep*>(sweep)->p.layers[layer];
     int64_t n = ready.layer->kind == StackLayer::AFFINE ? 1 : 0;
-    for (const Packed& dense : ready.dense) n += static_cast<int64_t>(dense.panels()) + 1;
+    for (const Packed& dense : ready.dense) n += std::max<int64_t>(1, dense.panels());
     return n;
 }
 
-void weigh(void* sweep, int64_t index, int64_t from, int64_t to, const float* grad_log) {
+// The gradient of what the contexts add to a dense layer.
+void gradient_of_table(const Packed& dense, const Given& given, int rows, const real* grad, int64_t row, real* total,
+                       bool add) {
+    real* table = total + dense.table_at();
+    if (!add) std::memset(table, 0, sizeof(real) * dense.given * dense.out_p);
+    given.each(rows, [&](int r, int c, real v) {
+        add_scaled(dense.out_p, v, grad + r * row, table + static_cast<int64_t>(c) * dense.out_p);
+    });
+}
+
+void weigh(void* sweep, int64_t index, int64_t from, int64_t to, const real* grad_log) {
     Sweep& s = *static_cast<Sweep*>(sweep);
     const Ready& ready = s.p.layers[index];
     if (ready.layer->kind == StackLayer::AFFINE) {
         const int d = s.p.stack.features, contexts = ready.layer->given ? s.p.stack.context : 1;
-        float* table = s.sums.data() + ready.sums;
-        std::memset(table, 0, sizeof(float) * contexts * affine_size(*ready.layer, d));
+        real* table = s.sums.data() + ready.sums;
+        std::memset(table, 0, sizeof(real) * contexts * affine_size(*ready.layer, d));
         for (int64_t t = 0; t < s.tiles; ++t)
             affine_backward(*ready.layer, s.contexts[t], contexts, d, s.count(t), s.at(t, index), s.width,
                             s.now.data() + t * s.tile * s.width, grad_log + t * s.tile, nullptr, table, nullptr);
@@ -689,24 +703,18 @@ void weigh(void* sweep, int64_t index, int64_t from, int64_t to, const float* gr
     for (size_t i = 0; i < ready.dense.size(); ++i) {
         const Packed& dense = ready.dense[i];
         const int64_t panels = static_cast<int64_t>(dense.panels());
-        for (int64_t panel = 0; panel <= panels; ++panel, ++part) {
+        for (int64_t panel = 0; panel < std::max<int64_t>(1, panels); ++panel, ++part) {
             if (part < from || part >= to) continue;
             for (int64_t t = 0; t < s.tiles; ++t) {
-                float* x = s.at(t, index);
-                const float* grad = linear ? s.now.data() + t * s.tile * s.width : s.grad(i, t);
+                real* x = s.at(t, index);
+                const real* grad = linear ? s.now.data() + t * s.tile * s.width : s.grad(i, t);
                 const int64_t row = linear ? s.width : s.given_row[i];
-                if (panel == panels) {
+                if (panel == 0) {
                     dense.gradient_of_bias(s.count(t), grad, row, s.sums.data(), t > 0);
-                    if (!dense.given) continue;
-                    float* table = s.sums.data() + dense.table_at();
-                    if (t == 0) std::memset(table, 0, sizeof(float) * dense.given * dense.out_p);
-                    s.contexts[t].each(s.count(t), [&](int r, int c, float v) {
-                        add_scaled(dense.out_p, v, grad + r * row, table + static_cast<int64_t>(c) * dense.out_p);
-                    });
-                    continue;
+                    if (dense.given) gradient_of_table(dense, s.contexts[t], s.count(t), grad, row, s.sums.data(), t > 0);
                 }
-                const float* in =
-                    linear ? x : Places(ready, s.tile, x + static_cast<int64_t>(s.tile) * s.width).in[i];
+                if (panel == panels) continue;  // no inputs
+                const real* in = linear ? x : Places{ready, s.tile, x + static_cast<int64_t>(s.tile) * s.width}.in(i);
                 dense.gradient(static_cast<size_t>(panel), s.count(t), in, grad, row, s.sums.data(), t > 0);
             }
         }
@@ -719,16 +727,16 @@ void turn(void* sweep, int64_t layer) {
     if (s.p.layers[layer].layer->kind == StackLayer::CONDITIONED) s.fit(s.p.layers[layer]);
 }
 
-void give(const void* sweep, float* grad_x) {
+void give(const void* sweep, real* grad_x) {
     const Sweep& s = *static_cast<const Sweep*>(sweep);
     const int d = s.p.stack.features;
     for (int64_t r = 0; r < s.rows; ++r)
-        std::memcpy(grad_x + r * d, s.next.data() + r * s.width, sizeof(float) * d);
+        std::memcpy(grad_x + r * d, s.next.data() + r * s.width, sizeof(real) * d);
 }
 
 // W = L U: dL = dW U^T below the diagonal, dU = L^T dW on and above it.
-void finish_linear(const StackLayer& layer, const Ready& ready, const float* weight, int64_t row_size, double total,
-                   float* low, float* up, float* raw) {
+void finish_linear(const StackLayer& layer, const Ready& ready, const real* weight, int64_t row_size, double total,
+                   real* low, real* up, real* raw) {
     const size_t n = static_cast<size_t>(ready.dense[0].in);
     std::vector<double> row(n), across(n * n);
     for (size_t j = 0; j < n; ++j)
@@ -740,7 +748,7 @@ void finish_linear(const StackLayer& layer, const Ready& ready, const float* wei
             const size_t end = std::min(i, k + 1);
             for (size_t j = 0; j < end; ++j) row[j] += g * across[k * n + j];
         }
-        for (size_t j = 0; j < i; ++j) *low++ = static_cast<float>(row[j]);
+        for (size_t j = 0; j < i; ++j) *low++ = static_cast<real>(row[j]);
     }
     for (size_t i = 0; i < n; ++i) {
         std::fill(row.begin(), row.end(), 0.0);
@@ -749,9 +757,9 @@ void finish_linear(const StackLayer& layer, const Ready& ready, const float* wei
             for (size_t j = i; j < n; ++j) row[j] += l * weight[k * row_size + j];
         }
         const double diagonal = ready.upper[i * n + i];
-        raw[i] = static_cast<float>((row[i] + total / diagonal) /
+        raw[i] = static_cast<real>((row[i] + total / diagonal) /
                                     (1.0 + std::exp(-static_cast<double>(layer.linear[2][i]))));
-        for (size_t j = i + 1; j < n; ++j) *up++ = static_cast<float>(row[j]);
+        for (size_t j = i + 1; j < n; ++j) *up++ = static_cast<real>(row[j]);
     }
 }
 
@@ -761,40 +769,40 @@ void finish(const void* sweep, int64_t from, int64_t to, double total, const Add
         const Ready& ready = s.p.layers[l];
         const StackLayer& layer = *ready.layer;
         size_t parameter = 0;
-        const auto place = [&] { return reinterpret_cast<float*>(static_cast<uintptr_t>(gradients[l][parameter++])); };
+        const auto place = [&] { return reinterpret_cast<real*>(static_cast<uintptr_t>(gradients[l][parameter++])); };
         if (layer.kind == StackLayer::AFFINE) {
             const int64_t contexts = layer.given ? s.p.stack.context : 1;
             std::memcpy(place(), s.sums.data() + ready.sums,
-                        sizeof(float) * contexts * affine_size(layer, s.p.stack.features));
+                        sizeof(real) * contexts * affine_size(layer, s.p.stack.features));
         }
         for (size_t i = 0; i < ready.dense.size(); ++i) {
             const Packed& dense = ready.dense[i];
-            const float *weight = s.sums.data() + dense.sums, *bias = s.sums.data() + dense.bias_at();
-            const float* table = s.sums.data() + dense.table_at();
-            const size_t bias_size = sizeof(float) * dense.out;
+            const real *weight = s.sums.data() + dense.sums, *bias = s.sums.data() + dense.bias_at();
+            const real* table = s.sums.data() + dense.table_at();
+            const size_t bias_size = sizeof(real) * dense.out;
             if (layer.kind == StackLayer::LINEAR) {
-                float *low = place(), *up = place(), *raw = place();
+                real *low = place(), *up = place(), *raw = place();
                 finish_linear(layer, ready, weight, dense.in_p, total, low, up, raw);
                 std::memcpy(place(), bias, bias_size);
                 continue;
             }
             const StackDense& told = layer.network[i];
-            float* to = place();
+            real* to = place();
             for (int o = 0; o < dense.out; ++o) {
-                const float* g = weight + static_cast<int64_t>(o) * dense.in_p;
-                float* out = to + static_cast<int64_t>(o) * told.row;
+                const real* g = weight + static_cast<int64_t>(o) * dense.in_p;
+                real* out = to + static_cast<int64_t>(o) * told.row;
                 // What a mask hides was never summed: it may be anything.
                 if (told.mask) {
-                    const float* mask = told.mask + static_cast<int64_t>(o) * dense.in;
+                    const real* mask = told.mask + static_cast<int64_t>(o) * dense.in;
                     for (int k = 0; k < dense.in; ++k) out[k] = mask[k] != 0.0f ? g[k] : 0.0f;
                 } else {
-                    std::memcpy(out, g, sizeof(float) * dense.in);
+                    std::memcpy(out, g, sizeof(real) * dense.in);
                 }
             }
             std::memcpy(place(), bias, bias_size);
             if (!dense.given) continue;
             // Beside the weights of the features, or apart with a bias of their own.
-            float* given = told.given_bias ? place() : to + dense.in;
+            real* given = told.given_bias ? place() : to + dense.in;
             for (int o = 0; o < dense.out; ++o)
                 for (int c = 0; c < dense.given; ++c)
                     given[static_cast<int64_t>(o) * told.given_row + c] = table[static_cast<int64_t>(c) * dense.out_p + o];
@@ -805,8 +813,8 @@ void finish(const void* sweep, int64_t from, int64_t to, double total, const Add
 
 }  // namespace
 
-const StackKernels& MODEFLOW_JOIN(MODEFLOW_ISA, _stack)() {
-    static const StackKernels kernels{prepare, pack,  release, tape_size, run,   begin, end,
+const BasicStackKernels<real>& stacks::MODEFLOW_NAME() {
+    static const BasicStackKernels<real> kernels{prepare, pack,  release, tape_size, run,   begin, end,
                                       turn,    back, parts,   weigh,     finish, give};
     return kernels;
 }

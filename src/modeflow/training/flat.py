@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modeflow.native import applies, kernels
+from modeflow.native import applies, kernels_for
 
 __all__ = ["FlatParameters"]
 
@@ -43,10 +43,10 @@ class FlatParameters:
             start = 0
             for p in group:
                 here = slice(start, start + p.numel())
-                vector.data[here].copy_(p.data.reshape(-1))
-                p.data = vector.data[here].view_as(p)
+                view = _view(vector.data[here], p)
+                view.copy_(p.data)
                 assert vector.grad is not None
-                p.grad = vector.grad[here].view_as(p)
+                p.data, p.grad = view, _view(vector.grad[here], p)
                 # Where a native run of layers finds its block of the vector (transforms/native_stack.py).
                 p._flat = (vector, start)  # type: ignore[attr-defined]
                 start += p.numel()
@@ -78,8 +78,17 @@ class FlatParameters:
         return norm
 
 
+def _view(part: Tensor, like: Tensor) -> Tensor:
+    """A part of a vector in the shape of a parameter, and in its order (that of a convolution may differ)."""
+    if like.dim() == 4 and not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+        out, channels, height, width = like.shape
+        return part.view(out, height, width, channels).permute(0, 3, 1, 2)
+    return part.view_as(like)
+
+
 def _norm(gradient: Tensor) -> Tensor:
     if applies(gradient):
-        total = kernels.sum_of_squares(gradient.numel(), gradient.data_ptr(), torch.get_num_threads())
+        threads = torch.get_num_threads()
+        total = kernels_for(gradient).sum_of_squares(gradient.numel(), gradient.data_ptr(), threads)
         return torch.tensor(total**0.5, dtype=torch.float64)
     return torch.linalg.vector_norm(gradient, dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modeflow.native import kernels
+from modeflow.native import kernels_for
 from modeflow.nets.stepwise import Layers
 from modeflow.transforms.native_elementwise import Kernel
 
@@ -34,7 +34,7 @@ def native_autoregressive_inverse(layers: Layers, kernel: Kernel, u: Tensor) -> 
 
     u = u.contiguous()
     x, logabsdet = torch.empty_like(u), u.new_empty(u.shape[0])
-    kernels.autoregressive_inverse(
+    kernels_for(u).autoregressive_inverse(
         layers.features,
         layers.residual,
         [described(layer, until) for layer, until in zip(layers.hidden, layers.until, strict=True)],

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modeflow.native import kernels, use_native
+from modeflow.native import kernels_for, use_native
 
 __all__ = ["Kernel", "native_elementwise"]
 
@@ -32,7 +32,7 @@ class Kernel(NamedTuple):
 
 def _forward(x: Tensor, params: Tensor, kernel: Kernel, inverse: bool) -> tuple[Tensor, Tensor]:
     y, logderivative = torch.empty_like(x), torch.empty_like(x)
-    kernels.elementwise(
+    kernels_for(x).elementwise(
         *kernel,
         inverse,
         x.numel(),
@@ -61,7 +61,7 @@ class _Elementwise(torch.autograd.Function):
             return (*_differentiable(x, params, grads, ctx.inverse, ctx.reference), None, None, None)
         grad_y, grad_log = (g.contiguous() for g in grads)
         grad_x, grad_params = torch.empty_like(x), torch.empty_like(params)
-        kernels.elementwise_backward(
+        kernels_for(x).elementwise_backward(
             *ctx.kernel,
             ctx.inverse,
             x.numel(),

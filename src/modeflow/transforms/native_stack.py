@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeflow.native import applies, kernels, native_kernels, use_native
+from modeflow.native import applies, kernels_for, native_kernels, use_native
 from modeflow.nets.made import MADE, MaskedLinear, ResidualMADE
 from modeflow.nets.mlp import ResidualMLP
 from modeflow.transforms.affine import ConditionalAffine
@@ -292,6 +292,7 @@ def _evaluate(
     threads = torch.get_num_threads()
     rows = len(x)
     tile = min(run.tile, (rows + 15) // 16 * 16)
+    kernels = kernels_for(x)
     handle = kernels.make_stack(run.features, run.context_features, keep, *described, threads)
     u, logabsdet = torch.empty_like(x), x.new_empty(rows)
     tape = x.new_empty(-(-rows // tile) * kernels.stack_tape(handle, tile)) if keep else None
@@ -353,7 +354,7 @@ class _Stack(torch.autograd.Function):
         flat = x.new_zeros(ctx.length) if partial else x.new_empty(used)
         place = flat.data_ptr() + (ctx.start or 0) * flat.element_size()
         addresses = [place + offset * flat.element_size() for offset in accumulate([0, *sizes[:-1]])]
-        kernels.stack_backward(
+        kernels_for(x).stack_backward(
             ctx.handle,
             ctx.tile,
             len(x),
