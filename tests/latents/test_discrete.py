@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy.stats import chisquare
@@ -126,6 +128,45 @@ def test_chunks_do_not_change_the_result(n):
 
 
 # -- pruned evaluation
+
+
+@pytest.mark.parametrize("sure", [0.5, 1.0, 3.0])
+def test_calibration_brings_the_encoder_closest_to_the_posterior(sure):
+    m, x = model(), rows()
+    target = torch.log_softmax(brute_joint(m, x), 1)
+
+    class Fixed(nn.Module):
+        """Logits of the exact posterior, too flat or too steep by a factor."""
+
+        def forward(self, _):
+            return target / sure
+
+    m.posterior_net.net = Fixed()
+
+    def cross_entropy():
+        return float(-(target.exp() * m.log_posterior(x)).sum(1).mean())
+
+    m.eval()
+    before = cross_entropy()
+    a = m.calibrate(x)
+    assert abs(math.log(a / sure)) < 0.09 and a == float(m.posterior_net.sharpness)
+    assert cross_entropy() <= before
+    # Every other sharpness is worse.
+    best = cross_entropy()
+    for other in (0.8 * a, 1.25 * a):
+        m.posterior_net.sharpness.fill_(other)
+        assert cross_entropy() > best
+    assert m.log_prob_pruned(x, 0.1).log_prob.le(m.log_prob(x) + 1e-12).all()
+
+
+def test_training_knows_no_sharpness():
+    m, x = model(), rows()
+    before = m.eval().log_posterior(x)
+    m.calibrate(x)
+    assert torch.equal(m.train().log_posterior(x), before)
+    twin = model()
+    twin.load_state_dict(m.state_dict())
+    assert torch.equal(twin.eval().log_posterior(x), m.eval().log_posterior(x))
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 0.05, 0.5, 0.95])

@@ -96,6 +96,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 
         rows = schema.dequantize(data.train, np.random.default_rng(settings.seed))
         dead = prune_dead_states(best.model, rows, data.weight)
+        best.calibrate()
         score = best.validation_log_prob()
         self._set_fitted(best.model, schema)
         self.dead_states_ = dead

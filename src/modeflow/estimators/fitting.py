@@ -21,6 +21,8 @@ __all__ = ["Fit", "FitData", "prune_dead_states"]
 
 #: Encoder mass left out when validation is scored during training (a tight lower bound, one state a row).
 _VALIDATION_EPSILON = 1e-4
+#: Most validation rows whose posterior the encoder is calibrated by.
+_CALIBRATION_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,15 @@ class Fit:
             evaluate=_evaluate,
         )
         return self.history
+
+    def calibrate(self) -> None:
+        """Bring the encoder's confidence in line with the exact posterior on the validation rows."""
+        weight = _tensor(self.data.validation_weight)
+        self.model.eval()
+        with torch.no_grad():
+            rows = self._validation[:_CALIBRATION_ROWS]
+            u = self.model.encode(rows)[0]
+        latent_model(self.model).calibrate(u, None if weight is None else weight[:_CALIBRATION_ROWS])
 
     def validation_log_prob(self) -> np.ndarray:
         """Exact log-density of every (dequantised) validation row under the best weights, nats."""

@@ -13,7 +13,9 @@ __all__ = ["CategoricalEncoder"]
 
 
 class CategoricalEncoder(nn.Module):
-    r"""``q(z = k | x) = softmax(MLP(x))_k``.
+    r"""``q(z = k | x) = softmax(a MLP(x))_k``.
+
+    The sharpness a is one while training; `DiscreteLatentModel.calibrate` sets what it is afterwards.
 
     Arguments:
         features: dimension of the data.
@@ -21,14 +23,17 @@ class CategoricalEncoder(nn.Module):
         hidden_features: widths of the hidden layers.
     """
 
+    sharpness: Tensor
+
     def __init__(self, features: int, n_states: int, hidden_features: Sequence[int] = (256, 256)) -> None:
         super().__init__()
         self.n_states = n_states
         self.net = MLP(features, n_states, hidden_features)
+        self.register_buffer("sharpness", torch.ones(()))
 
     def forward(self, x: Tensor, active: Tensor | None = None) -> Tensor:
         """Return ``log q(z | x)``, shape ``(B, K)``; minus infinity outside the `active` states."""
-        logits = self.net(x)
+        logits = self.net(x) if self.training else self.sharpness * self.net(x)
         if active is not None:
             logits = logits.masked_fill(~active, float("-inf"))
         return torch.log_softmax(logits, dim=-1)
