@@ -1,4 +1,4 @@
-"""What the states cost: a training step of NVF over one of the plain flow, and exact evaluation against K.
+"""What the states cost while training: a step of NVF over one of the plain flow (against K: scaling.py).
 
 Steps of the two models are interleaved; medians over repetitions, with an A/A pair (the plain flow twice)
 that shows the noise. Run it on an idle machine: python benchmarks/cost.py
@@ -25,7 +25,6 @@ SHAPES = (
     {"features": 10, "batch": 512, "layers": 10, "hidden_features": 128},
     {"features": 6, "batch": 512, "layers": 10, "hidden_features": 256},
 )
-STATES = (1, 2, 4, 8, 16, 32, 64)
 
 
 def rows(features: int, n: int = 4000) -> torch.Tensor:
@@ -85,43 +84,6 @@ def steps(repeats: int) -> list[dict[str, Any]]:
     return table
 
 
-def evaluation(repeats: int) -> list[dict[str, Any]]:
-    """Exact and pruned log-density of 2,000 rows, over that of the plain flow of the same size."""
-    d, options = 6, {"layers": 6, "hidden_features": 64}
-    x = rows(d, 2000)
-    table: list[dict[str, Any]] = []
-    for k in STATES:
-        with seeded(0):
-            model = NVF(d, k, flow_options=options).eval()
-            initialise(model, rows(d))
-            plain = NVF(d, 1, flow_options=options).eval()
-        exact, pruned, one = [], [], []
-        with torch.no_grad():
-            for _ in range(repeats):
-                for times, call in (
-                    (one, plain.log_prob),
-                    (exact, model.log_prob),
-                    (pruned, model.log_prob_pruned),
-                ):
-                    began = time.perf_counter()
-                    call(x)
-                    times.append(time.perf_counter() - began)
-            bound = model.log_prob_pruned(x, 1e-6)
-            gap = float((model.log_prob(x) - bound.log_prob).mean())
-        base = float(np.median(one))
-        line = {
-            "states": k,
-            "plain_milliseconds": round(1e3 * base, 2),
-            "exact_over_plain": round(float(np.median(exact)) / base, 2),
-            "pruned_over_plain": round(float(np.median(pruned)) / base, 2),
-            "pruned_gap_nats": gap,
-            "pruned_evaluations_per_row": round(bound.evaluations, 2),
-        }
-        table.append(line)
-        print(line, flush=True)
-    return table
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -129,7 +91,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40)
     args = parser.parse_args()
     torch.set_num_threads(2)
-    content = {"training_step": steps(args.repeats), "evaluation": evaluation(7)}
+    content = {"training_step": steps(args.repeats)}
     print(f"wrote {write('cost', content)}")
 
 

@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-ALL = ("jacobian", "cost", "objectives", "toys", "tables", "flows", "speed", "page")
+ALL = ("jacobian", "cost", "objectives", "toys", "tables", "flows", "speed", "steps", "scaling", "page")
 
 
 def main() -> None:

@@ -281,12 +281,13 @@ void autoregressive_inverse(int features, bool residual, const std::vector<Layer
 // A prepared stack: weights packed as they were, for one forward and backward pass.
 template <class Real>
 struct Handle {
+    const int features, context;
     const BasicStackKernels<Real>* kernels;
     void* prepared;
 
     Handle(const Handle&) = delete;
     Handle(BasicStack<Real>&& stack, bool backward)
-        : kernels(kernels_of<Real>().stack), prepared(kernels->prepare(std::move(stack), backward)) {}
+        : features(stack.features), context(stack.context), kernels(kernels_of<Real>().stack), prepared(kernels->prepare(std::move(stack), backward)) {}
     ~Handle() { kernels->release(prepared); }
 };
 
@@ -362,29 +363,47 @@ void stack_backward(const Handle<Real>& h, int tile, int64_t rows, uintptr_t con
                     int threads) {
     nb::gil_scoped_release release;
     const BasicStackKernels<Real>& k = *h.kernels;
-    struct Sweep {
-        const BasicStackKernels<Real>& k;
-        void* it;
-        ~Sweep() { k.end(it); }
-    } sweep{k, k.begin(h.prepared, tile, rows, at<const Real>(context), at<const Real>(grad_u),
-                       at<const Real>(tape))};
     const auto layers = static_cast<int64_t>(gradients.size());
-    for (int64_t l = layers; l-- > 0;) {
-        k.turn(sweep.it, l);
-        const int64_t parts = k.parts(sweep.it, l);  // none: a permutation, not worth sharing
-        Pool::instance().run((rows + tile - 1) / tile, 1, 1, parts ? threads : 1, [&](int64_t from, int64_t to) {
-            k.back(sweep.it, l, from, to, at<const Real>(grad_log), at<Real>(grad_context));
-        });
-        Pool::instance().run(parts, 1, 1, threads, [&](int64_t from, int64_t to) {
-            k.weigh(sweep.it, l, from, to, at<const Real>(grad_log));
-        }, true);
-    }
+    const int64_t tiles = (rows + tile - 1) / tile, tape_of_tile = k.tape_size(h.prepared, tile);
+    // Small sums: groups of tiles go back on their own, each through all layers. Large ones are made once, and the work
+    // on every layer is shared out. Which of the two does not depend on the threads, and so neither do the results.
+    const int64_t most = std::min<int64_t>(tiles, 8);
+    const bool small = k.sums_size(h.prepared) * most <= (1 << 19);
+    const int64_t groups = small ? most : 1;
+    struct Sweeps {
+        const BasicStackKernels<Real>& k;
+        std::vector<void*> all;
+        ~Sweeps() {
+            for (void* sweep : all) k.end(sweep);
+        }
+    } sweeps{k, std::vector<void*>(static_cast<size_t>(groups), nullptr)};
+    Pool& pool = Pool::instance();
+    pool.run(groups, 1, 1, threads, [&](int64_t first, int64_t last) {
+        for (int64_t g = first; g < last; ++g) {
+            const int64_t from = tiles * g / groups, to = tiles * (g + 1) / groups, start = from * tile;
+            const int64_t some = std::min(rows, to * tile) - start;
+            const auto part = [&](uintptr_t a, int64_t width) { return a ? at<Real>(a) + start * width : nullptr; };
+            void* sweep = k.begin(h.prepared, tile, some, part(context, h.context), part(grad_u, h.features),
+                                  at<const Real>(tape) + from * tape_of_tile);
+            sweeps.all[static_cast<size_t>(g)] = sweep;
+            const Real* logs = part(grad_log, 1);
+            for (int64_t l = layers; l-- > 0;) {
+                k.turn(sweep, l);
+                const int64_t parts = k.parts(sweep, l);  // none: a permutation, not worth sharing
+                pool.run(to - from, 1, 1, small || !parts ? 1 : threads, [&](int64_t a, int64_t b) {
+                    k.back(sweep, l, a, b, logs, part(grad_context, h.context));
+                });
+                pool.run(parts, 1, 1, small ? 1 : threads, [&](int64_t a, int64_t b) { k.weigh(sweep, l, a, b, logs); },
+                         true);
+            }
+            k.give(sweep, part(grad_x, h.features));
+        }
+    });
     double total = 0;
     for (int64_t r = 0; r < rows; ++r) total += at<const Real>(grad_log)[r];
-    Pool::instance().run(layers, 1, 1, threads, [&](int64_t from, int64_t to) {
-        k.finish(sweep.it, from, to, total, gradients);
+    pool.run(layers, 1, 1, threads, [&](int64_t from, int64_t to) {
+        k.finish(sweeps.all, from, to, total, gradients);
     });
-    k.give(sweep.it, at<Real>(grad_x));
 }
 
 std::vector<std::string> available() {

@@ -763,8 +763,17 @@ void finish_linear(const StackLayer& layer, const Ready& ready, const real* weig
     }
 }
 
-void finish(const void* sweep, int64_t from, int64_t to, double total, const Addresses& gradients) {
-    const Sweep& s = *static_cast<const Sweep*>(sweep);
+int64_t sums_size(const void* prepared) { return static_cast<const Prepared*>(prepared)->sums; }
+
+void finish(const std::vector<void*>& sweeps, int64_t from, int64_t to, double total, const Addresses& gradients) {
+    Sweep& s = *static_cast<Sweep*>(sweeps[0]);
+    // The sums of the other sweeps are added to those of the first.
+    const auto gather = [&](int64_t at, int64_t size) {
+        for (size_t k = 1; k < sweeps.size(); ++k) {
+            const real* other = static_cast<const Sweep*>(sweeps[k])->sums.data() + at;
+            for (int64_t i = 0; i < size; ++i) s.sums[at + i] += other[i];
+        }
+    };
     for (int64_t l = from; l < to; ++l) {
         const Ready& ready = s.p.layers[l];
         const StackLayer& layer = *ready.layer;
@@ -772,11 +781,13 @@ void finish(const void* sweep, int64_t from, int64_t to, double total, const Add
         const auto place = [&] { return reinterpret_cast<real*>(static_cast<uintptr_t>(gradients[l][parameter++])); };
         if (layer.kind == StackLayer::AFFINE) {
             const int64_t contexts = layer.given ? s.p.stack.context : 1;
+            gather(ready.sums, contexts * affine_size(layer, s.p.stack.features));
             std::memcpy(place(), s.sums.data() + ready.sums,
                         sizeof(real) * contexts * affine_size(layer, s.p.stack.features));
         }
         for (size_t i = 0; i < ready.dense.size(); ++i) {
             const Packed& dense = ready.dense[i];
+            gather(dense.sums, dense.sums_size());
             const real *weight = s.sums.data() + dense.sums, *bias = s.sums.data() + dense.bias_at();
             const real* table = s.sums.data() + dense.table_at();
             const size_t bias_size = sizeof(real) * dense.out;
@@ -814,8 +825,8 @@ void finish(const void* sweep, int64_t from, int64_t to, double total, const Add
 }  // namespace
 
 const BasicStackKernels<real>& stacks::MODEFLOW_NAME() {
-    static const BasicStackKernels<real> kernels{prepare, pack,  release, tape_size, run,   begin, end,
-                                      turn,    back, parts,   weigh,     finish, give};
+    static const BasicStackKernels<real> kernels{prepare, pack, release, tape_size, run,    begin,    end,
+                                                 turn,    back, parts,   weigh,     finish, sums_size, give};
     return kernels;
 }
 

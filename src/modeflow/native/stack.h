@@ -64,8 +64,11 @@ struct BasicStackKernels {
     // Parts [from, to) of the gradients of the layer's weights, of `parts` in all; called after `back`.
     int64_t (*parts)(const void* sweep, int64_t layer);
     void (*weigh)(void* sweep, int64_t layer, int64_t from, int64_t to, const Real* grad_log);
-    // To the layers' own parameters, of layers [from, to). `total` is the sum of grad_log.
-    void (*finish)(const void* sweep, int64_t from, int64_t to, double total, const Addresses& gradients);
+    // From the sums of sweeps over different rows to the layers' own parameters, of layers [from, to). `total` is the
+    // sum of grad_log.
+    void (*finish)(const std::vector<void*>& sweeps, int64_t from, int64_t to, double total,
+                   const Addresses& gradients);
+    int64_t (*sums_size)(const void* prepared);  // numbers of the sums of a sweep
     // The gradient of x, after all layers.
     void (*give)(const void* sweep, Real* grad_x);
 };

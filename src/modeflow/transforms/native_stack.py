@@ -9,6 +9,7 @@ small operations. A `Composite` cuts itself into such runs and single layers.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -122,6 +123,8 @@ class Run:
         # What the kernel is told of the parameters, as long as they lie where they lay; and, where they are
         # one block of a vector (`modeflow.training.flat`), that vector and the place in it.
         self._known: tuple[tuple[int, ...], Any, tuple[Tensor, int] | None] = ((), None, None)
+        #: The tape of a gradient that is done with, for the next: fresh memory costs more than what is written.
+        self.spare: Tensor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         return Run(copy.deepcopy(self.layers, memo), self.features, self.context_features)
@@ -295,7 +298,9 @@ def _evaluate(
     kernels = kernels_for(x)
     handle = kernels.make_stack(run.features, run.context_features, keep, *described, threads)
     u, logabsdet = torch.empty_like(x), x.new_empty(rows)
-    tape = x.new_empty(-(-rows // tile) * kernels.stack_tape(handle, tile)) if keep else None
+    tape = _Tape(run, x, -(-rows // tile) * kernels.stack_tape(handle, tile)) if keep else None
+    if not keep:
+        run.spare = None  # not training (any more): memory is given back
     kernels.stack_run(
         handle,
         inverse,
@@ -305,10 +310,25 @@ def _evaluate(
         0 if context is None else context.data_ptr(),
         u.data_ptr(),
         logabsdet.data_ptr(),
-        0 if tape is None else tape.data_ptr(),
+        0 if tape is None else tape.values.data_ptr(),
         threads,
     )
     return u, logabsdet, handle, tape, tile
+
+
+class _Tape:
+    """Memory for what a gradient needs: that of an earlier one, where it is large enough."""
+
+    def __init__(self, run: Run, like: Tensor, size: int) -> None:
+        spare, run.spare = run.spare, None
+        fits = spare is not None and spare.dtype is like.dtype and size <= len(spare) <= 2 * size
+        self.values = spare if fits and spare is not None else like.new_empty(size)
+        self._run = weakref.ref(run)
+
+    def __del__(self) -> None:
+        run = self._run()
+        if run is not None:
+            run.spare = self.values
 
 
 class _Stack(torch.autograd.Function):
@@ -361,7 +381,7 @@ class _Stack(torch.autograd.Function):
             0 if context is None else context.data_ptr(),
             grad_u.data_ptr(),
             grad_log.data_ptr(),
-            ctx.tape.data_ptr(),
+            ctx.tape.values.data_ptr(),
             grad_x.data_ptr(),
             0 if grad_context is None else grad_context.data_ptr(),
             ctx.run.by_layer(addresses),
