@@ -359,7 +359,7 @@ def scaling(content: dict[str, Any]) -> list[str]:
         "",
         *table(["steps of flow", "keep", "recompute", "invert"], memory),
         "",
-        f"The trainer adds {100 * (loop['ratio'] - 1):.1f} % ({100 * (loop['low'] - 1):.1f} to {100 * (loop['high'] - 1):.1f} over five repetitions) to "
+        f"The trainer adds {100 * (loop['ratio'] - 1):.1f} % ({100 * (loop['low'] - 1):.1f} to {100 * (loop['high'] - 1):.1f} over nine repetitions) to "
         f"forward, backward and optimiser at the smallest size ({loop['trainer_ms']:.2f} against {loop['bare_ms']:.2f} ms a step).",
         "",
         place(content),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def stage(case: Case, name: str) -> Callable[[], dict[str, float]]:
                 torch.nn.utils.clip_grad_norm_(trained, 5.0)
             optimizer.step()
             times.append(time.perf_counter())
-        forward, backward, rest = (1e3 * (b - a) for a, b in zip(times, times[1:], strict=False))
+        forward, backward, rest = (1e3 * (b - a) for a, b in pairwise(times))
         return {"forward": forward, "backward": backward, "optimiser": rest, "all": forward + backward + rest}
 
     return step

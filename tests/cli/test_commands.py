@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import signal
 import subprocess
@@ -225,6 +226,19 @@ def test_lists(capsys):
     for name in ("ring", "moons", "power", "bsds300"):
         assert name in out
     assert any(d["name"] == "miniboone" for d in json.loads(call(capsys, "data", "--json")[1])["data"])
+
+
+def test_the_version_names_the_kernels():
+    code = "import sys; from modeflow.cli import main; sys.exit(main(['--version']))"
+    for setting, expected in (("0", "none"), ("1", "")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "MODEFLOW_NATIVE": setting},
+        )
+        assert re.fullmatch(rf"modeflow \S+ \(native kernels: {expected}\w*\)\n", done.stdout)
 
 
 def test_help_has_examples_and_is_quick():

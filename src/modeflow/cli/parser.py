@@ -38,6 +38,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"modeflow: error: {message} (see `{self.prog} --help`)\n")
 
 
+class _Version(argparse.Action):
+    """Which kernels are active is known to the kernels: looked up only when asked."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from modeflow.native import native_kernels
+
+        print(f"modeflow {__version__} (native kernels: {native_kernels()})")
+        parser.exit()
+
+
 def _command(name: str) -> Callable[[argparse.Namespace], Any]:
     """The function `run` of `modeflow.cli.commands.<name>`, imported when it is called."""
 
@@ -55,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"modeflow {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="version, and the native kernels in use")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:

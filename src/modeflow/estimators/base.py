@@ -23,6 +23,7 @@ from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
 from modeflow.estimators.selection import candidate_states, select_states
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.estimators.storage import load_estimator, save_estimator
+from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.training import resolve_device, seeded
 from modeflow.transforms.base import Exactness, weakest
@@ -84,6 +85,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         folder = None if run_dir is None else Path(run_dir)
         k = self._fixed_states if self._fixed_states is not None else self.n_states
         quiet = not self.verbose
+        if settings.continuous:
+            k = 1
         if k == "auto":
             candidates = candidate_states(self.max_states, len(data.train))
             best, table = select_states(settings, data, candidates, folder, quiet, resume)
@@ -134,8 +137,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
     def _set_fitted(self, model: Preprocessed, schema: Schema) -> None:
         self.model_ = model.eval()
         self.schema_ = schema
-        prior = latent_model(model).prior
-        self.weights_ = prior.log_probs().exp()[prior.active].detach().double().cpu().numpy()
+        self.weights_ = latent_model(model).state_probs().double().cpu().numpy()
         self.n_states_ = len(self.weights_)
         # In double precision a score depends on its row alone, not on the batch around it.
         self._scorer_model = copy.deepcopy(model).double().eval()
@@ -175,6 +177,26 @@ class DensityEstimator(DensityMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """The most probable state of each row, shape ``(N,)``."""
         return self._log_joint(X).argmax(1)
+
+    def encode(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Where each row lies on a continuous latent: mean and standard deviation of q(z | x), ``(N, L)``.
+
+        Raises:
+            ConfigError: for a discrete latent, whose posterior is `predict_proba`.
+        """
+        check_is_fitted(self)
+        values = self.schema_.validate(self._matrix(X, reset=False))
+        scorer = self._scorer()
+        inner = latent_model(scorer)
+        if not isinstance(inner, ContinuousLatentModel):
+            raise ConfigError("the latent is discrete: use predict_proba or predict")
+        with torch.no_grad():
+            parts = [
+                inner.posterior(scorer.encode(as_tensor(values[rows]).to(scorer.device))[0])
+                for rows in self._blocks(len(values))
+            ]
+        mean, log_scale = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+        return mean, np.exp(log_scale)
 
     def fit_predict(self, X: Any, y: Any = None, **options: Any) -> np.ndarray:
         """Fit, then `predict` on the same rows."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from modeflow.data import Schema
 from modeflow.densities import Density, Preprocessed
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
-from modeflow.latents.initialise import initialise
+from modeflow.latents import ContinuousLatentModel, DiscreteLatentModel
+from modeflow.latents.initialise import initialise, initialise_continuous
 from modeflow.training import History, Trainer, seeded
 
 __all__ = ["Fit", "FitData", "prune_dead_states"]
@@ -93,7 +94,11 @@ class Fit:
                 standard = self.model.encode(noisy)[0]
                 if weight is not None:
                     standard = standard[_repeated(weight)]
-            initialise(latent_model(self.model), standard, seed % (2**32))
+            inner = latent_model(self.model)
+            if isinstance(inner, DiscreteLatentModel):
+                initialise(inner, standard, seed % (2**32))
+            elif isinstance(inner, ContinuousLatentModel):
+                initialise_continuous(inner, standard.to(inner.dtype), seed % (2**32))
         name = f"fit, {self.n_states} states" if self.n_states > 1 else "fit"
         self.trainer = Trainer(config, self.run_dir, self.quiet, description=name)
         self._validation = data.noisy_validation(seed + 1)
@@ -143,10 +148,9 @@ def _repeated(weight: Tensor) -> Tensor:
 
 def _evaluate(model: Density, x: Tensor) -> Tensor:
     """Log-density per row for validation while training: over the states that the encoder finds likely."""
-    if not isinstance(model, Preprocessed) or latent_model(model).n_states == 1:
-        return model.log_prob(x)
+    assert isinstance(model, Preprocessed)
     u, logabsdet = model.encode(x)
-    return latent_model(model).log_prob_pruned(u, _VALIDATION_EPSILON).log_prob + logabsdet
+    return latent_model(model).quick_log_prob(u, _VALIDATION_EPSILON) + logabsdet
 
 
 def prune_dead_states(model: Preprocessed, rows: np.ndarray, weight: np.ndarray | None) -> list[int]:
@@ -162,7 +166,7 @@ def prune_dead_states(model: Preprocessed, rows: np.ndarray, weight: np.ndarray 
         UserWarning: naming them.
     """
     inner = latent_model(model)
-    if inner.n_states == 1:
+    if not isinstance(inner, DiscreteLatentModel) or inner.n_states == 1:
         return []
     share = torch.zeros(inner.n_states, dtype=torch.float64)
     weights = np.ones(len(rows)) if weight is None else weight / weight.mean()

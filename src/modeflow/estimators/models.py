@@ -47,12 +47,17 @@ class NVF(DensityEstimator):
         n_states: K, or ``"auto"`` to choose among 1, 2, 4, ... `max_states` on validation likelihood, at the
             cost of about two fits.
         max_states: largest K tried by ``"auto"``.
+        latent: ``"discrete"`` (islands), or ``"continuous"`` for data along a manifold: z is then Gaussian
+            with `latent_features` dimensions, the density a lower bound (IWAE with `score_draws` draws of
+            z), and `encode` says where on it a row lies; what concerns states is not used.
+        latent_features: dimensions of a continuous latent.
         prior: ``"learned"`` or ``"uniform"``.
         objective: what is minimised: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"``, see
             `modeflow.latents.objectives`.
         objective_options: ``epsilon`` of "truncated"; ``kl_warmup_steps`` of both ELBOs (default: a tenth of
             all steps); ``temperature``, ``final_temperature``, ``anneal_steps`` of "elbo" (default: from 1 to
-            0.5 over half of all steps).
+            0.5 over half of all steps). Of a continuous latent: ``kl_warmup_steps`` (default: a quarter), and
+            ``free_bits``, nats of every dimension that cost nothing.
         encoder_features: hidden widths of the encoder q(z|x).
         {_COMMON}
         selection_: what was learned of every K tried by ``"auto"``.
@@ -67,6 +72,8 @@ class NVF(DensityEstimator):
         n_states: int | str = "auto",
         *,
         max_states: int = 32,
+        latent: str = "discrete",
+        latent_features: int = 2,
         flow: str = "nsf-coupling",
         flow_options: Mapping[str, Any] | None = None,
         prior: str = "learned",
@@ -92,6 +99,8 @@ class NVF(DensityEstimator):
     ) -> None:
         self.n_states = n_states
         self.max_states = max_states
+        self.latent = latent
+        self.latent_features = latent_features
         self.flow = flow
         self.flow_options = flow_options
         self.prior = prior

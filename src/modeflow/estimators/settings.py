@@ -12,15 +12,26 @@ import torch
 
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, nearest
-from modeflow.latents import DiscreteLatentModel
+from modeflow.latents import LatentModel
 from modeflow.models import NVF as build_nvf
+from modeflow.models import ContinuousNVF
 from modeflow.training import TrainConfig
 from modeflow.transforms import Standardize
 
 __all__ = ["Settings", "build_model", "check_states"]
 
 #: Options of the objectives that a user may set.
-OBJECTIVE_OPTIONS = ("epsilon", "kl_warmup_steps", "temperature", "final_temperature", "anneal_steps")
+OBJECTIVE_OPTIONS = (
+    "epsilon",
+    "kl_warmup_steps",
+    "temperature",
+    "final_temperature",
+    "anneal_steps",
+    "free_bits",
+)
+#: Of these, what a continuous latent has a use for.
+_CONTINUOUS_OPTIONS = ("kl_warmup_steps", "free_bits")
+LATENTS = ("discrete", "continuous")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
 _BATCH_RANGE = (64, 1024)
 
@@ -45,6 +56,12 @@ class Settings:
         if p["flow_options"] is not None and not isinstance(p["flow_options"], Mapping):
             raise ConfigError(f"flow_options must be a mapping of options, received {p['flow_options']!r}")
         if "n_states" in p:
+            if p["latent"] not in LATENTS:
+                raise ConfigError(
+                    f"latent must be 'discrete' or 'continuous', received {p['latent']!r}"
+                    f"{nearest(p['latent'], LATENTS)}"
+                )
+            check_states(p["latent_features"], "latent_features")
             check_states(p["n_states"])
             check_states(p["max_states"], "max_states")
             for key in p["objective_options"] or {}:
@@ -53,10 +70,18 @@ class Settings:
                         f"objective_options: {key!r} is not known{nearest(key, OBJECTIVE_OPTIONS)} "
                         f"(options: {', '.join(OBJECTIVE_OPTIONS)})"
                     )
+                used = key in _CONTINUOUS_OPTIONS if self.continuous else key != "free_bits"
+                if not used:
+                    raise ConfigError(f"objective_options: a {p['latent']} latent has no use for {key!r}")
             if not isinstance(p["encoder_features"], Sequence):
                 raise ConfigError(
                     f"encoder_features must list the hidden widths, received {p['encoder_features']!r}"
                 )
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the latent is continuous."""
+        return bool(self.params.get("latent") == "continuous")
 
     def training(self, rows: int) -> TrainConfig:
         """The training configuration for a table of so many training rows."""
@@ -86,9 +111,9 @@ class Settings:
         given = dict(self.params.get("objective_options") or {})
         config = self.training(rows)
         steps = config.max_epochs * math.ceil(rows / config.batch_size)
-        if self.params.get("objective") in ("elbo", "elbo-sum"):
-            given.setdefault("kl_warmup_steps", steps // 10)
-        if self.params.get("objective") == "elbo":
+        if self.continuous or self.params.get("objective") in ("elbo", "elbo-sum"):
+            given.setdefault("kl_warmup_steps", steps // (4 if self.continuous else 10))
+        if self.params.get("objective") == "elbo" and not self.continuous:
             given.setdefault("anneal_steps", steps // 2)
         return given
 
@@ -113,6 +138,17 @@ def build_model(
 
     Initial weights are drawn from torch's global generator; seed it beforehand.
     """
+    if params.get("latent") == "continuous":
+        continuous = ContinuousNVF(
+            features,
+            int(params["latent_features"]),
+            flow=params["flow"],
+            flow_options=dict(params["flow_options"] or {}),
+            encoder_features=params["encoder_features"],
+            draws=int(params["score_draws"]),
+            **(objective_options or {}),
+        )
+        return Preprocessed(Standardize(features), continuous)
     options = {k: params[k] for k in ("prior", "objective", "encoder_features") if k in params}
     model = build_nvf(
         features,
@@ -125,11 +161,11 @@ def build_model(
     return Preprocessed(Standardize(features), model)
 
 
-def latent_model(model: Preprocessed) -> DiscreteLatentModel:
+def latent_model(model: Preprocessed) -> LatentModel:
     """The latent-variable model inside."""
     inner = model.model
-    if not isinstance(inner, DiscreteLatentModel):
-        raise ConfigError(f"expected a discrete latent model, received {type(inner).__name__}")
+    if not isinstance(inner, LatentModel):
+        raise ConfigError(f"expected a latent-variable model, received {type(inner).__name__}")
     return inner
 
 

@@ -130,7 +130,8 @@ def fit_baselines(
 
 def _plain_flow(config: RunConfig, quiet: bool) -> DensityEstimator:
     """The same flow and training without states."""
-    own = ("n_states", "max_states", "prior", "objective", "objective_options", "encoder_features", "flow")
+    states = ("n_states", "max_states", "latent", "latent_features", "prior")
+    own = {*states, "objective", "objective_options", "encoder_features", "flow"}
     settings = {k: v for k, v in config.settings.items() if k not in own}
     return RunConfig.build({**settings, "model": config["flow"]}).estimator(verbose=not quiet)
 

@@ -1,5 +1,7 @@
 """Latent-variable models made of four parts: prior, likelihood, posterior, objective."""
 
+from modeflow.latents.base import LatentModel
+from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel, GaussianEncoder
 from modeflow.latents.discrete import DiscreteLatentModel, PrunedLogProb
 from modeflow.latents.initialise import find_islands
 from modeflow.latents.objectives import (
@@ -17,8 +19,12 @@ __all__ = [
     "OBJECTIVES",
     "CategoricalEncoder",
     "CategoricalPrior",
+    "ContinuousELBO",
+    "ContinuousLatentModel",
     "DiscreteLatentModel",
+    "GaussianEncoder",
     "GumbelELBO",
+    "LatentModel",
     "Marginal",
     "Objective",
     "PrunedLogProb",

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from modeflow.densities.base import Density, Loss
 from modeflow.errors import ConfigError
+from modeflow.latents.base import LatentModel
 from modeflow.latents.objectives import Objective
 from modeflow.latents.posteriors import CategoricalEncoder
 from modeflow.latents.priors import CategoricalPrior
@@ -33,7 +34,7 @@ class PrunedLogProb:
     evaluations: float
 
 
-class DiscreteLatentModel(Density):
+class DiscreteLatentModel(LatentModel):
     r"""``p(x) = Σ_k π_k p(x | z = k)`` with one conditional density for all states.
 
     Arguments:
@@ -84,6 +85,10 @@ class DiscreteLatentModel(Density):
     def n_states(self) -> int:
         """K, pruned states included."""
         return self.prior.n_states
+
+    def state_probs(self) -> Tensor:
+        """Prior probabilities of the active states, shape ``(A,)``."""
+        return self.prior.log_probs().exp()[self.prior.active].detach()
 
     # -- likelihood of given states -------------------------------------------------------------
 
@@ -204,8 +209,8 @@ class DiscreteLatentModel(Density):
         .. math:: \min_{1/4 \le a \le 4} \; -E \sum_k p(z = k | x) \log \operatorname{softmax}(a\, l(x))_k
 
         Training stops pushing down states once they hold a ten-thousandth of the mass, so that a network is
-        less sure than it has reason to be, and a pruned evaluation keeps states that matter nowhere. Rows that
-        it assigns to the wrong state hold a back. Needs all states of the rows: K evaluations each.
+        less sure than it has reason to be, and a pruned evaluation keeps states that matter nowhere. Rows
+        that it assigns to the wrong state hold a back. Needs all states of the rows: K evaluations each.
 
         Arguments:
             x: rows that were not trained on, shape ``(B, *event_shape)``.
@@ -234,6 +239,10 @@ class DiscreteLatentModel(Density):
         best = min(candidates, key=cost)
         encoder.sharpness.fill_(best)
         return best
+
+    def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:
+        """`log_prob_pruned`; `log_prob` where there is one state."""
+        return self.log_prob(x) if self.n_states == 1 else self.log_prob_pruned(x, epsilon).log_prob
 
     # -- sampling -------------------------------------------------------------------------------
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from modeflow.latents.continuous import ContinuousLatentModel
 from modeflow.latents.discrete import DiscreteLatentModel
 from modeflow.transforms import Composite, ConditionalAffine
 
-__all__ = ["find_islands", "fit_gaussians", "initialise"]
+__all__ = ["find_islands", "fit_gaussians", "initialise", "initialise_continuous"]
 
 
 def find_islands(x: np.ndarray, n_states: int, seed: int = 0, max_rows: int = 10_000) -> Any:
@@ -198,3 +201,67 @@ def _context_affine(model: DiscreteLatentModel) -> ConditionalAffine | None:
     transform = getattr(model.likelihood, "transform", None)
     first = next(iter(transform.transforms), None) if isinstance(transform, Composite) else None
     return first if isinstance(first, ConditionalAffine) else None
+
+
+#: Of the start of a continuous latent: rows of the neighbourhood graph, neighbours, and the share of rows
+#: (the sparsest) that is left out, because a few rows between two sheets are enough to join them.
+_GRAPH_ROWS, _NEIGHBOURS, _LEFT_OUT = 2000, 10, 0.2
+
+
+def initialise_continuous(
+    model: ContinuousLatentModel, x: Tensor, seed: int = 0, steps: int = 500, scale: float = 0.2
+) -> None:
+    """Start a continuous latent along the manifold of the (standardised) rows ``(N, D)``.
+
+    The rows are unrolled by geodesic distances (Isomap, without the sparsest fifth of them), each coordinate
+    is given the order statistics of a standard normal, and the encoder is fitted to them for a few steps, the
+    likelihood then to the encoder. Training starts with a latent that follows the data, instead of one that
+    folds it; it keeps to it while the weight of the KL term rises slowly.
+
+    Randomness comes from `seed` and, for the batches, torch's global generator.
+
+    Reference:
+        Tenenbaum, de Silva, Langford, *A Global Geometric Framework for Nonlinear Dimensionality Reduction*,
+        Science, 2000
+    """
+    from scipy.stats import norm, rankdata
+    from sklearn.manifold import Isomap
+    from sklearn.neighbors import NearestNeighbors
+
+    order = np.random.default_rng(seed).permutation(len(x))[:_GRAPH_ROWS]
+    rows = x.double().cpu().numpy()[order]
+    if len(rows) < 5 * _NEIGHBOURS:
+        return
+    reach = NearestNeighbors(n_neighbors=2 * _NEIGHBOURS).fit(rows).kneighbors()[0][:, -1]
+    rows = rows[reach <= np.quantile(reach, 1 - _LEFT_OUT)]
+    dimensions = min(model.latent_features, rows.shape[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # several islands: they are joined where they are closest
+        places = Isomap(n_neighbors=_NEIGHBOURS, n_components=dimensions).fit_transform(rows)
+    target = np.zeros((len(rows), model.latent_features))
+    target[:, :dimensions] = norm.ppf((np.apply_along_axis(rankdata, 0, places) - 0.5) / len(rows))
+    inputs, wanted = torch.from_numpy(rows).to(x), torch.from_numpy(target).to(x)
+
+    def fit(parts: Any, loss_of: Callable[[Tensor], Tensor]) -> None:
+        optimiser = torch.optim.Adam(parts.parameters(), lr=2e-3)
+        for _ in range(steps):
+            loss = loss_of(torch.randint(len(inputs), (256,)))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    def to_target(index: Tensor) -> Tensor:
+        mean, log_scale = model.posterior_net(inputs[index].to(model.dtype))
+        misfit = (mean - wanted[index].to(mean)).square().mean()
+        return misfit + (log_scale - math.log(scale)).square().mean()
+
+    def to_data(index: Tensor) -> Tensor:
+        batch = inputs[index].to(model.dtype)
+        with torch.no_grad():
+            mean, log_scale = model.posterior_net(batch)
+            z = mean + torch.exp(log_scale) * torch.randn_like(mean)
+        return -model.likelihood_log_prob(batch, z).mean()
+
+    fit(model.posterior_net, to_target)
+    # A likelihood that knows nothing of z yet would teach the encoder to forget.
+    fit(model.likelihood, to_data)

@@ -38,6 +38,11 @@ def categorical_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     return (q * difference).sum(-1)
 
 
+def warmup(step: int | None, length: int) -> float:
+    """Weight of a term at an optimiser step, that rises from 0 to 1 over `length` steps (None: after it)."""
+    return 1.0 if step is None or length <= 0 else min(1.0, (step + 1) / length)
+
+
 class Objective(nn.Module):
     """Contract: called as ``objective(model, x, weight, step) -> Loss``, in nats per row."""
 
@@ -58,9 +63,7 @@ class _ELBO(Objective):
 
     def beta(self, step: int | None) -> float:
         """Weight of the KL term at an optimiser step (None: after the warm-up)."""
-        if step is None or self.kl_warmup_steps <= 0:
-            return 1.0
-        return min(1.0, (step + 1) / self.kl_warmup_steps)
+        return warmup(step, self.kl_warmup_steps)
 
     def _loss(
         self, nll: Tensor, log_q: Tensor, log_p: Tensor, weight: Tensor | None, step: int | None

@@ -1,5 +1,6 @@
 """Recipes of latent-variable models by the literature's name."""
 
+from modeflow.models.continuous import VAE, ContinuousNVF
 from modeflow.models.nvf import NVF
 
-__all__ = ["NVF"]
+__all__ = ["NVF", "VAE", "ContinuousNVF"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,8 +54,7 @@ class Watch:
     def see(self, attempt: Attempt, norm: Tensor, loss: Tensor) -> Attempt | None:
         """Take note of a step before the optimiser makes it; returns it if it is known to be bad."""
         if self.every == 1:
-            bad = not bool(torch.isfinite(norm + loss))
-            return attempt if bad else None
+            return None if math.isfinite(float(norm) + float(loss)) else attempt
         self._recent.append(attempt)
         self._bad.copy_(torch.maximum(self._bad, (~torch.isfinite(norm + loss)).to(self._bad)))
         self._good += 1 - self._bad

@@ -151,7 +151,12 @@ class Loop:
         self._generator.manual_seed(mixed_seed(config.seed, 1, at.epoch))
         order = torch.randperm(len(self.rows.train), generator=self._generator).to(self.device)
         total_steps = config.max_epochs * self.batches
-        sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in at.sums.items()}
+        # On another device the sums stay there: looking at a number would wait for it.
+        near = self.device.type == "cpu"
+        sums: dict[str, Any] = {
+            k: v if near else torch.tensor(v, dtype=torch.float64, device=self.device)
+            for k, v in at.sums.items()
+        }
         every = config.checkpoint_every_steps
         self.model.train()
         interrupted = False
@@ -166,9 +171,9 @@ class Loop:
                 group["lr"] = rate
             loss = self._step(index)
             share = len(index) / len(order)
-            sums["train_loss"] = sums.get("train_loss", 0.0) + share * loss.value.double()
-            for name, value in loss.terms.items():
-                sums[name] = sums.get(name, 0.0) + share * value.double()
+            for name, value in (("train_loss", loss.value), *loss.terms.items()):
+                number = float(value) if near else value.detach().double()
+                sums[name] = sums.get(name, 0.0) + share * number
             at.batch += 1
             at.step += 1
             due = every is not None and at.step % every == 0

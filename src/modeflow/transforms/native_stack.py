@@ -123,7 +123,7 @@ class Run:
         # What the kernel is told of the parameters, as long as they lie where they lay; and, where they are
         # one block of a vector (`modeflow.training.flat`), that vector and the place in it.
         self._known: tuple[tuple[int, ...], Any, tuple[Tensor, int] | None] = ((), None, None)
-        #: The tape of a gradient that is done with, for the next: fresh memory costs more than what is written.
+        #: The tape of a gradient that is done with, for the next: fresh memory costs more than what it holds.
         self.spare: Tensor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
@@ -289,7 +289,7 @@ def _block(parameters: Sequence[Tensor]) -> tuple[Tensor, int] | None:
 
 def _evaluate(
     run: Run, described: Any, x: Tensor, context: Tensor | None, inverse: bool, keep: bool
-) -> tuple[Tensor, Tensor, Any, Tensor | None, int]:
+) -> tuple[Tensor, Tensor, Any, _Tape | None, int]:
     x = x.contiguous()
     context = None if context is None else context.contiguous()
     threads = torch.get_num_threads()

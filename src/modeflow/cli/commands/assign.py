@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from modeflow.cli.commands._output import columns_of, emit, say, set_device
 
 
 def run(args: argparse.Namespace) -> int:
-    """The posterior over the states for every row."""
+    """The posterior over the states for every row; of a continuous latent, its mean and scale."""
     from modeflow.data import check_writable, write_table
     from modeflow.experiments import load_run, load_table
     from modeflow.experiments.runs import frame
@@ -22,13 +23,16 @@ def run(args: argparse.Namespace) -> int:
     set_device(args, estimator)
     estimator.verbose = not (args.quiet or args.json)
     table = load_table(args.data, estimator, columns_of(args.columns) or fitted.config["columns"])
-    proba = estimator.predict_proba(frame(table) if hasattr(estimator, "feature_names_in_") else table.values)
+    rows = frame(table) if hasattr(estimator, "feature_names_in_") else table.values
+    if getattr(estimator, "latent", "discrete") == "continuous":
+        return _continuous(args, estimator, rows)
+    proba = estimator.predict_proba(rows)
     state = proba.argmax(1)
     counts = np.bincount(state, minlength=proba.shape[1])
     if args.out:
-        rows = np.arange(1, len(proba) + 1)
+        number = np.arange(1, len(proba) + 1)
         columns = ("row", "state", "probability", *(f"p{k}" for k in range(proba.shape[1])))
-        values = np.column_stack([rows, state, proba.max(1), proba])
+        values = np.column_stack([number, state, proba.max(1), proba])
         write_table(args.out, values, columns, integer_columns=("row", "state"))
         say(args, f"wrote {args.out}: {len(proba)} rows, {proba.shape[1]} states")
     result = {
@@ -49,4 +53,32 @@ def run(args: argparse.Namespace) -> int:
     ]
     lines.append(f"mean probability of the state assigned: {proba.max(1).mean():.3f}")
     emit(args, result, lines)
+    return 0
+
+
+def _continuous(args: argparse.Namespace, estimator: Any, rows: Any) -> int:
+    """Where every row lies on a continuous latent."""
+    from modeflow.data import write_table
+
+    mean, scale = estimator.encode(rows)
+    n, dimensions = mean.shape
+    if args.out:
+        columns = ("row", *(f"z{j}" for j in range(dimensions)), *(f"z{j}_sd" for j in range(dimensions)))
+        values = np.column_stack([np.arange(1, n + 1), mean, scale])
+        write_table(args.out, values, columns, integer_columns=("row",))
+        say(args, f"wrote {args.out}: {n} rows, {dimensions} dimensions of z")
+    latent = [
+        {
+            "dimension": j,
+            "mean": float(mean[:, j].mean()),
+            "spread": float(mean[:, j].std()),
+            "sd": float(scale[:, j].mean()),
+        }
+        for j in range(dimensions)
+    ]
+    lines = ["dimension    mean  spread   scale of q(z|x)"]
+    lines += [f"{d['dimension']:9d}  {d['mean']:6.3f}  {d['spread']:6.3f}  {d['sd']:6.3f}" for d in latent]
+    emit(
+        args, {"run": args.run_folder, "data": args.data, "rows": n, "latent": latent, "out": args.out}, lines
+    )
     return 0

@@ -88,7 +88,10 @@ def summary(result: dict[str, Any]) -> list[str]:
     lines = [
         f"data          {result['data']}: {rows['train']} training, {rows['validation']} validation, "
         f"{rows['test']} test rows, {len(result['columns'])} columns",
-        f"states        {states}" + (f" (chosen; tried {_tried(result)})" if result["selection"] else ""),
+        f"latent        continuous, {result['latent_features']} dimensions"
+        if result.get("latent_features")
+        else f"states        {states}"
+        + (f" (chosen; tried {_tried(result)})" if result["selection"] else ""),
         f"test          {likelihood_text(result['log_likelihood']['test'])}",
         f"validation    {likelihood_text(result['log_likelihood']['validation'])}",
     ]

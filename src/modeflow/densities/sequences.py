@@ -1,0 +1,142 @@
+"""Priors over strings of codes: independent codes, and a GPT-2 Transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.errors import ConfigError
+
+__all__ = ["GPT2Prior", "IndependentCodes", "SequencePrior"]
+
+
+class SequencePrior(nn.Module):
+    """``p(z)`` over strings of `length` codes out of `n_codes`; probabilities sum to one over all strings.
+
+    Arguments:
+        n_codes: V. length: L.
+
+    Raises:
+        ConfigError: if either is less than one.
+    """
+
+    def __init__(self, n_codes: int, length: int) -> None:
+        super().__init__()
+        if n_codes < 1 or length < 1:
+            raise ConfigError(f"n_codes and length must be 1 or more, received {n_codes} and {length}")
+        self.n_codes, self.length = int(n_codes), int(length)
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        """``log p(z)`` of each string ``(B, L)``, nats, shape ``(B,)``."""
+        raise NotImplementedError
+
+    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw strings, ``(n, L)``; code by code, probabilities are raised to ``1 / temperature``."""
+        raise NotImplementedError
+
+
+class IndependentCodes(SequencePrior):
+    """Every position has its own probabilities, learned; uniform at the start."""
+
+    def __init__(self, n_codes: int, length: int) -> None:
+        super().__init__(n_codes, length)
+        self.logits = nn.Parameter(torch.zeros(length, n_codes))
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        table = torch.log_softmax(self.logits, -1)
+        return table.expand(len(codes), -1, -1).gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        probs = torch.softmax(self.logits / temperature, -1)
+        where = generator.device if generator is not None else probs.device
+        drawn = torch.multinomial(probs.to(where), max(n, 1), replacement=True, generator=generator)
+        return drawn.T[:n].to(probs.device)
+
+
+class GPT2Prior(SequencePrior):
+    r"""Autoregressive Transformer, :math:`p(z) = \prod_j p(z_j \mid z_{<j})`: a GPT-2 that starts at BOS.
+
+    Arguments:
+        n_codes, length: V and L (codes in raster order).
+        width, layers, heads, dropout: of the Transformer (768, 12, 12, 0.1 in GPT-2 small).
+
+    Raises:
+        ConfigError: if `heads` does not divide `width`, or the package `transformers` is missing.
+
+    Reference:
+        Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019; Dong et al., *Normalizing
+        Flow with Variational Latent Representation*, 2022, https://arxiv.org/abs/2211.11638
+    """
+
+    def __init__(
+        self,
+        n_codes: int,
+        length: int,
+        width: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(n_codes, length)
+        if width % heads:
+            raise ConfigError(f"heads must divide width, received {heads} and {width}")
+        try:
+            from transformers import GPT2Config, GPT2LMHeadModel
+        except ImportError as error:
+            raise ConfigError(
+                "the Transformer prior needs the package transformers: pip install 'modeflow[images]'"
+            ) from error
+        config = GPT2Config(
+            vocab_size=n_codes + 1,
+            n_positions=length,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+            bos_token_id=n_codes,
+            eos_token_id=n_codes,
+        )
+        self.net: Any = GPT2LMHeadModel(config)
+
+    def _log_probs(self, out: Any) -> Tensor:
+        """Over the codes alone: BOS is never drawn."""
+        return torch.log_softmax(out.logits[..., : self.n_codes].float(), -1)
+
+    def log_prob(self, codes: Tensor) -> Tensor:
+        start = codes.new_full((len(codes), 1), self.n_codes)
+        out = self.net(input_ids=torch.cat((start, codes[:, :-1]), 1), use_cache=False)
+        return self._log_probs(out).gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        if not temperature > 0:
+            raise ConfigError(f"temperature must be above 0, received {temperature!r}")
+        device = self.net.device
+        where = generator.device if generator is not None else device
+        token = torch.full((n, 1), self.n_codes, dtype=torch.long, device=device)
+        codes: list[Tensor] = []
+        past: Any = None
+        mode = self.training
+        self.eval()
+        try:
+            for _ in range(self.length if n else 0):
+                # Keys and values of what came before are kept: each position is evaluated once.
+                out = self.net(input_ids=token, past_key_values=past, use_cache=True)
+                past = out.past_key_values
+                probs = torch.softmax(self._log_probs(out)[:, -1] / temperature, -1)
+                token = torch.multinomial(probs.to(where), 1, generator=generator).to(device)
+                codes.append(token)
+        finally:
+            self.train(mode)
+        return torch.cat(codes, 1) if codes else token.new_empty(0, self.length)
+
+    @property
+    def uniform_nats(self) -> float:
+        """What a string would cost if all codes were equally likely, nats."""
+        return self.length * math.log(self.n_codes)

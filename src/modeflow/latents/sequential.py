@@ -1,0 +1,243 @@
+"""The model with a sequential latent: strings of codes, evaluated by the likeliest of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.densities.base import Density, Loss, weighted_mean
+from modeflow.densities.sequences import SequencePrior
+from modeflow.errors import ConfigError, nearest
+from modeflow.latents.base import LatentModel
+from modeflow.latents.kbest import k_best
+from modeflow.transforms.base import weakest
+
+__all__ = ["STAGES", "SequentialLatentModel", "VectorQuantizer"]
+
+#: What `SequentialLatentModel.objective` fits: everything but the prior, the prior alone, or all.
+STAGES = ("flow", "prior", "joint")
+
+
+class VectorQuantizer(nn.Module):
+    r"""The nearest of V codes for every position, learned by moving averages of what falls to each.
+
+    .. math:: z_j = \arg\min_v |e_j - c_v|^2, \qquad q(z_j = v \mid x) \propto e^{-|e_j - c_v|^2 / \tau}
+
+    The gradient passes straight through; codes that nothing falls to start anew at a position of the batch.
+
+    Arguments:
+        n_codes: V. code_features: dimension of a code.
+        decay: of the moving averages. dead_below: a code is dead that fewer positions of a batch fall to.
+        commitment: weight of ``|e - sg(c)|^2``.
+        temperature: τ of the posterior over codes, which says what strings are tried beside the nearest.
+
+    Raises:
+        ConfigError: if the package `vector-quantize-pytorch` is missing.
+
+    Reference:
+        van den Oord, Vinyals, Kavukcuoglu, *Neural Discrete Representation Learning*, 2017,
+        https://arxiv.org/abs/1711.00937
+    """
+
+    def __init__(
+        self,
+        n_codes: int,
+        code_features: int,
+        decay: float = 0.99,
+        dead_below: float = 0.5,
+        commitment: float = 0.25,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        try:
+            from vector_quantize_pytorch import VectorQuantize
+        except ImportError as error:
+            raise ConfigError(
+                "vector quantisation needs a package: pip install 'modeflow[images]'"
+            ) from error
+        if not temperature > 0:
+            raise ConfigError(f"temperature must be above 0, received {temperature!r}")
+        self.n_codes, self.code_features, self.temperature = n_codes, code_features, temperature
+        self.vq: Any = VectorQuantize(
+            dim=code_features,
+            codebook_size=n_codes,
+            decay=decay,
+            kmeans_init=True,
+            threshold_ema_dead_code=dead_below,
+            commitment_weight=commitment,
+            rotation_trick=False,
+        )
+
+    @property
+    def codebook(self) -> Tensor:
+        """All codes, ``(V, d)``."""
+        codes: Tensor = self.vq.codebook
+        return codes
+
+    def forward(self, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment."""
+        quantised, codes, commitment = self.vq(e)
+        return quantised, codes, commitment.sum()
+
+    def log_posterior(self, e: Tensor) -> Tensor:
+        """``log q(z_j = v | x)``, shape ``(B, L, V)``."""
+        distance = (e.unsqueeze(2) - self.codebook).square().sum(-1)
+        return torch.log_softmax(-distance / self.temperature, -1)
+
+
+class SequentialLatentModel(LatentModel):
+    r"""``p(x) = Σ_z p(z) p(x | z)``, z a string of L codes out of V: NVF for images, and the VQ-VAE.
+
+    .. math:: \log p(x) \ge \log \sum_{z \in S(x)} p(x \mid z)\, p(z)
+
+    `log_prob` is this bound with the `sequences` strings that the quantiser finds likeliest, the nearest
+    codes among them; it grows with their number and is exact when S holds all ``V ** L``. What a string costs
+    under the prior is part of it: dropping the code length, as the paper's two-stage loss does, leaves out
+    the information that z carries about x.
+
+    Arguments:
+        prior: p(z). likelihood: p(x|z), whose context is the codes of the string, ``context_features = L d``.
+        encoder: x to ``(B, L, d)``, or to a map ``(B, d, h, w)`` that is read in raster order.
+        quantizer: from there to codes.
+        sequences: size of S. stage: what `objective` fits (`STAGES`).
+
+    Raises:
+        ConfigError: parts that do not fit.
+
+    Reference:
+        Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
+        https://arxiv.org/abs/2211.11638
+    """
+
+    def __init__(
+        self,
+        prior: SequencePrior,
+        likelihood: Density,
+        encoder: nn.Module,
+        quantizer: VectorQuantizer,
+        sequences: int = 1,
+        stage: str = "joint",
+        chunk_rows: int = 1024,
+    ) -> None:
+        super().__init__(likelihood.event_shape, 0)
+        expected = prior.length * quantizer.code_features
+        if likelihood.context_features != expected or prior.n_codes != quantizer.n_codes:
+            raise ConfigError(
+                f"strings of {prior.length} codes of {quantizer.code_features} numbers need a likelihood "
+                f"with context_features={expected} and a prior over {quantizer.n_codes} codes, received "
+                f"{likelihood.context_features} and {prior.n_codes}"
+            )
+        if not isinstance(sequences, int) or sequences < 1:
+            raise ConfigError(f"sequences must be an integer of 1 or more, received {sequences!r}")
+        self.prior, self.likelihood = prior, likelihood
+        self.encoder, self.quantizer = encoder, quantizer
+        self.sequences, self.chunk_rows = sequences, chunk_rows
+        self.exactness = weakest("lower bound", likelihood.exactness)
+        self.set_stage(stage)
+
+    def set_stage(self, stage: str) -> None:
+        """Choose what `objective` fits: ``"flow"`` (all but the prior), ``"prior"``, or ``"joint"``.
+
+        Raises:
+            ConfigError: for another stage.
+        """
+        if stage not in STAGES:
+            raise ConfigError(
+                f"stage must be one of {', '.join(STAGES)}; received {stage!r}{nearest(stage, STAGES)}"
+            )
+        self.stage = stage
+
+    # -- codes ----------------------------------------------------------------------------------
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What the encoder says of each position, ``(B, L, d)``."""
+        e = self.encoder(x)
+        return e.flatten(2).mT if e.dim() == 4 else e
+
+    def codes(self, x: Tensor) -> Tensor:
+        """The nearest codes, ``(B, L)``."""
+        return self.quantizer.log_posterior(self.embed(x)).argmax(-1)
+
+    def _context(self, codes: Tensor) -> Tensor:
+        return self.quantizer.codebook[codes].flatten(1)
+
+    def code_length(self, x: Tensor) -> Tensor:
+        """``-log p(z)`` of the nearest codes: what they cost, nats, shape ``(B,)``."""
+        return -self.prior.log_prob(self.codes(x))
+
+    # -- the density ----------------------------------------------------------------------------
+
+    def log_joint_of(self, x: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
+        """The likeliest strings of every row and ``log p(x, z)`` of each: ``(B, S, L)`` and ``(B, S)``."""
+        self._check_event(x)
+        strings, _ = k_best(self.quantizer.log_posterior(self.embed(x)), sequences)
+        count = strings.shape[1]
+        flat, rows = strings.flatten(0, 1), x.repeat_interleave(count, dim=0)
+        parts = [
+            self.likelihood._log_prob(r, self._context(z)) + self.prior.log_prob(z)
+            for r, z in zip(rows.split(self.chunk_rows), flat.split(self.chunk_rows), strict=True)
+        ]
+        values = torch.cat(parts) if parts else x.new_zeros(0)
+        return strings, values.view(len(x), count)
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.top_k(x, self.sequences)
+
+    def top_k(self, x: Tensor, sequences: int) -> Tensor:
+        """The bound with this many strings, nats, shape ``(B,)``; monotone in their number."""
+        return torch.logsumexp(self.log_joint_of(x, sequences)[1], dim=1)
+
+    # -- sampling and fitting -------------------------------------------------------------------
+
+    def sample_with_states(
+        self, n: int, generator: torch.Generator | None = None, state: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw ``(x, states)``; the states are zeros.
+
+        Raises:
+            ConfigError: for another state than 0.
+        """
+        if state not in (None, 0):
+            raise ConfigError(f"the latent is a string of codes: there is no state {state}")
+        with torch.no_grad():
+            return self._sample(n, None, generator), torch.zeros(n, dtype=torch.long)
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        parts = [
+            self.likelihood._sample(len(z), self._context(z), generator)
+            for z in self.prior.sample(n, generator).split(self.chunk_rows)
+            if len(z)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
+
+    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
+        """Negative log-likelihood given the nearest codes, commitment, and their code length, by stage.
+
+        Through the prior codes have no gradient to the encoder: it learns what they cost, they do not learn
+        to be cheap.
+        """
+        self._check_event(x)
+        if self.stage == "prior":
+            with torch.no_grad():
+                codes = self.codes(x)
+            nll = weighted_mean(-self.prior.log_prob(codes), weight)
+            return Loss(nll, {"code_length": nll.detach()})
+        quantised, codes, commitment = self.quantizer(self.embed(x))
+        nll = weighted_mean(-self.likelihood._log_prob(x, quantised.flatten(1)), weight)
+        terms = {"nll": nll.detach(), "commitment": commitment.detach()}
+        loss = nll + commitment
+        if self.stage == "joint":
+            length = weighted_mean(-self.prior.log_prob(codes), weight)
+            terms["code_length"] = length.detach()
+            loss = loss + length
+        return Loss(loss, terms)
+
+    @torch.no_grad()
+    def perplexity(self, x: Tensor) -> float:
+        """How many codes are used, ``exp`` of the entropy of their frequencies (V would be all alike)."""
+        counts = torch.bincount(self.codes(x).flatten(), minlength=self.quantizer.n_codes).double()
+        share = counts / counts.sum()
+        return math.exp(float(-(share * share.clamp_min(1e-300).log()).sum()))

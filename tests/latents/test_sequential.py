@@ -1,0 +1,152 @@
+"""The sequential latent against the sum over all strings: three codes, four positions, 81 strings."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from modeflow.densities.sequences import GPT2Prior, IndependentCodes
+from modeflow.errors import ConfigError
+from modeflow.flows import NSF
+from modeflow.testing import perturb
+from modeflow.training import TrainConfig, Trainer
+
+pytest.importorskip("vector_quantize_pytorch")
+pytest.importorskip("transformers")
+
+from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer
+
+V, L, WIDTH, D = 3, 4, 2, 2
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(D, L * WIDTH)
+
+    def forward(self, x):
+        return self.net(x).view(len(x), L, WIDTH)
+
+
+def model(prior="independent", **options):
+    torch.manual_seed(0)
+    priors = {"independent": lambda: IndependentCodes(V, L), "gpt2": lambda: GPT2Prior(V, L, 16, 1, 2)}
+    flow = NSF(D, L * WIDTH, layers=2, hidden_features=16)
+    quantizer = VectorQuantizer(V, WIDTH)
+    m = SequentialLatentModel(
+        perturb(priors[prior](), 0.5), perturb(flow, 0.1), Encoder(), quantizer, **options
+    )
+    m.train()
+    m.objective(rows(200))  # the codes start at what the encoder gives
+    return m.double().eval()
+
+
+def rows(n=20):
+    return torch.randn(n, D)
+
+
+def everything(m, x):
+    strings = torch.tensor(list(itertools.product(range(V), repeat=L)))
+    context = m.quantizer.codebook[strings].flatten(1)
+    columns = [
+        m.likelihood.log_prob(x, c) + p for c, p in zip(context, m.prior.log_prob(strings), strict=True)
+    ]
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("prior", ["independent", "gpt2"])
+def test_the_bound_grows_to_the_sum_over_all_strings(prior):
+    m, x = model(prior), rows().double()
+    exact = everything(m, x).logsumexp(1)
+    values = [m.top_k(x, k) for k in (1, 2, 5, 20, 80, 81, 500)]
+    for fewer, more in itertools.pairwise(values):
+        assert (more >= fewer - 1e-9).all()
+    tolerance = 1e-9 if prior == "independent" else 1e-5
+    assert torch.allclose(values[-1], exact, atol=tolerance) and torch.allclose(
+        values[-2], exact, atol=tolerance
+    )
+    assert (values[0] < exact).all() and m.exactness == "lower bound"
+
+
+def test_the_first_string_is_that_of_the_nearest_codes():
+    m, x = model(sequences=5), rows().double()
+    distance = (m.embed(x).unsqueeze(2) - m.quantizer.codebook).norm(dim=-1)
+    strings, values = m.log_joint_of(x, 5)
+    assert torch.equal(strings[:, 0], distance.argmin(-1)) and torch.equal(strings[:, 0], m.codes(x))
+    assert torch.allclose(m.log_prob(x), values.logsumexp(1))
+    context = m.quantizer.codebook[m.codes(x)].flatten(1)
+    assert torch.allclose(values[:, 0], m.likelihood.log_prob(x, context) - m.code_length(x))
+
+
+def test_stages_fit_their_parts():
+    m, x = model().float().train(), rows(64)
+
+    def touched(stage):
+        m.set_stage(stage)
+        m.zero_grad()
+        loss = m.objective(x)
+        loss.value.backward()
+        parts = {"prior": m.prior, "likelihood": m.likelihood, "encoder": m.encoder}
+        have = {
+            k
+            for k, part in parts.items()
+            if any(p.grad is not None and p.grad.any() for p in part.parameters())
+        }
+        return have, set(loss.terms)
+
+    assert touched("flow") == ({"likelihood", "encoder"}, {"nll", "commitment"})
+    assert touched("prior") == ({"prior"}, {"code_length"})
+    assert touched("joint") == ({"prior", "likelihood", "encoder"}, {"nll", "commitment", "code_length"})
+    m.set_stage("joint")
+    terms = m.objective(x).terms
+    bound = float(m.eval().top_k(x, 1).mean())
+    m.train()
+    assert abs(-float(terms["nll"] + terms["code_length"]) - bound) < 0.2  # codes move between the two calls
+
+
+def test_evaluation_moves_no_code():
+    m, x = model(), rows().double()
+    before = m.quantizer.codebook.clone()
+    m.log_prob(x), m.codes(x)
+    assert torch.equal(before, m.quantizer.codebook)
+
+
+def test_two_stages_find_separate_modes():
+    torch.manual_seed(0)
+    centres = torch.tensor([[-4.0, 0.0], [4.0, 0.0], [0.0, 4.0]])
+    x = centres[torch.randint(3, (1500,))] + 0.3 * torch.randn(1500, 2)
+    quantizer = VectorQuantizer(4, 2)
+
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(2, 2)
+
+        def forward(self, y):
+            return self.net(y).unsqueeze(1)
+
+    flow = NSF(2, 2, layers=2, hidden_features=16)
+    m = SequentialLatentModel(IndependentCodes(4, 1), flow, One(), quantizer, stage="flow")
+    Trainer(TrainConfig(max_epochs=25, patience=None, learning_rate=3e-3), quiet=True).fit(m, x)
+    m.set_stage("prior")
+    Trainer(TrainConfig(max_epochs=25, patience=None, learning_rate=3e-2), quiet=True).fit(m, x)
+    m.sequences = 4
+    # Entropy of the data: log 3 + log(2 π e 0.09) = 1.53; what beats it by more than overfitting is no bound.
+    score = float(m.eval().log_prob(x).mean())
+    assert -1.8 < score < -1.45
+    assert m.perplexity(x) > 1.9
+    drawn = m.sample(500, generator=torch.Generator().manual_seed(0))
+    assert (torch.cdist(drawn, centres).amin(1) < 1.5).double().mean() > 0.9
+
+
+def test_parts_that_do_not_fit():
+    flow, quantizer = NSF(2, 4, layers=1), VectorQuantizer(3, 2)
+    with pytest.raises(ConfigError, match="context_features=8"):
+        SequentialLatentModel(IndependentCodes(3, 4), flow, Encoder(), quantizer)
+    with pytest.raises(ConfigError, match="did you mean 'joint'"):
+        model().set_stage("jiont")
+    with pytest.raises(ConfigError, match="sequences"):
+        SequentialLatentModel(IndependentCodes(3, 2), flow, Encoder(), quantizer, sequences=0)
