@@ -396,10 +396,36 @@ def speed(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+def short_speed(content: dict[str, Any]) -> list[str]:
+    """The speed table of the README."""
+    peers = [
+        name
+        for name in dict.fromkeys(r["contestant"] for r in content["ratios"])
+        if not name.startswith("modeflow")
+    ]
+    names = {"step": "training step", "log_prob": "log-density", "sample": "samples"}
+    body = []
+    for case in dict.fromkeys(r["case"] for r in content["ratios"]):
+        for measured, title in names.items():
+            found = {
+                r["contestant"]: r
+                for r in content["ratios"]
+                if r["case"] == case and r["measure"] == measured
+            }
+            body.append([f"{case}: {title}", *(f"{found[p]['ratio']:.1f}" for p in peers)])
+    return [
+        f"Times as long as modeflow takes for the same flow ({content['threads']} threads, interleaved; sizes, ranges and noise in "
+        "[docs/speed.md](docs/speed.md)):",
+        "",
+        *table(["", *peers], body),
+    ]
+
+
 def documents() -> dict[Path, str]:
     """Every document that holds measured numbers, as it should read."""
     readme = ROOT / "README.md"
     page, text = build(readme.read_text(encoding="utf-8"))
+    text = between(text, short_speed(read("speed")), "speed")
     speed_page = ROOT / "docs" / "speed.md"
     measured = [*speed(read("speed")), *steps(read("steps")), *scaling(read("scaling"))]
     return {
