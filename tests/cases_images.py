@@ -177,6 +177,15 @@ TRANSFORMS: dict[str, TransformCase] = {
     "glow-two-scales-context": TransformCase(
         layers_of(Glow, 2, steps=1, coupling="additive", lu=False), (1, 4, 4), 2, noise_shape=(16,)
     ),
+    "glow-two-scales-map": TransformCase(
+        layers_of(Glow, 8, steps=1, context_shape=(2, 2, 2)), (1, 4, 4), 8, noise_shape=(16,)
+    ),
+    "glow-two-scales-map-priors": TransformCase(
+        layers_of(Glow, 8, steps=1, context_shape=(2, 2, 2), context_in="priors"),
+        (1, 4, 4),
+        8,
+        noise_shape=(16,),
+    ),
     "realnvp-image-two-scales": TransformCase(
         layers_of(RealNVPImage, 2, blocks=1), (1, 4, 4), 2, noise_shape=(16,)
     ),

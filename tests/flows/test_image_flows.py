@@ -276,3 +276,18 @@ def test_dequantised_input_is_checked():
         with pytest.raises(ConfigError):
             Dequantized(Glow((1, 4, 4), levels=1, steps=1), **wrong)
     assert model.exactness == "lower bound"
+
+
+@pytest.mark.parametrize("context_in", ["all", "priors"])
+def test_a_context_that_is_an_image_acts_by_place(context_in):
+    options = {"levels": 1, "steps": 1, "hidden_channels": 8, "context_shape": (2, 2, 2)}
+    flow = perturb(Glow((1, 4, 4), 8, context_in=context_in, **options), 0.3).eval()
+    context, u = torch.randn(1, 8), torch.zeros(1, 16)
+    other = context.view(1, 2, 2, 2).clone()
+    other[..., 0, 0] += 1.0
+    with torch.no_grad():
+        a, b = (flow.transform.inverse(u, c.view(1, 8))[0] for c in (context, other))
+        far, _ = flow.transform.inverse(u, context.roll(4, 1))
+    assert not torch.equal(a, b) and not torch.equal(a, far)
+    with pytest.raises(ConfigError, match="context_features is 8"):
+        Glow((1, 4, 4), 8, context_shape=(3, 2, 2))

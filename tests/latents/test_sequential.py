@@ -50,7 +50,7 @@ def rows(n=20):
 
 def everything(m, x):
     strings = torch.tensor(list(itertools.product(range(V), repeat=L)))
-    context = m.quantizer.codebook[strings].flatten(1)
+    context = m.quantizer.codebook[strings].mT.flatten(1)
     columns = [
         m.likelihood.log_prob(x, c) + p for c, p in zip(context, m.prior.log_prob(strings), strict=True)
     ]
@@ -77,7 +77,7 @@ def test_the_first_string_is_that_of_the_nearest_codes():
     strings, values = m.log_joint_of(x, 5)
     assert torch.equal(strings[:, 0], distance.argmin(-1)) and torch.equal(strings[:, 0], m.codes(x))
     assert torch.allclose(m.log_prob(x), values.logsumexp(1))
-    context = m.quantizer.codebook[m.codes(x)].flatten(1)
+    context = m.quantizer.codebook[m.codes(x)].mT.flatten(1)
     assert torch.allclose(values[:, 0], m.likelihood.log_prob(x, context) - m.code_length(x))
 
 

@@ -5,6 +5,7 @@ from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.bounded import BoundedFlow
+from modeflow.densities.decoders import GaussianDecoder
 from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.distribution import DensityDistribution
 from modeflow.densities.flow import Flow
@@ -13,6 +14,7 @@ from modeflow.densities.normal import StandardNormal
 from modeflow.densities.preprocessed import Preprocessed
 from modeflow.densities.recurrent import RecurrentDensity
 from modeflow.densities.resampled import ResampledBase
+from modeflow.densities.sequences import GPT2Prior, IndependentCodes, SequencePrior
 
 __all__ = [
     "AutoregressiveDensity",
@@ -21,7 +23,10 @@ __all__ = [
     "DensityDistribution",
     "Diffusion",
     "Flow",
+    "GPT2Prior",
+    "GaussianDecoder",
     "GaussianMixtureBase",
+    "IndependentCodes",
     "Logistic",
     "Loss",
     "NflowsDensity",
@@ -29,6 +34,7 @@ __all__ = [
     "Preprocessed",
     "RecurrentDensity",
     "ResampledBase",
+    "SequencePrior",
     "StandardNormal",
     "StudentT",
     "Uniform",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -104,15 +105,17 @@ def glow_levels(
     prior: Prior,
     lu: bool,
     seed: int,
+    coupling_context: int | None = None,
 ) -> Flow:
-    """Levels of a squeeze and `steps` of `glow_step` each."""
+    """Levels of a squeeze and `steps` of `glow_step` each; the couplings' context is that of all if None."""
+    seen = context_features if coupling_context is None else coupling_context
     generator = torch.Generator().manual_seed(seed)
 
     def level(here: Shape, number: int) -> tuple[Transform, Shape]:
         out = (4 * here[0], here[1] // 2, here[2] // 2)
         layers: list[Transform] = [Squeeze()]
         for _ in range(steps):
-            layers += glow_step(out, elementwise(), conditioner, context_features, generator, lu=lu)
+            layers += glow_step(out, elementwise(), conditioner, seen, generator, lu=lu)
         return Composite(layers), out
 
     return multi_scale(shape, context_features, check_image(shape, levels), level, prior)
@@ -135,8 +138,10 @@ def alternating_steps(
     return layers
 
 
-def _conv_net(hidden_channels: int) -> ImageConditioner:
-    return lambda inputs, outputs, context, size: ConvNet(inputs, outputs, context, hidden_channels)
+def _conv_net(hidden_channels: int, context_shape: Shape | None = None) -> ImageConditioner:
+    return lambda inputs, outputs, context, size: ConvNet(
+        inputs, outputs, context, hidden_channels, context_shape
+    )
 
 
 def _conv_res_net(hidden_channels: int, blocks: int, dropout: float = 0.0) -> ImageConditioner:
@@ -153,6 +158,8 @@ def Glow(
     steps: int = 4,
     hidden_channels: int = 64,
     coupling: str = "affine",
+    context_shape: Shape | None = None,
+    context_in: str = "all",
     lu: bool = True,
     seed: int = 0,
 ) -> Flow:
@@ -168,6 +175,10 @@ def Glow(
         levels: how often the image is squeezed; as often as possible up to three if None.
         steps: of each level (32 in the paper). hidden_channels: of the coupling nets (512 in the paper).
         coupling: ``"affine"`` or ``"additive"``.
+        context_shape: ``(channels, height, width)`` where the context is an image (a map of codes), flat: it
+            then acts by place, resized to every level; None for a vector.
+        context_in: ``"all"``: the context reaches couplings and priors; ``"priors"``: the priors alone (as
+            in the official code of NVF).
         lu: LU-factorised 1x1 convolutions, or plain ones.
         seed: of the rotations they start as.
 
@@ -188,16 +199,24 @@ def Glow(
     }
     if coupling not in kinds:
         raise ConfigError(f"coupling must be 'affine' or 'additive', received {coupling!r}")
+    if context_in not in ("all", "priors"):
+        raise ConfigError(f"context_in must be 'all' or 'priors', received {context_in!r}")
+    if context_shape is not None and math.prod(context_shape) != context_features:
+        raise ConfigError(
+            f"a context of shape {tuple(context_shape)} has {math.prod(context_shape)} numbers: "
+            f"context_features is {context_features}"
+        )
     return glow_levels(
         shape,
         context_features,
         levels,
         steps,
         kinds[coupling],
-        _conv_net(hidden_channels),
-        lambda channels, kept: GaussianPrior(channels, kept, context_features),
+        _conv_net(hidden_channels, context_shape),
+        lambda channels, kept: GaussianPrior(channels, kept, context_features, context_shape),
         lu,
         seed,
+        context_features if context_in == "all" else 0,
     )
 
 

@@ -4,6 +4,7 @@ from modeflow.latents.base import LatentModel
 from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel, GaussianEncoder
 from modeflow.latents.discrete import DiscreteLatentModel, PrunedLogProb
 from modeflow.latents.initialise import find_islands
+from modeflow.latents.kbest import k_best
 from modeflow.latents.objectives import (
     OBJECTIVES,
     GumbelELBO,
@@ -14,6 +15,7 @@ from modeflow.latents.objectives import (
 )
 from modeflow.latents.posteriors import CategoricalEncoder
 from modeflow.latents.priors import CategoricalPrior
+from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer
 
 __all__ = [
     "OBJECTIVES",
@@ -28,7 +30,10 @@ __all__ = [
     "Marginal",
     "Objective",
     "PrunedLogProb",
+    "SequentialLatentModel",
     "SummedELBO",
+    "VectorQuantizer",
     "build_objective",
     "find_islands",
+    "k_best",
 ]

@@ -162,7 +162,12 @@ class SequentialLatentModel(LatentModel):
         return self.quantizer.log_posterior(self.embed(x)).argmax(-1)
 
     def _context(self, codes: Tensor) -> Tensor:
-        return self.quantizer.codebook[codes].flatten(1)
+        return self._flat(self.quantizer.codebook[codes])
+
+    @staticmethod
+    def _flat(embedded: Tensor) -> Tensor:
+        """``(B, L, d)`` as a context, flat, in the order of a map ``(d, h, w)``."""
+        return embedded.mT.flatten(1)
 
     def code_length(self, x: Tensor) -> Tensor:
         """``-log p(z)`` of the nearest codes: what they cost, nats, shape ``(B,)``."""
@@ -226,7 +231,7 @@ class SequentialLatentModel(LatentModel):
             nll = weighted_mean(-self.prior.log_prob(codes), weight)
             return Loss(nll, {"code_length": nll.detach()})
         quantised, codes, commitment = self.quantizer(self.embed(x))
-        nll = weighted_mean(-self.likelihood._log_prob(x, quantised.flatten(1)), weight)
+        nll = weighted_mean(-self.likelihood._log_prob(x, self._flat(quantised)), weight)
         terms = {"nll": nll.detach(), "commitment": commitment.detach()}
         loss = nll + commitment
         if self.stage == "joint":

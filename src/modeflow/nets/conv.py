@@ -58,26 +58,68 @@ class _FromContext(nn.Module):
         return h + self.linear(context)[:, :, None, None]
 
 
+class _FromMap(nn.Module):
+    """A context that is a small image, flat, as a shift of every pixel: convolved, then resized."""
+
+    def __init__(self, shape: tuple[int, int, int], channels: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.conv = nn.Conv2d(shape[0], channels, 3, padding=1, bias=False)
+
+    def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
+        if context is None:
+            return h
+        shift = self.conv(context.view(-1, *self.shape))
+        return h + (
+            shift if shift.shape[-2:] == h.shape[-2:] else F.interpolate(shift, h.shape[-2:], mode="nearest")
+        )
+
+
+def from_context(
+    context_features: int, channels: int, shape: tuple[int, int, int] | None = None, near_zero: bool = False
+) -> nn.Module:
+    """What a context adds to the channels of an image: the same at every pixel, or by place.
+
+    Arguments:
+        context_features: width of the context, 0 for none.
+        channels: of the image.
+        shape: ``(channels, height, width)`` of a context that is itself an image, flat; None for a vector.
+        near_zero: start close to adding nothing.
+    """
+    if shape is None or not context_features:
+        return _FromContext(context_features, channels, near_zero)
+    layer = _FromMap(shape, channels)
+    if near_zero:
+        start_near_zero(layer.conv)
+    return layer
+
+
 class ConvNet(nn.Module):
     """Glow's conditioner: 3x3, ReLU, 1x1, ReLU, and a 3x3 convolution that starts as zero.
 
     Arguments:
         in_channels, out_channels, context_features: widths.
         hidden_channels: of the two hidden layers (512 in the paper).
+        context_shape: of a context that is an image, flat (`from_context`).
 
     Reference:
         Kingma and Dhariwal, *Glow*, 2018, https://arxiv.org/abs/1807.03039
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, context_features: int = 0, hidden_channels: int = 64
+        self,
+        in_channels: int,
+        out_channels: int,
+        context_features: int = 0,
+        hidden_channels: int = 64,
+        context_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         self.first = nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
         self.second = nn.Conv2d(hidden_channels, hidden_channels, 1)
         self.final = ZeroConv2d(hidden_channels, out_channels)
-        self.context_first = _FromContext(context_features, hidden_channels)
-        self.context_second = _FromContext(context_features, hidden_channels)
+        self.context_first = from_context(context_features, hidden_channels, context_shape)
+        self.context_second = from_context(context_features, hidden_channels, context_shape)
         _store_channels_last(self)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

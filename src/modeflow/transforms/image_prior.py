@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.errors import ConfigError
-from modeflow.nets.conv import ChannelMADE, ZeroConv2d
+from modeflow.nets.conv import ChannelMADE, ZeroConv2d, from_context
 from modeflow.transforms.base import Transform, sum_event
 from modeflow.transforms.elementwise import AffineElementwise
 
@@ -43,18 +43,26 @@ class GaussianPrior(SplitPrior):
     Arguments:
         channels: of what leaves. kept_channels: of what stays, 0 at the end.
         context_features: width of the context.
+        context_shape: of a context that is an image, flat; None for a vector.
     """
 
-    def __init__(self, channels: int, kept_channels: int = 0, context_features: int = 0) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kept_channels: int = 0,
+        context_features: int = 0,
+        context_shape: tuple[int, int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.clip = AffineElementwise()
         self.bias = nn.Parameter(torch.zeros(2 * channels)) if not kept_channels else None
         self.conv = ZeroConv2d(kept_channels, 2 * channels) if kept_channels else None
         self.from_context = (
-            nn.Linear(context_features, 2 * channels, bias=False) if context_features else None
+            from_context(context_features, 2 * channels, context_shape) if context_features else None
         )
         if self.from_context is not None:
-            nn.init.zeros_(self.from_context.weight)
+            for parameter in self.from_context.parameters():
+                nn.init.zeros_(parameter)
 
     def _params(self, like: Tensor, kept: Tensor | None, context: Tensor | None) -> Tensor:
         if self.conv is not None:
@@ -63,7 +71,7 @@ class GaussianPrior(SplitPrior):
             assert self.bias is not None
             params = self.bias[None, :, None, None].expand(len(like), -1, *like.shape[2:])
         if self.from_context is not None:
-            params = params + self.from_context(context)[:, :, None, None]
+            params = self.from_context(params, context)
         return params.unflatten(1, (2, like.shape[1])).movedim(1, -1)
 
     def forward(self, r: Tensor, kept: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor]:
