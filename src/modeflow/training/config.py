@@ -53,8 +53,8 @@ class TrainConfig:
         precision: ``32-true``, ``64-true`` (the model becomes float64) or ``bf16-mixed`` (training only:
             densities are never reported from bf16).
         activations: what is stored for the gradient: ``keep`` all, ``recompute`` (segments of layers are run
-            again), or ``invert`` (layers are inverted: memory does not grow with depth). Less memory, a third
-            more time.
+            again), or ``invert`` (layers are inverted: memory hardly grows with depth). Less memory, up to
+            twice the time.
         seed: of batches, noise and everything else random.
         tensorboard: also write TensorBoard events into the run folder.
 
