@@ -232,3 +232,27 @@ def test_in_one_vector_the_gradients_are_the_same(extra):
     assert float(flat.gradients[0].abs().max()) > 0
     flat.detach()
     assert run.described(run.parameters())[1] is None
+
+
+@pytest.mark.parametrize("coupling", [False, True])
+def test_a_graph_remembers_the_weights_it_was_made_with(coupling):
+    flow = perturb(NSF(4, 3, layers=2, hidden_features=16, coupling=coupling), 0.3)
+    x, context = torch.randn(80, 4), torch.randn(80, 3)
+    flow.log_prob(x, context).sum().backward()
+    expected = [p.grad.clone() for p in flow.parameters()]
+    flow.zero_grad()
+    loss = flow.log_prob(x, context).sum()
+    for p in flow.parameters():
+        p.data = torch.full_like(p, 7.0)
+    loss.backward()
+    for a, p in zip(expected, flow.parameters(), strict=True):
+        assert torch.equal(a, p.grad)
+
+
+def test_graphs_that_live_at_once_have_tapes_of_their_own():
+    flow = perturb(NSF(4, layers=2, hidden_features=16), 0.3)
+    x, y = torch.randn(80, 4, requires_grad=True), torch.randn(80, 4, requires_grad=True)
+    alone = torch.autograd.grad(flow.log_prob(x).sum(), x)[0]
+    first, second = flow.log_prob(x).sum(), flow.log_prob(y).sum()
+    torch.autograd.grad(second, y)
+    assert torch.equal(torch.autograd.grad(first, x)[0], alone)

@@ -25,6 +25,8 @@ struct Ready {
     const StackLayer* layer;
     std::vector<Packed> dense;          // linear: one; conditioned: those of the network
     std::vector<double> lower, upper;   // of a linear layer, (D, D)
+    std::vector<double> slope;          // of its diagonal in what it is made from
+    std::vector<real> table;            // of an affine layer, as it was
     double logabsdet = 0;
     std::vector<int64_t> before;        // numbers on the tape before each dense layer's input, and before the last's
     int64_t tape = 0;                   // numbers that a row needs on the tape
@@ -61,6 +63,7 @@ void pack_linear(const StackLayer& layer, int d, bool backward, Ready& ready) {
         ready.lower[i * n + i] = 1.0;
         const double diagonal = static_cast<double>(layer.eps) + softplus(raw[i]);
         ready.upper[i * n + i] = diagonal;
+        ready.slope.push_back(1.0 / (1.0 + std::exp(-static_cast<double>(raw[i]))));
         for (size_t j = i + 1; j < n; ++j) ready.upper[i * n + j] = *up++;
         ready.logabsdet += std::log(diagonal);
     }
@@ -117,6 +120,11 @@ void pack(void* handle, int64_t from, int64_t to) {
     for (int64_t l = from; l < to; ++l) {
         Ready& ready = p.layers[l];
         if (ready.layer->kind == StackLayer::LINEAR) pack_linear(*ready.layer, p.stack.features, p.backward, ready);
+        if (ready.layer->kind == StackLayer::AFFINE) {
+            const int64_t contexts = ready.layer->given ? p.stack.context : 1;
+            ready.table.assign(ready.layer->table,
+                               ready.layer->table + contexts * affine_size(*ready.layer, p.stack.features));
+        }
         for (size_t i = 0; i < ready.layer->network.size(); ++i) {
             const StackDense& dense = ready.layer->network[i];
             ready.dense[i].pack(dense.weight, dense.row, dense.bias, dense.mask, p.backward);
@@ -243,14 +251,15 @@ void network(const Ready& ready, const Places& at, int rows, const real* x, int 
 }
 
 // The numbers of an affine layer for one row, in `to`: those of its context, or a sum of such.
-inline void affine_row(const StackLayer& layer, const Given& given, int r, int64_t size, real* to) {
-    if (!layer.given) {
-        std::memcpy(to, layer.table, sizeof(real) * size);
+inline void affine_row(const Ready& ready, const Given& given, int r, int64_t size, real* to) {
+    const real* table = ready.table.data();
+    if (!ready.layer->given) {
+        std::memcpy(to, table, sizeof(real) * size);
         return;
     }
     std::memset(to, 0, sizeof(real) * size);
     for (size_t k = given.start[r]; k < given.start[r + 1]; ++k) {
-        const real *row = layer.table + given.column[k] * size, v = given.value[k];
+        const real *row = table + given.column[k] * size, v = given.value[k];
         for (int64_t i = 0; i < size; ++i) to[i] += v * row[i];
     }
 }
@@ -266,13 +275,14 @@ inline real dot(int n, const real* a, const real* b) {
 }
 
 // u = (I + L) v with v = (x - m) exp(-s), or back.
-void affine(const StackLayer& layer, const Given& given, bool inverse, int d, int rows, const real* x, int width,
-            real* u, real* logabsdet) {
+void affine(const Ready& ready, const Given& given, bool inverse, int d, int rows, const real* x, int width, real* u,
+            real* logabsdet) {
+    const StackLayer& layer = *ready.layer;
     const int64_t size = affine_size(layer, d);
     Buffer space(size + d);
     real *numbers = space.data(), *v = numbers + size;
     for (int r = 0; r < rows; ++r) {
-        affine_row(layer, given, r, size, numbers);
+        affine_row(ready, given, r, size, numbers);
         const real *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
         real *out = u + static_cast<int64_t>(r) * width, total = 0.0f;
         for (int j = 0; j < d; ++j) total += s[j];
@@ -356,7 +366,7 @@ void solve(const Ready& ready, int d, int width, int rows, const real* u, real* 
     const int rows_p = pad(rows);
     space.assign(static_cast<size_t>(d) * rows_p, 0.0f);
     real* values = space.data();  // (features, rows)
-    const real* bias = ready.layer->linear[3];
+    const real* bias = ready.dense[0].bias.data();
     for (int r = 0; r < rows; ++r)
         for (int j = 0; j < d; ++j)
             values[static_cast<int64_t>(j) * rows_p + r] = u[static_cast<int64_t>(r) * width + j] - bias[j];
@@ -421,7 +431,7 @@ void run(const void* handle, bool inverse, int tile, int64_t rows, int64_t from,
                 else
                     ready.dense[0].forward(count, now, next, width);
             } else if (layer.kind == StackLayer::AFFINE) {
-                affine(layer, given, inverse, d, count, now, width, next, logabsdet + start);
+                affine(ready, given, inverse, d, count, now, width, next, logabsdet + start);
             } else {
                 const Places places{ready, tile, part};
                 network(ready, places, count, now, width, given);
@@ -545,14 +555,15 @@ void network_backward(Sweep& s, const Ready& ready, const Places& at, int64_t t,
 
 // Gradients of an affine layer: of x into `grad_x`; of its numbers, where they are wanted, into `table` (one row for
 // each context), and of the contexts.
-void affine_backward(const StackLayer& layer, const Given& given, int contexts, int d, int rows, const real* x,
+void affine_backward(const Ready& ready, const Given& given, int contexts, int d, int rows, const real* x,
                      int width, const real* grad_u, const real* grad_log, real* grad_x, real* table,
                      real* grad_context) {
+    const StackLayer& layer = *ready.layer;
     const int64_t size = affine_size(layer, d);
     Buffer space(2 * size + 2 * d);
     real *numbers = space.data(), *grad = numbers + size, *v = grad + size, *grad_v = v + d;
     for (int r = 0; r < rows; ++r) {
-        affine_row(layer, given, r, size, numbers);
+        affine_row(ready, given, r, size, numbers);
         const real *m = numbers, *s = numbers + d, *in = x + static_cast<int64_t>(r) * width;
         const real *g = grad_u + static_cast<int64_t>(r) * width, *low = numbers + 2 * d;
         for (int j = 0; j < d; ++j) v[j] = (in[j] - m[j]) * exp_(-s[j]);
@@ -582,7 +593,7 @@ void affine_backward(const StackLayer& layer, const Given& given, int contexts, 
         if (grad_context && layer.given)
             for (int c = 0; c < contexts; ++c)
                 grad_context[static_cast<int64_t>(r) * contexts + c] +=
-                    dot(static_cast<int>(size), layer.table + c * size, grad);
+                    dot(static_cast<int>(size), ready.table.data() + c * size, grad);
     }
 }
 
@@ -661,7 +672,7 @@ void back(void* sweep, int64_t index, int64_t from, int64_t to, const real* grad
             const real* log = grad_log + start;
             real* contexts = grad_context ? grad_context + start * s.p.stack.context : nullptr;
             if (layer.kind == StackLayer::AFFINE)
-                affine_backward(layer, s.contexts[t], s.p.stack.context, d, count, s.at(t, index), width, now, log,
+                affine_backward(ready, s.contexts[t], s.p.stack.context, d, count, s.at(t, index), width, now, log,
                                 next, nullptr, contexts);
             else
                 decondition(s, ready, t, s.at(t, index), now, log, next, contexts, space, grad_in, spare);
@@ -694,7 +705,7 @@ void weigh(void* sweep, int64_t index, int64_t from, int64_t to, const real* gra
         real* table = s.sums.data() + ready.sums;
         std::memset(table, 0, sizeof(real) * contexts * affine_size(*ready.layer, d));
         for (int64_t t = 0; t < s.tiles; ++t)
-            affine_backward(*ready.layer, s.contexts[t], contexts, d, s.count(t), s.at(t, index), s.width,
+            affine_backward(ready, s.contexts[t], contexts, d, s.count(t), s.at(t, index), s.width,
                             s.now.data() + t * s.tile * s.width, grad_log + t * s.tile, nullptr, table, nullptr);
         return;
     }
@@ -735,7 +746,7 @@ void give(const void* sweep, real* grad_x) {
 }
 
 // W = L U: dL = dW U^T below the diagonal, dU = L^T dW on and above it.
-void finish_linear(const StackLayer& layer, const Ready& ready, const real* weight, int64_t row_size, double total,
+void finish_linear(const Ready& ready, const real* weight, int64_t row_size, double total,
                    real* low, real* up, real* raw) {
     const size_t n = static_cast<size_t>(ready.dense[0].in);
     std::vector<double> row(n), across(n * n);
@@ -757,8 +768,7 @@ void finish_linear(const StackLayer& layer, const Ready& ready, const real* weig
             for (size_t j = i; j < n; ++j) row[j] += l * weight[k * row_size + j];
         }
         const double diagonal = ready.upper[i * n + i];
-        raw[i] = static_cast<real>((row[i] + total / diagonal) /
-                                    (1.0 + std::exp(-static_cast<double>(layer.linear[2][i]))));
+        raw[i] = static_cast<real>((row[i] + total / diagonal) * ready.slope[i]);
         for (size_t j = i + 1; j < n; ++j) *up++ = static_cast<real>(row[j]);
     }
 }
@@ -793,7 +803,7 @@ void finish(const std::vector<void*>& sweeps, int64_t from, int64_t to, double t
             const size_t bias_size = sizeof(real) * dense.out;
             if (layer.kind == StackLayer::LINEAR) {
                 real *low = place(), *up = place(), *raw = place();
-                finish_linear(layer, ready, weight, dense.in_p, total, low, up, raw);
+                finish_linear(ready, weight, dense.in_p, total, low, up, raw);
                 std::memcpy(place(), bias, bias_size);
                 continue;
             }

@@ -123,8 +123,11 @@ class Run:
         # What the kernel is told of the parameters, as long as they lie where they lay; and, where they are
         # one block of a vector (`modeflow.training.flat`), that vector and the place in it.
         self._known: tuple[tuple[int, ...], Any, tuple[Tensor, int] | None] = ((), None, None)
-        #: The tape of a gradient that is done with, for the next: fresh memory costs more than what it holds.
-        self.spare: Tensor | None = None
+        #: Indices and masks as the kernel was told of them: a graph keeps them until it has gone back.
+        self.fixed: list[Any] = []
+        #: The tape of a gradient that is done with, for the next (at most one; a list, because taking from it
+        #: cannot be interrupted): fresh memory costs more than what it holds.
+        self.spare: list[Tensor] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Run:
         return Run(copy.deepcopy(self.layers, memo), self.features, self.context_features)
@@ -148,7 +151,7 @@ class Run:
             addresses = self.by_layer(places[: len(parameters)])
             each = [part.described(a) for part, a in zip(self._parts, addresses, strict=True)]
             told = ([e[0] for e in each], [e[1] for e in each]) if fit else None
-            self._known = (places, told, _block(parameters))
+            self._known, self.fixed = (places, told, _block(parameters)), fixed
         return self._known[1:]
 
     def by_layer(self, addresses: Sequence[int]) -> list[list[int]]:
@@ -300,7 +303,7 @@ def _evaluate(
     u, logabsdet = torch.empty_like(x), x.new_empty(rows)
     tape = _Tape(run, x, -(-rows // tile) * kernels.stack_tape(handle, tile)) if keep else None
     if not keep:
-        run.spare = None  # not training (any more): memory is given back
+        run.spare.clear()  # not training (any more): memory is given back
     kernels.stack_run(
         handle,
         inverse,
@@ -320,15 +323,18 @@ class _Tape:
     """Memory for what a gradient needs: that of an earlier one, where it is large enough."""
 
     def __init__(self, run: Run, like: Tensor, size: int) -> None:
-        spare, run.spare = run.spare, None
-        fits = spare is not None and spare.dtype is like.dtype and size <= len(spare) <= 2 * size
-        self.values = spare if fits and spare is not None else like.new_empty(size)
+        try:
+            self.values = run.spare.pop()
+        except IndexError:
+            self.values = like.new_empty(0)
+        if self.values.dtype is not like.dtype or not size <= len(self.values) <= 2 * size:
+            self.values = like.new_empty(size)
         self._run = weakref.ref(run)
 
     def __del__(self) -> None:
         run = self._run()
-        if run is not None:
-            run.spare = self.values
+        if run is not None and not run.spare:
+            run.spare.append(self.values)
 
 
 class _Stack(torch.autograd.Function):
@@ -346,7 +352,7 @@ class _Stack(torch.autograd.Function):
         *tensors: Tensor,
     ) -> Any:
         u, logabsdet, ctx.handle, ctx.tape, ctx.tile = _evaluate(run, described, x, context, False, True)
-        ctx.run, ctx.parameters, ctx.start = run, parameters, start
+        ctx.run, ctx.parameters, ctx.start, ctx.fixed = run, parameters, start, run.fixed
         ctx.length = 0 if start is None else tensors[0].numel()
         ctx.save_for_backward(x, None if context is None else context.contiguous())
         return u, logabsdet
