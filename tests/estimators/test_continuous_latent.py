@@ -65,13 +65,14 @@ def test_on_the_command_line(tmp_path, capsys):
     given = ["latent=continuous", "latent_features=1", "max_epochs=2", "flow_options.layers=1"]
     sets = [part for setting in given for part in ("--set", setting)]
     assert main(["fit", "swiss-roll", "--rows", "400", "-o", str(run), "--quiet", *sets]) == 0
-    assert "latent        continuous, 1 dimension" in capsys.readouterr().out
+    assert "latent        continuous, dimension 1" in capsys.readouterr().out
     assert main(["assign", str(run), "swiss-roll", "-o", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert len(told["latent"]) == 1 and told["rows"] == len(pl.read_csv(out))
     assert pl.read_csv(out).columns == ["row", "z0", "z0_sd"]
     assert main(["report", str(run), "--quiet"]) == 0
-    assert "lower bound" in (run / "report.html").read_text(encoding="utf-8")
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "lower bound" in page and "NVF with a continuous latent" in page
 
 
 def test_the_latent_follows_the_swiss_roll():

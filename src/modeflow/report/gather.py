@@ -93,6 +93,8 @@ def _title(run: Run) -> str:
     states = run.estimator.n_states_
     if run.config["model"] != "nvf":
         return f"Plain flow {run.config['model']}"
+    if getattr(run.estimator, "latent", "discrete") == "continuous":
+        return "NVF with a continuous latent"
     return f"NVF with {states} state{'s' if states > 1 else ''}"
 
 

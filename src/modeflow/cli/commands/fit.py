@@ -88,7 +88,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     lines = [
         f"data          {result['data']}: {rows['train']} training, {rows['validation']} validation, "
         f"{rows['test']} test rows, {len(result['columns'])} columns",
-        f"latent        continuous, {result['latent_features']} dimensions"
+        f"latent        continuous, dimension {result['latent_features']}"
         if result.get("latent_features")
         else f"states        {states}"
         + (f" (chosen; tried {_tried(result)})" if result["selection"] else ""),
