@@ -22,14 +22,6 @@ pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not bu
 ISAS = kernels.available() if kernels is not None else []
 
 
-@pytest.fixture(autouse=True)
-def native():
-    before = kernels.instruction_set()
-    with use_native(True):
-        yield
-    kernels.use(before)
-
-
 def entries(bins, scale, n=4000):
     """Entries inside, on both ends and beyond the interval; their parameters."""
     x = 7 * torch.rand(n) - 3.5

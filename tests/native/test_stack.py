@@ -18,14 +18,6 @@ pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not bu
 ISAS = kernels.available() if kernels is not None else []
 
 
-@pytest.fixture(autouse=True)
-def native():
-    before = kernels.instruction_set()
-    with use_native(True):
-        yield
-    kernels.use(before)
-
-
 def runs(flow):
     """Parts of the flow's transform, cut."""
     with torch.no_grad():

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, nearest
 from modeflow.nets.agnostic import AgnosticMADE
+from modeflow.transforms.surjections import soft_log_scale
 
 __all__ = ["CONDITIONALS", "AutoregressiveDensity"]
 
@@ -30,11 +31,6 @@ class Conditional(nn.Module):
         raise NotImplementedError
 
 
-def _clip(raw: Tensor, most: float = 7.0) -> Tensor:
-    """A log-scale softly held within ``±most``; slope one at zero."""
-    return raw / (1 + raw.abs() / most)
-
-
 class GaussianConditional(Conditional):
     """``N(μ, e^{2s})``: two parameters."""
 
@@ -42,12 +38,12 @@ class GaussianConditional(Conditional):
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
         mean, raw = params.unbind(-1)
-        s = _clip(raw)
+        s = soft_log_scale(raw)
         return -0.5 * ((x - mean) * torch.exp(-s)).square() - s - 0.5 * math.log(2 * math.pi)
 
     def sample(self, params: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
         mean, raw = params.unbind(-1)
-        return mean + torch.exp(_clip(raw)) * normal
+        return mean + torch.exp(soft_log_scale(raw)) * normal
 
 
 class MixtureConditional(Conditional):
@@ -66,7 +62,7 @@ class MixtureConditional(Conditional):
     def _split(self, params: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits, means, raw = params.chunk(3, dim=-1)
         offset: Tensor = self.offset  # type: ignore[assignment]
-        scale = self.log_scale + _clip(raw)
+        scale = self.log_scale + soft_log_scale(raw)
         return torch.log_softmax(logits, -1), means + offset.to(params.dtype), scale
 
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:

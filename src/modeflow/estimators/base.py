@@ -149,6 +149,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         """What `score_samples` returns: ``exact``, ``lower bound`` (integer columns) or ``estimate``."""
         return weakest(self.model_.exactness, "lower bound" if self.schema_.integer_columns else "exact")
 
+    @property
+    def latent_features_(self) -> int:
+        """Dimensions of a continuous latent; 0 where the latent is discrete."""
+        inner = latent_model(self.model_)
+        return inner.latent_features if isinstance(inner, ContinuousLatentModel) else 0
+
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, in nats and in the units of the data, shape ``(N,)``.
 

@@ -192,8 +192,8 @@ def _measure(estimator: DensityEstimator, dataset: Dataset, split: Split) -> dic
         "weights": [round(float(w), 6) for w in estimator.weights_],
         "n_parameters": sum(p.numel() for p in estimator.model_.parameters()),
     }
-    if getattr(estimator, "latent", "discrete") == "continuous":
-        result["latent_features"] = estimator.latent_features
+    if estimator.latent_features_:
+        result["latent_features"] = estimator.latent_features_
     toy = dataset.toy
     if toy is not None and toy.has_density:
         result["truth"] = _truth(estimator, toy, split.test)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density
+from modeflow.errors import ConfigError
 
 __all__ = ["LatentModel"]
 
@@ -32,8 +33,15 @@ class LatentModel(Density):
     def sample_with_states(
         self, n: int, generator: torch.Generator | None = None, state: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Draw ``(x, states)``; states are numbered over those in use."""
-        raise NotImplementedError
+        """Draw ``(x, states)``, states numbered over those in use: zeros where the latent is not discrete.
+
+        Raises:
+            ConfigError: if there is no such state.
+        """
+        if state not in (None, 0):
+            raise ConfigError(f"the latent is not discrete: there is no state {state}")
+        with torch.no_grad():
+            return self._sample(n, None, generator), torch.zeros(n, dtype=torch.long)
 
     def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:
         """What validation is scored by while training: a bound that leaves out a mass of about `epsilon`."""

@@ -15,6 +15,7 @@ from modeflow.latents.objectives import warmup
 from modeflow.nets.mlp import MLP
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise, standard_normal
+from modeflow.transforms.surjections import soft_log_scale
 
 __all__ = ["ContinuousELBO", "ContinuousLatentModel", "GaussianEncoder"]
 
@@ -43,7 +44,7 @@ class GaussianEncoder(nn.Module):
         """Return mean and log-scale, both ``(B, L)``."""
         mean, raw = self.net(x.flatten(1)).chunk(2, dim=-1)
         # Softly within ±8: neither a collapse to a point nor an overflow of the exponential.
-        return mean, raw / (1 + raw.abs() / 8)
+        return mean, soft_log_scale(raw, 8.0)
 
 
 def gaussian_kl(mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -207,19 +208,6 @@ class ContinuousLatentModel(LatentModel):
         return self.log_weights(x, draws).mean(1)
 
     # -- sampling and fitting -------------------------------------------------------------------
-
-    def sample_with_states(
-        self, n: int, generator: torch.Generator | None = None, state: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Draw ``(x, states)``; the states are zeros.
-
-        Raises:
-            ConfigError: for another state than 0.
-        """
-        if state not in (None, 0):
-            raise ConfigError(f"the latent is continuous: there is no state {state}")
-        with torch.no_grad():
-            return self._sample(n, None, generator), torch.zeros(n, dtype=torch.long)
 
     def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:
         """`iwae` with few draws: what is compared is the same bound at every epoch."""

@@ -197,19 +197,6 @@ class SequentialLatentModel(LatentModel):
 
     # -- sampling and fitting -------------------------------------------------------------------
 
-    def sample_with_states(
-        self, n: int, generator: torch.Generator | None = None, state: int | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Draw ``(x, states)``; the states are zeros.
-
-        Raises:
-            ConfigError: for another state than 0.
-        """
-        if state not in (None, 0):
-            raise ConfigError(f"the latent is a string of codes: there is no state {state}")
-        with torch.no_grad():
-            return self._sample(n, None, generator), torch.zeros(n, dtype=torch.long)
-
     def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
         parts = [
             self.likelihood._sample(len(z), self._context(z), generator)

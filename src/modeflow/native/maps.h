@@ -30,26 +30,7 @@ struct Mixture {
     real *weight, *scale, *z, *below, *above, *density;  // (K, LANES): log pi, exp(-s), z, and the summands
 };
 
-// log pi and exp(-s), which do not depend on x.
-inline void mixture_open(const Map& map, const real* table, real* work, Mixture& m) {
-    const int k_all = map.components, size = k_all * LANES;
-    m.weight = work, m.scale = work + size, m.z = work + 2 * size;
-    m.below = work + 3 * size, m.above = work + 4 * size, m.density = work + 5 * size;
-    Lane most, sum;
-    FOR_LANES most[i] = table[i];
-    for (int k = 1; k < k_all; ++k) FOR_LANES {
-        const real v = table[k * LANES + i];
-        most[i] = v > most[i] ? v : most[i];
-    }
-    FOR_LANES sum[i] = 0.0f;
-    for (int k = 0; k < k_all; ++k) FOR_LANES sum[i] += exp_(table[k * LANES + i] - most[i]);
-    FOR_LANES sum[i] = most[i] + log_(sum[i]);
-    for (int k = 0; k < k_all; ++k) FOR_LANES {
-        m.weight[k * LANES + i] = table[k * LANES + i] - sum[i];
-        m.scale[k * LANES + i] = exp_(-softly_(table[(2 * k_all + k) * LANES + i], map.most));
-    }
-}
-
+// The logarithm of the sum of exp of K rows.
 inline void log_sum(const real* terms, int k_all, Lane& total) {
     Lane most, sum;
     FOR_LANES most[i] = terms[i];
@@ -60,6 +41,19 @@ inline void log_sum(const real* terms, int k_all, Lane& total) {
     FOR_LANES sum[i] = 0.0f;
     for (int k = 0; k < k_all; ++k) FOR_LANES sum[i] += exp_(terms[k * LANES + i] - most[i]);
     FOR_LANES total[i] = most[i] + log_(sum[i]);
+}
+
+// log pi and exp(-s), which do not depend on x.
+inline void mixture_open(const Map& map, const real* table, real* work, Mixture& m) {
+    const int k_all = map.components, size = k_all * LANES;
+    m.weight = work, m.scale = work + size, m.z = work + 2 * size;
+    m.below = work + 3 * size, m.above = work + 4 * size, m.density = work + 5 * size;
+    Lane sum;
+    log_sum(table, k_all, sum);
+    for (int k = 0; k < k_all; ++k) FOR_LANES {
+        m.weight[k * LANES + i] = table[k * LANES + i] - sum[i];
+        m.scale[k * LANES + i] = exp_(-softly_(table[(2 * k_all + k) * LANES + i], map.most));
+    }
 }
 
 inline void mixture_at(const Map& map, const real* table, const Lane& x, Mixture& m) {

@@ -1,7 +1,8 @@
 // A stack of layers, forward, inverse and backward, on tiles of rows that stay in cache.
 //
 // The arithmetic is that of the modules `Permutation`, `LULinear`, `ConditionalAffine`, `Coupling`,
-// `MaskedAutoregressive`, and of their networks `ResidualMLP`, `MADE` and `ResidualMADE`. Rows of every matrix are padded to a multiple of 16 numbers.
+// `MaskedAutoregressive`, and of their networks `ResidualMLP`, `MADE` and `ResidualMADE`. Rows of every matrix are
+// padded to a multiple of 16 numbers.
 #include "stack.h"
 
 #include <algorithm>

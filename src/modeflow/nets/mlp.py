@@ -128,7 +128,6 @@ class ResidualMLP(nn.Module):
         self.context_features = context_features
         self.activation = activation
         self.gated = gate and context_features > 0
-        self.dropped = dropout > 0
         self.initial = linear(in_features + context_features, hidden_features)
         self.blocks = nn.ModuleList(
             ResidualBlock(hidden_features, context_features if gate else 0, activation, dropout)

@@ -93,7 +93,7 @@ def _title(run: Run) -> str:
     states = run.estimator.n_states_
     if run.config["model"] != "nvf":
         return f"Plain flow {run.config['model']}"
-    if getattr(run.estimator, "latent", "discrete") == "continuous":
+    if run.estimator.latent_features_:
         return "NVF with a continuous latent"
     return f"NVF with {states} state{'s' if states > 1 else ''}"
 

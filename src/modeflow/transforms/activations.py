@@ -108,10 +108,9 @@ class _Inverted(torch.autograd.Function):
     def forward(
         ctx: Any, layers: tuple[Any, ...], x: Tensor, context: Tensor | None, *parameters: Tensor
     ) -> Any:
-        total = x.new_zeros(x.shape[0])
-        for layer in layers:
-            x, logabsdet = layer(x, context)
-            total = total + logabsdet
+        from modeflow.transforms.base import chain
+
+        x, total = chain(layers, x, context)
         ctx.layers = layers
         ctx.save_for_backward(x, context)
         # A chain of layers that change nothing returns its input, which cannot be an output of its own.

@@ -8,16 +8,56 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.errors import ConfigError
-from modeflow.transforms.base import Transform
+from modeflow.transforms.base import Transform, sum_event
 from modeflow.transforms.elementwise import Elementwise
 
-__all__ = ["Coupling"]
+__all__ = ["Coupling", "CouplingLayer"]
 
 ConditionerFactory = Callable[[int, int, int], nn.Module]
 """``(in_features, out_features, context_features) -> module``, called as ``module(x, context)``."""
 
 
-class Coupling(Transform):
+class CouplingLayer(Transform):
+    """What all couplings do once they can `split` an event, `join` it, and have `_params` for what moves."""
+
+    elementwise: Elementwise
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(kept, moved)``."""
+        raise NotImplementedError
+
+    def join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        """Undo `split`."""
+        raise NotImplementedError
+
+    def _params(self, kept: Tensor, context: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, moved = self.split(x)
+        moved, logderivative = self.elementwise(moved, self._params(kept, context))
+        return self.join(kept, moved), sum_event(logderivative)
+
+    def again(
+        self, u: Tensor, context: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor], Tensor, Tensor]:
+        # The conditioner runs once for both ways.
+        kept, moved = self.split(u)
+        kept = kept.detach().clone().requires_grad_()
+        params = self._params(kept, context)
+        with torch.no_grad():
+            x = self.elementwise.inverse(moved, params)[0]
+        x.requires_grad_()
+        out, logderivative = self.elementwise(x, params)
+        return (kept, x), self.join, self.join(kept, out), sum_event(logderivative)
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, moved = self.split(u)
+        moved, logderivative = self.elementwise.inverse(moved, self._params(kept, context))
+        return self.join(kept, moved), sum_event(logderivative)
+
+
+class Coupling(CouplingLayer):
     r"""Masked features pass unchanged and parametrise an elementwise map of the others.
 
     .. math:: u_a = x_a, \qquad u_b = f(x_b;\ \theta(x_a, c)), \qquad
@@ -59,13 +99,15 @@ class Coupling(Transform):
         self.register_buffer("back", torch.argsort(torch.cat((kept, moved))), persistent=False)
         self.conditioner = conditioner(self.n_kept, self.n_moved * elementwise.n_params, context_features)
 
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features that pass, and those that are moved."""
         if not self.contiguous:
             x = x.index_select(1, self.order)  # type: ignore[arg-type]
         kept, moved = x.split((self.n_kept, self.n_moved), dim=1)
         return kept, moved
 
-    def _join(self, kept: Tensor, moved: Tensor) -> Tensor:
+    def join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        """Undo `split`."""
         x = torch.cat((kept, moved), dim=1)
         return x if self.contiguous else x.index_select(1, self.back)  # type: ignore[arg-type]
 
@@ -73,26 +115,3 @@ class Coupling(Transform):
         context = context if self.context_features else None
         params = self.conditioner(kept, context)
         return params.unflatten(-1, (self.n_moved, self.elementwise.n_params))
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        kept, moved = self._split(x)
-        moved, logderivative = self.elementwise(moved, self._params(kept, context))
-        return self._join(kept, moved), logderivative.sum(-1)
-
-    def again(
-        self, u: Tensor, context: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor], Tensor, Tensor]:
-        # The conditioner runs once for both ways.
-        kept, moved = self._split(u)
-        kept = kept.detach().clone().requires_grad_()
-        params = self._params(kept, context)
-        with torch.no_grad():
-            x = self.elementwise.inverse(moved, params)[0]
-        x.requires_grad_()
-        out, logderivative = self.elementwise(x, params)
-        return (kept, x), self._join, self._join(kept, out), logderivative.sum(-1)
-
-    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        kept, moved = self._split(u)
-        moved, logderivative = self.elementwise.inverse(moved, self._params(kept, context))
-        return self._join(kept, moved), logderivative.sum(-1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modeflow.errors import ConfigError
-from modeflow.transforms.base import Transform, sum_event
+from modeflow.transforms.coupling import CouplingLayer
 from modeflow.transforms.elementwise import Elementwise
 
 __all__ = ["ImageConditioner", "ImageCoupling", "SigmoidAffineElementwise", "TanhAffineElementwise"]
@@ -54,7 +54,7 @@ class TanhAffineElementwise(Elementwise):
         return (u - shift) * torch.exp(-s), -s
 
 
-class ImageCoupling(Transform):
+class ImageCoupling(CouplingLayer):
     r"""A coupling of images: half of the entries parametrise an elementwise map of the other half.
 
     .. math:: u_a = x_a, \qquad u_b = f(x_b;\ \theta(x_a, c)), \qquad \log|\det| = \sum_b \log f'(x_b; \theta)
@@ -133,26 +133,3 @@ class ImageCoupling(Transform):
         context = context if self.context_features else None
         params = self.conditioner(kept, context)
         return params.unflatten(1, (self.moved, self.elementwise.n_params)).movedim(2, -1)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        kept, moved = self.split(x)
-        moved, logderivative = self.elementwise(moved, self._params(kept, context))
-        return self.join(kept, moved), sum_event(logderivative)
-
-    def again(
-        self, u: Tensor, context: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor], Tensor, Tensor]:
-        # The conditioner runs once for both ways.
-        kept, moved = self.split(u)
-        kept = kept.detach().clone().requires_grad_()
-        params = self._params(kept, context)
-        with torch.no_grad():
-            x = self.elementwise.inverse(moved, params)[0]
-        x.requires_grad_()
-        out, logderivative = self.elementwise(x, params)
-        return (kept, x), self.join, self.join(kept, out), sum_event(logderivative)
-
-    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        kept, moved = self.split(u)
-        moved, logderivative = self.elementwise.inverse(moved, self._params(kept, context))
-        return self.join(kept, moved), sum_event(logderivative)

@@ -10,13 +10,9 @@ from modeflow.errors import ConfigError
 from modeflow.native import applies
 from modeflow.transforms.monotonic import Monotonic
 from modeflow.transforms.native_elementwise import Kernel, native_elementwise
+from modeflow.transforms.surjections import soft_log_scale
 
 __all__ = ["LogisticMixtureElementwise"]
-
-
-def _bounded(raw: Tensor, bound: float) -> Tensor:
-    """Softly within ``(-bound, bound)``, with slope one at zero."""
-    return raw / (1 + raw.abs() / bound)
 
 
 class LogisticMixtureElementwise(Monotonic):
@@ -62,8 +58,8 @@ class LogisticMixtureElementwise(Monotonic):
         k = self.components
         raw_weight, mean, raw_scale, tail = params.split((k, k, k, 2), dim=-1)
         log_weight = torch.log_softmax(raw_weight, -1)
-        log_scale = _bounded(raw_scale, self.max_log_scale)
-        a = _bounded(tail[..., 0], self.max_log_slope)
+        log_scale = soft_log_scale(raw_scale, self.max_log_scale)
+        a = soft_log_scale(tail[..., 0], self.max_log_slope)
         z = (x.unsqueeze(-1) - mean) * torch.exp(-log_scale)
         below, above = F.logsigmoid(z), F.logsigmoid(-z)
         log_cdf = torch.logsumexp(log_weight + below, -1)

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     estimator.verbose = not (args.quiet or args.json)
     table = load_table(args.data, estimator, columns_of(args.columns) or fitted.config["columns"])
     rows = frame(table) if hasattr(estimator, "feature_names_in_") else table.values
-    if getattr(estimator, "latent", "discrete") == "continuous":
+    if estimator.latent_features_:
         return _continuous(args, estimator, rows)
     proba = estimator.predict_proba(rows)
     state = proba.argmax(1)
