@@ -35,6 +35,8 @@ from modeflow.transforms import (
     LogisticMixtureElementwise,
     Logit,
     MultiScale,
+    PixelBins,
+    PixelGaussianize,
     Rescale,
     RQSplineElementwise,
     SigmoidAffineElementwise,
@@ -45,6 +47,11 @@ from modeflow.transforms import (
 
 Shape = tuple[int, int, int]
 FIRST = torch.tensor([True, False, False])
+
+
+def four_levels(t: Tensor) -> Tensor:
+    """From the real line to [0, 4), where dequantised pixels of four levels lie."""
+    return 4 * torch.sigmoid(t)
 
 
 def any_seed() -> int:
@@ -200,6 +207,26 @@ TRANSFORMS: dict[str, TransformCase] = {
         (1, 4, 4),
         noise_shape=(16,),
         scale=0.1,
+    ),
+    "pixel-gaussianize": TransformCase(
+        lambda: PixelGaussianize(PixelBins((1, 2, 2), 4, components=2)),
+        (1, 2, 2),
+        structure=eye((1, 2, 2)),
+        domain=four_levels,
+    ),
+    "pixel-gaussianize-context": TransformCase(
+        lambda: PixelGaussianize(PixelBins((2, 2, 2), 4, 3, None, "gaussian", 2, 8, 1)),
+        (2, 2, 2),
+        3,
+        structure=eye((2, 2, 2)),
+        domain=four_levels,
+    ),
+    "pixel-gaussianize-map": TransformCase(
+        lambda: PixelGaussianize(PixelBins((1, 4, 4), 4, 8, (2, 2, 2), "logistic", 1, 8)),
+        (1, 4, 4),
+        8,
+        structure=eye((1, 4, 4)),
+        domain=four_levels,
     ),
     "multi-scale-channels-context": TransformCase(
         lambda: two_scales(2, True), (1, 4, 4), 2, noise_shape=(16,)

@@ -16,13 +16,14 @@ from modeflow._version import __version__
 
 if TYPE_CHECKING:
     from modeflow.errors import ConfigError, DataError, ModeflowError, ModelFileError, TrainingError
-    from modeflow.estimators import NVF, FlowDensity, load_estimator
+    from modeflow.estimators import NVF, FlowDensity, ImageDensity, load_estimator
 
 __all__ = [
     "NVF",
     "ConfigError",
     "DataError",
     "FlowDensity",
+    "ImageDensity",
     "ModeflowError",
     "ModelFileError",
     "TrainingError",
@@ -33,6 +34,7 @@ __all__ = [
 _HOME = {
     "NVF": "modeflow.estimators",
     "FlowDensity": "modeflow.estimators",
+    "ImageDensity": "modeflow.estimators",
     "load_estimator": "modeflow.estimators",
     "ConfigError": "modeflow.errors",
     "DataError": "modeflow.errors",

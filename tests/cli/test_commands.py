@@ -18,7 +18,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from modeflow import NVF, load_estimator
+from modeflow import NVF, ImageDensity, load_estimator
 from modeflow.cli import main
 
 SMALL = [
@@ -249,13 +249,15 @@ def test_help_has_examples_and_is_quick():
     assert time.perf_counter() - began < 20  # a guard against hanging, not a measurement
     assert "modeflow fit table.csv" in text
     # The defaults that the help names are those of the estimator.
-    defaults = inspect.signature(NVF.__init__).parameters
-    listed = re.findall(r"(\w+)=(\S+)", text.split("with their defaults:")[1])
-    assert len(listed) >= 18
-    for name, value in listed:
-        expected = defaults[name].default
-        given = yaml.safe_load(value)
-        assert given == (list(expected) if isinstance(expected, tuple) else expected or given), name
+    tables, images = text.split("with their defaults:")[1].split("settings of images:")
+    for estimator, part in ((NVF, tables.split("images (DATA")[0]), (ImageDensity, images)):
+        defaults = inspect.signature(estimator.__init__).parameters
+        listed = re.findall(r"(\w+)=(\S+)", part)
+        assert len(listed) >= 18
+        for name, value in listed:
+            expected = defaults[name].default
+            given = yaml.safe_load(value)
+            assert given == (list(expected) if isinstance(expected, tuple) else expected or given), name
     code = "import sys, modeflow.cli.parser as p; p.build_parser(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from modeflow.data import check_fit_table, list_datasets, load_dataset, resolve, toy, write_table
+from modeflow.data import check_fit_table, list_datasets, load_dataset, load_images, resolve, toy, write_table
 from modeflow.data.manifest import ANOMALY, REGRESSION, SHAPES2D
 from modeflow.errors import ConfigError, DataError
 
@@ -45,8 +45,13 @@ def test_listing_is_fast_plain_and_without_doubles(root):
 
 def test_everything_available_without_a_folder_loads(root):
     ready = [entry for entry in list_datasets() if entry.available]
-    assert {entry.kind for entry in ready} == {"toy", "bundled"}
+    assert {entry.kind for entry in ready} == {"toy", "bundled", "images"}
     for entry in ready:
+        if entry.kind == "images":
+            images = load_images(entry.name)
+            assert entry.rows == len(images.images) == len(images.labels)
+            assert entry.columns == np.prod(images.shape)
+            continue
         data = load_dataset(entry.name)
         assert data.table.dim == entry.columns, entry.name
         assert entry.rows in (None, len(data.table)), entry.name
@@ -144,9 +149,11 @@ def test_anomaly_labels_are_no_columns(root):
 def test_shapes_and_later_sets(root):
     np.savez(root / "shapes2d/shapes2d.npz", **{"2d-4c": RNG.normal(size=(1261, 2)), "x": np.ones(3)})
     assert load_dataset("shapes2d/2d-4c").table.columns == ("x", "y")
-    assert not info("images/mnist").available and "later" in info("images/mnist").note
+    assert not info("binary/nips").available and "later" in info("binary/nips").note
     with pytest.raises(DataError, match="come in a later version"):
-        load_dataset("images/mnist")
+        load_dataset("binary/nips")
+    with pytest.raises(DataError, match="holds images"):
+        load_dataset("images/digits")
 
 
 def test_missing_files_name_source_and_place(root):

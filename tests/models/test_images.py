@@ -1,28 +1,41 @@
-"""NVF with a map of codes on the embedded digits."""
+"""The grid of likelihoods and latents on the embedded digits."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 import torch
 
+from modeflow.densities import DiscretizedDecoder
 from modeflow.errors import ConfigError
+from modeflow.latents import DiscreteLatentModel
 from modeflow.training import TrainConfig, Trainer
 
 pytest.importorskip("vector_quantize_pytorch")
 pytest.importorskip("transformers")
 
-from modeflow.models.images import ImageNVF
+from modeflow.models import ImageModel, ImageNVF, ImageVAE
 
 SMALL = {
     "levels": 17,
     "n_codes": 4,
     "code_features": 3,
-    "halvings": 2,
+    "n_states": 3,
+    "latent_features": 2,
     "encoder_channels": 8,
+    "decoder_channels": 8,
+    "components": 2,
     "flow_options": {"levels": 1, "steps": 2, "hidden_channels": 8},
     "prior_options": {"width": 16, "layers": 1, "heads": 2},
+    "latent_draws": 4,
 }
+GRID = [
+    (lat, lik)
+    for lat in ("none", "continuous", "discrete", "sequential")
+    for lik in ("flow", "logistic", "gaussian")
+]
 
 
 def digits(n=200):
@@ -31,28 +44,149 @@ def digits(n=200):
     return torch.from_numpy(load_digits().images[:n, None].astype(np.float32))
 
 
-@pytest.mark.parametrize("context_in", ["all", "priors"])
-def test_it_trains_and_its_bound_pays_for_the_codes(context_in):
+def small(latent, likelihood, **more):
     torch.manual_seed(0)
+    return ImageModel((1, 8, 8), latent=latent, likelihood=likelihood, **{**SMALL, **more})
+
+
+@pytest.mark.parametrize(("latent", "likelihood"), GRID)
+def test_every_likelihood_goes_with_every_latent(latent, likelihood):
     x = digits()
-    model = ImageNVF((1, 8, 8), context_in=context_in, **SMALL)
-    history = Trainer(TrainConfig(max_epochs=3, batch_size=50, learning_rate=3e-3), quiet=True).fit(model, x)
-    assert history.steps == 12 and {"nll", "commitment", "code_length"} <= set(history.epochs[-1])
+    model = small(latent, likelihood)
+    before = float(model.eval().log_prob(x[:50]).mean().detach())
+    trainer = Trainer(TrainConfig(max_epochs=3, batch_size=50, learning_rate=3e-3, patience=None), quiet=True)
+    trainer.fit(model, x)
     with torch.no_grad():
-        score = model.log_prob(x[:20])
-        assert model.exactness == "lower bound" and torch.isfinite(score).all()
-        assert (model.top_k(x[:20], 8) >= score - 1e-4).all()
-        length = model.code_length(x[:20])
-        assert (length > 0).all() and length.mean() < 2 * model.prior.uniform_nats
+        score = model.log_prob(x[:50])
+        assert torch.isfinite(score).all() and float(score.mean()) > before
+        assert (score < 0).all()  # of a probability
+        cost = model.latent_cost(x[:50])
+        assert cost.shape == (50,) and (cost >= 0).all() and (latent == "none") == bool((cost == 0).all())
+        back = model.reconstruct(x[:5])
+        assert back.shape == (5, 1, 8, 8) and torch.equal(back, back.round())
+        assert back.min() >= 0 and back.max() <= 16
     drawn = model.sample(3, generator=torch.Generator().manual_seed(0))
     assert drawn.shape == (3, 1, 8, 8)
     assert torch.equal(drawn, drawn.round()) and drawn.min() >= 0 and drawn.max() <= 16
+    exact = likelihood != "flow" and latent in ("none", "discrete")
+    assert model.exactness == ("exact" if exact else "lower bound")
 
 
-def test_sizes_that_do_not_fit():
+def test_an_exact_model_of_images_sums_to_one():
+    """Two states, two pixels of three levels: all nine images."""
+    torch.manual_seed(0)
+    model = ImageModel(
+        (1, 1, 2), levels=3, latent="discrete", likelihood="logistic", n_states=2, halvings=0,
+        encoder_channels=8, decoder_channels=8,
+    ).double().eval()  # fmt: skip
+    images = torch.tensor([[a, b] for a in range(3) for b in range(3)], dtype=torch.float64).view(9, 1, 1, 2)
+    total = model.log_prob(images).exp().sum()
+    assert abs(float(total.detach()) - 1) < 1e-12
+
+
+@pytest.mark.parametrize("context_in", ["all", "priors"])
+def test_the_bound_of_codes_pays_for_them_and_grows_with_their_number(context_in):
+    x = digits()
+    model = small("sequential", "flow", context_in=context_in)
+    trainer = Trainer(TrainConfig(max_epochs=3, batch_size=50, learning_rate=3e-3), quiet=True)
+    history = trainer.fit(model, x)
+    assert history.steps == 12 and {"nll", "commitment", "code_length"} <= set(history.epochs[-1])
+    with torch.no_grad():
+        score = model.log_prob(x[:20])
+        assert (model.top_k(x[:20], 8) >= score - 1e-4).all()
+        length = model.code_length(x[:20])
+        assert (length > 0).all() and length.mean() < 2 * model.prior.uniform_nats
+        given = model.likelihood.log_prob(x[:20], model.infer(x[:20]))
+        torch.testing.assert_close(score, given - length)
+
+
+def test_codes_of_the_whole_image():
+    model = small("sequential", "flow", codes_per_image=3)
+    x = digits(60)
+    Trainer(TrainConfig(max_epochs=1, batch_size=20), quiet=True).fit(model, x)
+    assert model.codes(x).shape == (60, 3)
+    assert torch.isfinite(model.log_prob(x)).all()
+
+
+def test_the_encoder_learns_what_codes_cost():
+    """With a prior that makes one code cheap, the pressure of the code length moves the encoder to it."""
+    x = digits(64)
+    model = small("sequential", "logistic", prior="independent").train()
+    model.objective(x)  # the codes start at what the encoder gives
+    with torch.no_grad():
+        model.prior.logits[:, 1] = 8.0
+    encoder = list(model.encoder.parameters())
+    loss = model.objective(x)
+    gradients = torch.autograd.grad(loss.value, encoder, allow_unused=True)
+    step = 1e-3
+    with torch.no_grad():
+        log_p = model.prior.log_probs(model.codes(x))
+
+        def expected():
+            return float(-(model.quantizer.log_posterior(model.embed(x)).exp() * log_p).sum((1, 2)).mean())
+
+        before = expected()
+    pressure = -(model.quantizer.log_posterior(model.embed(x)).exp() * log_p).sum((1, 2)).mean()
+    for p, g in zip(encoder, torch.autograd.grad(pressure, encoder), strict=True):
+        with torch.no_grad():
+            p.sub_(step * g)
+    assert expected() < before
+    model.code_warmup_steps = 10
+    unpressed = torch.autograd.grad(model.objective(x, step=0).value, encoder, allow_unused=True)
+    assert any(
+        g is not None and u is not None and not torch.allclose(g, u)
+        for g, u in zip(gradients, unpressed, strict=True)
+    )
+
+
+def test_a_flow_starts_from_the_likelihood_of_its_first_layer():
+    x = digits()
+    model = small("sequential", "flow", start_steps=5).train()
+    start = model.starting_likelihood()
+    assert isinstance(start, DiscretizedDecoder)
+    torch.manual_seed(1)
+    first = model.objective(x[:50], step=0)
+    glow = model.likelihood.base
+    first.value.backward()
+    assert all(p.grad is None or not p.grad.any() for p in glow.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in start.parameters())
+    model.zero_grad()
+    model.objective(x[:50], step=5).value.backward()
+    assert any(p.grad is not None and p.grad.any() for p in glow.parameters())
+    assert small("none", "flow").starting_likelihood() is None
+
+
+def test_no_latent_is_the_flow_alone():
+    model = small("none", "flow")
+    assert isinstance(model, DiscreteLatentModel) and model.n_states == 1
+    x = digits(10)
+    torch.testing.assert_close(model.eval().log_prob(x), model.likelihood.log_prob(x))
+
+
+def test_the_information_of_a_discrete_latent_is_what_remains_of_its_cost():
+    """E KL(q || p) - KL(mean q || p) is I(x; z), by both of its definitions (Prop. 3 drops it)."""
+    x = digits(100)
+    model = small("discrete", "logistic").double().eval()
+    joint = model.log_joint(x.double()).detach()
+    q = torch.softmax(joint, 1)
+    p = model.prior.log_probs().detach()
+    mean = q.mean(0)
+    cost = model.latent_cost(x.double()).detach().mean()
+    information = (q * (q.log() - mean.log())).sum(1).mean()
+    torch.testing.assert_close(cost - (mean * (mean.log() - p)).sum(), information)
+
+
+def test_sizes_and_names_that_do_not_fit():
     with pytest.raises(ConfigError, match="halved 2 times"):
         ImageNVF((1, 6, 6), halvings=2)
     with pytest.raises(ConfigError, match="prior must be"):
         ImageNVF((1, 8, 8), prior="lstm")
+    with pytest.raises(ConfigError, match="did you mean 'sequential'"):
+        ImageModel((1, 8, 8), latent="sequentail")
     with pytest.raises(ConfigError, match="context_in"):
-        ImageNVF((1, 8, 8), context_in="couplings", **SMALL)
+        ImageNVF((1, 8, 8), **{**SMALL, "context_in": "couplings"})
+    with pytest.raises(ConfigError, match="one of vectors; for images there are flowpp-image, glow"):
+        ImageNVF((1, 8, 8), flow="maf")
+    with pytest.raises(ConfigError, match="no flow"):
+        ImageVAE((1, 8, 8), likelihood="flow")
+    assert math.isclose(ImageVAE((1, 8, 8), latent="sequential", **SMALL).prior.uniform_nats, 4 * math.log(4))

@@ -14,7 +14,8 @@ __all__ = ["build_parser"]
 
 DESCRIPTION = """Density estimation and generation for data with many isolated modes.
 
-DATA is a .csv, .tsv, .parquet, .npy, .npz or .h5 file, or a name listed by `modeflow data`.
+DATA is a .csv, .tsv, .parquet, .npy, .npz or .h5 file, a folder of images (or a .npy array of them), or a
+name listed by `modeflow data`.
 RUN is the folder that `modeflow fit` writes."""
 
 EPILOG = """examples:
@@ -87,9 +88,17 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--device", default=None, metavar="D", help="auto (default), cpu or cuda")
 
     demo = add(
-        "demo", "the main job on embedded data: fit, score, sample, report", "modeflow demo -o my-demo"
+        "demo",
+        "the main job on embedded data: fit, score, sample, report",
+        "modeflow demo -o my-demo\n  modeflow demo images",
     )
-    demo.add_argument("-o", "--out", default="modeflow-demo", metavar="FOLDER", help="where to write")
+    demo.add_argument(
+        "what", nargs="?", choices=("table", "images"), default="table", help="a table (default), or images"
+    )
+    demo.add_argument(
+        "-o", "--out", default=None, metavar="FOLDER",
+        help="where to write (default modeflow-demo, modeflow-demo-images)",
+    )  # fmt: skip
     seed_and_device(demo)
 
     fit = add(
@@ -101,9 +110,19 @@ def build_parser() -> argparse.ArgumentParser:
         "settings (--set or YAML), with their defaults:\n"
         "  n_states=auto max_states=32 flow=nsf-coupling flow_options={} objective=truncated prior=learned\n"
         "  encoder_features=[64,64] max_epochs=200 batch_size=auto learning_rate=0.001 weight_decay=0\n"
-        "  schedule=cosine ema=null patience=30 dequantize=auto score_draws=16 devices=1 precision=32-true",
+        "  schedule=cosine ema=null patience=30 dequantize=auto score_draws=16 devices=1 precision=32-true\n"
+        "\nimages (DATA is a folder of them, a .npy array, or images/...), where models are nvf, vae,\n"
+        "discrete-vae, vq-vae, and flows of images such as glow:\n"
+        "  modeflow fit images/digits -o run            NVF with a map of codes\n"
+        "  modeflow fit photos/ -o run --model vq-vae --set size=32 --set bits=5\n\n"
+        "settings of images:\n"
+        "  latent=sequential n_codes=64 n_states=10 latent_features=32 halvings=2 flow=glow flow_options={}\n"
+        "  encoder_channels=64 decoder_channels=64 components=3 dequantisation=uniform start=0.1\n"
+        "  max_epochs=20 batch_size=64 learning_rate=0.001 schedule=cosine patience=20 stages=joint",
     )
-    fit.add_argument("data", nargs="?", metavar="DATA", help="table, or a name listed by `modeflow data`")
+    fit.add_argument(
+        "data", nargs="?", metavar="DATA", help="table, images, or a name listed by `modeflow data`"
+    )
     fit.add_argument("-o", "--out", required=True, metavar="RUN", help="run folder to write")
     fit.add_argument("--model", metavar="NAME", help="nvf (default), or a flow listed by `modeflow models`")
     fit.add_argument("--config", metavar="FILE", help="YAML file of settings (or another RUN)")
@@ -128,8 +147,20 @@ def build_parser() -> argparse.ArgumentParser:
 
     sample = add("sample", "draw new rows", "modeflow sample run -n 1000 -o samples.csv --state 3")
     sample.add_argument("run_folder", metavar="RUN")
-    sample.add_argument("-n", type=int, default=1000, metavar="N", help="how many (default 1000)")
-    sample.add_argument("-o", "--out", metavar="FILE", help="write the rows (.csv, .parquet, .npy, ...)")
+    sample.add_argument(
+        "-n", type=int, default=None, metavar="N", help="how many (default 1000 rows, or 64 images)"
+    )
+    sample.add_argument(
+        "-o", "--out", metavar="FILE",
+        help="write the rows (.csv, .parquet, .npy, ...); images as .png and .npy",
+    )  # fmt: skip
+    sample.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T",
+        help="images: spread of the noise; 1 (default) samples the density, less gives likelier images",
+    )  # fmt: skip
+    sample.add_argument(
+        "--prior-temperature", type=float, default=1.0, metavar="T", help="images: the same for the latent"
+    )
     sample.add_argument("--state", type=int, metavar="K", help="only from this state")
     sample.add_argument("--with-state", action="store_true", help="add a column `state`")
     seed_and_device(sample)

@@ -4,6 +4,8 @@ from modeflow.data.benchmarks import BENCHMARKS, download_benchmark, load_benchm
 from modeflow.data.catalogue import list_datasets, load_dataset, resolve
 from modeflow.data.dataset import Dataset, DatasetInfo, DatasetKind
 from modeflow.data.download import download
+from modeflow.data.image_sets import IMAGE_SETS, download_images, is_image_source, load_images
+from modeflow.data.images import ImageSet, ImageSplit, as_images, image_grid, save_png, split_images
 from modeflow.data.local import cache_root, data_roots
 from modeflow.data.schema import Kind, Schema, check_fit_table
 from modeflow.data.splits import Split, split_table
@@ -12,28 +14,38 @@ from modeflow.data.toys import TOYS, GaussianModes, Toy, toy, toy_names
 
 __all__ = [
     "BENCHMARKS",
+    "IMAGE_SETS",
     "SUFFIXES",
     "TOYS",
     "Dataset",
     "DatasetInfo",
     "DatasetKind",
     "GaussianModes",
+    "ImageSet",
+    "ImageSplit",
     "Kind",
     "Schema",
     "Split",
     "Table",
     "Toy",
+    "as_images",
     "cache_root",
     "check_fit_table",
     "check_writable",
     "data_roots",
     "download",
     "download_benchmark",
+    "download_images",
+    "image_grid",
+    "is_image_source",
     "list_datasets",
     "load_benchmark",
     "load_dataset",
+    "load_images",
     "read_table",
     "resolve",
+    "save_png",
+    "split_images",
     "split_table",
     "toy",
     "toy_names",

@@ -12,6 +12,7 @@ import numpy as np
 from modeflow.data.benchmarks import BENCHMARKS, list_benchmarks, load_benchmark
 from modeflow.data.bundled import list_bundled, load_bundled
 from modeflow.data.dataset import Dataset, DatasetInfo
+from modeflow.data.image_sets import list_image_sets
 from modeflow.data.local import list_local, load_local
 from modeflow.data.splits import Split
 from modeflow.data.table import SUFFIXES, Table, default_columns, read_table
@@ -58,7 +59,7 @@ def list_datasets() -> list[DatasetInfo]:
         "generated",
         note="the moons of the NVF code: 1024 rows for training, validation and test, fixed seeds",
     )
-    return [*toys, published, *list_bundled(), *list_local(), *list_benchmarks()]
+    return [*toys, published, *list_bundled(), *list_local(), *list_image_sets(), *list_benchmarks()]
 
 
 def load_dataset(name: str, n: int | None = None, seed: int = 0) -> Dataset:
@@ -88,6 +89,8 @@ def load_dataset(name: str, n: int | None = None, seed: int = 0) -> Dataset:
     if name not in known:
         hint = nearest(name, known) or "; list_datasets() names them all"
         raise DataError(f"no data set is called '{name}'{hint}")
+    if known[name].kind == "images":
+        raise DataError(f"'{name}' holds images, not a table: use load_images (the commands do)")
     loaded = load_bundled(name) if known[name].kind == "bundled" else load_local(name)
     return _subset(loaded, n, seed)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from modeflow.data.dataset import Dataset, DatasetInfo, DatasetKind
-from modeflow.data.manifest import ANOMALY, BINARY, IMAGES, REGRESSION, SHAPES2D
+from modeflow.data.manifest import ANOMALY, BINARY, REGRESSION, SHAPES2D
 from modeflow.data.splits import Split
 from modeflow.data.table import Table, default_columns, read_table
 from modeflow.errors import DataError
@@ -123,12 +123,6 @@ def list_local() -> list[DatasetInfo]:
             f"shapes2d/{name}", "shapes2d", rows, 2, True, None, "deric/clustering-benchmark", "see source"
         )
         entries.append(_entry(info, "shapes2d/shapes2d.npz"))
-    for name, (stem, rows, pixels, source) in IMAGES.items():
-        terms = "non-commercial research" if name.startswith("bsds") else "see source"
-        info = DatasetInfo(
-            f"images/{name}", "images", rows, pixels, False, None, source, terms, note="later: no reader yet"
-        )
-        entries.append(_entry(info, f"images/{stem}.npz"))
     for name, (rows, columns) in BINARY.items():
         info = DatasetInfo(
             f"binary/{name}",
@@ -152,7 +146,7 @@ def load_local(name: str) -> Dataset:
 
     Raises:
         DataError: the name is unknown, the file is not there (the message says where to get it and where
-            to put it), or it is an image or binary set, for which there is no reader yet.
+            to put it), or it is a binary set, for which there is no reader yet.
     """
     group, _, short = name.rpartition("/")
     if not group and name in REGRESSION:
@@ -175,7 +169,7 @@ def load_local(name: str) -> Dataset:
         file = _need(name, "deric/clustering-benchmark on GitHub", "shapes2d/shapes2d.npz")
         table = Table(read_table(file, array=short).values, ("x", "y"), name)
         return _finish(name, "shapes2d", table, ())
-    if (group == "images" and short in IMAGES) or (group == "binary" and short in BINARY):
+    if group == "binary" and short in BINARY:
         raise DataError(f"'{name}' is listed, but {group} sets come in a later version; choose a table")
     raise DataError(f"no data set is called '{name}'")
 

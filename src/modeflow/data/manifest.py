@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ANOMALY", "BINARY", "IMAGES", "REGRESSION", "SHAPES2D"]
+__all__ = ["ANOMALY", "BINARY", "REGRESSION", "SHAPES2D"]
 
 #: Regression tables of treforevans/uci_datasets: (rows, columns), the target being the last column.
 REGRESSION: dict[str, tuple[int, int]] = {
@@ -65,15 +65,6 @@ spiralsquare=1500 square4=1000 square5=1000 threenorm=1000 twenty=1000 wingnut=1
 #: Two-dimensional point sets of deric/clustering-benchmark: rows.
 SHAPES2D: dict[str, int] = {
     name: int(rows) for name, _, rows in (item.partition("=") for item in _SHAPES.split())
-}
-
-#: Images: (file stem, rows, pixels times channels, source). They are listed; readers come later.
-IMAGES: dict[str, tuple[str, int, int, str]] = {
-    "mnist": ("mnist", 70000, 784, "rasbt/mnist-pngs"),
-    "fashion-mnist": ("fashion_mnist", 70000, 784, "zalandoresearch/fashion-mnist"),
-    "bsds300-gray": ("bsds300_gray", 300, 154401, "BSDS500 repository"),
-    "cifar10-first4000": ("cifar10_lossless_first4000", 4000, 3072, "karpathy/convnetjs"),
-    "omniglot-small": ("omniglot_small", 4840, 784, "brendenlake/omniglot"),
 }
 
 #: Binary tables of mgermain/MADE: (rows, columns). They are listed; a model for them comes later.

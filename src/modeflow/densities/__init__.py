@@ -2,13 +2,14 @@
 
 from modeflow.densities.adapters import NflowsDensity, NormflowsDensity, ZukoDensity
 from modeflow.densities.autoregressive import AutoregressiveDensity
-from modeflow.densities.base import Density, Loss
+from modeflow.densities.base import Density, Loss, tempered
 from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.decoders import GaussianDecoder
 from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.distribution import DensityDistribution
 from modeflow.densities.flow import Flow
+from modeflow.densities.image_decoders import DiscretizedDecoder
 from modeflow.densities.mixtures import GaussianMixtureBase
 from modeflow.densities.normal import StandardNormal
 from modeflow.densities.preprocessed import Preprocessed
@@ -22,6 +23,7 @@ __all__ = [
     "Density",
     "DensityDistribution",
     "Diffusion",
+    "DiscretizedDecoder",
     "Flow",
     "GPT2Prior",
     "GaussianDecoder",
@@ -39,4 +41,5 @@ __all__ = [
     "StudentT",
     "Uniform",
     "ZukoDensity",
+    "tempered",
 ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from modeflow.errors import ShapeError
+from modeflow.errors import ConfigError, ShapeError
 from modeflow.transforms.base import Exactness
 
-__all__ = ["Density", "Loss"]
+__all__ = ["Density", "Loss", "tempered"]
 
 
 @dataclass
@@ -36,6 +38,10 @@ class Density(nn.Module):
     """
 
     exactness: Exactness = "exact"
+    #: Number of levels where events are whole numbers 0 to levels - 1 and `log_prob` is of a probability.
+    levels: int | None = None
+    #: How wide what is drawn spreads, where a density knows of it (see `tempered`).
+    temperature: float = 1.0
 
     def __init__(self, event_shape: tuple[int, ...], context_features: int = 0) -> None:
         super().__init__()
@@ -174,6 +180,29 @@ class Density(nn.Module):
                 f"received {tuple(context.shape)}"
             )
         return context
+
+
+@contextmanager
+def tempered(density: nn.Module, temperature: float) -> Iterator[None]:
+    """Within the block, noise inside `density` is drawn with its spread times a temperature.
+
+    1 samples the density itself, 0 gives the image of the mode of the noise. Gaussian noise and the pixels of
+    a decoder know of it; `log_prob` does not.
+
+    Raises:
+        ConfigError: for a negative temperature.
+    """
+    if not temperature >= 0:
+        raise ConfigError(f"temperature must be 0 or more, received {temperature}")
+    parts = [part for part in density.modules() if isinstance(part, Density)]
+    before = [part.temperature for part in parts]
+    try:
+        for part in parts:
+            part.temperature = float(temperature)
+        yield
+    finally:
+        for part, value in zip(parts, before, strict=True):
+            part.temperature = value
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:

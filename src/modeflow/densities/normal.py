@@ -28,7 +28,7 @@ class StandardNormal(Density):
         # A generator lives on one device; drawing there and moving keeps samples reproducible.
         where = generator.device if generator is not None else self.device
         noise = torch.randn(n, self.features, generator=generator, dtype=self.dtype, device=where)
-        return noise.to(self.device)
+        return (noise if self.temperature == 1.0 else self.temperature * noise).to(self.device)
 
     def rsample_and_log_prob(
         self,

@@ -29,9 +29,13 @@ class SequencePrior(nn.Module):
             raise ConfigError(f"n_codes and length must be 1 or more, received {n_codes} and {length}")
         self.n_codes, self.length = int(n_codes), int(length)
 
+    def log_probs(self, codes: Tensor) -> Tensor:
+        """``log p(z_j = v | z_<j)`` for every code v at every position of given strings, ``(B, L, V)``."""
+        raise NotImplementedError
+
     def log_prob(self, codes: Tensor) -> Tensor:
         """``log p(z)`` of each string ``(B, L)``, nats, shape ``(B,)``."""
-        raise NotImplementedError
+        return self.log_probs(codes).gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """Draw strings, ``(n, L)``; code by code, probabilities are raised to ``1 / temperature``."""
@@ -45,9 +49,8 @@ class IndependentCodes(SequencePrior):
         super().__init__(n_codes, length)
         self.logits = nn.Parameter(torch.zeros(length, n_codes))
 
-    def log_prob(self, codes: Tensor) -> Tensor:
-        table = torch.log_softmax(self.logits, -1)
-        return table.expand(len(codes), -1, -1).gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
+    def log_probs(self, codes: Tensor) -> Tensor:
+        return torch.log_softmax(self.logits, -1).expand(len(codes), -1, -1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
@@ -108,10 +111,10 @@ class GPT2Prior(SequencePrior):
         """Over the codes alone: BOS is never drawn."""
         return torch.log_softmax(out.logits[..., : self.n_codes].float(), -1)
 
-    def log_prob(self, codes: Tensor) -> Tensor:
+    def log_probs(self, codes: Tensor) -> Tensor:
         start = codes.new_full((len(codes), 1), self.n_codes)
         out = self.net(input_ids=torch.cat((start, codes[:, :-1]), 1), use_cache=False)
-        return self._log_probs(out).gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
+        return self._log_probs(out)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:

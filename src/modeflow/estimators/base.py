@@ -22,13 +22,13 @@ from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
 from modeflow.estimators.selection import candidate_states, select_states
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
-from modeflow.estimators.storage import load_estimator, save_estimator
+from modeflow.estimators.storage import load_as, save_estimator
 from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.training import resolve_device, seeded
 from modeflow.transforms.base import Exactness, weakest
 
-__all__ = ["DensityEstimator"]
+__all__ = ["DensityEstimator", "plain_value", "training_summary"]
 
 # Rows scored at once: bounds memory, and is often enough a progress bar's step.
 _ROWS = 8192
@@ -106,7 +106,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         self.validation_ = summarise(score, self.density_kind_, data.validation_weight).to_dict()
         history = best.history
         self.history_ = [] if history is None else history.epochs
-        self.training_ = _summary(history)
+        self.training_ = training_summary(history)
         return self
 
     def _split(
@@ -250,7 +250,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             params["random_state"] = None
         content = {
             "class": type(self).__name__,
-            "params": {name: _plain_value(value) for name, value in params.items()},
+            "params": {name: plain_value(value) for name, value in params.items()},
             "schema": self.schema_.to_dict(),
             "named_columns": hasattr(self, "feature_names_in_"),
             "n_states": latent_model(self.model_).n_states,
@@ -265,11 +265,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         Raises:
             ModelFileError: missing, damaged, foreign, from a newer version, or of another class.
         """
-        loaded = load_estimator(path)
-        if not isinstance(loaded, cls):
-            name = type(loaded).__name__
-            raise ModelFileError(f"'{path}' holds a {name}, not a {cls.__name__}: use {name}.load")
-        return loaded
+        return load_as(cls, path)
 
     @classmethod
     def _restore(cls, header: dict[str, Any], state: dict[str, torch.Tensor], path: str) -> Self:
@@ -347,7 +343,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 _KEPT = ("dead_states_", "validation_", "history_", "training_", "selection_")
 
 
-def _summary(history: Any) -> dict[str, Any]:
+def training_summary(history: Any) -> dict[str, Any]:
+    """How a training ended."""
     if history is None:
         return {}
     names = ("best_epoch", "best_validation", "seconds", "steps", "stopped", "interrupted")
@@ -382,13 +379,14 @@ def _plain(X: Any) -> tuple[np.ndarray, list[str] | None]:
     return np.asarray(X, dtype=np.float64), None if names is None else [str(name) for name in names]
 
 
-def _plain_value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, so that they are JSON."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (tuple, list, np.ndarray)):
-        return [_plain_value(v) for v in value]
+        return [plain_value(v) for v in value]
     if isinstance(value, dict):
-        return {str(k): _plain_value(v) for k, v in value.items()}
+        return {str(k): plain_value(v) for k, v in value.items()}
     return value
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from modeflow.estimators.base import DensityEstimator
+from modeflow.estimators.images import ImageDensity
 
 __all__ = ["ESTIMATORS", "NVF", "FlowDensity"]
 
@@ -178,4 +179,8 @@ class FlowDensity(DensityEstimator):
         self.verbose = verbose
 
 
-ESTIMATORS: dict[str, type[DensityEstimator]] = {"NVF": NVF, "FlowDensity": FlowDensity}
+ESTIMATORS: dict[str, type[DensityEstimator] | type[ImageDensity]] = {
+    "NVF": NVF,
+    "FlowDensity": FlowDensity,
+    "ImageDensity": ImageDensity,
+}

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -17,8 +17,11 @@ from modeflow.errors import ModeflowError, ModelFileError
 
 if TYPE_CHECKING:
     from modeflow.estimators.base import DensityEstimator
+    from modeflow.estimators.images import ImageDensity
 
-__all__ = ["FORMAT_VERSION", "load_estimator", "read_header", "save_estimator"]
+__all__ = ["FORMAT_VERSION", "load_as", "load_estimator", "read_header", "save_estimator"]
+
+_Kind = TypeVar("_Kind")
 
 #: Raised when a file written today could be misread by yesterday's code.
 FORMAT_VERSION = 1
@@ -123,7 +126,20 @@ def _raw_header(file: Path) -> dict[str, Any]:
     return cast(dict[str, Any], header)
 
 
-def load_estimator(path: str | os.PathLike[str]) -> DensityEstimator:
+def load_as(cls: type[_Kind], path: str | os.PathLike[str]) -> _Kind:
+    """`load_estimator`, refusing what is not of the class.
+
+    Raises:
+        ModelFileError: as there, or another class.
+    """
+    loaded = load_estimator(path)
+    if not isinstance(loaded, cls):
+        name = type(loaded).__name__
+        raise ModelFileError(f"'{path}' holds a {name}, not a {cls.__name__}: use {name}.load")
+    return loaded
+
+
+def load_estimator(path: str | os.PathLike[str]) -> DensityEstimator | ImageDensity:
     """Load a fitted estimator from a model file or a run folder.
 
     Raises:

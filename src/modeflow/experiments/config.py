@@ -12,11 +12,12 @@ from typing import Any
 
 import yaml
 
+from modeflow.data import is_image_source
 from modeflow.errors import ConfigError, ModelFileError, nearest
-from modeflow.estimators import ESTIMATORS, DensityEstimator
+from modeflow.estimators import ESTIMATORS, DensityEstimator, ImageDensity
 from modeflow.flows import FLOWS, flow_recipe
 
-__all__ = ["RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config"]
+__all__ = ["IMAGE_MODELS", "RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config"]
 
 #: Raised when a run folder written today could be misread by yesterday's code.
 RUN_FORMAT = 1
@@ -32,15 +33,39 @@ RUN_DEFAULTS: dict[str, Any] = {
     "test": 0.1,
     "validation": 0.1,
 }
+#: Those of a run on images, in the place of columns and array.
+IMAGE_DEFAULTS: dict[str, Any] = {
+    "kind": "images",
+    "model": "nvf",
+    "data": None,
+    "rows": None,
+    "size": None,
+    "bits": None,
+    "seed": 0,
+    "test": 0.1,
+    "validation": 0.1,
+}
+#: Models of images by name, as what they are made of; others are the flows of images, without a latent.
+IMAGE_MODELS: dict[str, dict[str, Any]] = {
+    "nvf": {"latent": "sequential", "likelihood": "flow"},
+    "vae": {"latent": "continuous", "likelihood": "logistic"},
+    "discrete-vae": {"latent": "discrete", "likelihood": "logistic"},
+    "vq-vae": {"latent": "sequential", "likelihood": "logistic"},
+}
 #: Parameters of the estimator that the run sets itself.
-_HIDDEN = ("random_state", "verbose", "validation_fraction")
+_HIDDEN = ("random_state", "verbose", "validation_fraction", "levels")
 #: Settings whose text stays text, whatever it looks like.
 _TEXT = ("data", "columns", "array", "model")
 _HEADER = ("format_version", "modeflow_version")
 
 
-def model_names() -> list[str]:
-    """What `--model` accepts: ``nvf``, and every flow by its name (fitted plain, without states)."""
+def model_names(images: bool = False) -> list[str]:
+    """What `--model` accepts: ``nvf``, and every flow by its name (fitted plain, without states).
+
+    For images: those of `IMAGE_MODELS`, and every flow of images.
+    """
+    if images:
+        return [*IMAGE_MODELS, *(key for key, info in FLOWS.items() if info.event == "image")]
     return ["nvf", *FLOWS]
 
 
@@ -62,18 +87,16 @@ class RunConfig:
             ConfigError: an unknown key (the nearest is suggested) or model.
         """
         values = {k: v for k, v in given.items() if k not in _HEADER}
+        images = values.get("kind") == "images" or is_image_source(values.get("data"))
         name = str(values.get("model", RUN_DEFAULTS["model"])).lower()
-        if name != "nvf":
-            try:
-                name = flow_recipe(name).key
-            except ConfigError as error:
-                raise ConfigError(
-                    f"model {values['model']!r} is not known{nearest(name, model_names())} "
-                    f"(one of {', '.join(model_names())})"
-                ) from error
-        defaults = {**RUN_DEFAULTS, **_parameters(name), "model": name}
+        if name not in (IMAGE_MODELS if images else ("nvf",)):
+            name = _flow_name(name, images)
+        run = IMAGE_DEFAULTS if images else RUN_DEFAULTS
+        defaults = {**run, **_parameters(name, images), "model": name}
         for key, value in values.items():
             base, _, option = str(key).partition(".")
+            if images and base in ("columns", "array"):
+                raise ConfigError(f"{base} is of tables: images have none")
             if base not in defaults or (option and not base.endswith("_options")):
                 raise ConfigError(
                     f"{key!r} is not a setting of model '{name}'{nearest(str(key), defaults)} "
@@ -90,15 +113,24 @@ class RunConfig:
     def __getitem__(self, key: str) -> Any:
         return self.settings[key]
 
-    def estimator(self, verbose: bool = False) -> DensityEstimator:
+    @property
+    def images(self) -> bool:
+        """Whether this is a run on images."""
+        return self.settings.get("kind") == "images"
+
+    def estimator(self, verbose: bool = False) -> DensityEstimator | ImageDensity:
         """The estimator these settings describe, not fitted."""
         name = self["model"]
-        keys = _parameters(name)
+        keys = _parameters(name, self.images)
         params = {k: self[k] for k in keys}
+        if self.images:
+            preset = {} if name in IMAGE_MODELS else {"latent": "none", "likelihood": "flow", "flow": name}
+            return ImageDensity(**{**params, **preset}, random_state=self["seed"], verbose=verbose)
         if name != "nvf":
             params["flow"] = name
-        kind = ESTIMATORS["NVF" if name == "nvf" else "FlowDensity"]
-        return kind(**params, random_state=self["seed"], verbose=verbose)
+        kind: Any = ESTIMATORS["NVF" if name == "nvf" else "FlowDensity"]
+        table: DensityEstimator = kind(**params, random_state=self["seed"], verbose=verbose)
+        return table
 
     def write(self, path: Path) -> None:
         """Write the settings as YAML; `read_config` of the file repeats them."""
@@ -110,15 +142,33 @@ class RunConfig:
         atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def _parameters(model: str) -> dict[str, Any]:
+def _flow_name(name: str, images: bool) -> str:
+    """The flow called so, in the registry's spelling; of images where `images`."""
+    names = model_names(images)
+    try:
+        info = flow_recipe(name)
+        if not images or info.event == "image":
+            return info.key
+    except ConfigError:
+        pass
+    known = "is none of images" if images else "is not known"
+    raise ConfigError(f"model {name!r} {known}{nearest(name, names)} (one of {', '.join(names)})")
+
+
+def _parameters(model: str, images: bool = False) -> dict[str, Any]:
     """Parameters of the estimator of a model, with their defaults, less those that the run sets."""
-    kind = ESTIMATORS["NVF" if model == "nvf" else "FlowDensity"]
+    kind = ESTIMATORS["ImageDensity" if images else "NVF" if model == "nvf" else "FlowDensity"]
     found = {
         name: parameter.default
         for name, parameter in inspect.signature(kind.__init__).parameters.items()
         if name != "self" and name not in _HIDDEN
     }
-    if model != "nvf":
+    if images:
+        if model in IMAGE_MODELS:
+            return {**found, **IMAGE_MODELS[model]}
+        for name in ("flow", "latent", "likelihood"):
+            del found[name]  # the model's name says it
+    elif model != "nvf":
         del found["flow"]  # the model's name says it
     return found
 

@@ -10,7 +10,8 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from modeflow.data.table import atomic_write
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators import DensityEstimator, load_estimator
 from modeflow.experiments.config import RunConfig, read_config
+from modeflow.experiments.image_runs import fit_images
 from modeflow.metrics import bridge_mass, modes_found, summarise, true_bridge_mass
 
 __all__ = ["Run", "fit_run", "frame", "load_run", "load_table", "split_data"]
@@ -31,11 +33,14 @@ _BRIDGE_SAMPLES = 100_000
 
 @dataclass
 class Run:
-    """A fitted run: its folder, settings, estimator and what was measured."""
+    """A fitted run: its folder, settings, estimator and what was measured.
+
+    `estimator` is a `DensityEstimator`, or an `ImageDensity` where ``config.images``.
+    """
 
     path: Path
     config: RunConfig
-    estimator: DensityEstimator
+    estimator: Any
     result: dict[str, Any]
 
     def data(self) -> tuple[Dataset, Split]:
@@ -126,41 +131,54 @@ def fit_run(
     """
     folder = Path(out).expanduser()
     _check_folder(folder, resume)
-    dataset = load_dataset_of(config)
-    split = split_data(dataset, config)
-    estimator = config.estimator(verbose=not quiet)
-    new_folder, new_run = not folder.exists(), not (folder / "config.yaml").exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    if new_run:
-        config.write(folder / "config.yaml")
-    began = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        train, validation = frame(split.train), frame(split.validation)
-        try:
-            estimator.fit(train, validation=validation, run_dir=folder, resume=resume)
-        except (ConfigError, DataError):
-            # Refused before a step was made: no run, so that the corrected command finds the folder free.
-            if new_run and not (folder / "checkpoints").exists() and not (folder / "selection").exists():
-                (folder / "config.yaml").unlink()
-                if new_folder and not any(folder.iterdir()):
-                    folder.rmdir()
-            raise
-    notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-    seconds = time.perf_counter() - began
-    result = _measure(estimator, dataset, split)
-    result = {
-        **result,
-        "seconds": round(seconds, 3),
-        "training": estimator.training_,
-        "selection": estimator.selection_,
-        "warnings": notes,
-    }
-    for note in notes:
+    fit = fit_images if config.images else _fit_table
+    with _new_run(config, folder):
+        estimator, result = fit(config, folder, resume=resume, quiet=quiet)
+    for note in result["warnings"]:
         warnings.warn(note, UserWarning, stacklevel=2)
     estimator.save(folder / "model.safetensors")
     write_json(folder / "result.json", result)
     return Run(folder, config, estimator, result)
+
+
+@contextmanager
+def _new_run(config: RunConfig, folder: Path) -> Iterator[None]:
+    """Make the folder of a run, and take it away again where nothing was trained in it."""
+    new_folder, new_run = not folder.exists(), not (folder / "config.yaml").exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if new_run:
+        config.write(folder / "config.yaml")
+    try:
+        yield
+    except (ConfigError, DataError):
+        # Refused before a step was made: no run, so that the corrected command finds the folder free.
+        if new_run and not (folder / "checkpoints").exists() and not (folder / "selection").exists():
+            (folder / "config.yaml").unlink()
+            if new_folder and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _fit_table(
+    config: RunConfig, folder: Path, *, resume: bool, quiet: bool
+) -> tuple[DensityEstimator, dict[str, Any]]:
+    dataset = load_dataset_of(config)
+    split = split_data(dataset, config)
+    estimator = config.estimator(verbose=not quiet)
+    if not isinstance(estimator, DensityEstimator):
+        raise ConfigError(f"model '{config['model']}' is one of images")
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(frame(split.train), validation=frame(split.validation), run_dir=folder, resume=resume)
+    seconds = time.perf_counter() - began
+    return estimator, {
+        **_measure(estimator, dataset, split),
+        "seconds": round(seconds, 3),
+        "training": estimator.training_,
+        "selection": estimator.selection_,
+        "warnings": [str(w.message) for w in caught if issubclass(w.category, UserWarning)],
+    }
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

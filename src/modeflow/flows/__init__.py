@@ -9,7 +9,7 @@ from modeflow.flows.flowplusplus import FlowPlusPlus, FlowPlusPlusImage
 from modeflow.flows.image import FunnelImage, Glow, MARPrior, NSFImage, RealNVPImage, sample_tempered
 from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.monotonic import NAF, SOS, NAFDense
-from modeflow.flows.registry import FLOWS, RecipeInfo, build_flow, flow_recipe
+from modeflow.flows.registry import FLOWS, RecipeInfo, build_flow, flow_recipe, image_flow
 from modeflow.flows.rival import GMMBaseFlow, ResampledFlow, StudentFlow
 from modeflow.flows.spline import NSF
 from modeflow.flows.survae import Funnel, SurVAE
@@ -52,5 +52,6 @@ __all__ = [
     "SurVAE",
     "build_flow",
     "flow_recipe",
+    "image_flow",
     "sample_tempered",
 ]

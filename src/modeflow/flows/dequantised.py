@@ -99,6 +99,7 @@ def Dequantized(
     hidden: int = 32,
     blocks: int = 2,
     draws: int = 16,
+    entry: Transform | None = None,
 ) -> BoundedFlow:
     r"""Probability of whole numbers 0 to ``levels - 1`` under a density of real numbers. A lower bound.
 
@@ -116,6 +117,8 @@ def Dequantized(
         couplings, components, hidden, blocks: the flow q: its number of couplings, each of logistic mixtures,
             and the width and depth of their networks.
         draws: of e, over which `log_prob` averages.
+        entry: a map from ``[0, levels)`` to where the model lives, in the place of those of `alpha`
+            (`modeflow.transforms.PixelGaussianize`).
 
     Raises:
         ConfigError: fewer than two levels, an unknown kind, or sizes that do not fit.
@@ -137,5 +140,10 @@ def Dequantized(
     elif kind == "variational":
         noise = _vector_noise(shape[0], context, couplings, components, hidden, blocks)
     parts: list[Transform] = [Rounding(noise, context, levels)]
-    parts += [Rescale(1 / levels, -0.5)] if alpha is None else [Rescale(1 / levels), Logit(alpha)]
-    return BoundedFlow(Composite(parts), model, context, shape, draws)
+    if entry is not None:
+        parts.append(entry)
+    else:
+        parts += [Rescale(1 / levels, -0.5)] if alpha is None else [Rescale(1 / levels), Logit(alpha)]
+    bounded = BoundedFlow(Composite(parts), model, context, shape, draws)
+    bounded.levels = levels
+    return bounded

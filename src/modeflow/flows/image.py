@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from modeflow.densities.base import tempered
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
@@ -418,18 +419,6 @@ def FunnelImage(
     return Flow(Composite(layers), base, context_features, tuple(shape))
 
 
-class _Tempered(Flow):
-    """The same flow over noise multiplied by a temperature: for drawing alone."""
-
-    def __init__(self, flow: Flow, temperature: float) -> None:
-        super().__init__(flow.transform, flow.base, flow.context_features, flow.event_shape)
-        self.temperature = temperature
-
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        u = self.temperature * self.base._sample(n, self._base_context(context), generator)
-        return self.transform.sample(u, context, generator)
-
-
 def sample_tempered(
     flow: Flow,
     n: int,
@@ -455,6 +444,5 @@ def sample_tempered(
         ConfigError: for a negative temperature.
         ShapeError: if `context` is missing, unexpected or of another width.
     """
-    if not temperature >= 0:
-        raise ConfigError(f"temperature must be 0 or more, received {temperature}")
-    return _Tempered(flow, temperature).sample(n, context, generator)
+    with tempered(flow, temperature):
+        return flow.sample(n, context, generator)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modeflow.densities.base import Density
+from modeflow.densities.flow import Flow
 from modeflow.errors import ConfigError, nearest
 from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
 from modeflow.flows.bounded import AEF, CIF, NoisyAEF
@@ -23,7 +24,7 @@ from modeflow.flows.spline import NSF
 from modeflow.flows.survae import Funnel, SurVAE
 from modeflow.flows.tan import TAN
 
-__all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe"]
+__all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe", "image_flow"]
 
 
 @dataclass(frozen=True)
@@ -210,20 +211,50 @@ def build_flow(
         ConfigError: for an unknown name or option (the nearest is suggested).
     """
     info = flow_recipe(key)
-    known = [
-        n for n in inspect.signature(info.recipe).parameters if n not in ("features", "context_features")
-    ]
-    if info.event == "image":
-        known.append("context_affine")
-    for name in options or {}:
-        if name not in known or name in info.preset:
-            allowed = [n for n in known if n not in info.preset]
-            raise ConfigError(
-                f"{name!r} is not an option of {key}{nearest(name, allowed)} (options: {', '.join(allowed)})"
-            )
-    given = {**info.preset, **(options or {})}
+    given = _checked_options(info, options or {}, ["context_affine"] if info.event == "image" else [])
     if info.event == "image":
         shape = image_shape(key, features, given.pop("shape", None))
         affine = given.pop("context_affine", "auto")
         return as_table_flow(info.recipe(shape, context_features, **given), affine)
     return info.recipe(features, context_features, **given)
+
+
+def image_flow(
+    key: str, shape: tuple[int, int, int], context_features: int = 0, options: Mapping[str, Any] | None = None
+) -> Flow:
+    """Build a registered flow of images over ``(channels, height, width)``.
+
+    Arguments:
+        key: a name of `FLOWS`. shape: of the images. context_features: width of the context.
+        options: keyword arguments of the recipe; those of a context that is a map (``context_shape``,
+            ``context_in``) only where the recipe knows them: others take it as a vector.
+
+    Raises:
+        ConfigError: a flow of vectors, or an unknown name or option (the nearest is suggested).
+    """
+    info = flow_recipe(key)
+    if info.event != "image":
+        images = ", ".join(k for k, i in FLOWS.items() if i.event == "image")
+        raise ConfigError(f"flow {key!r} is one of vectors; for images there are {images}")
+    known = inspect.signature(info.recipe).parameters
+    plain = {k: v for k, v in (options or {}).items() if k in known or not k.startswith("context_")}
+    flow = info.recipe(shape, context_features, **_checked_options(info, plain))
+    assert isinstance(flow, Flow)
+    return flow
+
+
+def _checked_options(
+    info: RecipeInfo, options: Mapping[str, Any], more: Sequence[str] = ()
+) -> dict[str, Any]:
+    known = list(inspect.signature(info.recipe).parameters)
+    allowed = [n for n in known if n not in ("features", "shape", "context_features", *info.preset)]
+    if info.event == "image" and more:
+        allowed.append("shape")
+    allowed += more
+    for name in options:
+        if name not in allowed:
+            raise ConfigError(
+                f"{name!r} is not an option of {info.key}{nearest(name, allowed)} "
+                f"(options: {', '.join(allowed)})"
+            )
+    return {**info.preset, **options}

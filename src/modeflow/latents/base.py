@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modeflow.densities.base import Density
+from modeflow.densities.base import Density, Loss, tempered
+from modeflow.densities.flow import Flow
+from modeflow.densities.image_decoders import DiscretizedDecoder
 from modeflow.errors import ConfigError
+from modeflow.transforms.pixels import PixelGaussianize
 
 __all__ = ["LatentModel"]
 
@@ -16,6 +19,92 @@ class LatentModel(Density):
 
     The estimators ask for the methods below; a model whose latent is not discrete is one of a single state.
     """
+
+    likelihood: Density
+    #: Rows evaluated or drawn at once where no gradient is needed.
+    chunk_rows: int
+    #: Optimiser steps over which the first layer of an image flow is fitted alone, as a likelihood.
+    start_steps: int = 0
+
+    # -- fitting ---------------------------------------------------------------------------------
+
+    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
+        """The loss on a batch; in the first `start_steps` with `starting_likelihood` in the flow's place.
+
+        Where an image lies is then learned before what is around it: a flow that is fitted to what its first
+        layer leaves has little to do, and that layer can move no longer what the flow was fitted to.
+        """
+        self._check_event(x)
+        start = self.starting_likelihood() if step is not None and step < self.start_steps else None
+        if start is None:
+            return self._objective(x, weight, step)
+        full, self.likelihood = self.likelihood, start
+        try:
+            return self._objective(x, weight, step)
+        finally:
+            self.likelihood = full
+
+    def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        raise NotImplementedError
+
+    def starting_likelihood(self) -> Density | None:
+        """What a flow of images starts from: its `PixelGaussianize` as a likelihood, sharing its parameters.
+
+        None where there is no such layer.
+        """
+        if isinstance(self.likelihood, Flow):
+            for layer in getattr(self.likelihood.transform, "transforms", ()):
+                if isinstance(layer, PixelGaussianize):
+                    return DiscretizedDecoder(layer.bins)
+        return None
+
+    # -- z as a context: what the likelihood is given --------------------------------------------
+
+    def infer(self, x: Tensor) -> Tensor | None:
+        """The context of the likelihood that x is given by the posterior's mean or mode; None for no latent.
+
+        Shape ``(B, context_features)``.
+        """
+        raise NotImplementedError
+
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor | None, Tensor]:
+        """Draw z from its prior: contexts of the likelihood (None for no latent), and z itself, ``(n, ...)``.
+
+        Arguments:
+            n: how many. generator: source of randomness.
+            temperature: of the prior: a Gaussian's spread times it, probabilities to its inverse's power.
+        """
+        raise NotImplementedError
+
+    def latent_cost(self, x: Tensor) -> Tensor:
+        """What z costs of ``-log p(x)``, nats, shape ``(B,)``: ``KL(q(z|x) || p(z))``, or a code's length."""
+        return x.new_zeros(len(x))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        context: Tensor | None,
+        n: int,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw x given contexts ``(n, context_features)``; at temperature 0 the mode of the noise."""
+        with tempered(self.likelihood, temperature):
+            parts = []
+            for start in range(0, n, self.chunk_rows):
+                part = None if context is None else context[start : start + self.chunk_rows]
+                rows = min(self.chunk_rows, n - start)
+                parts.append(self.likelihood._sample(rows, part, generator))
+        return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x from its z alone: `decode` at temperature 0 of `infer`."""
+        with torch.no_grad():
+            return self.decode(self.infer(x), len(x), temperature=0.0)
+
+    # -- for estimators --------------------------------------------------------------------------
 
     @property
     def n_states(self) -> int:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.base import Density, Loss, weighted_mean
+from modeflow.densities.base import Density, Loss, tempered, weighted_mean
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.latents.base import LatentModel
@@ -42,9 +42,26 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-scale, both ``(B, L)``."""
-        mean, raw = self.net(x.flatten(1)).chunk(2, dim=-1)
-        # Softly within ±8: neither a collapse to a point nor an overflow of the exponential.
-        return mean, soft_log_scale(raw, 8.0)
+        return _mean_and_log_scale(self.net(x.flatten(1)))
+
+
+class ConvGaussianEncoder(nn.Module):
+    """`GaussianEncoder` with another network, ``x -> (B, 2 L)``: for images."""
+
+    def __init__(self, net: nn.Module, latent_features: int) -> None:
+        super().__init__()
+        self.latent_features = latent_features
+        self.net = net
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-scale, both ``(B, L)``."""
+        return _mean_and_log_scale(self.net(x))
+
+
+def _mean_and_log_scale(out: Tensor) -> tuple[Tensor, Tensor]:
+    mean, raw = out.chunk(2, dim=-1)
+    # Softly within ±8: neither a collapse to a point nor an overflow of the exponential.
+    return mean, soft_log_scale(raw, 8.0)
 
 
 def gaussian_kl(mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -213,14 +230,28 @@ class ContinuousLatentModel(LatentModel):
         """`iwae` with few draws: what is compared is the same bound at every epoch."""
         return self.iwae(x, min(self.draws, _QUICK_DRAWS))
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        parts = [
-            self.likelihood._sample(len(z), z, generator)
-            for z in self.prior._sample(n, None, generator).split(self.chunk_rows)
-        ]
-        return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
+    def infer(self, x: Tensor) -> Tensor:
+        return self.posterior(x)[0]
 
-    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
-        self._check_event(x)
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), tempered(self.prior, temperature):
+            z = self.prior._sample(n, None, generator)
+        return z, z
+
+    def latent_cost(self, x: Tensor) -> Tensor:
+        mean, log_scale = self.posterior(x)
+        if isinstance(self.prior, StandardNormal):
+            return gaussian_kl(mean, log_scale).sum(-1)
+        with row_noise(x, 0):
+            noise = standard_normal(mean)
+        z = mean + torch.exp(log_scale) * noise
+        return self.log_posterior(noise, log_scale) - self.prior.log_prob(z)
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        return self.decode(self.draw(n, generator)[0], n, generator)
+
+    def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         loss: Loss = self.loss(self, x, weight, step)
         return loss

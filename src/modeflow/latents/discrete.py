@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from modeflow.densities.base import Density, Loss
 from modeflow.errors import ConfigError
 from modeflow.latents.base import LatentModel
-from modeflow.latents.objectives import Objective
+from modeflow.latents.objectives import Objective, categorical_kl
 from modeflow.latents.posteriors import CategoricalEncoder
 from modeflow.latents.priors import CategoricalPrior
 
@@ -267,22 +267,37 @@ class DiscreteLatentModel(LatentModel):
             z = active[state].repeat(n)
         else:
             raise ConfigError(f"state must lie in 0..{len(active) - 1}, received {state}")
+        return self.decode(self._context(z), n, generator), torch.searchsorted(active, z)
+
+    def _context(self, states: Tensor) -> Tensor | None:
+        return None if self.n_states == 1 else F.one_hot(states, self.n_states).to(self.dtype)
+
+    def infer(self, x: Tensor) -> Tensor | None:
         if self.n_states == 1:
-            return self.likelihood._sample(n, None, generator), z
-        parts = [
-            self.likelihood._sample(len(part), F.one_hot(part, self.n_states).to(self.dtype), generator)
-            for part in z.split(max(self.chunk_rows, 1))
-        ]
-        x = torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
-        return x, torch.searchsorted(active, z)
+            return None
+        return self._context(self.log_posterior(x).argmax(-1))
+
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor | None, Tensor]:
+        with torch.no_grad():
+            z = self.prior.sample(n, generator, temperature)
+        return self._context(z), torch.searchsorted(self.prior.active_states(), z)
+
+    def latent_cost(self, x: Tensor) -> Tensor:
+        if self.n_states == 1:
+            return x.new_zeros(len(x))
+        states = self.prior.active_states()
+        joint = self.log_joint(x)
+        log_posterior = joint - torch.logsumexp(joint, -1, keepdim=True)
+        return categorical_kl(log_posterior, self.prior.log_probs()[states])
 
     def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
         return self.sample_with_states(n, generator)[0]
 
     # -- fitting --------------------------------------------------------------------------------
 
-    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
-        self._check_event(x)
+    def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         if self.loss is None or self.n_states == 1:
             # Some likelihoods (a score model, a bound) are not fitted by their own log-density.
             return self.likelihood.objective(x, weight, step)

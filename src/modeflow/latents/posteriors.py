@@ -21,14 +21,21 @@ class CategoricalEncoder(nn.Module):
         features: dimension of the data.
         n_states: K.
         hidden_features: widths of the hidden layers.
+        net: another network from x to K numbers, in the place of the MLP (for images).
     """
 
     sharpness: Tensor
 
-    def __init__(self, features: int, n_states: int, hidden_features: Sequence[int] = (256, 256)) -> None:
+    def __init__(
+        self,
+        features: int = 0,
+        n_states: int = 1,
+        hidden_features: Sequence[int] = (256, 256),
+        net: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.n_states = n_states
-        self.net = MLP(features, n_states, hidden_features)
+        self.net = MLP(features, n_states, hidden_features) if net is None else net
         self.register_buffer("sharpness", torch.ones(()))
 
     def forward(self, x: Tensor, active: Tensor | None = None) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modeflow.errors import ConfigError
+
 __all__ = ["CategoricalPrior"]
 
 
@@ -46,11 +48,13 @@ class CategoricalPrior(nn.Module):
         """Indices of the states in use, shape ``(A,)``."""
         return torch.nonzero(self.active).flatten()
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw ``n`` states, shape ``(n,)``."""
+    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """Draw ``n`` states, shape ``(n,)``; probabilities are raised to ``1 / temperature``."""
         if n == 0:  # `multinomial` refuses to draw nothing
             return torch.zeros(0, dtype=torch.long, device=self.logits.device)
-        probs = self.log_probs().exp()
+        if not temperature > 0:
+            raise ConfigError(f"temperature must be above 0, received {temperature!r}")
+        probs = torch.softmax(self.log_probs() / temperature, 0)
         if generator is not None:
             probs = probs.to(generator.device)
         return torch.multinomial(probs, n, replacement=True, generator=generator).to(self.logits.device)

@@ -13,9 +13,13 @@ from modeflow.densities.sequences import SequencePrior
 from modeflow.errors import ConfigError, nearest
 from modeflow.latents.base import LatentModel
 from modeflow.latents.kbest import k_best
+from modeflow.latents.objectives import warmup
 from modeflow.transforms.base import weakest
 
 __all__ = ["STAGES", "SequentialLatentModel", "VectorQuantizer"]
+
+#: Strings drawn at once.
+_STRINGS = 1024
 
 #: What `SequentialLatentModel.objective` fits: everything but the prior, the prior alone, or all.
 STAGES = ("flow", "prior", "joint")
@@ -103,6 +107,8 @@ class SequentialLatentModel(LatentModel):
         encoder: x to ``(B, L, d)``, or to a map ``(B, d, h, w)`` that is read in raster order.
         quantizer: from there to codes.
         sequences: size of S. stage: what `objective` fits (`STAGES`).
+        chunk_rows: images (times strings) evaluated at once.
+        code_warmup_steps: optimiser steps over which the pressure of the code length on the encoder rises.
 
     Raises:
         ConfigError: parts that do not fit.
@@ -120,7 +126,8 @@ class SequentialLatentModel(LatentModel):
         quantizer: VectorQuantizer,
         sequences: int = 1,
         stage: str = "joint",
-        chunk_rows: int = 1024,
+        chunk_rows: int = 256,
+        code_warmup_steps: int = 0,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         expected = prior.length * quantizer.code_features
@@ -135,6 +142,7 @@ class SequentialLatentModel(LatentModel):
         self.prior, self.likelihood = prior, likelihood
         self.encoder, self.quantizer = encoder, quantizer
         self.sequences, self.chunk_rows = sequences, chunk_rows
+        self.code_warmup_steps = code_warmup_steps
         self.exactness = weakest("lower bound", likelihood.exactness)
         self.set_stage(stage)
 
@@ -197,34 +205,51 @@ class SequentialLatentModel(LatentModel):
 
     # -- sampling and fitting -------------------------------------------------------------------
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        parts = [
-            self.likelihood._sample(len(z), self._context(z), generator)
-            for z in self.prior.sample(n, generator).split(self.chunk_rows)
-            if len(z)
-        ]
-        return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
+    def infer(self, x: Tensor) -> Tensor:
+        return self._context(self.codes(x))
 
-    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            parts = [
+                self.prior.sample(min(_STRINGS, n - start), generator, temperature)
+                for start in range(0, max(n, 1), _STRINGS)
+            ]
+        codes = torch.cat(parts)
+        return self._context(codes), codes
+
+    def latent_cost(self, x: Tensor) -> Tensor:
+        return self.code_length(x)
+
+    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        return self.decode(self.draw(n, generator)[0], n, generator)
+
+    def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         """Negative log-likelihood given the nearest codes, commitment, and their code length, by stage.
 
-        Through the prior codes have no gradient to the encoder: it learns what they cost, they do not learn
-        to be cheap.
+        The code length has a gradient to both ends: the prior learns what codes cost, and the encoder to
+        choose cheap ones, through ``Σ_j Σ_v q(z_j = v | x) (-log p(v | z_<j))`` (what a choice does to later
+        positions is left out of it).
         """
-        self._check_event(x)
         if self.stage == "prior":
             with torch.no_grad():
                 codes = self.codes(x)
             nll = weighted_mean(-self.prior.log_prob(codes), weight)
             return Loss(nll, {"code_length": nll.detach()})
-        quantised, codes, commitment = self.quantizer(self.embed(x))
+        e = self.embed(x)
+        quantised, codes, commitment = self.quantizer(e)
         nll = weighted_mean(-self.likelihood._log_prob(x, self._flat(quantised)), weight)
         terms = {"nll": nll.detach(), "commitment": commitment.detach()}
         loss = nll + commitment
         if self.stage == "joint":
-            length = weighted_mean(-self.prior.log_prob(codes), weight)
+            log_p = self.prior.log_probs(codes)
+            chosen = log_p.gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
+            length = weighted_mean(-chosen, weight)
             terms["code_length"] = length.detach()
-            loss = loss + length
+            expected = -(self.quantizer.log_posterior(e).exp() * log_p.detach()).sum((1, 2))
+            pressure = weighted_mean(expected, weight) * warmup(step, self.code_warmup_steps)
+            loss = loss + length + pressure - pressure.detach()
         return Loss(loss, terms)
 
     @torch.no_grad()

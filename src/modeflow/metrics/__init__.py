@@ -1,6 +1,21 @@
 """Metrics: likelihood with its standard error, mode coverage, use of states."""
 
-from modeflow.metrics.likelihood import LogLikelihood, bits_per_dim, summarise
+from modeflow.metrics.image_features import (
+    FEATURES,
+    GenerationScores,
+    inception_fid,
+    score_samples_of,
+    small_features,
+)
+from modeflow.metrics.images import (
+    Memorisation,
+    PrecisionRecall,
+    frechet_distance,
+    memorisation,
+    nearest_images,
+    precision_recall,
+)
+from modeflow.metrics.likelihood import BitsPerDim, LogLikelihood, bits_per_dim, summarise, summarise_bits
 from modeflow.metrics.modes import (
     bridge_mass,
     modes_found,
@@ -10,12 +25,25 @@ from modeflow.metrics.modes import (
 )
 
 __all__ = [
+    "FEATURES",
+    "BitsPerDim",
+    "GenerationScores",
     "LogLikelihood",
+    "Memorisation",
+    "PrecisionRecall",
     "bits_per_dim",
     "bridge_mass",
+    "frechet_distance",
+    "inception_fid",
+    "memorisation",
     "modes_found",
+    "nearest_images",
     "normalized_mutual_information",
+    "precision_recall",
+    "score_samples_of",
+    "small_features",
     "state_usage_entropy",
     "summarise",
+    "summarise_bits",
     "true_bridge_mass",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["Kind", "LogLikelihood", "bits_per_dim", "summarise"]
+__all__ = ["BitsPerDim", "Kind", "LogLikelihood", "bits_per_dim", "summarise", "summarise_bits"]
 
 Kind = Literal["exact", "lower bound", "estimate"]
 
@@ -93,6 +94,62 @@ def bits_per_dim(log_prob: float, dims: int) -> float:
         dims: D, channels times height times width.
     """
     return -log_prob / (dims * math.log(2))
+
+
+@dataclass(frozen=True)
+class BitsPerDim:
+    """Mean bits per dimension of images over a whole set.
+
+    Arguments:
+        value: at the images' own channels, size and levels; smaller is better.
+        standard_error: of the mean, over images.
+        kind: what the log-probability is: "exact", "lower bound" (these bits are then an upper one) or
+            "estimate".
+        n: number of images. dims: channels times height times width.
+        code_length: bits per dimension of `value` that the latent costs (0 without one).
+    """
+
+    value: float
+    standard_error: float
+    kind: Kind
+    n: int
+    dims: int
+    code_length: float = 0.0
+
+    def __str__(self) -> str:
+        share = f", of which z {self.code_length:.3f}" if self.code_length else ""
+        bound = {"exact": "exact", "lower bound": "bound", "estimate": "estimate"}[self.kind]
+        return f"{self.value:.3f} ± {self.standard_error:.3f} bits/dim ({bound}, n={self.n}{share})"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BitsPerDim:
+        """What `to_dict` gave."""
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; numbers that JSON cannot hold become None."""
+        return {
+            k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(self).items()
+        }
+
+
+def summarise_bits(log_probs: np.ndarray, latent_cost: np.ndarray, kind: Kind, dims: int) -> BitsPerDim:
+    """Summarise log-probabilities of images, in nats an image, as bits per dimension.
+
+    Arguments:
+        log_probs: ``(N,)``. latent_cost: nats of every image that z costs, ``(N,)``.
+        kind: what the log-probabilities are. dims: channels times height times width.
+
+    Raises:
+        ConfigError, DataError: as `summarise`.
+    """
+    mean = summarise(log_probs, kind)
+    bits = 1 / (dims * math.log(2))
+    value = bits_per_dim(mean.value, dims)
+    return BitsPerDim(
+        value, mean.standard_error * bits, kind, mean.n, dims, float(np.mean(latent_cost)) * bits
+    )
 
 
 def _shares(weight: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Recipes of latent-variable models by the literature's name."""
 
 from modeflow.models.continuous import VAE, ContinuousNVF
-from modeflow.models.images import ImageNVF
+from modeflow.models.images import ImageModel, ImageNVF, ImageVAE
 from modeflow.models.nvf import NVF
 
-__all__ = ["NVF", "VAE", "ContinuousNVF", "ImageNVF"]
+__all__ = ["NVF", "VAE", "ContinuousNVF", "ImageModel", "ImageNVF", "ImageVAE"]

@@ -69,10 +69,20 @@ class _FromMap(nn.Module):
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:
         if context is None:
             return h
-        shift = self.conv(context.view(-1, *self.shape))
-        return h + (
-            shift if shift.shape[-2:] == h.shape[-2:] else F.interpolate(shift, h.shape[-2:], mode="nearest")
-        )
+        shift = _channels_last(self.conv(_channels_last(context.view(-1, *self.shape))))
+        return add_resized(h, shift)
+
+
+def add_resized(h: Tensor, shift: Tensor) -> Tensor:
+    """``h`` plus a map of another size: every entry spread over its pixels, or averaged where it has more."""
+    (height, width), (rows, columns) = h.shape[-2:], shift.shape[-2:]
+    if (height, width) == (rows, columns):
+        return h + shift
+    if height % rows or width % columns:
+        return h + F.adaptive_avg_pool2d(shift, (height, width))
+    # Broadcast, not resized: no image is made of it, nor a gradient of one.
+    blocks = h.unflatten(-2, (rows, height // rows)).unflatten(-1, (columns, width // columns))
+    return (blocks + shift[:, :, :, None, :, None]).flatten(-2).flatten(-3, -2)
 
 
 def from_context(
@@ -119,7 +129,9 @@ class ConvNet(nn.Module):
         self.second = nn.Conv2d(hidden_channels, hidden_channels, 1)
         self.final = ZeroConv2d(hidden_channels, out_channels)
         self.context_first = from_context(context_features, hidden_channels, context_shape)
-        self.context_second = from_context(context_features, hidden_channels, context_shape)
+        # A map is resized to every pixel each time: once is enough.
+        again = 0 if context_shape is not None else context_features
+        self.context_second = from_context(again, hidden_channels)
         _store_channels_last(self)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from modeflow.report.contents import (
     WorstRow,
 )
 from modeflow.report.gather import density_grid, gather
+from modeflow.report.images import ImageReport, gather_images, write_image_report
 from modeflow.report.page import render_report, write_report
 from modeflow.report.plots import (
     plot_density,
@@ -27,6 +28,7 @@ __all__ = [
     "ColumnRow",
     "DataSummary",
     "DensityGrid",
+    "ImageReport",
     "LikelihoodRow",
     "ModelSummary",
     "ReportData",
@@ -37,6 +39,7 @@ __all__ = [
     "describe_columns",
     "find_worst",
     "gather",
+    "gather_images",
     "plot_density",
     "plot_learning_curves",
     "plot_likelihoods",
@@ -45,5 +48,6 @@ __all__ = [
     "render_report",
     "save_picture",
     "tabulate_states",
+    "write_image_report",
     "write_report",
 ]

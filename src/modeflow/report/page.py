@@ -18,9 +18,10 @@ from modeflow.report.contents import ReportData, WorstRow
 from modeflow.report.selection import as_states, as_table, choose_columns, frame
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.figure import Figure
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["render_report", "template_environment", "write_report"]
 
 STATES_SHOWN = 60
 WORST_COLUMNS = 6
@@ -335,8 +336,8 @@ def _context(d: ReportData) -> dict[str, Any]:
     }
 
 
-def render_report(data: ReportData) -> str:
-    """Return the report as one HTML page that loads nothing from elsewhere."""
+def template_environment() -> Environment:
+    """Where the pages' templates are found, and what they may call."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -350,7 +351,12 @@ def render_report(data: ReportData) -> str:
     environment.filters["integer"] = words.integer
     environment.filters["short"] = label
     environment.globals["plural"] = words.plural
-    return environment.get_template("template.html.jinja").render(_context(data))
+    return environment
+
+
+def render_report(data: ReportData) -> str:
+    """Return the report as one HTML page that loads nothing from elsewhere."""
+    return template_environment().get_template("template.html.jinja").render(_context(data))
 
 
 def write_report(data: ReportData, path: str | os.PathLike[str]) -> Path:

@@ -24,6 +24,7 @@ from modeflow.transforms.logistic_mixture import LogisticMixtureElementwise
 from modeflow.transforms.monotonic import SigmoidalElementwise, SquaresElementwise
 from modeflow.transforms.ode import ODE
 from modeflow.transforms.parts import OrderedToReal, PositiveToReal, Subset
+from modeflow.transforms.pixels import PixelBins, PixelGaussianize
 from modeflow.transforms.recurrent import Leaky, RecurrentShift
 from modeflow.transforms.spline import rational_quadratic_spline
 from modeflow.transforms.surjections import (
@@ -68,6 +69,8 @@ __all__ = [
     "MultiScale",
     "OrderedToReal",
     "Permutation",
+    "PixelBins",
+    "PixelGaussianize",
     "Planar",
     "PositiveToReal",
     "RQSplineElementwise",

@@ -19,6 +19,10 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         check_writable(args.out)
     fitted = load_run(args.run_folder)
+    if fitted.config.images:
+        from modeflow.cli.commands import _images
+
+        return _images.assign(args, fitted)
     estimator = fitted.estimator
     set_device(args, estimator)
     estimator.verbose = not (args.quiet or args.json)

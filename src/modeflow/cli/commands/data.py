@@ -10,19 +10,28 @@ from modeflow.errors import ConfigError
 
 def run(args: argparse.Namespace) -> int:
     """List the data sets, or download a benchmark."""
-    from modeflow.data import BENCHMARKS, data_roots, download_benchmark, list_datasets
+    from modeflow.data import (
+        BENCHMARKS,
+        IMAGE_SETS,
+        data_roots,
+        download_benchmark,
+        download_images,
+        list_datasets,
+    )
     from modeflow.errors import nearest
 
     if args.action == "download":
+        free = [k for k, v in IMAGE_SETS.items() if any(url for url, _ in v.files.values())]
+        names = [*BENCHMARKS, *(f"images/{k}" for k in free)]
         if args.name is None:
-            raise ConfigError(f"name the benchmark to download: {', '.join(BENCHMARKS)}")
-        if args.name not in BENCHMARKS:
+            raise ConfigError(f"name the set to download: {', '.join(names)}")
+        if args.name not in names:
             raise ConfigError(
-                f"'{args.name}' cannot be downloaded{nearest(args.name, BENCHMARKS)} "
-                f"({', '.join(BENCHMARKS)})"
+                f"'{args.name}' cannot be downloaded{nearest(args.name, names)} ({', '.join(names)})"
             )
         say(args, f"downloading {args.name} and checking its checksum")
-        paths = [str(p) for p in download_benchmark(args.name, progress=not (args.quiet or args.json))]
+        fetch = download_images if args.name.startswith("images/") else download_benchmark
+        paths = [str(p) for p in fetch(args.name, progress=not (args.quiet or args.json))]
         emit(args, {"name": args.name, "files": paths}, [f"{args.name} is in {', '.join(paths)}"])
         return 0
     infos = list_datasets()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from modeflow.cli.commands import _demo_images
 from modeflow.cli.commands._output import emit, likelihood_text, say, set_device
 from modeflow.errors import DataError
 
@@ -22,6 +23,7 @@ _SETTINGS: dict[str, Any] = {
     "max_states": 16,
 }
 _SAMPLES = 20_000
+_FILES = ("report.html", "density.png", "samples.csv", "test_scores.csv", "numbers.json", "run")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,9 +32,15 @@ def run(args: argparse.Namespace) -> int:
     from modeflow.experiments import RunConfig, fit_run
     from modeflow.report import gather, write_report
 
-    folder = Path(args.out)
-    previous = _previous(folder)
+    images = args.what == "images"
+    folder = Path(args.out or ("modeflow-demo-images" if images else "modeflow-demo"))
+    previous = _previous(folder, _demo_images.FILES if images else _FILES)
     check_writable(folder / "report.html" if folder.is_dir() else folder)
+    if images:
+        for file in previous:
+            file.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        return _demo_images.run(args, folder)
     seed = 0 if args.seed is None else args.seed
     settings = {**_SETTINGS, "data": _DATA, "seed": seed}
     if args.device is not None:
@@ -122,13 +130,12 @@ def _picture(path: Path, data: Any) -> None:
     save_picture(figure, path)
 
 
-def _previous(folder: Path) -> list[Path]:
+def _previous(folder: Path, ours: tuple[str, ...]) -> list[Path]:
     """Files of an earlier demo, which this one replaces; refuses a folder that holds anything else."""
     if not folder.exists():
         return []
     if not folder.is_dir():
         raise DataError(f"'{folder}' is a file: -o names a folder")
-    ours = ("report.html", "density.png", "samples.csv", "test_scores.csv", "numbers.json", "run")
     foreign = [p.name for p in folder.iterdir() if p.name not in ours]
     if foreign:
         raise DataError(f"'{folder}' holds other things ({foreign[0]}): give the demo a folder of its own")

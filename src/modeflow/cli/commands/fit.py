@@ -83,6 +83,10 @@ def _differs(settings: Any, key: str, value: Any) -> bool:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """What a person wants to know of a fit."""
+    if result.get("kind") == "images":
+        from modeflow.cli.commands import _images
+
+        return _images.summary(result)
     rows = result["rows"]
     states = result["n_states"]
     lines = [

@@ -18,6 +18,10 @@ def run(args: argparse.Namespace) -> int:
     fitted = load_run(args.run_folder)
     check_writable(target)
     set_device(args, fitted.estimator)
+    if fitted.config.images:
+        from modeflow.cli.commands import _images
+
+        return _images.report(args, fitted, target)
     data = gather(
         fitted,
         baselines=not args.no_baselines,

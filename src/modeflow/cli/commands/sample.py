@@ -9,17 +9,27 @@ import numpy as np
 from modeflow.cli.commands._output import emit, say, set_device
 from modeflow.errors import ConfigError
 
+#: Rows drawn unless told otherwise.
+_ROWS = 1000
+
 
 def run(args: argparse.Namespace) -> int:
     """Draw rows; write them, or print them as CSV."""
     from modeflow.data import check_writable, write_table
     from modeflow.experiments import load_run
 
-    if args.n < 1:
+    if args.n is not None and args.n < 1:
         raise ConfigError(f"-n must be 1 or more, received {args.n}")
     if args.out:
         check_writable(args.out)
     fitted = load_run(args.run_folder)
+    if fitted.config.images:
+        from modeflow.cli.commands import _images
+
+        return _images.sample(args, fitted)
+    if args.temperature != 1 or args.prior_temperature != 1:
+        raise ConfigError("temperatures are of images: rows of a table are drawn from the density itself")
+    args.n = _ROWS if args.n is None else args.n
     estimator = fitted.estimator
     set_device(args, estimator)
     seed = fitted.config["seed"] if args.seed is None else args.seed

@@ -1,0 +1,175 @@
+"""The estimator of images: fit, score, sample, save, resume."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from modeflow import load_estimator
+from modeflow.data import load_images
+from modeflow.errors import ConfigError, DataError, ModelFileError
+
+pytest.importorskip("vector_quantize_pytorch")
+pytest.importorskip("transformers")
+
+from modeflow.estimators import ImageDensity
+
+SMALL = {
+    "levels": 17,
+    "n_codes": 4,
+    "n_states": 3,
+    "latent_features": 2,
+    "encoder_channels": 8,
+    "decoder_channels": 8,
+    "components": 2,
+    "flow_options": {"levels": 1, "steps": 2, "hidden_channels": 8},
+    "prior_options": {"width": 16, "layers": 1, "heads": 2},
+    "max_epochs": 2,
+    "batch_size": 50,
+    "random_state": 0,
+}
+
+
+def digits(n=200):
+    return load_images("images/digits").images[:n]
+
+
+@pytest.fixture(scope="module")
+def sequential():
+    return ImageDensity(**SMALL).fit(digits())
+
+
+def test_scores_and_bits_agree_and_do_not_depend_on_the_batch(sequential):
+    x = digits(60)
+    scores = sequential.score_samples(x)
+    assert scores.shape == (60,) and (scores < 0).all()
+    np.testing.assert_allclose(sequential.score_samples(x[10:13]), scores[10:13], rtol=1e-5)
+    bits = sequential.bits_per_dim(x)
+    assert abs(bits.value - -scores.mean() / (64 * np.log(2))) < 1e-9 and bits.kind == "lower bound"
+    assert abs(bits.code_length - sequential.latent_cost(x).mean() / (64 * np.log(2))) < 1e-9
+    assert sequential.score(x) == scores.mean()
+    assert str(sequential.likelihood_of(x)).endswith("nats (lower bound, n=60)")
+    assert sequential.validation_["n"] == 20
+
+
+@pytest.mark.parametrize("latent", ["none", "discrete", "continuous", "sequential"])
+def test_save_gives_the_same_numbers_back(latent, tmp_path):
+    x = digits(80)
+    model = ImageDensity(latent, **{**SMALL, "max_epochs": 1}).fit(x)
+    file = model.save(tmp_path / "m.safetensors")
+    again = load_estimator(file)
+    assert isinstance(again, ImageDensity) and again.get_params() == model.get_params()
+    np.testing.assert_array_equal(again.score_samples(x[:9]), model.score_samples(x[:9]))
+    first, z = model.sample(4, random_state=1)
+    second, same = again.sample(4, random_state=1)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(z, same)
+    assert again.validation_ == model.validation_ and again.training_["steps"] == 2
+    if latent == "none":
+        return
+    ways = model.interpolate(x[:2], x[2:4], 3)
+    assert ways.shape == (2, 3, 8, 8, 1)
+    np.testing.assert_array_equal(ways[:, 0], model.reconstruct(x[:2]))
+    np.testing.assert_array_equal(ways[:, -1], model.reconstruct(x[2:4]))
+
+
+def test_samples_by_temperature_state_and_likeness(sequential):
+    images, codes = sequential.sample(6, random_state=0)
+    assert images.shape == (6, 8, 8, 1) and images.dtype == np.uint8 and images.max() <= 16
+    assert codes.shape == (6, 4) and codes.max() < 4
+    cold, _ = sequential.sample(6, random_state=0, temperature=0.0, like=digits(1))
+    assert (cold == cold[0]).all()
+    np.testing.assert_array_equal(cold[0], sequential.reconstruct(digits(1))[0])
+    _, like = sequential.sample(4, like=digits(2), random_state=0)
+    np.testing.assert_array_equal(like, sequential.encode(digits(2))[[0, 1, 0, 1]])
+    with pytest.raises(ConfigError, match="no state 0: the latent is sequential"):
+        sequential.sample(2, state=0)
+    with pytest.raises(ConfigError, match="n_samples"):
+        sequential.sample(0)
+    with pytest.raises(ConfigError, match="temperature must be 0 or more"):
+        sequential.sample(2, temperature=-1)
+    states = ImageDensity("discrete", **{**SMALL, "max_epochs": 1}).fit(digits(80))
+    images, z = states.sample(5, state=states.n_states_ - 1)
+    assert (z == states.n_states_ - 1).all() and len(images) == 5
+    with pytest.raises(ConfigError, match="state must lie in"):
+        states.sample(2, state=9)
+
+
+def test_stages_of_the_paper_fit_first_the_flow_then_the_prior():
+    model = ImageDensity(**SMALL, stages=["flow", "prior", "joint"]).fit(digits())
+    stages = [row["stage"] for row in model.history_]
+    assert stages == ["flow"] * 3 + ["prior"] * 3 + ["joint"] * 3
+    first = [row for row in model.history_ if row["stage"] == "flow"][-1]
+    assert "code_length" not in first and "nll" in first
+    assert model.model_.stage == "joint"
+    with pytest.raises(ConfigError, match="stages must be"):
+        ImageDensity(**SMALL, stages=["prior"]).fit(digits())
+    with pytest.raises(ConfigError, match="stages may name flow, prior, joint"):
+        ImageDensity(**SMALL, stages="codes").fit(digits())
+    with pytest.raises(ConfigError, match="of a sequential latent"):
+        ImageDensity("none", **SMALL, stages=["flow", "prior"]).fit(digits())
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_training_that_was_cut_short_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    x = digits()
+    whole = ImageDensity(**SMALL).fit(x)
+    from modeflow.training.loop import Loop
+
+    real, count = Loop._step, 0
+
+    def counted(self, index):
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise Stop
+        return real(self, index)
+
+    monkeypatch.setattr(Loop, "_step", counted)
+    monkeypatch.setattr(Loop, "_time_to_save", lambda self: True)
+    with pytest.raises(Stop):
+        ImageDensity(**SMALL).fit(x, run_dir=tmp_path)
+    monkeypatch.undo()
+    resumed = ImageDensity(**SMALL).fit(x, run_dir=tmp_path, resume=True)
+    for a, b in zip(whole.model_.state_dict().values(), resumed.model_.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_bad_images_and_settings():
+    model = ImageDensity(**SMALL)
+    with pytest.raises(DataError, match="X': pixels must be whole numbers 0 to 16"):
+        model.fit(digits() + 0.5)
+    with pytest.raises(DataError, match="too few to fit"):
+        model.fit(digits(2))
+    with pytest.raises(DataError, match="validation images are"):
+        model.fit(digits(), validation=np.zeros((2, 4, 4)))
+    with pytest.raises(ConfigError, match="start must lie"):
+        ImageDensity(**{**SMALL, "start": 1.0}).fit(digits())
+    with pytest.raises(ConfigError, match="validation_fraction"):
+        ImageDensity(**{**SMALL, "validation_fraction": 0.0}).fit(digits())
+    with pytest.raises(ConfigError, match="'step' is not an option of glow; did you mean 'steps'"):
+        ImageDensity(**{**SMALL, "flow_options": {"step": 3}}).fit(digits())
+    assert clone(model).get_params() == model.get_params()
+
+
+def test_images_of_another_size_or_kind_are_refused(sequential, tmp_path):
+    with pytest.raises(DataError, match="4 x 4 with 1 channels, those of the model 8 x 8"):
+        sequential.score_samples(np.zeros((2, 4, 4)))
+    with pytest.raises(DataError, match="pixels go from 255 to 255; with 17 levels"):
+        sequential.score_samples(np.full((2, 8, 8), 255))
+    with pytest.raises(DataError, match="2 images cannot go to 1"):
+        sequential.interpolate(digits(2), digits(1))
+    file = sequential.save(tmp_path / "m.safetensors")
+    from modeflow import NVF
+
+    with pytest.raises(ModelFileError, match="holds a ImageDensity, not a NVF"):
+        NVF.load(file)
+    raw = json.loads(file.read_bytes()[8 : 8 + int.from_bytes(file.read_bytes()[:8], "little")])
+    assert "modeflow" in raw["__metadata__"]
