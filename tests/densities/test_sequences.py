@@ -74,3 +74,25 @@ def test_settings_that_do_not_fit():
         IndependentCodes(0, 4)
     with pytest.raises(ConfigError, match="temperature"):
         priors()["gpt2"].sample(1, temperature=0.0)
+
+
+def test_a_pretrained_gpt2_is_taken_over_from_a_folder(tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    known = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_positions=16, n_embd=8, n_layer=2, n_head=2))
+    known.save_pretrained(tmp_path / "gpt2", safe_serialization=True)
+    prior = GPT2Prior(5, 6, width=99, pretrained=str(tmp_path / "gpt2"))
+    assert prior.sizes == {"width": 8, "layers": 2, "heads": 2, "dropout": 0.0}
+    for name, weight in known.transformer.h.state_dict().items():
+        assert torch.equal(prior.net.transformer.h.state_dict()[name], weight)
+    assert torch.equal(prior.net.transformer.wpe.weight, known.transformer.wpe.weight[:6])
+    assert prior.net.transformer.wte.weight.shape == (6, 8)
+    total = prior.eval().log_prob(torch.tensor([[a, b] + [0] * 4 for a in range(5) for b in range(5)]))
+    assert torch.isfinite(total).all()
+    with pytest.raises(ConfigError, match="knows 16 positions, not 20"):
+        GPT2Prior(5, 20, pretrained=str(tmp_path / "gpt2"))
+    (tmp_path / "gpt2/model.safetensors").unlink()
+    torch.save(known.state_dict(), tmp_path / "gpt2/pytorch_model.bin")
+    with pytest.raises(ConfigError, match="no GPT-2 could be loaded"):
+        GPT2Prior(5, 6, pretrained=str(tmp_path / "gpt2"))

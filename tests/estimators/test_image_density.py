@@ -114,6 +114,24 @@ def test_stages_of_the_paper_fit_first_the_flow_then_the_prior():
         ImageDensity("none", **SMALL, stages=["flow", "prior"]).fit(digits())
 
 
+def test_a_model_with_a_pretrained_prior_loads_without_its_folder(tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2)).save_pretrained(
+        folder
+    )
+    options = {**SMALL, "max_epochs": 1, "prior_options": {"pretrained": str(folder)}}
+    model = ImageDensity(**options).fit(digits(80))
+    file = model.save(tmp_path / "m.safetensors")
+    for part in folder.iterdir():
+        part.unlink()
+    again = ImageDensity.load(file)
+    np.testing.assert_array_equal(again.score_samples(digits(5)), model.score_samples(digits(5)))
+    with pytest.raises(ConfigError, match="did you mean 'layers'"):
+        ImageDensity(**{**SMALL, "prior_options": {"layer": 1}}).fit(digits(80))
+
+
 class Stop(Exception):
     pass
 

@@ -31,11 +31,11 @@ class Encoder(nn.Module):
         return self.net(x).view(len(x), L, WIDTH)
 
 
-def model(prior="independent", **options):
+def model(prior="independent", quantizer_options=None, **options):
     torch.manual_seed(0)
     priors = {"independent": lambda: IndependentCodes(V, L), "gpt2": lambda: GPT2Prior(V, L, 16, 1, 2)}
     flow = NSF(D, L * WIDTH, layers=2, hidden_features=16)
-    quantizer = VectorQuantizer(V, WIDTH)
+    quantizer = VectorQuantizer(V, WIDTH, **(quantizer_options or {}))
     m = SequentialLatentModel(
         perturb(priors[prior](), 0.5), perturb(flow, 0.1), Encoder(), quantizer, **options
     )
@@ -150,3 +150,24 @@ def test_parts_that_do_not_fit():
         model().set_stage("jiont")
     with pytest.raises(ConfigError, match="sequences"):
         SequentialLatentModel(IndependentCodes(3, 2), flow, Encoder(), quantizer, sequences=0)
+
+
+def test_codes_are_learned_alike_in_one_process_and_in_two(tmp_path):
+    """Moving averages are over the rows of all processes: the codebook is that of a single one."""
+    x = rows(64)
+    models = []
+    for devices in (1, 2):
+        m = model(quantizer_options={"dead_below": 0.0}).float()
+        m.train()
+        m.objective(x)
+        trainer = Trainer(
+            TrainConfig(max_epochs=3, batch_size=32, device="cpu", devices=devices, patience=None),
+            tmp_path / str(devices),
+            quiet=True,
+        )
+        trainer.fit(m, x)
+        models.append(m)
+    one, two = (m.quantizer.codebook for m in models)
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    start = model(quantizer_options={"dead_below": 0.0}).float().quantizer.codebook
+    assert not torch.allclose(one, start, atol=1e-3)

@@ -66,9 +66,13 @@ class GPT2Prior(SequencePrior):
     Arguments:
         n_codes, length: V and L (codes in raster order).
         width, layers, heads, dropout: of the Transformer (768, 12, 12, 0.1 in GPT-2 small).
+        pretrained: a folder with the weights of a GPT-2 (``model.safetensors``), or its name on the Hugging
+            Face hub: its blocks and first `length` positions are where training starts, and its sizes are
+            those used. Embeddings of codes are new.
 
     Raises:
-        ConfigError: if `heads` does not divide `width`, or the package `transformers` is missing.
+        ConfigError: if `heads` does not divide `width`, the package `transformers` is missing, or there are
+            no such weights.
 
     Reference:
         Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019; Dong et al., *Normalizing
@@ -83,8 +87,14 @@ class GPT2Prior(SequencePrior):
         layers: int = 4,
         heads: int = 4,
         dropout: float = 0.0,
+        pretrained: str | None = None,
     ) -> None:
         super().__init__(n_codes, length)
+        known = None if pretrained is None else _pretrained(pretrained)
+        if known is not None:
+            width, layers, heads = known.config.n_embd, known.config.n_layer, known.config.n_head
+        #: What a prior of the same shape is built with, wherever its weights come from.
+        self.sizes = {"width": width, "layers": layers, "heads": heads, "dropout": dropout}
         if width % heads:
             raise ConfigError(f"heads must divide width, received {heads} and {width}")
         try:
@@ -106,6 +116,19 @@ class GPT2Prior(SequencePrior):
             eos_token_id=n_codes,
         )
         self.net: Any = GPT2LMHeadModel(config)
+        if known is not None:
+            self._take_over(known)
+
+    @torch.no_grad()
+    def _take_over(self, known: Any) -> None:
+        ours, theirs = self.net.transformer, known.transformer
+        if self.length > len(theirs.wpe.weight):
+            raise ConfigError(
+                f"the pretrained GPT-2 knows {len(theirs.wpe.weight)} positions, not {self.length}"
+            )
+        ours.h.load_state_dict(theirs.h.state_dict())
+        ours.ln_f.load_state_dict(theirs.ln_f.state_dict())
+        ours.wpe.weight.copy_(theirs.wpe.weight[: self.length])
 
     def _log_probs(self, out: Any) -> Tensor:
         """Over the codes alone: BOS is never drawn."""
@@ -143,3 +166,26 @@ class GPT2Prior(SequencePrior):
     def uniform_nats(self) -> float:
         """What a string would cost if all codes were equally likely, nats."""
         return self.length * math.log(self.n_codes)
+
+
+def _pretrained(name: str) -> Any:
+    """A GPT-2 from a folder or the hub; safetensors only, for a pickle could run code."""
+    try:
+        from transformers import GPT2LMHeadModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise ConfigError(
+            "the Transformer prior needs the package transformers: pip install 'modeflow[images]'"
+        ) from error
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return GPT2LMHeadModel.from_pretrained(name, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"no GPT-2 could be loaded from '{name}' ({reason}); give a folder with config.json and "
+            "model.safetensors, or a name on the hub"
+        ) from error
+    finally:
+        logging.set_verbosity(before)

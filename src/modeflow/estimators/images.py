@@ -261,10 +261,16 @@ class ImageDensity(DensityMixin, BaseEstimator):
         count = min(max(round(self.validation_fraction * n), 1), n - 2)
         return images[np.sort(order[count:])], images[np.sort(order[:count])]
 
-    def _build(self, shape: tuple[int, int, int], warmup_steps: int = 0) -> LatentModel:
-        return ImageModel(
-            shape, **{name: getattr(self, name) for name in self._MODEL}, kl_warmup_steps=warmup_steps
-        )
+    def _build(
+        self,
+        shape: tuple[int, int, int],
+        warmup_steps: int = 0,
+        prior_sizes: Mapping[str, Any] | None = None,
+    ) -> LatentModel:
+        options = {name: getattr(self, name) for name in self._MODEL}
+        if prior_sizes is not None:
+            options["prior_options"] = prior_sizes
+        return ImageModel(shape, **options, kl_warmup_steps=warmup_steps)
 
     def _set_fitted(self, model: LatentModel, shape: tuple[int, int, int]) -> None:
         self.model_ = model.eval()
@@ -418,6 +424,8 @@ class ImageDensity(DensityMixin, BaseEstimator):
             "class": type(self).__name__,
             "params": {name: plain_value(value) for name, value in params.items()},
             "shape": list(self.shape_),
+            # Of a pretrained prior the sizes, so that its weights are not looked for again.
+            "prior_sizes": getattr(getattr(self.model_, "prior", None), "sizes", None),
             "fitted": {name: getattr(self, name) for name in _KEPT},
         }
         return save_estimator(path, content, self.model_.state_dict())
@@ -437,7 +445,7 @@ class ImageDensity(DensityMixin, BaseEstimator):
             estimator = cls(**header["params"])
             shape = tuple(int(n) for n in header["shape"])
             with seeded(0):
-                model = estimator._build((shape[0], shape[1], shape[2]))
+                model = estimator._build((shape[0], shape[1], shape[2]), prior_sizes=header["prior_sizes"])
             model.load_state_dict(state)
             estimator._set_fitted(model, (shape[0], shape[1], shape[2]))
             for name in _KEPT:

@@ -83,8 +83,22 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment."""
+        self._sync()
         quantised, codes, commitment = self.vq(e)
+        # The package makes a constant of its own ask for a gradient: it could not be sent to a process then.
+        self.vq.zero = self.vq.zero.detach()
         return quantised, codes, commitment.sum()
+
+    def _sync(self) -> None:
+        """With several processes, average over the rows of all: the package asks for them only when built."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            book = self.vq._codebook
+            book.use_ddp = torch.distributed.get_world_size() > 1
+            if book.use_ddp:
+                from vector_quantize_pytorch import vector_quantize_pytorch as package
+
+                book.all_reduce_fn = book.kmeans_all_reduce_fn = torch.distributed.all_reduce
+                book.sample_fn = book.replace_sample_fn = package.sample_vectors_distributed
 
     def log_posterior(self, e: Tensor) -> Tensor:
         """``log q(z_j = v | x)``, shape ``(B, L, V)``."""

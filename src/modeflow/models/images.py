@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +38,8 @@ IMAGE_LATENTS = ("none", "continuous", "discrete", "sequential")
 IMAGE_LIKELIHOODS = ("flow", "logistic", "gaussian")
 
 Shape = tuple[int, int, int]
+#: What a prior of codes is given beside its options.
+_GIVEN = ("self", "n_codes", "length")
 
 
 def ImageModel(
@@ -208,6 +211,12 @@ def _codes(prior: str | None, n_codes: int, length: int, options: Mapping[str, A
     _choice("prior", prior or "gpt2", ("gpt2", "independent"))
     if prior == "independent":
         return IndependentCodes(n_codes, length)
+    known = [n for n in inspect.signature(GPT2Prior.__init__).parameters if n not in _GIVEN]
+    for name in options or {}:
+        if name not in known:
+            raise ConfigError(
+                f"prior_options: {name!r} is not known{nearest(name, known)} (options: {', '.join(known)})"
+            )
     return GPT2Prior(n_codes, length, **dict(options or {}))
 
 
