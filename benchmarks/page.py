@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md, docs/speed.md, docs/flows and the table of the README from results/*.json.
+"""Write docs/benchmarks.md, docs/speed.md, docs/images.md, docs/flows and the table of the README from results/*.json.
 
 No number is typed by hand; a test compares the documents with the results.
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import flow_pages
+import image_page
 from markdown_parts import between, number, place, table
 
 ROOT = Path(__file__).parents[1]
@@ -426,12 +427,13 @@ def documents() -> dict[Path, str]:
     readme = ROOT / "README.md"
     page, text = build(readme.read_text(encoding="utf-8"))
     text = between(text, short_speed(read("speed")), "speed")
-    speed_page = ROOT / "docs" / "speed.md"
+    speed_page, images = ROOT / "docs" / "speed.md", ROOT / "docs" / "images.md"
     measured = [*speed(read("speed")), *steps(read("steps")), *scaling(read("scaling"))]
     return {
         ROOT / "docs" / "benchmarks.md": page,
         readme: text,
         speed_page: between(speed_page.read_text(encoding="utf-8"), measured),
+        images: between(images.read_text(encoding="utf-8"), image_page.lines(read("images"))),
         **flow_pages.render(read("flows")),
     }
 

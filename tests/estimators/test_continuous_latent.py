@@ -89,3 +89,14 @@ def test_the_latent_follows_the_swiss_roll():
     fresh, angle = shape.sample_with_labels(1000, 1)
     mean, _ = model.encode(fresh)
     assert abs(spearmanr(mean[:, 0], angle).statistic) > 0.95
+
+
+@pytest.mark.parametrize("name", ["swiss-roll", "gaussians:k=2,d=3"])
+def test_the_report_shows_where_the_latent_places_the_rows(name, tmp_path, capsys):
+    settings = ["latent=continuous", "latent_features=2", "max_epochs=2", "flow_options.layers=2"]
+    command = ["fit", name, "--rows", "300", "-o", str(tmp_path / "run"), "--quiet"]
+    assert main([*command, *(part for s in settings for part in ("--set", s))]) == 0
+    assert main(["report", str(tmp_path / "run"), "--no-baselines", "--quiet"]) == 0
+    page = (tmp_path / "run/report.html").read_text()
+    words = "Where the latent places the rows" if name == "swiss-roll" else "The rows in the latent space"
+    assert words in page

@@ -313,3 +313,11 @@ def test_rows_that_cannot_be_written_are_scored_without_a_word(nvf):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(nvf.score_samples(x), expected)
+
+
+def test_bare_pixels_are_refused_by_flows_of_images():
+    x = np.random.default_rng(0).integers(0, 4, (60, 16)).astype(float)
+    with pytest.raises(DataError, match="no bound there"):
+        FlowDensity("glow", dequantize="none", max_epochs=1).fit(x)
+    options = {"levels": 1, "steps": 1, "hidden_channels": 4}
+    FlowDensity("glow", flow_options=options, max_epochs=1, random_state=0).fit(x)

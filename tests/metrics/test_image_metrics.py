@@ -10,6 +10,7 @@ from modeflow.data import load_images
 from modeflow.errors import ConfigError, DataError
 from modeflow.metrics import (
     frechet_distance,
+    image_bits,
     inception_fid,
     memorisation,
     precision_recall,
@@ -95,3 +96,19 @@ def test_bits_per_dimension():
     assert str(bits) == "3.000 ± 0.577 bits/dim (bound, n=3, of which z 0.100)"
     assert bits.to_dict()["dims"] == 64
     assert "z" not in str(summarise_bits(nats, np.zeros(3), "exact", 64))
+
+
+def test_whole_numbers_are_not_scored_by_a_density_of_real_ones():
+    import torch
+
+    from modeflow.flows import Dequantized, Glow
+    from modeflow.models import ImageVAE
+
+    x = torch.from_numpy(load_images("images/digits").images[:20].transpose(0, 3, 1, 2).copy())
+    flow = Glow((1, 8, 8), levels=1, steps=1, hidden_channels=8)
+    with pytest.raises(DataError, match="no bound at whole numbers: score Dequantized"):
+        image_bits(flow, x)
+    bits = image_bits(Dequantized(flow, 17, draws=1), x, chunk=7)
+    assert bits.n == 20 and bits.dims == 64 and bits.kind == "lower bound" and bits.code_length == 0
+    vae = ImageVAE((1, 8, 8), levels=17, latent_features=2, encoder_channels=8, decoder_channels=8)
+    assert image_bits(vae, x).code_length > 0

@@ -190,3 +190,33 @@ def test_sizes_and_names_that_do_not_fit():
     with pytest.raises(ConfigError, match="no flow"):
         ImageVAE((1, 8, 8), likelihood="flow")
     assert math.isclose(ImageVAE((1, 8, 8), latent="sequential", **SMALL).prior.uniform_nats, 4 * math.log(4))
+
+
+@pytest.mark.parametrize("latent", ["none", "continuous", "discrete", "sequential"])
+def test_training_in_bf16_improves_what_is_scored_in_float32(latent):
+    x = digits()
+    model = small(latent, "flow")
+    before = float(model.eval().log_prob(x[:50]).mean().detach())
+    config = TrainConfig(
+        max_epochs=3, batch_size=50, learning_rate=3e-3, precision="bf16-mixed", patience=None
+    )
+    Trainer(config, quiet=True).fit(model, x)
+    score = model.log_prob(x[:50]).detach()
+    assert score.dtype == torch.float32 and torch.isfinite(score).all() and float(score.mean()) > before
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("latent", "likelihood"), GRID)
+def test_a_gpu_gives_the_numbers_of_the_processor(latent, likelihood):
+    """float32, and after a step of training in bf16 there: the same log-probabilities to 1e-4."""
+    x = digits(64)
+    model = small(latent, likelihood).train()
+    model.objective(x)  # data-dependent starts
+    config = TrainConfig(max_epochs=1, batch_size=32, device="cuda", precision="bf16-mixed", patience=None)
+    Trainer(config, quiet=True).fit(model, x)
+    model.eval()
+    with torch.no_grad():
+        here = model.log_prob(x)
+        there = model.cuda().log_prob(x.cuda()).cpu()
+    torch.testing.assert_close(here, there, rtol=1e-4, atol=1e-4)

@@ -23,6 +23,7 @@ from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
 from modeflow.estimators.selection import candidate_states, select_states
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.estimators.storage import load_as, save_estimator
+from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.training import resolve_device, seeded
@@ -80,6 +81,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         columns = self._columns()
         schema = Schema.infer(values, columns, self.dequantize)
         check_fit_table(values, columns, schema=schema)
+        if getattr(FLOWS.get(str(self.flow).lower()), "event", "") == "image":
+            _refuse_bare_pixels(values, schema)
         data = self._split(values, weight, validation, schema, settings)
 
         folder = None if run_dir is None else Path(run_dir)
@@ -356,6 +359,14 @@ def _copy_log(fit: Fit, folder: Path | None) -> None:
     if folder is not None and fit.run_dir is not None:
         log = fit.run_dir / "metrics.jsonl"
         (folder / "metrics.jsonl").write_bytes(log.read_bytes())
+
+
+def _refuse_bare_pixels(values: np.ndarray, schema: Schema) -> None:
+    if not schema.integer_columns and (values == np.floor(values)).all():
+        raise DataError(
+            "pixels are whole numbers, and with dequantize='none' they would be scored by a density that has "
+            "no bound there: leave dequantize at 'auto', or use ImageDensity"
+        )
 
 
 def _weights(sample_weight: Any, values: np.ndarray) -> np.ndarray | None:

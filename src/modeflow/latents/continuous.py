@@ -149,6 +149,7 @@ class ContinuousLatentModel(LatentModel):
         chunk_rows: int = 4096,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
+        self.levels = likelihood.levels
         if len(prior.event_shape) != 1 or likelihood.context_features != prior.event_shape[0]:
             raise ConfigError(
                 f"a latent of shape {prior.event_shape} needs a likelihood with as many context_features, "

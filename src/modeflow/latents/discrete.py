@@ -63,6 +63,7 @@ class DiscreteLatentModel(LatentModel):
         chunk_rows: int = 4096,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
+        self.levels = likelihood.levels
         n_states = prior.n_states
         expected = n_states if n_states > 1 else 0
         if likelihood.context_features != expected:

@@ -144,6 +144,7 @@ class SequentialLatentModel(LatentModel):
         code_warmup_steps: int = 0,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
+        self.levels = likelihood.levels
         expected = prior.length * quantizer.code_features
         if likelihood.context_features != expected or prior.n_codes != quantizer.n_codes:
             raise ConfigError(

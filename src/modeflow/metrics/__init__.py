@@ -15,7 +15,14 @@ from modeflow.metrics.images import (
     nearest_images,
     precision_recall,
 )
-from modeflow.metrics.likelihood import BitsPerDim, LogLikelihood, bits_per_dim, summarise, summarise_bits
+from modeflow.metrics.likelihood import (
+    BitsPerDim,
+    LogLikelihood,
+    bits_per_dim,
+    image_bits,
+    summarise,
+    summarise_bits,
+)
 from modeflow.metrics.modes import (
     bridge_mass,
     modes_found,
@@ -34,6 +41,7 @@ __all__ = [
     "bits_per_dim",
     "bridge_mass",
     "frechet_distance",
+    "image_bits",
     "inception_fid",
     "memorisation",
     "modes_found",

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["BitsPerDim", "Kind", "LogLikelihood", "bits_per_dim", "summarise", "summarise_bits"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from modeflow.densities.base import Density
+
+__all__ = ["BitsPerDim", "Kind", "LogLikelihood", "bits_per_dim", "image_bits", "summarise", "summarise_bits"]
 
 Kind = Literal["exact", "lower bound", "estimate"]
 
@@ -150,6 +156,34 @@ def summarise_bits(log_probs: np.ndarray, latent_cost: np.ndarray, kind: Kind, d
     return BitsPerDim(
         value, mean.standard_error * bits, kind, mean.n, dims, float(np.mean(latent_cost)) * bits
     )
+
+
+def image_bits(model: Density, images: Tensor, chunk: int = 256) -> BitsPerDim:
+    """Bits per dimension of images of whole numbers under a model of them (the torch level).
+
+    Arguments:
+        model: a density of whole numbers: `Dequantized`, a decoder, or a latent-variable model of either.
+        images: ``(N, C, H, W)``, whole numbers. chunk: images scored at once.
+
+    Raises:
+        DataError: for a density of real numbers: at whole numbers it can be made as large as one likes, so
+            it says nothing of them. `modeflow.flows.Dequantized` makes a probability of it.
+    """
+    if model.levels is None:
+        raise DataError(
+            f"{type(model).__name__} is a density of real numbers, which has no bound at whole numbers: "
+            "score Dequantized(model, levels) instead, which adds the noise and pays for it"
+        )
+    cost = getattr(model, "latent_cost", lambda x: torch.zeros(len(x)))
+    mode = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            parts = [(model.log_prob(x), cost(x)) for x in images.to(model.dtype).split(chunk)]
+    finally:
+        model.train(mode)
+    log_prob, spent = (torch.cat(each).double().cpu().numpy() for each in zip(*parts, strict=True))
+    return summarise_bits(log_prob, spent, model.exactness, math.prod(model.event_shape))
 
 
 def _shares(weight: np.ndarray, values: np.ndarray) -> np.ndarray:

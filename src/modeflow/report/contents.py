@@ -227,6 +227,7 @@ class ReportData:
         data, samples: (rows, columns) arrays in the units of the data for the pictures (thousands of rows
             are enough); `data_states` and `sample_states` hold a state for each row.
         columns: names; taken from `data_summary` if empty.
+        latent: a continuous z of every row of `data` (its posterior's mean), ``(rows, dimensions)``.
         density: for one or two columns.
         worst_rows: least likely rows; `worst_rows_of` says in what their numbers count.
         truth: for data drawn from a known density.
@@ -247,6 +248,7 @@ class ReportData:
     samples: np.ndarray | None = None
     sample_states: np.ndarray | None = None
     columns: list[str] = field(default_factory=list)
+    latent: np.ndarray | None = None
     density: DensityGrid | None = None
     worst_rows: list[WorstRow] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

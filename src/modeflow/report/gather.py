@@ -71,6 +71,7 @@ def gather(
         samples=sample,
         sample_states=sample_states,
         columns=list(split.train.columns),
+        latent=estimator.encode(frame(shown))[0] if estimator.latent_features_ else None,
         density=density_grid(estimator, split.train.values),
         worst_rows=find_worst(split.test.values, scores, states, _WORST, numbers),
         worst_rows_of="the test part of the data" if numbers is None else dataset.name,

@@ -76,6 +76,21 @@ def _pictures(d: ReportData) -> list[Picture]:
     return [_png(figure, alt, "", True, 125)]
 
 
+def _latent_pictures(d: ReportData) -> list[Picture]:
+    """The continuous latent of the rows drawn, its first two dimensions."""
+    from modeflow.report.latent import plot_latent
+
+    if d.latent is None or d.data is None:
+        return []
+    data, latent = as_table("data", d.data), as_table("latent", d.latent)
+    shown = range(min(latent.shape[1], 2) if data.shape[1] == 2 else 1)
+    found = []
+    for dimension in shown:
+        figure, caption = plot_latent(data, latent, d.columns, dimension)
+        found.append(_png(figure, caption, caption))
+    return found
+
+
 def _sparkline(data: np.ndarray | None, samples: np.ndarray | None) -> dict[str, str] | None:
     """Outlines of two histograms in a 120 × 26 box: data filled, samples as a line."""
     if data is None or not np.isfinite(data).any():
@@ -276,7 +291,7 @@ def _legend(d: ReportData) -> list[dict[str, Any]]:
 def _context(d: ReportData) -> dict[str, Any]:
     from modeflow.report import curves, plots
 
-    pictures = _pictures(d)
+    pictures = [*_pictures(d), *_latent_pictures(d)]
     columns = _shown_columns(d, WORST_COLUMNS)
     names = d.columns
     states, states_hidden = _state_rows(d, columns)

@@ -94,7 +94,8 @@ class PixelBins(nn.Module):
     def parameters_at(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Weights, means and log-scales, all ``(B, M, C, H, W)``, in units of half the range."""
         out = self.own if self.net is None else self.net(context)
-        out = out.unflatten(1, (-1, self.components, self.shape[0]))
+        # In the parameters' own precision, whatever that of the convolutions (autocast).
+        out = out.to(self.means.dtype).unflatten(1, (-1, self.components, self.shape[0]))
         mean = out[:, 0] + self.means
         # Softly within e^±7: from a tenth of a level of 256 to far beyond the range.
         log_scale = soft_log_scale(out[:, 1] + self.log_scales, 7.0)

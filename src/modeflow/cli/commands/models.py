@@ -9,6 +9,19 @@ from modeflow.cli.commands._output import emit
 
 _NVF_PAPER = "Dong et al. 2022, arXiv:2211.11638"
 
+_IMAGES = (
+    ("nvf", "ImageNVF", "lower bound", "1 pass, and the prior's", _NVF_PAPER),
+    ("vae", "ImageVAE", "lower bound", "16 passes", "Kingma and Welling 2013, arXiv:1312.6114"),
+    ("discrete-vae", "ImageVAE", "exact", "K passes", "Jang et al. 2017, arXiv:1611.01144"),
+    (
+        "vq-vae",
+        "ImageVAE",
+        "lower bound",
+        "1 pass, and the prior's",
+        "van den Oord et al. 2017, arXiv:1711.00937",
+    ),
+)
+
 
 def run(args: argparse.Namespace) -> int:
     """List the models with paper, exactness and cost."""
@@ -37,6 +50,18 @@ def run(args: argparse.Namespace) -> int:
             "note": "a plain flow with --model, the likelihood of nvf with --set flow=",
         }
         for info in FLOWS.values()
+    ]
+    rows += [
+        {
+            "name": name,
+            "recipe": recipe,
+            "paper": paper,
+            "event": "image",
+            "density": density,
+            "cost": {"log_prob": cost, "sample": "1 pass"},
+            "note": "of images, by --model; see modeflow.models.ImageModel",
+        }
+        for name, recipe, density, cost, paper in _IMAGES
     ]
     header = ("name", "event", "density", "log_prob", "sample", "paper")
     table = [header] + [
