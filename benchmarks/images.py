@@ -23,7 +23,7 @@ import torch
 from common import RESULTS, write
 from modeflow.data import image_grid, load_images, save_png, split_images
 from modeflow.estimators import ImageDensity
-from modeflow.estimators.images import to_tensor
+from modeflow.estimators.fitted_images import to_tensor
 
 GLOW = {"steps": 8, "hidden_channels": 64}
 CODES = {

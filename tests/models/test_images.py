@@ -156,6 +156,37 @@ def test_a_flow_starts_from_the_likelihood_of_its_first_layer():
     assert small("none", "flow").starting_likelihood() is None
 
 
+OTHER_FLOWS = {
+    "nsf-image": {"levels": 1, "steps": 1, "hidden_channels": 8, "blocks": 1},
+    "marprior": {"levels": 1, "steps": 1, "hidden_channels": 8, "prior_channels": 8},
+    "realnvp-image": {"levels": 1, "hidden_channels": 8, "blocks": 1},
+    "funnel-image": {"levels": 1, "steps": 1, "hidden_channels": 8, "blocks": 1},
+    "flowpp-image": {"couplings": (1, 1, 1), "components": 2, "hidden_channels": 8, "blocks": 1, "heads": 2},
+}
+
+
+@pytest.mark.parametrize("flow", OTHER_FLOWS)
+@pytest.mark.parametrize("latent", ["none", "sequential", "discrete"])
+def test_any_flow_of_images_can_be_the_likelihood(flow, latent):
+    x = digits(40)
+    model = small(latent, "flow", flow=flow, flow_options=OTHER_FLOWS[flow])
+    Trainer(TrainConfig(max_epochs=1, batch_size=20, patience=None), quiet=True).fit(model, x)
+    with torch.no_grad():
+        assert torch.isfinite(model.log_prob(x)).all()
+        assert model.sample(2).shape == (2, 1, 8, 8)
+
+
+def test_variational_dequantisation_and_more_draws_tighten_the_bound():
+    x = digits(60)
+    model = small("sequential", "flow", dequantisation="variational", draws=2)
+    Trainer(TrainConfig(max_epochs=2, batch_size=20, patience=None), quiet=True).fit(model, x)
+    with torch.no_grad():
+        few = model.log_prob(x).mean()
+        model.likelihood.draws = 16
+        many = model.log_prob(x).mean()
+    assert torch.isfinite(few) and many > few
+
+
 def test_no_latent_is_the_flow_alone():
     model = small("none", "flow")
     assert isinstance(model, DiscreteLatentModel) and model.n_states == 1

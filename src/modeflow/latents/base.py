@@ -78,6 +78,14 @@ class LatentModel(Density):
         """
         raise NotImplementedError
 
+    def read(self, x: Tensor) -> Tensor:
+        """z of x for people: codes ``(B, L)``, means ``(B, L)``, or the most probable state ``(B,)``."""
+        raise NotImplementedError
+
+    def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor | None:
+        """A context on the way from that of x, at share 0, to that of y: here the one or the other."""
+        return self.infer(x if share < 0.5 else y)
+
     def latent_cost(self, x: Tensor) -> Tensor:
         """What z costs of ``-log p(x)``, nats, shape ``(B,)``: ``KL(q(z|x) || p(z))``, or a code's length."""
         return x.new_zeros(len(x))

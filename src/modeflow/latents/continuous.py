@@ -234,6 +234,12 @@ class ContinuousLatentModel(LatentModel):
     def infer(self, x: Tensor) -> Tensor:
         return self.posterior(x)[0]
 
+    def read(self, x: Tensor) -> Tensor:
+        return self.posterior(x)[0]
+
+    def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
+        return torch.lerp(self.infer(x), self.infer(y), share)
+
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:

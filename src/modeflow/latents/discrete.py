@@ -278,6 +278,9 @@ class DiscreteLatentModel(LatentModel):
             return None
         return self._context(self.log_posterior(x).argmax(-1))
 
+    def read(self, x: Tensor) -> Tensor:
+        return self.log_joint(x).argmax(1)
+
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> tuple[Tensor | None, Tensor]:

@@ -223,6 +223,13 @@ class SequentialLatentModel(LatentModel):
     def infer(self, x: Tensor) -> Tensor:
         return self._context(self.codes(x))
 
+    def read(self, x: Tensor) -> Tensor:
+        return self.codes(x)
+
+    def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
+        e = torch.lerp(self.embed(x), self.embed(y), share)
+        return self._context(self.quantizer.log_posterior(e).argmax(-1))
+
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
