@@ -45,6 +45,17 @@ def test_it_is_an_estimator_with_a_bound(fitted, tmp_path):
     assert np.array_equal(again.encode(x[:5])[0], mean[:5])
 
 
+def test_both_bounds_are_named_with_their_draws(fitted):
+    model, x = fitted
+    bounds = model.bounds(x)
+    assert bounds["draws"] == 16 and bounds["elbo"].kind == bounds["iwae"].kind == "lower bound"
+    assert bounds["elbo"].value <= bounds["iwae"].value
+    np.testing.assert_allclose(bounds["iwae"].value, model.score(x), rtol=1e-9)
+    assert bounds["iwae"].standard_error > 0
+    with pytest.raises(ConfigError, match="of a continuous latent"):
+        NVF(n_states=1, max_epochs=1, random_state=0, flow_options={"layers": 1}).fit(x).bounds(x)
+
+
 def test_settings_that_do_not_fit_are_named():
     x = np.random.default_rng(0).normal(size=(50, 2))
     with pytest.raises(ConfigError, match="did you mean 'continuous'"):
@@ -99,4 +110,4 @@ def test_the_report_shows_where_the_latent_places_the_rows(name, tmp_path, capsy
     assert main(["report", str(tmp_path / "run"), "--no-baselines", "--quiet"]) == 0
     page = (tmp_path / "run/report.html").read_text()
     words = "Where the latent places the rows" if name == "swiss-roll" else "The rows in the latent space"
-    assert words in page
+    assert words in page and "IWAE with 16 draws; the ELBO is" in page

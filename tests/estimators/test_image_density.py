@@ -69,6 +69,13 @@ def test_save_gives_the_same_numbers_back(latent, tmp_path):
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(z, same)
     assert again.validation_ == model.validation_ and again.training_["steps"] == 2
+    if latent == "continuous":
+        bounds = model.bounds(x)
+        assert bounds["draws"] == 16 and bounds["elbo"].value >= bounds["iwae"].value
+        np.testing.assert_allclose(bounds["iwae"].value, model.bits_per_dim(x).value, rtol=1e-6)
+    else:
+        with pytest.raises(ConfigError, match="of a continuous latent"):
+            model.bounds(x)
     if latent == "none":
         return
     ways = model.interpolate(x[:2], x[2:4], 3)

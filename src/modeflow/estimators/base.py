@@ -207,6 +207,32 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         mean, log_scale = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
         return mean, np.exp(log_scale)
 
+    def bounds(self, X: Any) -> dict[str, Any]:
+        """Both bounds of a continuous latent: the evidence lower bound and, tighter, IWAE with `score_draws`.
+
+        Returns:
+            ``elbo`` and ``iwae``, a `LogLikelihood` each, and ``draws``.
+
+        Raises:
+            ConfigError: for a discrete latent, whose density is a sum, or integer columns, whose score is an
+                average over offsets as well.
+        """
+        check_is_fitted(self)
+        if not self.latent_features_ or self.schema_.integer_columns:
+            raise ConfigError("bounds are of a continuous latent and columns of real numbers")
+        values = self.schema_.validate(self._matrix(X, reset=False))
+        scorer = self._scorer()
+        inner = latent_model(scorer)
+        assert isinstance(inner, ContinuousLatentModel)
+        parts = []
+        with torch.no_grad():
+            for rows in self._blocks(len(values)):
+                u, logabsdet = scorer.encode(as_tensor(values[rows]).to(scorer.device))
+                parts.append(torch.stack(inner.bounds(u), 1) + logabsdet.unsqueeze(1))
+        elbo, iwae = torch.cat(parts).cpu().numpy().T
+        kind = self.density_kind_
+        return {"elbo": summarise(elbo, kind), "iwae": summarise(iwae, kind), "draws": inner.draws}
+
     def fit_predict(self, X: Any, y: Any = None, **options: Any) -> np.ndarray:
         """Fit, then `predict` on the same rows."""
         return self.fit(X, y, **options).predict(X)

@@ -91,6 +91,22 @@ class FittedImages(DensityMixin, BaseEstimator):
         """What z costs of every image's code length, nats, shape ``(N,)``."""
         return self._each(X, "code length", lambda model, x: model.latent_cost(x)).astype(np.float64)
 
+    def bounds(self, X: Any) -> dict[str, Any]:
+        """Both bounds of a continuous latent in bits: the evidence lower bound, and IWAE with `latent_draws`.
+
+        Returns:
+            ``elbo`` and ``iwae``, `BitsPerDim` each, and ``draws``.
+
+        Raises:
+            ConfigError: for another latent.
+        """
+        if self.latent != "continuous":
+            raise ConfigError(f"bounds are of a continuous latent: this one is {self.latent}")
+        cost, dims = self.latent_cost(X), int(np.prod(self.shape_))
+        both = self._each(X, "bounds", lambda model, x: torch.stack(model.bounds(x), 1)).astype(np.float64)
+        elbo, iwae = (summarise_bits(column, cost, self.density_kind_, dims) for column in both.T)
+        return {"elbo": elbo, "iwae": iwae, "draws": self.model_.draws}
+
     def encode(self, X: Any) -> np.ndarray:
         """z of every image: codes ``(N, L)``, means ``(N, latent_features)``, or states ``(N,)``."""
         return self._each(X, "encode", lambda model, x: model.read(x))

@@ -82,6 +82,9 @@ def measure_images(estimator: ImageDensity, data: ImageSet, split: ImageSplit) -
         back = estimator.reconstruct(split.test).astype(np.float64)
         error = (back - split.test) / (data.levels - 1)
         result["reconstruction_rmse"] = float(np.sqrt(np.mean(error**2)))
+    if estimator.latent == "continuous":
+        bounds = estimator.bounds(split.test)
+        result["bounds"] = {k: v if k == "draws" else v.to_dict() for k, v in bounds.items()}
     if isinstance(estimator.model_, SequentialLatentModel):
         codes = estimator.encode(split.test)
         share = np.bincount(codes.ravel(), minlength=estimator.n_codes) / codes.size

@@ -225,6 +225,11 @@ class ContinuousLatentModel(LatentModel):
         """The evidence lower bound, its expectation over `draws` draws of z, nats, shape ``(B,)``."""
         return self.log_weights(x, draws).mean(1)
 
+    def bounds(self, x: Tensor, draws: int | None = None) -> tuple[Tensor, Tensor]:
+        """`elbo` and `iwae` of every row from the same draws, nats, both ``(B,)``."""
+        weights = self.log_weights(x, draws)
+        return weights.mean(1), torch.logsumexp(weights, dim=1) - math.log(weights.shape[1])
+
     # -- sampling and fitting -------------------------------------------------------------------
 
     def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:

@@ -111,6 +111,15 @@ def _model(run: Run) -> ModelSummary:
     )
 
 
+def _bounds_note(bounds: dict[str, Any] | None) -> str:
+    """Which bound a continuous latent's number is, and what the looser one would be."""
+    if not bounds:
+        return ""
+    elbo = bounds["elbo"]
+    error = "" if elbo["standard_error"] is None else f" ± {elbo['standard_error']:.3f}"
+    return f"IWAE with {bounds['draws']} draws; the ELBO is {_number(elbo['value']):.3f}{error}"
+
+
 def _likelihoods(
     run: Run, split: Split, baselines: bool, quiet: bool, announce: Callable[[str], None] | None
 ) -> list[LikelihoodRow]:
@@ -125,6 +134,7 @@ def _likelihoods(
             kind,
             test["n"],
             result.get("n_parameters"),
+            note=_bounds_note(result.get("bounds")),
             role="model",
         )
     ]

@@ -191,6 +191,9 @@ def _rows(report: ImageReport) -> list[dict[str, str]]:
     found = []
     bits_of = report.result["bits_per_dim"]
     known = {"test": bits_of["test"], "validation": bits_of["validation"]}
+    bounds = report.result.get("bounds")
+    if bounds:
+        known[f"test, ELBO (above: IWAE, {bounds['draws']} draws)"] = bounds["elbo"]
     known |= {f"test: {name}": row for name, row in report.others.items()}
     for part, row in known.items():
         bits = BitsPerDim.from_dict(row)

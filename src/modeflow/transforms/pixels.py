@@ -164,7 +164,7 @@ class PixelGaussianize(Transform):
     A first layer of conditional image flows. The density it gives to x, over a standard normal, is P(n | c)
     over the whole of a pixel's cell: uniform noise in the cell costs nothing, and the levels where pixels
     pile up (a black background) are no spikes. What a flow after it learns is what pixels have in common
-    that the context does not say: it starts from the likelihood of a VQ-VAE and can only be better.
+    that the context does not say: where the flow is the identity, the model is a VQ-VAE.
 
     Arguments:
         bins: the probabilities.

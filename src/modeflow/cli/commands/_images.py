@@ -35,6 +35,9 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"test          {bits_text(result['bits_per_dim']['test'])}",
         f"validation    {bits_text(result['bits_per_dim']['validation'])}",
     ]
+    bounds = result.get("bounds")
+    if bounds:
+        lines.append(f"test, ELBO    {bits_text(bounds['elbo'])}; IWAE above: {bounds['draws']} draws")
     codes = result.get("codes")
     if codes:
         lines.append(

@@ -99,6 +99,9 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"test          {likelihood_text(result['log_likelihood']['test'])}",
         f"validation    {likelihood_text(result['log_likelihood']['validation'])}",
     ]
+    bounds = result.get("bounds")
+    if bounds:
+        lines.append(f"test, ELBO    {likelihood_text(bounds['elbo'])}; IWAE above: {bounds['draws']} draws")
     truth = result.get("truth")
     if truth:
         lines.append(
