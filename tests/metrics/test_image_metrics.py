@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -83,10 +85,14 @@ def test_features_tell_digits_from_noise():
     np.testing.assert_allclose(colour, features[:4], atol=1e-4)
 
 
-def test_fid_needs_its_network():
+def test_fid_needs_its_network(tmp_path):
     images = np.zeros((4, 8, 8, 1), dtype=np.uint8)
     with pytest.raises(ConfigError, match="no Inception weights"):
         inception_fid(images, images, "nowhere.pth")
+    if importlib.util.find_spec("torch_fidelity") is None:
+        (tmp_path / "weights.pth").write_bytes(b"")
+        with pytest.raises(ConfigError, match=r"pip install 'modeflow\[fid\]'"):
+            inception_fid(images, images, tmp_path / "weights.pth")
 
 
 def test_bits_per_dimension():

@@ -136,7 +136,7 @@ def inception_fid(
 
         metric = FrechetInceptionDistance(feature_extractor_weights_path=str(file))
     except (ImportError, ModuleNotFoundError) as error:
-        raise ConfigError("FID needs two packages: pip install torchmetrics torch-fidelity") from error
+        raise ConfigError("FID needs two packages: pip install 'modeflow[fid]'") from error
     for images, is_real in ((real, True), (generated, False)):
         scaled = np.round(images.astype(np.float64) * (255 / (levels - 1))).astype(np.uint8)
         rgb = np.repeat(scaled, 3, -1) if scaled.shape[-1] == 1 else scaled
