@@ -56,3 +56,28 @@ def test_published_settings_build(path):
     per_epoch = -(-table.rows[0] // config["batch_size"])
     assert abs(config["max_epochs"] * per_epoch - steps.get(path.stem, 400_000)) <= per_epoch / 2
     assert config.estimator().max_epochs == config["max_epochs"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "images").glob("*.yaml")), ids=lambda p: p.stem)
+def test_settings_of_images_are_known(path):
+    from modeflow.data import IMAGE_SETS
+    from modeflow.experiments import RunConfig, read_config
+    from modeflow.flows import image_flow
+
+    config = RunConfig.build(read_config(path))
+    known = IMAGE_SETS[config["data"].removeprefix("images/")]
+    estimator = config.estimator()
+    estimator._stages()
+    options = {**estimator.flow_options, "steps": 1, "hidden_channels": 8}
+    assert image_flow(estimator.flow, known.shape, 0, options).event_shape == known.shape
+
+
+def test_the_measured_settings_are_those_of_the_configuration(monkeypatch):
+    from modeflow.experiments import RunConfig, read_config
+
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    measured = runpy.run_path(str(ROOT / "benchmarks" / "images.py"), run_name="images")
+    config = RunConfig.build(read_config(ROOT / "configs" / "images" / "nvf-fashion-mnist.yaml"))
+    for name, value in {**measured["MODELS"]["nvf"], **measured["FIT"]}.items():
+        if name not in ("random_state", "device"):
+            assert config[name] == value, name
