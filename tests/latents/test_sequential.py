@@ -171,3 +171,17 @@ def test_codes_are_learned_alike_in_one_process_and_in_two(tmp_path):
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
     start = model(quantizer_options={"dead_below": 0.0}).float().quantizer.codebook
     assert not torch.allclose(one, start, atol=1e-3)
+
+
+def test_dead_codes_are_revived_early_and_stay_dead_later():
+    m = model(quantizer_options={"dead_below": 0.5}).float().train()
+    m.code_warmup_steps = 10
+    away = torch.tensor([1e3, 1e3])
+    for step, revived in ((10, False), (3, True)):
+        book = m.quantizer.vq._codebook
+        with torch.no_grad():
+            book.embed[0, 2] = away
+            book.embed_avg[0, 2] = 0.1 * away
+            book.cluster_size[0, 2] = 0.1
+        m.objective(rows(50), step=step)
+        assert bool((m.quantizer.codebook[2].abs() < 100).all()) == revived, step

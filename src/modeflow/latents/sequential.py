@@ -65,6 +65,7 @@ class VectorQuantizer(nn.Module):
         if not temperature > 0:
             raise ConfigError(f"temperature must be above 0, received {temperature!r}")
         self.n_codes, self.code_features, self.temperature = n_codes, code_features, temperature
+        self.dead_below = float(dead_below)
         self.vq: Any = VectorQuantize(
             dim=code_features,
             codebook_size=n_codes,
@@ -81,8 +82,13 @@ class VectorQuantizer(nn.Module):
         codes: Tensor = self.vq.codebook
         return codes
 
-    def forward(self, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment."""
+    def forward(self, e: Tensor, revive: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment.
+
+        Arguments:
+            e: what the encoder says. revive: start dead codes anew (while training).
+        """
+        self.vq._codebook.threshold_ema_dead_code = self.dead_below if revive else 0.0
         self._sync()
         quantised, codes, commitment = self.vq(e)
         # The package makes a constant of its own ask for a gradient: it could not be sent to a process then.
@@ -122,7 +128,8 @@ class SequentialLatentModel(LatentModel):
         quantizer: from there to codes.
         sequences: size of S. stage: what `objective` fits (`STAGES`).
         chunk_rows: images (times strings) evaluated at once.
-        code_warmup_steps: optimiser steps over which the pressure of the code length on the encoder rises.
+        code_warmup_steps: optimiser steps over which the pressure of the code length on the encoder rises;
+            after them dead codes stay dead.
 
     Raises:
         ConfigError: parts that do not fit.
@@ -260,7 +267,11 @@ class SequentialLatentModel(LatentModel):
             nll = weighted_mean(-self.prior.log_prob(codes), weight)
             return Loss(nll, {"code_length": nll.detach()})
         e = self.embed(x)
-        quantised, codes, commitment = self.quantizer(e)
+        # Early on a dead code is a waste. Later it is one that does not pay: revived, it would take positions
+        # at random from codes that the flow and the prior know.
+        settled = max(self.start_steps, self.code_warmup_steps)
+        revive = step is None or settled == 0 or step < settled
+        quantised, codes, commitment = self.quantizer(e, revive)
         nll = weighted_mean(-self.likelihood._log_prob(x, self._flat(quantised)), weight)
         terms = {"nll": nll.detach(), "commitment": commitment.detach()}
         loss = nll + commitment
