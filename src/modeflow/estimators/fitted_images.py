@@ -228,7 +228,7 @@ class FittedImages(DensityMixin, BaseEstimator):
             estimator = cls(**header["params"])
             shape = tuple(int(n) for n in header["shape"])
             with seeded(0):
-                model = estimator._build((shape[0], shape[1], shape[2]), prior_sizes=header["prior_sizes"])
+                model = estimator._build((shape[0], shape[1], shape[2]), prior_sizes=header.get("prior_sizes"))
             model.load_state_dict(state)
             estimator._set_fitted(model, (shape[0], shape[1], shape[2]))
             for name in _KEPT:
