@@ -104,7 +104,7 @@ class RunConfig:
                 )
             if option:
                 defaults[base] = {**(defaults[base] or {}), option: value}
-            elif base != "model":
+            elif base not in ("model", "kind"):
                 defaults[base] = value
         if not isinstance(defaults["seed"], int) or isinstance(defaults["seed"], bool):
             raise ConfigError(f"seed must be an integer, received {defaults['seed']!r}")

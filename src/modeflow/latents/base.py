@@ -31,8 +31,8 @@ class LatentModel(Density):
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         """The loss on a batch; in the first `start_steps` with `starting_likelihood` in the flow's place.
 
-        Where an image lies is then learned before what is around it: a flow that is fitted to what its first
-        layer leaves has little to do, and that layer can move no longer what the flow was fitted to.
+        Which island an image lies on is then learned before what is around it: fitted together from the
+        start, the flow would chase a layer that still moves.
         """
         self._check_event(x)
         start = self.starting_likelihood() if step is not None and step < self.start_steps else None
