@@ -226,11 +226,12 @@ class FittedImages(DensityMixin, BaseEstimator):
     def _restore(cls, header: dict[str, Any], state: dict[str, Tensor], path: str) -> Self:
         try:
             estimator = cls(**header["params"])
-            shape = tuple(int(n) for n in header["shape"])
+            channels, height, width = (int(n) for n in header["shape"])
+            shape = (channels, height, width)
             with seeded(0):
-                model = estimator._build((shape[0], shape[1], shape[2]), prior_sizes=header.get("prior_sizes"))
+                model = estimator._build(shape, prior_sizes=header.get("prior_sizes"))
             model.load_state_dict(state)
-            estimator._set_fitted(model, (shape[0], shape[1], shape[2]))
+            estimator._set_fitted(model, shape)
             for name in _KEPT:
                 setattr(estimator, name, header["fitted"][name])
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
