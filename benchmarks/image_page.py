@@ -8,6 +8,7 @@ from markdown_parts import place, table
 
 NAMES = {
     "nvf": "NVF, map of codes",
+    "nvf-discrete": "NVF, 32 states",
     "glow": "the same Glow, no latent",
     "glow-pixels": "the same Glow behind the same first layer, no latent",
     "vq-vae": "VQ-VAE",

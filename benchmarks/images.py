@@ -1,8 +1,8 @@
 """Images with and without a latent, at equal training time: bits per dimension, samples, and what z costs.
 
 Models: Glow as published (values in ±1/2), the same Glow behind `PixelGaussianize` without a context, NVF
-with a map of codes (the same Glow behind `PixelGaussianize` given the codes), VQ-VAE and VAE with discretised
-logistic mixtures. NVF trains for the epochs asked for; the others for as many as take the same processor
+with a map of codes (the same Glow behind `PixelGaussianize` given the codes) and with 32 states, VQ-VAE and
+VAE with discretised logistic mixtures. NVF trains for the epochs asked for; the others for as many as take the same processor
 time. Everything is chosen on validation images; the test set is scored once, whole.
 
 Run: python benchmarks/images.py images/fashion-mnist [--epochs 5] [--models nvf,glow] [--runs FOLDER]
@@ -34,6 +34,13 @@ CODES = {
 }
 MODELS: dict[str, dict[str, Any]] = {
     "nvf": {"latent": "sequential", "flow_options": GLOW, "context_in": "priors", "start": 0.15, **CODES},
+    "nvf-discrete": {
+        "latent": "discrete",
+        "n_states": 32,
+        "flow_options": GLOW,
+        "encoder_channels": 32,
+        "decoder_channels": 32,
+    },
     "glow": {"latent": "none", "flow_options": GLOW},
     "glow-pixels": {"latent": "none", "entry": "pixels", "flow_options": GLOW},
     "vq-vae": {

@@ -139,6 +139,21 @@ def test_a_model_with_a_pretrained_prior_loads_without_its_folder(tmp_path):
         ImageDensity(**{**SMALL, "prior_options": {"layer": 1}}).fit(digits(80))
 
 
+@pytest.mark.parametrize("likelihood", ["flow", "logistic"])
+def test_states_of_images_find_the_kinds_of_images(likelihood):
+    """Zeros and ones: two states, one each. By chance the mutual information would be about 0.01."""
+    from modeflow.metrics import normalized_mutual_information
+
+    data = load_images("images/digits")
+    chosen = data.labels < 2
+    x, y = data.images[chosen], data.labels[chosen]
+    options = {**SMALL, "n_states": 2, "max_epochs": 4, "learning_rate": 3e-3}
+    model = ImageDensity("discrete", likelihood, **options).fit(x)
+    assert model.n_states_ == 2
+    assert normalized_mutual_information(model.encode(x), y) > 0.8
+    assert model.bits_per_dim(x).code_length > 0.5 / 64
+
+
 class Stop(Exception):
     pass
 

@@ -16,7 +16,7 @@ from modeflow.data.images import as_images
 from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.base import training_summary
 from modeflow.estimators.fitted_images import ROWS, FittedImages, to_tensor
-from modeflow.latents import LatentModel, SequentialLatentModel
+from modeflow.latents import DiscreteLatentModel, LatentModel, SequentialLatentModel, initialise_images
 from modeflow.latents.sequential import STAGES
 from modeflow.models.images import ImageModel
 from modeflow.training import TrainConfig, Trainer, seeded
@@ -209,6 +209,8 @@ class ImageDensity(FittedImages):
         with seeded(seed):
             model = self._build(shape, steps // 10)
             model.start_steps = min(round(self.start * steps), steps - 1)
+            if isinstance(model, DiscreteLatentModel):
+                initialise_images(model, rows, seed % 2**32)
         if isinstance(model, SequentialLatentModel):
             model.code_warmup_steps = steps // 10
         history: list[dict[str, Any]] = []

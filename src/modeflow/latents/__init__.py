@@ -4,6 +4,7 @@ from modeflow.latents.base import LatentModel
 from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel, GaussianEncoder
 from modeflow.latents.discrete import DiscreteLatentModel, PrunedLogProb
 from modeflow.latents.initialise import find_islands
+from modeflow.latents.initialise_images import initialise_images
 from modeflow.latents.kbest import k_best
 from modeflow.latents.objectives import (
     OBJECTIVES,
@@ -35,5 +36,6 @@ __all__ = [
     "VectorQuantizer",
     "build_objective",
     "find_islands",
+    "initialise_images",
     "k_best",
 ]

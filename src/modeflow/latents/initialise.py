@@ -9,13 +9,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modeflow.latents.continuous import ContinuousLatentModel
 from modeflow.latents.discrete import DiscreteLatentModel
 from modeflow.transforms import Composite, ConditionalAffine
 
-__all__ = ["find_islands", "fit_gaussians", "initialise", "initialise_continuous"]
+__all__ = ["find_islands", "fit_briefly", "fit_gaussians", "initialise", "initialise_continuous"]
+
+
+def fit_briefly(
+    parts: nn.Module, loss_of: Callable[[Tensor], Tensor], rows: int, steps: int, batch: int = 256
+) -> None:
+    """A few steps of Adam on `parts`, by a loss of the numbers of random rows."""
+    optimiser = torch.optim.Adam(parts.parameters(), lr=2e-3)
+    for _ in range(steps):
+        loss = loss_of(torch.randint(rows, (batch,)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
 
 
 def find_islands(x: np.ndarray, n_states: int, seed: int = 0, max_rows: int = 10_000) -> Any:
@@ -242,14 +254,6 @@ def initialise_continuous(
     target[:, :dimensions] = norm.ppf((np.apply_along_axis(rankdata, 0, places) - 0.5) / len(rows))
     inputs, wanted = torch.from_numpy(rows).to(x), torch.from_numpy(target).to(x)
 
-    def fit(parts: Any, loss_of: Callable[[Tensor], Tensor]) -> None:
-        optimiser = torch.optim.Adam(parts.parameters(), lr=2e-3)
-        for _ in range(steps):
-            loss = loss_of(torch.randint(len(inputs), (256,)))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-
     def to_target(index: Tensor) -> Tensor:
         mean, log_scale = model.posterior_net(inputs[index].to(model.dtype))
         misfit = (mean - wanted[index].to(mean)).square().mean()
@@ -262,6 +266,6 @@ def initialise_continuous(
             z = mean + torch.exp(log_scale) * torch.randn_like(mean)
         return -model.likelihood_log_prob(batch, z).mean()
 
-    fit(model.posterior_net, to_target)
+    fit_briefly(model.posterior_net, to_target, len(inputs), steps)
     # A likelihood that knows nothing of z yet would teach the encoder to forget.
-    fit(model.likelihood, to_data)
+    fit_briefly(model.likelihood, to_data, len(inputs), steps)
