@@ -2,8 +2,8 @@
 
 Models: Glow as published (values in ±1/2), the same Glow behind `PixelGaussianize` without a context, NVF
 with a map of codes (the same Glow behind `PixelGaussianize` given the codes) and with 32 states, VQ-VAE and
-VAE with discretised logistic mixtures. NVF trains for the epochs asked for; the others for as many as take the same processor
-time. Everything is chosen on validation images; the test set is scored once, whole.
+VAE with discretised logistic mixtures. NVF with codes trains for the epochs asked for; the others for as many
+as take the same processor time. Everything is chosen on validation images; the whole test set is scored once.
 
 Run: python benchmarks/images.py images/fashion-mnist [--epochs 5] [--models nvf,glow] [--runs FOLDER]
 A run that was stopped goes on from its checkpoints.
