@@ -97,13 +97,8 @@ class GPT2Prior(SequencePrior):
         self.sizes = {"width": width, "layers": layers, "heads": heads, "dropout": dropout}
         if width % heads:
             raise ConfigError(f"heads must divide width, received {heads} and {width}")
-        try:
-            from transformers import GPT2Config, GPT2LMHeadModel
-        except ImportError as error:
-            raise ConfigError(
-                "the Transformer prior needs the package transformers: pip install 'modeflow[images]'"
-            ) from error
-        config = GPT2Config(
+        package = _transformers()
+        config = package.GPT2Config(
             vocab_size=n_codes + 1,
             n_positions=length,
             n_embd=width,
@@ -115,7 +110,7 @@ class GPT2Prior(SequencePrior):
             bos_token_id=n_codes,
             eos_token_id=n_codes,
         )
-        self.net: Any = GPT2LMHeadModel(config)
+        self.net: Any = package.GPT2LMHeadModel(config)
         if known is not None:
             self._take_over(known)
 
@@ -168,19 +163,25 @@ class GPT2Prior(SequencePrior):
         return self.length * math.log(self.n_codes)
 
 
-def _pretrained(name: str) -> Any:
-    """A GPT-2 from a folder or the hub; safetensors only, for a pickle could run code."""
+def _transformers() -> Any:
+    """The package, or a line that says how to get it."""
     try:
-        from transformers import GPT2LMHeadModel
-        from transformers.utils import logging
+        import transformers
     except ImportError as error:
         raise ConfigError(
             "the Transformer prior needs the package transformers: pip install 'modeflow[images]'"
         ) from error
+    return transformers
+
+
+def _pretrained(name: str) -> Any:
+    """A GPT-2 from a folder or the hub; safetensors only, for a pickle could run code."""
+    package = _transformers()
+    logging = package.utils.logging
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        return GPT2LMHeadModel.from_pretrained(name, use_safetensors=True)
+        return package.GPT2LMHeadModel.from_pretrained(name, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(

@@ -22,14 +22,14 @@ from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
 from modeflow.estimators.selection import candidate_states, select_states
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
-from modeflow.estimators.storage import load_as, save_estimator
+from modeflow.estimators.storage import load_as, save_estimator, stored_params
 from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.training import resolve_device, seeded
 from modeflow.transforms.base import Exactness, weakest
 
-__all__ = ["DensityEstimator", "plain_value", "training_summary"]
+__all__ = ["DensityEstimator", "blocks", "training_summary"]
 
 # Rows scored at once: bounds memory, and is often enough a progress bar's step.
 _ROWS = 8192
@@ -274,12 +274,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             ModelFileError: if a parameter is not plain data.
         """
         check_is_fitted(self)
-        params = self.get_params(deep=False)
-        if isinstance(params.get("random_state"), np.random.RandomState):
-            params["random_state"] = None
         content = {
             "class": type(self).__name__,
-            "params": {name: plain_value(value) for name, value in params.items()},
+            "params": stored_params(self),
             "schema": self.schema_.to_dict(),
             "named_columns": hasattr(self, "feature_names_in_"),
             "n_states": latent_model(self.model_).n_states,
@@ -355,17 +352,20 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         return result
 
     def _blocks(self, n: int) -> Iterator[slice]:
-        starts = range(0, n, _ROWS)
-        if self.verbose and len(starts) > 1:
-            from rich.console import Console
-            from rich.progress import track
+        return blocks(n, _ROWS, "score", self.verbose and n > _ROWS)
 
-            console = Console(stderr=True)
-            starts = track(  # type: ignore[assignment]
-                starts, "score", console=console, transient=True, disable=not console.is_terminal
-            )
-        for start in starts:
-            yield slice(start, start + _ROWS)
+
+def blocks(n: int, size: int, what: str, show: bool) -> Iterator[slice]:
+    """Slices of `size` out of n rows; a progress bar on a terminal, where `show`."""
+    starts: Any = range(0, n, size)
+    if show:
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        starts = track(starts, what, console=console, transient=True, disable=not console.is_terminal)
+    for start in starts:
+        yield slice(start, start + size)
 
 
 #: Fitted attributes that are stored with the model.
@@ -414,17 +414,6 @@ def _plain(X: Any) -> tuple[np.ndarray, list[str] | None]:
     """Values and column names of an array or a data frame."""
     names = getattr(X, "columns", None)
     return np.asarray(X, dtype=np.float64), None if names is None else [str(name) for name in names]
-
-
-def plain_value(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, so that they are JSON."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (tuple, list, np.ndarray)):
-        return [plain_value(v) for v in value]
-    if isinstance(value, dict):
-        return {str(k): plain_value(v) for k, v in value.items()}
-    return value
 
 
 def _logsumexp(values: np.ndarray) -> np.ndarray:

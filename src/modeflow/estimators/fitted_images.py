@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from modeflow.data.images import as_images
 from modeflow.errors import ConfigError, DataError, ModelFileError
-from modeflow.estimators.base import plain_value
-from modeflow.estimators.storage import load_as, save_estimator
+from modeflow.estimators.base import blocks
+from modeflow.estimators.storage import load_as, save_estimator, stored_params
 from modeflow.latents import DiscreteLatentModel, LatentModel
 from modeflow.metrics import BitsPerDim, LogLikelihood, summarise, summarise_bits
 from modeflow.training import resolve_device, seeded
@@ -186,10 +186,7 @@ class FittedImages(DensityMixin, BaseEstimator):
                 f"there is no state {state}: the latent is {self.latent}; fit with latent=discrete for "
                 "states, or draw images like given ones"
             )
-        active = model.prior.active_states()
-        if not 0 <= state < len(active):
-            raise ConfigError(f"state must lie in 0..{len(active) - 1}, received {state}")
-        return model._context(active[state].repeat(n)), torch.full((n,), state)
+        return model._context(model.repeated(state, n)), torch.full((n,), state)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -200,12 +197,9 @@ class FittedImages(DensityMixin, BaseEstimator):
             DataError: if the path cannot be written. ModelFileError: if a parameter is not plain data.
         """
         check_is_fitted(self)
-        params = self.get_params(deep=False)
-        if isinstance(params.get("random_state"), np.random.RandomState):
-            params["random_state"] = None
         content = {
             "class": type(self).__name__,
-            "params": {name: plain_value(value) for name, value in params.items()},
+            "params": stored_params(self),
             "shape": list(self.shape_),
             # Of a pretrained prior the sizes, so that its weights are not looked for again.
             "prior_sizes": getattr(getattr(self.model_, "prior", None), "sizes", None),
@@ -263,20 +257,9 @@ class FittedImages(DensityMixin, BaseEstimator):
         model = self._placed()
         parts = [
             function(model, rows[part].float().to(model.device)).cpu().numpy()
-            for part in self._blocks(len(rows), what)
+            for part in blocks(len(rows), ROWS, what, self.verbose and len(rows) > 8 * ROWS)
         ]
         return np.concatenate(parts)
-
-    def _blocks(self, n: int, what: str) -> Iterator[slice]:
-        starts: Any = range(0, n, ROWS)
-        if self.verbose and len(starts) > 8:
-            from rich.console import Console
-            from rich.progress import track
-
-            console = Console(stderr=True)
-            starts = track(starts, what, console=console, transient=True, disable=not console.is_terminal)
-        for start in starts:
-            yield slice(start, start + ROWS)
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

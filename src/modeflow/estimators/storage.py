@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
 import torch
 
 from modeflow._version import __version__
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from modeflow.estimators.base import DensityEstimator
     from modeflow.estimators.images import ImageDensity
 
-__all__ = ["FORMAT_VERSION", "load_as", "load_estimator", "read_header", "save_estimator"]
+__all__ = ["FORMAT_VERSION", "load_as", "load_estimator", "read_header", "save_estimator", "stored_params"]
 
 _Kind = TypeVar("_Kind")
 
@@ -124,6 +125,25 @@ def _raw_header(file: Path) -> dict[str, Any]:
     if size != 8 + length + max(spans, default=0):
         raise ModelFileError(f"'{file}' is damaged: it holds {size} bytes, its header promises others")
     return cast(dict[str, Any], header)
+
+
+def stored_params(estimator: Any) -> dict[str, Any]:
+    """The parameters of an estimator as plain data; a generator of random numbers is not kept."""
+    params = estimator.get_params(deep=False)
+    if isinstance(params.get("random_state"), np.random.RandomState):
+        params["random_state"] = None
+    return {name: _plain_value(value) for name, value in params.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, so that they are JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (tuple, list, np.ndarray)):
+        return [_plain_value(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain_value(v) for k, v in value.items()}
+    return value
 
 
 def load_as(cls: type[_Kind], path: str | os.PathLike[str]) -> _Kind:

@@ -264,11 +264,20 @@ class DiscreteLatentModel(LatentModel):
         active = self.prior.active_states()
         if state is None:
             z = self.prior.sample(n, generator)
-        elif 0 <= state < len(active):
-            z = active[state].repeat(n)
         else:
-            raise ConfigError(f"state must lie in 0..{len(active) - 1}, received {state}")
+            z = self.repeated(state, n)
         return self.decode(self._context(z), n, generator), torch.searchsorted(active, z)
+
+    def repeated(self, state: int, n: int) -> Tensor:
+        """One of the active states, n times.
+
+        Raises:
+            ConfigError: if there is no such state.
+        """
+        active = self.prior.active_states()
+        if not 0 <= state < len(active):
+            raise ConfigError(f"state must lie in 0..{len(active) - 1}, received {state}")
+        return active[state].repeat(n)
 
     def _context(self, states: Tensor) -> Tensor | None:
         return None if self.n_states == 1 else F.one_hot(states, self.n_states).to(self.dtype)

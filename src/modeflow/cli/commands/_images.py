@@ -73,11 +73,10 @@ def _prepare(args: argparse.Namespace, fitted: Any) -> Any:
 def score(args: argparse.Namespace, fitted: Any) -> int:
     """Log-probability and bits per dimension of every image."""
     from modeflow.data import write_table
+    from modeflow.metrics import summarise_bits
 
     estimator, images = _prepare(args, fitted), _load(args, fitted)
     log_prob, cost = estimator.score_samples(images), estimator.latent_cost(images)
-    from modeflow.metrics import summarise_bits
-
     dims = int(np.prod(estimator.shape_))
     bits = summarise_bits(log_prob, cost, estimator.density_kind_, dims)
     each = -log_prob / (dims * np.log(2))
@@ -175,10 +174,8 @@ def report(args: argparse.Namespace, fitted: Any, target: Path) -> int:
 
 def assign(args: argparse.Namespace, fitted: Any) -> int:
     """Codes, numbers or states of every image."""
-    from modeflow.data import check_writable, write_table
+    from modeflow.data import write_table
 
-    if args.out:
-        check_writable(args.out)
     estimator = _prepare(args, fitted)
     if estimator.latent == "none":
         raise ConfigError("the model has no latent: there is nothing to assign")

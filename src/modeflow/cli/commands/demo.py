@@ -36,17 +36,15 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out or ("modeflow-demo-images" if images else "modeflow-demo"))
     previous = _previous(folder, _demo_images.FILES if images else _FILES)
     check_writable(folder / "report.html" if folder.is_dir() else folder)
+    for file in previous:
+        file.unlink()
     if images:
-        for file in previous:
-            file.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         return _demo_images.run(args, folder)
     seed = 0 if args.seed is None else args.seed
     settings = {**_SETTINGS, "data": _DATA, "seed": seed}
     if args.device is not None:
         settings["device"] = args.device
-    for file in previous:
-        file.unlink()
     say(args, "1/4  fitting NVF to 5,000 rows of eight Gaussians on a ring; the number of states is chosen")
     config = RunConfig.build(settings)
     fitted = fit_run(config, folder / "run", quiet=args.quiet or args.json)
