@@ -83,13 +83,17 @@ class FittedImages(DensityMixin, BaseEstimator):
 
     def bits_per_dim(self, X: Any) -> BitsPerDim:
         """Bits per dimension at the images' own size, with standard error, kind, and what z costs."""
-        return summarise_bits(
-            self.score_samples(X), self.latent_cost(X), self.density_kind_, int(np.prod(self.shape_))
-        )
+        return summarise_bits(*self.log_prob_and_cost(X), self.density_kind_, int(np.prod(self.shape_)))
 
     def latent_cost(self, X: Any) -> np.ndarray:
         """What z costs of every image's code length, nats, shape ``(N,)``."""
         return self._each(X, "code length", lambda model, x: model.latent_cost(x)).astype(np.float64)
+
+    def log_prob_and_cost(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """`score_samples` and `latent_cost` from one pass over the images."""
+        both = self._each(X, "score", lambda model, x: torch.stack(model.log_prob_and_cost(x), 1))
+        log_prob, cost = both.astype(np.float64).T
+        return log_prob, cost
 
     def bounds(self, X: Any) -> dict[str, Any]:
         """Both bounds of a continuous latent in bits: the evidence lower bound, and IWAE with `latent_draws`.

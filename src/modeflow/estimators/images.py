@@ -23,6 +23,9 @@ from modeflow.training import TrainConfig, Trainer, seeded
 
 __all__ = ["ImageDensity"]
 
+#: Share of the first stage's steps in which the codes move (`SequentialLatentModel`, `codebook_steps`).
+_CODEBOOK = 0.4
+
 
 class ImageDensity(FittedImages):
     r"""A density of images of whole numbers: NVF, a plain flow, VAE, discrete VAE or VQ-VAE.
@@ -213,13 +216,14 @@ class ImageDensity(FittedImages):
                 initialise_images(model, rows, seed % 2**32)
         if isinstance(model, SequentialLatentModel):
             model.code_warmup_steps = steps // 10
+            model.codebook_steps = round(_CODEBOOK * steps)
         history: list[dict[str, Any]] = []
         last: Any = None
         for number, stage in enumerate(stages):
             if isinstance(model, SequentialLatentModel):
                 model.set_stage(stage)
-            if number:
-                model.start_steps = 0
+                if number:  # a later stage builds on the codes as they are
+                    model.start_steps = model.codebook_steps = 0
             folder = None if run_dir is None else Path(run_dir) / (f"stage-{number + 1}" if number else "")
             trainer = Trainer(config, folder, not self.verbose, "fit" if len(stages) == 1 else f"fit {stage}")
             last = trainer.fit(model, rows, held_rows, resume=resume, augment=_as_float, evaluate=_evaluate)

@@ -90,6 +90,10 @@ class LatentModel(Density):
         """What z costs of ``-log p(x)``, nats, shape ``(B,)``: ``KL(q(z|x) || p(z))``, or a code's length."""
         return x.new_zeros(len(x))
 
+    def log_prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`log_prob` and `latent_cost`, nats, both ``(B,)``, with nothing evaluated twice that is dear."""
+        return self.log_prob(x), self.latent_cost(x)
+
     @torch.no_grad()
     def decode(
         self,

@@ -28,40 +28,28 @@ class GaussianEncoder(nn.Module):
     r"""``q(z | x) = N(m(x), diag s(x)^2)`` with m and log s from one network.
 
     Arguments:
-        features: dimension of the data (of the flattened event).
+        features: dimension of the data.
         latent_features: dimension of z.
         hidden_features: widths of the hidden layers.
+        net: another network from x to 2 L numbers, in the place of the MLP (for images).
     """
 
     def __init__(
-        self, features: int, latent_features: int, hidden_features: tuple[int, ...] = (64, 64)
+        self,
+        features: int = 0,
+        latent_features: int = 1,
+        hidden_features: tuple[int, ...] = (64, 64),
+        net: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.latent_features = latent_features
-        self.net = MLP(features, 2 * latent_features, hidden_features)
+        self.net = MLP(features, 2 * latent_features, hidden_features) if net is None else net
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-scale, both ``(B, L)``."""
-        return _mean_and_log_scale(self.net(x.flatten(1)))
-
-
-class ConvGaussianEncoder(nn.Module):
-    """`GaussianEncoder` with another network, ``x -> (B, 2 L)``: for images."""
-
-    def __init__(self, net: nn.Module, latent_features: int) -> None:
-        super().__init__()
-        self.latent_features = latent_features
-        self.net = net
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-scale, both ``(B, L)``."""
-        return _mean_and_log_scale(self.net(x))
-
-
-def _mean_and_log_scale(out: Tensor) -> tuple[Tensor, Tensor]:
-    mean, raw = out.chunk(2, dim=-1)
-    # Softly within ±8: neither a collapse to a point nor an overflow of the exponential.
-    return mean, soft_log_scale(raw, 8.0)
+        mean, raw = self.net(x).chunk(2, dim=-1)
+        # Softly within ±8: neither a collapse to a point nor an overflow of the exponential.
+        return mean, soft_log_scale(raw, 8.0)
 
 
 def gaussian_kl(mean: Tensor, log_scale: Tensor) -> Tensor:

@@ -298,12 +298,15 @@ class DiscreteLatentModel(LatentModel):
         return self._context(z), torch.searchsorted(self.prior.active_states(), z)
 
     def latent_cost(self, x: Tensor) -> Tensor:
-        if self.n_states == 1:
-            return x.new_zeros(len(x))
-        states = self.prior.active_states()
+        return x.new_zeros(len(x)) if self.n_states == 1 else self.log_prob_and_cost(x)[1]
+
+    def log_prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
         joint = self.log_joint(x)
-        log_posterior = joint - torch.logsumexp(joint, -1, keepdim=True)
-        return categorical_kl(log_posterior, self.prior.log_probs()[states])
+        log_prob = torch.logsumexp(joint, -1)
+        if self.n_states == 1:
+            return log_prob, x.new_zeros(len(x))
+        log_prior = self.prior.log_probs()[self.prior.active_states()]
+        return log_prob, categorical_kl(joint - log_prob.unsqueeze(-1), log_prior)
 
     def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
         return self.sample_with_states(n, generator)[0]

@@ -28,9 +28,12 @@ STAGES = ("flow", "prior", "joint")
 class VectorQuantizer(nn.Module):
     r"""The nearest of V codes for every position, learned by moving averages of what falls to each.
 
-    .. math:: z_j = \arg\min_v |e_j - c_v|^2, \qquad q(z_j = v \mid x) \propto e^{-|e_j - c_v|^2 / \tau}
+    .. math:: z_j = \arg\min_v |s_j - c_v|^2, \qquad q(z_j = v \mid x) \propto e^{-|s_j - c_v|^2 / \tau},
+        \qquad s_j = \sqrt d\, e_j / |e_j|
 
     The gradient passes straight through; codes that nothing falls to start anew at a position of the batch.
+    What the encoder says is put on a sphere: left free it drifts outward, the posterior becomes hard, and
+    what codes cost no longer reaches the encoder. With ``d = 1`` there is no sphere, and ``s = e``.
 
     Arguments:
         n_codes: V. code_features: dimension of a code.
@@ -82,15 +85,22 @@ class VectorQuantizer(nn.Module):
         codes: Tensor = self.vq.codebook
         return codes
 
-    def forward(self, e: Tensor, revive: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def place(self, e: Tensor) -> Tensor:
+        """What the encoder says on the sphere of radius √d."""
+        if self.code_features == 1:
+            return e
+        return nn.functional.normalize(e, dim=-1) * math.sqrt(self.code_features)
+
+    def forward(self, e: Tensor, revive: bool = True, learn: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment.
 
         Arguments:
-            e: what the encoder says. revive: start dead codes anew (while training).
+            e: what the encoder says. revive: start dead codes anew (while training). learn: let the codes
+                follow their averages (while training).
         """
         self.vq._codebook.threshold_ema_dead_code = self.dead_below if revive else 0.0
         self._sync()
-        quantised, codes, commitment = self.vq(e)
+        quantised, codes, commitment = self.vq(self.place(e), freeze_codebook=not learn)
         # The package makes a constant of its own ask for a gradient: it could not be sent to a process then.
         self.vq.zero = self.vq.zero.detach()
         return quantised, codes, commitment.sum()
@@ -108,7 +118,7 @@ class VectorQuantizer(nn.Module):
 
     def log_posterior(self, e: Tensor) -> Tensor:
         """``log q(z_j = v | x)``, shape ``(B, L, V)``."""
-        distance = (e.unsqueeze(2) - self.codebook).square().sum(-1)
+        distance = (self.place(e).unsqueeze(2) - self.codebook).square().sum(-1)
         return torch.log_softmax(-distance / self.temperature, -1)
 
 
@@ -130,6 +140,9 @@ class SequentialLatentModel(LatentModel):
         chunk_rows: images (times strings) evaluated at once.
         code_warmup_steps: optimiser steps over which the pressure of the code length on the encoder rises;
             after them dead codes stay dead.
+        codebook_steps: optimiser steps after which the codes stand still; None: never. Moving averages
+            shorten distances, whatever the codes then cost; a codebook that follows them to the end undoes
+            what the code length has taught.
 
     Raises:
         ConfigError: parts that do not fit.
@@ -149,6 +162,7 @@ class SequentialLatentModel(LatentModel):
         stage: str = "joint",
         chunk_rows: int = 256,
         code_warmup_steps: int = 0,
+        codebook_steps: int | None = None,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         self.levels = likelihood.levels
@@ -164,7 +178,7 @@ class SequentialLatentModel(LatentModel):
         self.prior, self.likelihood = prior, likelihood
         self.encoder, self.quantizer = encoder, quantizer
         self.sequences, self.chunk_rows = sequences, chunk_rows
-        self.code_warmup_steps = code_warmup_steps
+        self.code_warmup_steps, self.codebook_steps = code_warmup_steps, codebook_steps
         self.exactness = weakest("lower bound", likelihood.exactness)
         self.set_stage(stage)
 
@@ -251,6 +265,10 @@ class SequentialLatentModel(LatentModel):
     def latent_cost(self, x: Tensor) -> Tensor:
         return self.code_length(x)
 
+    def log_prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        strings, values = self.log_joint_of(x, self.sequences)
+        return torch.logsumexp(values, 1), -self.prior.log_prob(strings[:, 0])
+
     def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
         return self.decode(self.draw(n, generator)[0], n, generator)
 
@@ -271,7 +289,8 @@ class SequentialLatentModel(LatentModel):
         # at random from codes that the flow and the prior know.
         settled = max(self.start_steps, self.code_warmup_steps)
         revive = step is None or settled == 0 or step < settled
-        quantised, codes, commitment = self.quantizer(e, revive)
+        learn = step is None or self.codebook_steps is None or step < self.codebook_steps
+        quantised, codes, commitment = self.quantizer(e, revive, learn)
         nll = weighted_mean(-self.likelihood._log_prob(x, self._flat(quantised)), weight)
         terms = {"nll": nll.detach(), "commitment": commitment.detach()}
         loss = nll + commitment

@@ -174,12 +174,12 @@ def image_bits(model: Density, images: Tensor, chunk: int = 256) -> BitsPerDim:
             f"{type(model).__name__} is a density of real numbers, which has no bound at whole numbers: "
             "score Dequantized(model, levels) instead, which adds the noise and pays for it"
         )
-    cost = getattr(model, "latent_cost", lambda x: torch.zeros(len(x)))
+    both = getattr(model, "log_prob_and_cost", lambda x: (model.log_prob(x), torch.zeros(len(x))))
     mode = model.training
     model.eval()
     try:
         with torch.no_grad():
-            parts = [(model.log_prob(x), cost(x)) for x in images.to(model.dtype).split(chunk)]
+            parts = [both(x) for x in images.to(model.dtype).split(chunk)]
     finally:
         model.train(mode)
     log_prob, spent = (torch.cat(each).double().cpu().numpy() for each in zip(*parts, strict=True))

@@ -23,12 +23,12 @@ from modeflow.latents import (
     ContinuousELBO,
     ContinuousLatentModel,
     DiscreteLatentModel,
+    GaussianEncoder,
     LatentModel,
     SequentialLatentModel,
     VectorQuantizer,
     build_objective,
 )
-from modeflow.latents.continuous import ConvGaussianEncoder
 from modeflow.nets.encoder import ConvEncoder, ConvVectorEncoder
 from modeflow.transforms.pixels import PixelBins, PixelGaussianize
 
@@ -175,7 +175,7 @@ def ImageModel(
     elif latent == "continuous":
         net = ConvVectorEncoder(shape, 2 * latent_features, encoder_channels, halvings, levels)
         loss = ContinuousELBO(kl_warmup_steps, free_bits)
-        posterior = ConvGaussianEncoder(net, latent_features)
+        posterior = GaussianEncoder(latent_features=latent_features, net=net)
         model = ContinuousLatentModel(
             StandardNormal(latent_features), density, posterior, loss, latent_draws, chunk_rows=256
         )

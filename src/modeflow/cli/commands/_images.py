@@ -76,7 +76,7 @@ def score(args: argparse.Namespace, fitted: Any) -> int:
     from modeflow.metrics import summarise_bits
 
     estimator, images = _prepare(args, fitted), _load(args, fitted)
-    log_prob, cost = estimator.score_samples(images), estimator.latent_cost(images)
+    log_prob, cost = estimator.log_prob_and_cost(images)
     dims = int(np.prod(estimator.shape_))
     bits = summarise_bits(log_prob, cost, estimator.density_kind_, dims)
     each = -log_prob / (dims * np.log(2))
