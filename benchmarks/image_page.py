@@ -90,5 +90,7 @@ def lines(content: dict[str, Any]) -> list[str]:
             f"*From left to right: {', '.join(NAMES[k] for k in models)}; samples at temperature 1.*",
             "",
         ]
-    commands = " and ".join(f"`python benchmarks/images.py {name}`" for name in SETS if name in content["sets"])
+    commands = " and ".join(
+        f"`python benchmarks/images.py {name}`" for name in SETS if name in content["sets"]
+    )
     return [*found, place(content), "", commands, ""]
