@@ -28,6 +28,7 @@ from modeflow.estimators.fitted_images import to_tensor
 GLOW = {"steps": 8, "hidden_channels": 64}
 CODES = {
     "n_codes": 32,
+    "code_warmup": 0.1,
     "encoder_channels": 32,
     "decoder_channels": 32,
     "prior_options": {"width": 64, "layers": 2, "heads": 4},

@@ -51,6 +51,8 @@ class ImageDensity(FittedImages):
         stages: what is fitted, in order, each for `max_epochs`: ``"joint"``, or for codes, as in the paper,
             ``["flow", "prior"]``: first all but the prior, then it alone; or ``["flow", "prior", "joint"]``.
         start: share of the first stage's steps in which the first layer of the flow is fitted alone.
+        code_warmup: share of the steps over which the pressure of the code length on the encoder rises; too
+            little and, with few images, all codes become one.
         levels: number of values of a pixel, 256 for eight bits.
         max_epochs, batch_size, learning_rate, weight_decay, schedule, ema, patience, gradient_clip: of the
             training, see `modeflow.training.TrainConfig`.
@@ -109,6 +111,7 @@ class ImageDensity(FittedImages):
         latent_draws: int = 16,
         stages: str | Sequence[str] = "joint",
         start: float = 0.1,
+        code_warmup: float = 0.4,
         levels: int = 256,
         max_epochs: int = 20,
         batch_size: int = 64,
@@ -151,6 +154,7 @@ class ImageDensity(FittedImages):
         self.latent_draws = latent_draws
         self.stages = stages
         self.start = start
+        self.code_warmup = code_warmup
         self.levels = levels
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -209,13 +213,15 @@ class ImageDensity(FittedImages):
         steps = config.max_epochs * -(-len(rows) // config.batch_size)
         if not 0 <= self.start < 1:
             raise ConfigError(f"start must lie in [0, 1), received {self.start!r}")
+        if not 0 <= self.code_warmup <= 1:
+            raise ConfigError(f"code_warmup must lie in [0, 1], received {self.code_warmup!r}")
         with seeded(seed):
             model = self._build(shape, steps // 10)
             model.start_steps = min(round(self.start * steps), steps - 1)
             if isinstance(model, DiscreteLatentModel):
                 initialise_images(model, rows, seed % 2**32)
         if isinstance(model, SequentialLatentModel):
-            model.code_warmup_steps = steps // 10
+            model.code_warmup_steps = round(self.code_warmup * steps)
             model.codebook_steps = round(_CODEBOOK * steps)
         history: list[dict[str, Any]] = []
         last: Any = None
