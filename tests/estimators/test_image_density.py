@@ -192,6 +192,8 @@ def test_bad_images_and_settings():
         model.fit(digits(), validation=np.zeros((2, 4, 4)))
     with pytest.raises(ConfigError, match="start must lie"):
         ImageDensity(**{**SMALL, "start": 1.0}).fit(digits())
+    with pytest.raises(ConfigError, match="code_warmup must lie"):
+        ImageDensity(**{**SMALL, "code_warmup": 1.5}).fit(digits())
     with pytest.raises(ConfigError, match="validation_fraction"):
         ImageDensity(**{**SMALL, "validation_fraction": 0.0}).fit(digits())
     with pytest.raises(ConfigError, match="'step' is not an option of glow; did you mean 'steps'"):

@@ -81,6 +81,15 @@ def test_the_first_string_is_that_of_the_nearest_codes():
     assert torch.allclose(values[:, 0], m.likelihood.log_prob(x, context) - m.code_length(x))
 
 
+@pytest.mark.parametrize("prior", ["independent", "gpt2"])
+def test_one_pass_gives_the_score_and_what_codes_cost(prior):
+    m, x = model(prior, sequences=5), rows().double()
+    log_prob, cost = m.log_prob_and_cost(x)
+    torch.testing.assert_close(log_prob, m.log_prob(x))
+    # GPT-2 computes in float32 whatever the rest does.
+    torch.testing.assert_close(cost, m.code_length(x).to(cost), atol=1e-5, rtol=1e-6)
+
+
 def test_stages_fit_their_parts():
     m, x = model().float().train(), rows(64)
 

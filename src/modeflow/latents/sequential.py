@@ -221,16 +221,21 @@ class SequentialLatentModel(LatentModel):
 
     def log_joint_of(self, x: Tensor, sequences: int) -> tuple[Tensor, Tensor]:
         """The likeliest strings of every row and ``log p(x, z)`` of each: ``(B, S, L)`` and ``(B, S)``."""
+        strings, log_likelihood, log_prior = self._parts_of(x, sequences)
+        return strings, log_likelihood + log_prior
+
+    def _parts_of(self, x: Tensor, sequences: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The strings of `log_joint_of`, the likeliest first, with ``log p(x | z)`` and ``log p(z)``."""
         self._check_event(x)
         strings, _ = k_best(self.quantizer.log_posterior(self.embed(x)), sequences)
-        count = strings.shape[1]
-        flat, rows = strings.flatten(0, 1), x.repeat_interleave(count, dim=0)
+        shape = strings.shape[:2]
+        flat, rows = strings.flatten(0, 1), x.repeat_interleave(shape[1], dim=0)
         parts = [
-            self.likelihood._log_prob(r, self._context(z)) + self.prior.log_prob(z)
+            torch.stack([self.likelihood._log_prob(r, self._context(z)), self.prior.log_prob(z)])
             for r, z in zip(rows.split(self.chunk_rows), flat.split(self.chunk_rows), strict=True)
         ]
-        values = torch.cat(parts) if parts else x.new_zeros(0)
-        return strings, values.view(len(x), count)
+        values = torch.cat(parts, 1) if parts else x.new_zeros(2, 0)
+        return strings, values[0].view(shape), values[1].view(shape)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.top_k(x, self.sequences)
@@ -266,8 +271,8 @@ class SequentialLatentModel(LatentModel):
         return self.code_length(x)
 
     def log_prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        strings, values = self.log_joint_of(x, self.sequences)
-        return torch.logsumexp(values, 1), -self.prior.log_prob(strings[:, 0])
+        _, log_likelihood, log_prior = self._parts_of(x, self.sequences)
+        return torch.logsumexp(log_likelihood + log_prior, 1), -log_prior[:, 0]
 
     def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
         return self.decode(self.draw(n, generator)[0], n, generator)
