@@ -19,7 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modeflow.cli.parser import build_parser
     from modeflow.errors import ModeflowError
 
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions, not for a command
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    args = parser.parse_args(argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _one_line_warning

@@ -14,8 +14,8 @@ __all__ = ["build_parser"]
 
 DESCRIPTION = """Density estimation and generation for data with many isolated modes.
 
-DATA is a .csv, .tsv, .parquet, .npy, .npz or .h5 file, a folder of images (or a .npy array of them), or a
-name listed by `modeflow data`.
+DATA is a .csv, .tsv, .txt, .dat, .parquet, .npy, .npz or .h5 file (- for text from stdin), a folder of
+images (or a .npy array of them), or a name listed by `modeflow data`.
 RUN is the folder that `modeflow fit` writes."""
 
 EPILOG = """examples:
@@ -82,6 +82,13 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=_command(name))
         return sub
 
+    def files(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--header", action=argparse.BooleanOptionalAction, default=None,
+            help="the first line of a text file names the columns, or is a row (found out by default)",
+        )  # fmt: skip
+        sub.add_argument("--skip-text", action="store_true", help="leave out columns of text, and name them")
+
     def seed_and_device(sub: argparse.ArgumentParser, seed: bool = True) -> None:
         if seed:
             sub.add_argument("--seed", type=int, default=None, metavar="N", help="seed of all randomness")
@@ -132,16 +139,27 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     fit.add_argument("--columns", metavar="A,B,...", help="use only these columns")
     fit.add_argument("--rows", type=int, metavar="N", help="use N random rows (toys: draw N)")
+    files(fit)
+    fit.add_argument(
+        "--drop-missing", action="store_true", help="leave out rows with missing cells, and count them"
+    )
     fit.add_argument("--array", metavar="NAME", help="array to read from .npz or .h5")
     fit.add_argument("--test", metavar="SHARE|FILE", help="test rows: a share (0.1) or a file")
     fit.add_argument("--validation", metavar="SHARE|FILE", help="validation rows: a share (0.1) or a file")
     fit.add_argument("--resume", action="store_true", help="go on with the interrupted run in RUN")
     seed_and_device(fit)
 
-    score = add("score", "log-density of every row", "modeflow score run new.csv -o scores.csv")
+    score = add(
+        "score",
+        "log-density of every row",
+        "modeflow score run new.csv -o scores.csv\n\n"
+        "A row with a missing, infinite or text cell scores NaN; how many and why is said on stderr.\n"
+        "exit status: 0 where at least one row was scored, 2 where none was, or the columns differ",
+    )
     score.add_argument("run_folder", metavar="RUN")
     score.add_argument("data", metavar="DATA")
-    score.add_argument("-o", "--out", metavar="FILE", help="write one log-density a row")
+    score.add_argument("-o", "--out", metavar="FILE", help="write one log-density a row (- for stdout)")
+    files(score)
     score.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(score, seed=False)
 
@@ -152,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sample.add_argument(
         "-o", "--out", metavar="FILE",
-        help="write the rows (.csv, .parquet, .npy, ...); images as .png and .npy",
+        help="write the rows (.csv, .parquet, .npy, ...; - for stdout); images as .png and .npy",
     )  # fmt: skip
     sample.add_argument(
         "--temperature", type=float, default=1.0, metavar="T",
@@ -170,7 +188,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     assign.add_argument("run_folder", metavar="RUN")
     assign.add_argument("data", metavar="DATA")
-    assign.add_argument("-o", "--out", metavar="FILE", help="write state and probabilities per row")
+    assign.add_argument(
+        "-o", "--out", metavar="FILE", help="write state and probabilities per row (- for stdout)"
+    )
+    files(assign)
     assign.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(assign, seed=False)
 
@@ -192,6 +213,14 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("--case", metavar="NAME", help="only this case, such as 'coupling, small'")
     bench.add_argument("--alone", action="store_true", help="ours only, without the other libraries")
     bench.add_argument("-o", "--out", metavar="FILE", help="write all times and ratios as JSON")
+
+    completion = add(
+        "completion",
+        "what a shell reads to complete commands and options with the tab key",
+        'eval "$(modeflow completion bash)"            in ~/.bashrc; zsh: in ~/.zshrc\n'
+        "  modeflow completion fish > ~/.config/fish/completions/modeflow.fish",
+    )
+    completion.add_argument("shell", nargs="?", choices=("bash", "zsh", "fish"), default="bash")
 
     data = add("data", "the data sets there are; download one", "modeflow data download power")
     data.add_argument("action", nargs="?", choices=("list", "download"), default="list")

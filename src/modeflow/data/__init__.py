@@ -9,7 +9,7 @@ from modeflow.data.images import ImageSet, ImageSplit, as_images, image_grid, sa
 from modeflow.data.local import cache_root, data_roots
 from modeflow.data.schema import Kind, Schema, check_fit_table
 from modeflow.data.splits import Split, split_table
-from modeflow.data.table import SUFFIXES, Table, check_writable, read_table, write_table
+from modeflow.data.table import SUFFIXES, Table, check_writable, read_rows, read_table, write_table
 from modeflow.data.toys import TOYS, GaussianModes, Toy, toy, toy_names
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "load_benchmark",
     "load_dataset",
     "load_images",
+    "read_rows",
     "read_table",
     "resolve",
     "save_png",

@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from modeflow.data._numbers import rounded_message
 from modeflow.errors import DataError, nearest
 
 # Names under which an archive's table is looked for, in this order.
 _USUAL_KEYS = ("data", "X", "x", "train")
 
 
-def read_array(file: Path, kind: str, array: str | None) -> tuple[np.ndarray, tuple[str, ...] | None]:
+def read_array(
+    file: Path, kind: str, array: str | None
+) -> tuple[np.ndarray, tuple[str, ...] | None, str | None]:
     """Read one table from .npy, .npz or .h5 without ever unpickling.
 
     Returns:
-        float64 array (N, D) and its column names, or None where the file has none.
+        float64 array (N, D); its column names, or None where the file has none; and a sentence where
+        float64 does not hold its numbers exactly.
 
     Raises:
         DataError: damaged file, pickled objects, no such array, or values that are no table of numbers.
@@ -35,10 +39,10 @@ def read_array(file: Path, kind: str, array: str | None) -> tuple[np.ndarray, tu
                 names = _npz_member(archive, "columns", file)
     else:
         raw, names, label = _read_h5(file, array)
-    values = _as_matrix(raw, label)
+    values, doubt = _as_matrix(raw, label)
     if names is None or np.shape(names) != (values.shape[1],):
-        return values, None
-    return values, tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+        return values, None, doubt
+    return values, tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names), doubt
 
 
 def _numpy_load(file: Path) -> Any:
@@ -117,14 +121,30 @@ def _read_h5(file: Path, array: str | None) -> tuple[np.ndarray, Any, str]:
         raise DataError(f"'{file}' cannot be read as hdf5 ({first_line(error)})") from error
 
 
-def _as_matrix(raw: np.ndarray, label: str) -> np.ndarray:
+def _as_matrix(raw: np.ndarray, label: str) -> tuple[np.ndarray, str | None]:
+    if raw.dtype.kind in "mM":
+        raise DataError(f"{label} holds '{raw.dtype}' values; turn times into numbers, such as days")
+    if raw.dtype.names:
+        raise DataError(f"{label} has named fields; save its numbers as one array (rows, columns)")
     if raw.dtype.kind not in "biuf":
         raise DataError(f"{label} holds '{raw.dtype}' values, not numbers; save a numeric array")
     if raw.ndim == 1:
         raw = raw[:, None]
     if raw.ndim != 2:
         raise DataError(f"{label} has shape {raw.shape}; a table needs (rows, columns)")
-    return raw.astype(np.float64)
+    values = raw.astype(np.float64)
+    doubt = None
+    if raw.dtype.kind in "iu" and raw.dtype.itemsize == 8:
+        big = np.abs(values) >= 2.0**53
+        if big.any():
+            whole, stored = values[big], raw[big]
+            wrong = sum(int(a) != int(b) for a, b in zip(whole[:1000], stored[:1000], strict=True))
+            if wrong:
+                columns = np.flatnonzero(big.any(axis=0))[:6].tolist()
+                doubt = f"{label}, column {', '.join(map(str, columns))}: " + rounded_message(
+                    wrong, min(len(whole), 1000)
+                )
+    return values, doubt
 
 
 def first_line(error: BaseException) -> str:

@@ -6,9 +6,11 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from modeflow.data._source import STDIN, packed_kind
 from modeflow.data.benchmarks import BENCHMARKS, list_benchmarks, load_benchmark
 from modeflow.data.bundled import list_bundled, load_bundled
 from modeflow.data.dataset import Dataset, DatasetInfo
@@ -102,29 +104,31 @@ def resolve(
     array: str | None = None,
     n: int | None = None,
     seed: int = 0,
+    **reading: Any,
 ) -> Dataset:
     """A `Dataset` from either a path or a known name.
 
     An existing file is always read as a file; otherwise names come before paths.
 
     Arguments:
-        data: path of a table, or name for `load_dataset`.
+        data: path of a table ("-" for standard input), or name for `load_dataset`.
         columns, array: see `read_table`; `columns` also selects from named sets.
         n, seed: see `load_dataset`.
+        reading: how a file is read: header, drop_missing, skip_text; see `read_table`.
 
     Raises:
         DataError: neither a file nor a known name, or the table cannot be used.
     """
     text = os.fspath(data)
-    if Path(text).expanduser().is_file():
-        table = read_table(text, columns, array=array)
-        return _subset(Dataset(text, "file", table), n, seed)
+    if text == STDIN or Path(text).expanduser().is_file():
+        table = read_table(text, columns, array=array, **reading)
+        return _subset(Dataset(text, "file", table, notes=table.notes), n, seed)
     toy_name = text.partition(":")[0] in TOYS  # needs no data folder, so a bad one does not matter
     names = [] if toy_name else [info.name for info in list_datasets()]
     if toy_name or text in names:
         loaded = load_dataset(text, n, seed)
         return loaded if columns is None else _select(loaded, columns)
-    if Path(text).suffix.lower() in SUFFIXES or Path(text).expanduser().is_dir():
+    if packed_kind(text) or Path(text).suffix.lower() in SUFFIXES or Path(text).expanduser().is_dir():
         read_table(text)  # says what is wrong with the path
     hint = nearest(text, names) or "; give a file or one of the names that list_datasets() shows"
     raise DataError(f"'{text}' is neither a file nor a known data set{hint}")

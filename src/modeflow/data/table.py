@@ -7,8 +7,11 @@ unpickled.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +19,37 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modeflow.data._arrays import first_line, read_array
-from modeflow.data._text import frame_to_numbers, read_text_frame
+from modeflow.data._numbers import complain
+from modeflow.data._reading import (
+    Reading,
+    check_unique,
+    missing_cells,
+    pick,
+    read_arrays,
+    read_parquet,
+    read_text,
+)
+from modeflow.data._source import STDIN, TEXT_SUFFIXES, packed_kind
 from modeflow.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["SUFFIXES", "Table", "check_writable", "default_columns", "read_table", "write_table"]
+__all__ = [
+    "SUFFIXES",
+    "WRITABLE",
+    "Table",
+    "check_writable",
+    "default_columns",
+    "read_rows",
+    "read_table",
+    "write_table",
+]
 
-#: File endings that `read_table` and `write_table` understand.
-SUFFIXES = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".h5", ".hdf5")
+#: File endings that `write_table` understands.
+WRITABLE = (".csv", ".tsv", ".parquet", ".npy", ".npz", ".h5", ".hdf5")
+#: File endings that `read_table` understands; the four of text also before .gz, .zip, .bz2 and .xz.
+SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".npy", ".npz", ".h5", ".hdf5")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +60,7 @@ class Table:
         values: array of shape (N, D), float64, in the user's units.
         columns: the D column names.
         source: where the rows came from (a path or a data set's name), for messages.
+        notes: what was guessed when the file was read, one sentence each.
 
     Raises:
         DataError: if `values` is not (N, D) or `columns` does not name its D columns once each.
@@ -45,6 +69,7 @@ class Table:
     values: np.ndarray
     columns: tuple[str, ...]
     source: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64)
@@ -53,7 +78,7 @@ class Table:
         columns = tuple(str(c) for c in self.columns)
         if len(columns) != values.shape[1]:
             raise DataError(f"{len(columns)} column names given for {values.shape[1]} columns")
-        _check_unique(columns, self.source or "table")
+        check_unique(columns, self.source or "table")
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "columns", columns)
 
@@ -67,12 +92,12 @@ class Table:
 
     def select(self, columns: Sequence[str]) -> Table:
         """The table with only `columns`, in that order; DataError names one that is missing."""
-        picked = _pick(columns, self.columns, self.source or "table")
-        return Table(self.values[:, picked], tuple(columns), self.source)
+        picked = pick(columns, self.columns, self.source or "table")
+        return Table(self.values[:, picked], tuple(columns), self.source, self.notes)
 
     def take(self, rows: np.ndarray) -> Table:
         """The table with only the rows at the given indices."""
-        return Table(self.values[rows], self.columns, self.source)
+        return Table(self.values[rows], self.columns, self.source, self.notes)
 
 
 def default_columns(d: int) -> tuple[str, ...]:
@@ -85,68 +110,186 @@ def read_table(
     columns: Sequence[str] | None = None,
     *,
     array: str | None = None,
+    header: bool | None = None,
+    drop_missing: bool = False,
+    skip_text: bool = False,
 ) -> Table:
-    """Read a numeric table from .csv, .tsv, .parquet, .npy, .npz or .h5.
+    """Read a numeric table from .csv, .tsv, .txt, .dat, .parquet, .npy, .npz or .h5.
 
-    A csv file may have a header or not: where every cell of the first line is a number, the columns
-    are called ``x0, x1, ...``. A one-dimensional array becomes one column.
+    Text may be compressed (.gz, .zip, .bz2, .xz), have any usual separator, and a header or not: then the
+    columns are called ``x0, x1, ...``. What had to be guessed about the file is in `Table.notes`, one
+    sentence each. A one-dimensional array becomes one column.
 
     Arguments:
-        path: the file.
+        path: the file; ``"-"`` reads text from standard input.
         columns: keep only these, in this order; all others may then hold anything.
         array: name of the array inside .npz or .h5; by default 'data', 'X', 'x', 'train' or the
             only two-dimensional one.
+        header: whether the first line of a text file names the columns; None compares it with the rows.
+        drop_missing: leave out rows with missing cells, and count them in the notes.
+        skip_text: leave out columns of text or dates, and name them in the notes. A column is one of text
+            if at least half of its cells are.
 
     Raises:
         DataError: the file is missing, damaged, of an unknown kind or holds pickled objects; a
-            column is missing; a cell is text, missing or infinite. The message names column and
-            row.
+            column is missing; a cell is text, missing or infinite. The message names all such columns and
+            the first row of each.
+
+    Warns:
+        UserWarning: a guess may be wrong, or float64 rounds the numbers of a column.
     """
-    file = _existing_file(path)
-    kind = _kind(file)
+    reading, label = _read(path, columns, array, header, skip_text)
+    numbers = reading.numbers
+    _refuse_bad(reading, label, drop_missing)
+    values, notes = numbers.values, numbers.notes
+    if drop_missing:
+        absent = np.isnan(values).any(axis=1)
+        if absent.any():
+            values = values[~absent]
+            count = int(absent.sum())
+            notes.append(
+                f"'{label}': left out {count} of {len(absent)} rows with missing cells, in "
+                + _counted(dict(zip(numbers.columns, np.isnan(numbers.values).sum(0).tolist(), strict=True)))
+            )
+        if not len(values):
+            raise DataError(f"'{label}': every row has a missing cell; leave out columns, not rows")
+    return Table(values, numbers.columns, str(path), tuple(notes))
+
+
+def read_rows(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    *,
+    array: str | None = None,
+    header: bool | None = None,
+    skip_text: bool = False,
+) -> tuple[Table, dict[int, str]]:
+    """Read a table of which some rows may be unusable, as where rows are only scored.
+
+    Arguments:
+        path, columns, array, header, skip_text: as for `read_table`.
+
+    Returns:
+        The table with every row of the file, and the reason for each row that holds a missing, infinite
+        or text cell, by its index. In `Table.values` a cell that is missing or text is NaN.
+
+    Raises:
+        DataError: as `read_table`, but for single cells: a whole column of text, for example.
+    """
+    reading, label = _read(path, columns, array, header, skip_text)
+    numbers = reading.numbers
+    whole = [bad for bad in numbers.bad if bad.is_text]
+    if whole:
+        raise complain(dataclasses.replace(numbers, bad=whole), label, reading.line_of)
+    reasons: dict[int, list[str]] = {}
+    for bad in numbers.bad:
+        for row in bad.rows.tolist():
+            reasons.setdefault(row, []).append(f"'{bad.name}' is text")
+    for mask, what in ((missing_cells(numbers), "missing"), (np.isinf(numbers.values), "infinite")):
+        for row, column in np.argwhere(mask).tolist():
+            reasons.setdefault(row, []).append(f"'{numbers.columns[column]}' is {what}")
+    table = Table(numbers.values, numbers.columns, str(path), tuple(numbers.notes))
+    return table, {row: ", ".join(found) for row, found in sorted(reasons.items())}
+
+
+def _read(
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None,
+    array: str | None,
+    header: bool | None,
+    skip_text: bool,
+) -> tuple[Reading, str]:
+    """Read a file of any kind; warns of doubtful guesses and leaves out text columns if asked to."""
     if isinstance(columns, str):
         raise DataError(f"columns='{columns}' is one text; give a list of names: ['{columns}']")
     if columns is not None and not columns:
         raise DataError("columns=[] selects nothing; name at least one column")
-    if array is not None and kind not in (".npz", ".h5", ".hdf5"):
-        raise DataError(f"'{file}' holds a single table; array='{array}' is for .npz and .h5")
-    if kind in (".csv", ".tsv"):
-        values, names = _read_text(file, "\t" if kind == ".tsv" else ",", columns)
-    elif kind == ".parquet":
-        values, names = _read_parquet(file, columns)
+    if header not in (None, True, False):
+        raise DataError(f"header={header!r} must be True, False, or None to find out")
+    if os.fspath(path) == STDIN:
+        file, kind, label = None, ".csv", STDIN
     else:
-        values, names = _named_array(file, kind, array)
-        if columns is not None:
-            values, names = values[:, _pick(columns, names, str(file))], tuple(columns)
-    _check_size(values, str(file))
-    check_finite(values, names, f"'{file}'")
-    return Table(values, names, str(path))
+        file = _existing_file(path)
+        kind, label = _kind(file), str(file)
+    if array is not None and kind not in (".npz", ".h5", ".hdf5"):
+        raise DataError(f"'{label}' holds a single table; array='{array}' is for .npz and .h5")
+    if header is not None and kind not in TEXT_SUFFIXES:
+        raise DataError(f"'{label}' is no text file: header={header} is for {', '.join(TEXT_SUFFIXES)}")
+    if file is None or kind in TEXT_SUFFIXES:
+        reading = read_text(file, kind, columns, header, skip_text)
+    elif kind == ".parquet":
+        reading = read_parquet(file, columns)
+    else:
+        reading = read_arrays(file, kind, array, columns)
+    for doubt in reading.numbers.doubts:
+        warnings.warn(doubt, UserWarning, stacklevel=3)
+    if skip_text:
+        names = [bad.name for bad in reading.numbers.bad if bad.is_text]
+        if names:
+            reading.numbers = reading.numbers.without(names)
+            listed = ", ".join(f"'{name}'" for name in names)
+            reading.numbers.notes.append(f"'{label}': left out columns of text: {listed}")
+    _check_size(reading.numbers.values, label)
+    return reading, label
+
+
+def _refuse_bad(reading: Reading, label: str, drop_missing: bool) -> None:
+    """Raise for text, missing and infinite cells, all that there are in one line."""
+    numbers = reading.numbers
+    faults: list[str] = []
+    missing = missing_cells(numbers)
+    if missing.any() and not drop_missing:
+        faults.append(
+            _missing(missing, numbers.columns, "; drop these rows (--drop-missing, drop_missing=True)")
+        )
+    infinite = np.isinf(numbers.values)
+    if infinite.any():
+        faults.append(_infinite(infinite, numbers.columns))
+    if numbers.bad:
+        raise complain(numbers, label, reading.line_of, faults)
+    if faults:
+        raise DataError(f"'{label}': {'; '.join(faults)}")
 
 
 def check_finite(values: np.ndarray, columns: Sequence[str], what: str) -> None:
     """Refuse NaN (counted per column) and infinities (first row named) in an (N, D) array."""
-    missing = np.isnan(values).sum(axis=0)
+    faults = []
+    missing, infinite = np.isnan(values), np.isinf(values)
     if missing.any():
-        raise DataError(missing_message(dict(zip(columns, missing.tolist(), strict=True)), what))
-    bad = np.argwhere(np.isinf(values))
-    if len(bad):
-        row, column = bad[0]
-        raise DataError(
-            f"{what}: column '{columns[column]}', data row {row + 1} is infinite "
-            f"({len(bad)} such values in all); drop or correct these rows"
+        faults.append(_missing(missing, columns, "; drop these rows or columns"))
+    if infinite.any():
+        faults.append(_infinite(infinite, columns))
+    if faults:
+        raise DataError(f"{what}: {'; '.join(faults)}")
+
+
+def _missing(mask: np.ndarray, columns: Sequence[str], remedy: str) -> str:
+    total = int(mask.sum())
+    first = int(np.flatnonzero(mask.any(axis=1))[0]) + 1
+    counts = _counted(dict(zip(columns, mask.sum(axis=0).tolist(), strict=True)))
+    plural = "s" if total != 1 else ""
+    return f"{total} missing value{plural} (NaN) in {counts}, first in data row {first}{remedy}"
+
+
+def _infinite(mask: np.ndarray, columns: Sequence[str]) -> str:
+    counts = mask.sum(axis=0).tolist()
+    row, column = np.argwhere(mask)[0]
+    if sum(map(bool, counts)) == 1:
+        return (
+            f"column '{columns[column]}', data row {row + 1} is infinite ({sum(counts)} such values in all); "
+            "drop or correct these rows"
         )
-
-
-def missing_message(counts: dict[str, int], what: str) -> str:
-    """One line that counts the missing values of each column."""
-    found = [(name, count) for name, count in counts.items() if count]
-    total = sum(count for _, count in found)
-    listed = ", ".join(f"'{name}' ({count})" for name, count in found[:6])
-    more = f" and {len(found) - 6} more columns" if len(found) > 6 else ""
+    listed = _counted(dict(zip(columns, counts, strict=True)))
     return (
-        f"{what}: {total} missing value{'s' if total != 1 else ''} (NaN) in {listed}{more}; "
-        "drop these rows or columns (imputation comes later)"
+        f"infinite values in {listed}, first in column '{columns[column]}', data row {row + 1}; drop or "
+        "correct these rows"
     )
+
+
+def _counted(counts: dict[str, int]) -> str:
+    found = [(name, count) for name, count in counts.items() if count]
+    listed = ", ".join(f"'{name}' ({count})" for name, count in found[:6])
+    return listed + (f" and {len(found) - 6} more columns" if len(found) > 6 else "")
 
 
 # --- the path -------------------------------------------------------------------------------------
@@ -164,10 +307,10 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
 
 
 def _kind(file: Path) -> str:
-    name = file.name.lower()
-    if name.endswith((".csv.gz", ".tsv.gz")):
-        return name[-7:-3]
-    suffix = Path(name).suffix
+    text = packed_kind(file.name)
+    if text is not None:
+        return text
+    suffix = file.suffix.lower()
     if suffix in (".pkl", ".pickle", ".pt", ".pth", ".joblib"):
         raise DataError(f"'{file}' is a pickle, which can run code; convert it to .parquet or .npy")
     if suffix not in SUFFIXES:
@@ -180,71 +323,6 @@ def _check_size(values: np.ndarray, what: str) -> None:
         raise DataError(f"'{what}' is empty: {values.shape[0]} rows, {values.shape[1]} columns")
 
 
-def _check_unique(columns: Sequence[str], what: str) -> None:
-    seen: set[str] = set()
-    for name in columns:
-        if name in seen:
-            raise DataError(f"'{what}' names column '{name}' twice; rename one of them")
-        seen.add(name)
-
-
-def _pick(wanted: Sequence[str], have: Sequence[str], what: str) -> list[int]:
-    _check_unique(wanted, "columns")
-    position = {name: i for i, name in enumerate(have)}
-    for name in wanted:
-        if name not in position:
-            hint = nearest(name, have) or f"; it has {', '.join(list(have)[:8])}"
-            raise DataError(f"'{what}' has no column '{name}'{hint}")
-    return [position[name] for name in wanted]
-
-
-# --- readers --------------------------------------------------------------------------------------
-
-
-def _read_text(
-    file: Path, separator: str, columns: Sequence[str] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    frame, has_header = read_text_frame(file, separator)
-    return _from_frame(file, frame, columns, header_lines=int(has_header))
-
-
-def _read_parquet(file: Path, columns: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    import polars as pl
-
-    try:
-        frame = pl.read_parquet(file)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise DataError(f"'{file}' cannot be read as parquet ({first_line(error)})") from error
-    return _from_frame(file, frame, columns, header_lines=None)
-
-
-def _from_frame(
-    file: Path, frame: pl.DataFrame, columns: Sequence[str] | None, header_lines: int | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Select the columns of a polars frame and turn them into numbers."""
-    if columns is not None:
-        frame = frame[:, _pick(columns, frame.columns, str(file))]
-    names = tuple(frame.columns)
-    if "" in names:
-        raise DataError(
-            f"'{file}': column {names.index('') + 1} has no name (a saved row index?); "
-            "remove or name it, or choose columns"
-        )
-    if frame.height == 0 or frame.width == 0:
-        raise DataError(f"'{file}' is empty: it has {frame.width} columns and no data rows")
-    values, missing = frame_to_numbers(frame, str(file), header_lines)
-    if any(missing.values()):
-        raise DataError(missing_message(missing, f"'{file}'"))
-    return values, names
-
-
-def _named_array(file: Path, kind: str, array: str | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    values, names = read_array(file, kind, array)
-    columns = default_columns(values.shape[1]) if names is None else names
-    _check_unique(columns, str(file))
-    return values, columns
-
-
 # --- writing --------------------------------------------------------------------------------------
 
 
@@ -255,6 +333,8 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         DataError: the folder cannot be created or written, or `path` is itself a folder.
     """
     file = Path(path).expanduser()
+    if os.fspath(path) == STDIN:
+        return file  # standard output
     if file.is_dir():
         raise DataError(f"cannot write '{path}': it is a folder; give a file name")
     try:
@@ -298,7 +378,8 @@ def write_table(
     """Write an (N, D) array as .csv, .tsv, .parquet, .npy, .npz or .h5, all or nothing.
 
     Numbers keep full precision. `integer_columns` are written without a decimal point in csv and as
-    int64 in parquet. .npz stores ``data`` and ``columns``; .npy has no place for names.
+    int64 in parquet, where they are NaN as empty cells. .npz stores ``data`` and ``columns``; .npy has no
+    place for names. The path ``"-"`` writes csv to standard output.
 
     Raises:
         DataError: unknown ending, wrong shape or names, or the path cannot be written.
@@ -308,22 +389,17 @@ def write_table(
         raise DataError(f"a table needs shape (rows, columns), got {values.shape}")
     names = default_columns(values.shape[1]) if columns is None else tuple(columns)
     table = Table(values, names, str(path))
-    whole = set(_pick(integer_columns, names, str(path))) if integer_columns else set()
+    whole = set(pick(integer_columns, names, str(path))) if integer_columns else set()
     file = Path(path).expanduser()
     kind = file.suffix.lower()
-    if kind not in SUFFIXES:
-        raise DataError(f"cannot write '{path}': unknown ending; use {', '.join(SUFFIXES)}")
+    if os.fspath(path) == STDIN:
+        kind = ".csv"
+    if kind not in WRITABLE:
+        raise DataError(f"cannot write '{path}': unknown ending; use {', '.join(WRITABLE)}")
 
     def write(target: Path) -> None:
         if kind in (".csv", ".tsv", ".parquet"):
-            import polars as pl
-
-            frame = pl.DataFrame(
-                {
-                    name: values[:, i].astype(np.int64) if i in whole else values[:, i]
-                    for i, name in enumerate(table.columns)
-                }
-            )
+            frame = _as_frame(table, whole)
             if kind == ".parquet":
                 frame.write_parquet(target)
             else:
@@ -339,4 +415,22 @@ def write_table(
                 data = handle.create_dataset("data", data=values)
                 data.attrs["columns"] = list(table.columns)
 
+    if os.fspath(path) == STDIN:
+        sys.stdout.write(_as_frame(table, whole).write_csv())
+        return file
     return atomic_write(file, write)
+
+
+def _as_frame(table: Table, whole: set[int]) -> pl.DataFrame:
+    """The table as a frame, the columns at `whole` as integers (null where they are NaN)."""
+    import polars as pl
+
+    def column(i: int) -> pl.Series:
+        name, values = table.columns[i], table.values[:, i]
+        if i not in whole:
+            return pl.Series(name, values)
+        absent = np.isnan(values)
+        integers = pl.Series(name, np.where(absent, 0, values).astype(np.int64))
+        return integers.set(pl.Series(absent), None) if absent.any() else integers
+
+    return pl.DataFrame([column(i) for i in range(table.dim)])

@@ -2,13 +2,16 @@
 
 from modeflow.experiments.baselines import fit_baselines
 from modeflow.experiments.config import RunConfig, model_names, read_config
+from modeflow.experiments.rows import RowsToScore, load_rows
 from modeflow.experiments.runs import Run, fit_run, load_run, load_table
 
 __all__ = [
+    "RowsToScore",
     "Run",
     "RunConfig",
     "fit_baselines",
     "fit_run",
+    "load_rows",
     "load_run",
     "load_table",
     "model_names",

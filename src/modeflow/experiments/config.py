@@ -29,9 +29,18 @@ RUN_DEFAULTS: dict[str, Any] = {
     "columns": None,
     "array": None,
     "rows": None,
+    "header": None,
+    "drop_missing": False,
+    "skip_text": False,
     "seed": 0,
     "test": 0.1,
     "validation": 0.1,
+}
+#: Settings of how a file is read, with the values they may have.
+READING: dict[str, tuple[Any, ...]] = {
+    "header": (None, True, False),
+    "drop_missing": (True, False),
+    "skip_text": (True, False),
 }
 #: Those of a run on images, in the place of columns and array.
 IMAGE_DEFAULTS: dict[str, Any] = {
@@ -95,7 +104,7 @@ class RunConfig:
         defaults = {**run, **_parameters(name, images), "model": name}
         for key, value in values.items():
             base, _, option = str(key).partition(".")
-            if images and base in ("columns", "array"):
+            if images and base in ("columns", "array", *READING):
                 raise ConfigError(f"{base} is of tables: images have none")
             if base not in defaults or (option and not base.endswith("_options")):
                 raise ConfigError(
@@ -108,6 +117,9 @@ class RunConfig:
                 defaults[base] = value
         if not isinstance(defaults["seed"], int) or isinstance(defaults["seed"], bool):
             raise ConfigError(f"seed must be an integer, received {defaults['seed']!r}")
+        for key, allowed in READING.items():
+            if key in defaults and defaults[key] not in allowed:
+                raise ConfigError(f"{key} must be true or false, received {defaults[key]!r}")
         return cls(defaults)
 
     def __getitem__(self, key: str) -> Any:
@@ -117,6 +129,11 @@ class RunConfig:
     def images(self) -> bool:
         """Whether this is a run on images."""
         return self.settings.get("kind") == "images"
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the files of the run are read; see `read_table`."""
+        return {key: self[key] for key in READING}
 
     def estimator(self, verbose: bool = False) -> DensityEstimator | ImageDensity:
         """The estimator these settings describe, not fitted."""

@@ -10,15 +10,17 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from modeflow.data import Dataset, Split, Table, check_writable, read_table, resolve, split_table
+from modeflow.data._source import is_text_file
 from modeflow.data.table import atomic_write
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators import DensityEstimator, load_estimator
@@ -68,7 +70,12 @@ def load_dataset_of(config: RunConfig) -> Dataset:
     if isinstance(columns, str):
         columns = [c.strip() for c in columns.split(",")]
     return resolve(
-        config["data"], columns=columns, array=config["array"], n=config["rows"], seed=config["seed"]
+        config["data"],
+        columns=columns,
+        array=config["array"],
+        n=config["rows"],
+        seed=config["seed"],
+        **_reading_of(config["data"], config),
     )
 
 
@@ -88,7 +95,7 @@ def split_data(dataset: Dataset, config: RunConfig) -> Split:
     parts: dict[str, Table] = {}
     for name, given in (("test", test), ("validation", validation)):
         if isinstance(given, str):
-            parts[name] = read_table(given, columns)
+            parts[name] = read_table(given, columns, **_reading_of(given, config))
     for offset, (name, given) in enumerate((("test", test), ("validation", validation))):
         if name not in parts:  # the other part is cut from the rows of DATA
             if not 0 < given < 1:
@@ -99,6 +106,14 @@ def split_data(dataset: Dataset, config: RunConfig) -> Split:
     return Split(rest, parts["validation"], parts["test"])
 
 
+def _reading_of(file: str, config: RunConfig) -> dict[str, Any]:
+    """How a file of the run is read; only text has a header to be told about."""
+    reading = dict(config.reading)
+    if not is_text_file(file):
+        reading["header"] = None
+    return reading
+
+
 def load_table(source: str, estimator: DensityEstimator, columns: Sequence[str] | None = None) -> Table:
     """Rows to be scored by a fitted estimator.
 
@@ -107,7 +122,7 @@ def load_table(source: str, estimator: DensityEstimator, columns: Sequence[str] 
     """
     table = resolve(source, columns=columns).table
     values = estimator.schema_.validate(table.values, table.columns)
-    return Table(values, estimator.schema_.columns, table.source)
+    return Table(values, estimator.schema_.columns, table.source, table.notes)
 
 
 def fit_run(
@@ -116,6 +131,7 @@ def fit_run(
     *,
     resume: bool = False,
     quiet: bool = True,
+    announce: Callable[[str], None] | None = None,
 ) -> Run:
     """Fit what the configuration says and write a run folder.
 
@@ -124,6 +140,7 @@ def fit_run(
         out: the folder; must not hold another run unless `resume`.
         resume: go on where an interrupted run of the same folder stopped.
         quiet: no progress bar.
+        announce: called with each guess that was made about the files, before anything is trained.
 
     Raises:
         ConfigError, DataError, TrainingError: as `DensityEstimator.fit`; nothing is trained before the
@@ -131,7 +148,7 @@ def fit_run(
     """
     folder = Path(out).expanduser()
     _check_folder(folder, resume)
-    fit = fit_images if config.images else _fit_table
+    fit = fit_images if config.images else partial(_fit_table, announce=announce)
     with _new_run(config, folder):
         estimator, result = fit(config, folder, resume=resume, quiet=quiet)
     for note in result["warnings"]:
@@ -160,10 +177,19 @@ def _new_run(config: RunConfig, folder: Path) -> Iterator[None]:
 
 
 def _fit_table(
-    config: RunConfig, folder: Path, *, resume: bool, quiet: bool
+    config: RunConfig,
+    folder: Path,
+    *,
+    resume: bool,
+    quiet: bool,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[DensityEstimator, dict[str, Any]]:
     dataset = load_dataset_of(config)
     split = split_data(dataset, config)
+    notes = dict.fromkeys(note for part in (dataset.table, *split) for note in part.notes)
+    if announce is not None:
+        for note in notes:
+            announce(note)
     estimator = config.estimator(verbose=not quiet)
     if not isinstance(estimator, DensityEstimator):
         raise ConfigError(f"model '{config['model']}' is one of images")
@@ -177,6 +203,7 @@ def _fit_table(
         "seconds": round(seconds, 3),
         "training": estimator.training_,
         "selection": estimator.selection_,
+        "notes": list(notes),
         "warnings": [str(w.message) for w in caught if issubclass(w.category, UserWarning)],
     }
 

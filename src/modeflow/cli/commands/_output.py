@@ -5,24 +5,60 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["columns_of", "emit", "likelihood_text", "say", "set_device"]
+__all__ = [
+    "check_output",
+    "columns_of",
+    "emit",
+    "likelihood_text",
+    "say",
+    "say_notes",
+    "say_unscored",
+    "set_device",
+]
 
 
 def emit(args: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> None:
-    """Print `result` as JSON with ``--json``, else the lines."""
+    """Print `result` as JSON with ``--json``, else the lines (on stderr where ``-o -`` sends a table to
+    stdout)."""
     if args.json:
         print(json.dumps(result, ensure_ascii=False))
     else:
+        stream = sys.stderr if getattr(args, "out", None) == "-" else sys.stdout
         for line in lines:
-            print(line)
+            print(line, file=stream)
+
+
+def say_notes(args: argparse.Namespace, notes: Iterable[str]) -> None:
+    """What was guessed about files, a line each."""
+    for note in notes:
+        say(args, f"modeflow: {note}")
+
+
+def say_unscored(rows: Any) -> None:
+    """How many rows have no score and why: on stderr also with ``--quiet``, as it concerns the result."""
+    text = rows.bad_text()
+    if text:
+        print(f"modeflow: warning: {text}", file=sys.stderr, flush=True)
 
 
 def say(args: argparse.Namespace, line: str) -> None:
     """A remark on stderr, unless ``--quiet`` or ``--json``."""
     if not (args.quiet or args.json):
         print(line, file=sys.stderr, flush=True)
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """Refuse, before any work, a file that cannot be written."""
+    from modeflow.data import check_writable
+    from modeflow.errors import ConfigError
+
+    if args.out == "-" and args.json:
+        raise ConfigError("-o - and --json both print to stdout: give one of them")
+    if args.out:
+        check_writable(args.out)
 
 
 def columns_of(text: str | None) -> list[str] | None:

@@ -7,17 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.cli.commands._output import columns_of, emit, say, set_device
+from modeflow.cli.commands._files import reading_of
+from modeflow.cli.commands._output import (
+    check_output,
+    columns_of,
+    emit,
+    say,
+    say_notes,
+    say_unscored,
+    set_device,
+)
 
 
 def run(args: argparse.Namespace) -> int:
     """The posterior over the states for every row; of a continuous latent, its mean and scale."""
-    from modeflow.data import check_writable, write_table
-    from modeflow.experiments import load_run, load_table
+    from modeflow.data import write_table
+    from modeflow.experiments import load_rows, load_run
     from modeflow.experiments.runs import frame
 
-    if args.out:
-        check_writable(args.out)
+    check_output(args)
     fitted = load_run(args.run_folder)
     if fitted.config.images:
         from modeflow.cli.commands import _images
@@ -26,19 +34,27 @@ def run(args: argparse.Namespace) -> int:
     estimator = fitted.estimator
     set_device(args, estimator)
     estimator.verbose = not (args.quiet or args.json)
-    table = load_table(args.data, estimator, columns_of(args.columns) or fitted.config["columns"])
+    loaded = load_rows(
+        args.data,
+        estimator,
+        columns_of(args.columns) or fitted.config["columns"],
+        **reading_of(args, fitted.config),
+    )
+    table = loaded.table
+    say_notes(args, table.notes)
     rows = frame(table) if hasattr(estimator, "feature_names_in_") else table.values
     if estimator.latent_features_:
-        return _continuous(args, estimator, rows)
+        return _continuous(args, estimator, rows, loaded)
     proba = estimator.predict_proba(rows)
     state = proba.argmax(1)
     counts = np.bincount(state, minlength=proba.shape[1])
     if args.out:
-        number = np.arange(1, len(proba) + 1)
+        number = np.arange(1, loaded.total + 1)
         columns = ("row", "state", "probability", *(f"p{k}" for k in range(proba.shape[1])))
-        values = np.column_stack([number, state, proba.max(1), proba])
+        values = np.column_stack([number, loaded.spread(np.column_stack([state, proba.max(1), proba]))])
         write_table(args.out, values, columns, integer_columns=("row", "state"))
-        say(args, f"wrote {args.out}: {len(proba)} rows, {proba.shape[1]} states")
+        say(args, f"wrote {args.out}: {loaded.total} rows, {proba.shape[1]} states")
+    say_unscored(loaded)
     result = {
         "run": args.run_folder,
         "data": args.data,
@@ -60,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _continuous(args: argparse.Namespace, estimator: Any, rows: Any) -> int:
+def _continuous(args: argparse.Namespace, estimator: Any, rows: Any, loaded: Any) -> int:
     """Where every row lies on a continuous latent."""
     from modeflow.data import write_table
 
@@ -68,9 +84,11 @@ def _continuous(args: argparse.Namespace, estimator: Any, rows: Any) -> int:
     n, dimensions = mean.shape
     if args.out:
         columns = ("row", *(f"z{j}" for j in range(dimensions)), *(f"z{j}_sd" for j in range(dimensions)))
-        values = np.column_stack([np.arange(1, n + 1), mean, scale])
+        number = np.arange(1, loaded.total + 1)
+        values = np.column_stack([number, loaded.spread(np.column_stack([mean, scale]))])
         write_table(args.out, values, columns, integer_columns=("row",))
-        say(args, f"wrote {args.out}: {n} rows, {dimensions} dimensions of z")
+        say(args, f"wrote {args.out}: {loaded.total} rows, {dimensions} dimensions of z")
+    say_unscored(loaded)
     latent = [
         {
             "dimension": j,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from modeflow.cli.commands._output import emit, likelihood_text, say
+from modeflow.cli.commands._files import kept_input
+from modeflow.cli.commands._output import emit, likelihood_text, say, say_notes
 from modeflow.errors import ConfigError
 
 EXIT_INTERRUPTED = 130
@@ -26,6 +28,9 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "columns": args.columns and [c.strip() for c in args.columns.split(",")],
         "rows": args.rows,
         "array": args.array,
+        "header": args.header,
+        "drop_missing": args.drop_missing or None,
+        "skip_text": args.skip_text or None,
         "test": _share(args.test),
         "validation": _share(args.validation),
         "seed": args.seed,
@@ -43,11 +48,21 @@ def _share(text: str | None) -> float | str | None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, write the run folder, print what was measured on the test rows."""
+
+    def announce(note: str) -> None:
+        say_notes(args, [note])
+
+    folder = Path(args.out)
+    with kept_input(settings(args), folder, announce) as given:
+        return _fit(args, folder, given, announce)
+
+
+def _fit(
+    args: argparse.Namespace, folder: Path, given: dict[str, Any], announce: Callable[[str], None]
+) -> int:
     from modeflow.experiments import RunConfig, fit_run
     from modeflow.experiments.runs import config_of
 
-    folder = Path(args.out)
-    given = settings(args)
     stored = folder / "config.yaml"
     if args.resume and stored.exists():
         config = config_of(folder)
@@ -59,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
             )
     else:
         config = RunConfig.build(given)
-    fitted = fit_run(config, folder, resume=args.resume, quiet=args.quiet or args.json)
+    fitted = fit_run(config, folder, resume=args.resume, quiet=args.quiet or args.json, announce=announce)
     result = {"run": str(folder), **fitted.result}
     emit(args, result, summary(fitted.result))
     if result["training"].get("interrupted"):

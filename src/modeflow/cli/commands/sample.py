@@ -6,7 +6,7 @@ import argparse
 
 import numpy as np
 
-from modeflow.cli.commands._output import emit, say, set_device
+from modeflow.cli.commands._output import check_output, emit, say, set_device
 from modeflow.errors import ConfigError
 
 #: Rows drawn unless told otherwise.
@@ -15,13 +15,12 @@ _ROWS = 1000
 
 def run(args: argparse.Namespace) -> int:
     """Draw rows; write them, or print them as CSV."""
-    from modeflow.data import check_writable, write_table
+    from modeflow.data import write_table
     from modeflow.experiments import load_run
 
     if args.n is not None and args.n < 1:
         raise ConfigError(f"-n must be 1 or more, received {args.n}")
-    if args.out:
-        check_writable(args.out)
+    check_output(args)
     fitted = load_run(args.run_folder)
     if fitted.config.images:
         from modeflow.cli.commands import _images
@@ -42,15 +41,12 @@ def run(args: argparse.Namespace) -> int:
         integers = (*integers, name)
     counts = np.bincount(states, minlength=estimator.n_states_).tolist()
     result = {"run": args.run_folder, "n": args.n, "seed": seed, "columns": list(columns), "states": counts}
-    if args.out:
+    if args.out and args.out != "-":
         write_table(args.out, rows, columns, integer_columns=integers)
         say(args, f"wrote {args.out}: {args.n} rows, {len(columns)} columns")
         emit(args, {**result, "out": args.out}, [])
     elif args.json:
         emit(args, {**result, "rows": rows.tolist()}, [])
     else:
-        whole = [c in integers for c in columns]
-        print(",".join(columns))
-        for row in rows:
-            print(",".join(str(int(v)) if w else repr(float(v)) for v, w in zip(row, whole, strict=True)))
+        write_table("-", rows, columns, integer_columns=integers)
     return 0

@@ -1,0 +1,50 @@
+"""What one cell of a text table says."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+
+__all__ = ["MISSING", "is_missing", "to_number"]
+
+#: Spellings of "no value", compared in lower case without surrounding blanks: those of pandas, and the
+#: dot and dashes of statistics programs.
+MISSING = (
+    "", "na", "nan", "-nan", "+nan", "n/a", "#n/a", "#n/a n/a", "#na", "<na>", "null", "none", "nil",
+    "?", "-", "--", ".", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "nan(ind)", "-nan(ind)",
+)  # fmt: skip
+_MISSING = frozenset(MISSING)
+_TRUTH = {"true": 1.0, "false": 0.0}
+_EXPONENT = re.compile(r"([0-9.])[dD]([+-]?\d)")
+
+
+def is_missing(cell: str) -> bool:
+    """Whether the cell is a mark for no value."""
+    return cell.strip().lower() in _MISSING
+
+
+def to_number(cell: str) -> float | None:
+    """The number a cell holds in any usual form, None for text and missing values.
+
+    Forms: decimal points and commas, grouped thousands, Fortran's ``1.5D+00``, a true minus sign, and
+    true and false. Used to tell numbers from names, not to read them.
+    """
+    text = cell.strip()
+    lower = text.lower()
+    # float() also takes '1_000', which no table means as a number.
+    if "_" in text or lower in _MISSING:
+        return None
+    if lower in _TRUTH:
+        return _TRUTH[lower]
+    with contextlib.suppress(ValueError):
+        return _not_nan(float(text))
+    text = _EXPONENT.sub(r"\1e\2", text.replace("−", "-"))
+    for form in (text, text.replace(",", ".", 1), text.replace(",", "")):
+        with contextlib.suppress(ValueError):
+            return _not_nan(float(form))
+    return None
+
+
+def _not_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value
