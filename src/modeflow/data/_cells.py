@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections.abc import Sequence
 
-__all__ = ["MISSING", "is_missing", "to_number"]
+__all__ = ["MISSING", "is_missing", "quoted", "to_number"]
 
 #: Spellings of "no value", compared in lower case without surrounding blanks: those of pandas, and the
 #: dot and dashes of statistics programs.
@@ -17,6 +18,12 @@ MISSING = (
 _MISSING = frozenset(MISSING)
 _TRUTH = {"true": 1.0, "false": 0.0}
 _EXPONENT = re.compile(r"([0-9.])[dD]([+-]?\d)")
+
+
+def quoted(names: Sequence[str], most: int = 6) -> str:
+    """``'a', 'b' and 3 more``, for messages."""
+    shown = ", ".join(f"'{name}'" for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def is_missing(cell: str) -> bool:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from modeflow.data._cells import MISSING
-from modeflow.errors import DataError
+from modeflow.data._cells import MISSING, quoted
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["BadColumn", "Numbers", "complain", "frame_to_numbers", "rounded_message"]
+__all__ = ["BadColumn", "Numbers", "frame_to_numbers", "rounded_message"]
 
 _SPACES = r"[ '’\u00a0\u2007\u2009\u202f]"
 _SIGNS = r"[$€£¥₹%‰]"
@@ -135,7 +134,7 @@ def frame_to_numbers(frame: pl.DataFrame, file: str, commas_separate: bool = Fal
     if commas:
         _doubt_dots(result, plain)
     for what, names in read.items():
-        result.notes.append(f"'{file}': read {what} in {_listing(names)}")
+        result.notes.append(f"'{file}': read {what} in {quoted(names)}")
     result.doubts = [f"'{file}': {doubt}" for doubt in result.doubts]
     result.bad.sort(key=lambda bad: result.columns.index(bad.name))
     return result
@@ -327,68 +326,3 @@ def rounded_message(wrong: int, of: int) -> str:
         f"holds whole numbers above 2^53, which float64 rounds ({wrong} of {of} looked at are not exact); "
         "subtract a constant first, or leave the column out"
     )
-
-
-def _listing(names: Sequence[str], most: int = 6) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def complain(
-    numbers: Numbers, file: str, line_of: Callable[[int], int | None] | None, also: Sequence[str] = ()
-) -> DataError:
-    """One line that names every column with text, its first such row, and what to do.
-
-    Arguments:
-        numbers: with at least one bad column.
-        file: name for messages.
-        line_of: the file's line of a row index, for text files.
-        also: other faults of the table, to be named in the same line.
-    """
-    rest = "".join(f"; {fault}" for fault in also)
-    if len(numbers.bad) == 1:
-        bad = numbers.bad[0]
-        return DataError(f"'{file}': {_one(bad, line_of)}{rest}")
-    parts = []
-    for bad in numbers.bad[:6]:
-        if bad.typed:
-            parts.append(f"'{bad.name}' ({bad.cell})")
-        elif len(bad.rows) == bad.total:
-            parts.append(f"'{bad.name}' (every cell, such as '{_short(bad.cell)}')")
-        else:
-            place = _place(int(bad.rows[0]), line_of)
-            parts.append(f"'{bad.name}' ({len(bad.rows)}, first '{_short(bad.cell)}' in {place})")
-    more = f" and {len(numbers.bad) - 6} more" if len(numbers.bad) > 6 else ""
-    hints = [f"'{bad.name}': {bad.hint}" for bad in numbers.bad if bad.hint][:2]
-    advice = "; ".join(["correct these cells, encode the columns as numbers, or leave them out", *hints])
-    return DataError(
-        f"'{file}': {len(numbers.bad)} columns hold text: {', '.join(parts)}{more}; {advice} "
-        f"(--skip-text, skip_text=True){rest}"
-    )
-
-
-def _one(bad: BadColumn, line_of: Callable[[int], int | None] | None) -> str:
-    if bad.typed:
-        return f"column '{bad.name}' is {bad.cell}, not numbers; {bad.hint}"
-    count = len(bad.rows)
-    if bad.hint:
-        remedy = bad.hint
-    elif count == bad.total:
-        remedy = (
-            "the whole column is text: encode it as numbers, choose other columns, or leave text columns out "
-            "(--skip-text, skip_text=True)"
-        )
-    else:
-        remedy = f"{count} such cell{'s' if count > 1 else ''}: correct or drop these rows"
-    place = _place(int(bad.rows[0]), line_of)
-    return f"column '{bad.name}', {place} is text: '{_short(bad.cell)}'; {remedy}"
-
-
-def _place(row: int, line_of: Callable[[int], int | None] | None) -> str:
-    line = line_of(row) if line_of is not None else None
-    return f"data row {row + 1}" + (f" (line {line})" if line is not None else "")
-
-
-def _short(cell: str) -> str:
-    cell = " ".join(cell.split())
-    return cell if len(cell) <= 40 else cell[:37] + "..."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modeflow.data._arrays import first_line, read_array
+from modeflow.data._cells import quoted
 from modeflow.data._numbers import Numbers, frame_to_numbers
 from modeflow.data._source import STDIN
 from modeflow.data._suspects import suspects
@@ -20,7 +21,7 @@ from modeflow.errors import DataError, nearest
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Reading", "check_unique", "pick", "read_arrays", "read_parquet", "read_text"]
+__all__ = ["Reading", "check_unique", "missing_cells", "pick", "read_arrays", "read_parquet", "read_text"]
 
 _INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")
 
@@ -68,7 +69,7 @@ def read_parquet(file: Path, columns: Sequence[str] | None) -> Reading:
         if index and len(index) < frame.width:
             frame = frame.drop(index)
             notes.append(
-                f"'{file}': left out {_quoted(index)}, the row index of pandas (columns= can choose it)"
+                f"'{file}': left out {quoted(index)}, the row index of pandas (columns= can choose it)"
             )
     frame = _selected(frame, columns, str(file))
     numbers = frame_to_numbers(frame, str(file))
@@ -169,13 +170,8 @@ def pick(wanted: Sequence[str], have: Sequence[str], what: str) -> list[int]:
         shown = [name for name in have if not _unnamed(name)][:8]
         hint = nearest(missing[0], have) or f"; it has {', '.join(shown)}"
         plural = "s" if len(missing) > 1 else ""
-        raise DataError(f"'{what}' has no column{plural} {_quoted(missing)}{hint}")
+        raise DataError(f"'{what}' has no column{plural} {quoted(missing)}{hint}")
     return [position[name] for name in wanted]
-
-
-def _quoted(names: Sequence[str], most: int = 6) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def missing_cells(numbers: Numbers) -> np.ndarray:

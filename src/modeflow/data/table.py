@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modeflow.data._numbers import complain
+from modeflow.data._cells import quoted
+from modeflow.data._faults import check_finite, complain, counted, infinite_text, missing_text
 from modeflow.data._reading import (
     Reading,
     check_unique,
@@ -39,6 +40,7 @@ __all__ = [
     "SUFFIXES",
     "WRITABLE",
     "Table",
+    "check_finite",
     "check_writable",
     "default_columns",
     "read_rows",
@@ -149,7 +151,7 @@ def read_table(
             count = int(absent.sum())
             notes.append(
                 f"'{label}': left out {count} of {len(absent)} rows with missing cells, in "
-                + _counted(dict(zip(numbers.columns, np.isnan(numbers.values).sum(0).tolist(), strict=True)))
+                + counted(dict(zip(numbers.columns, np.isnan(numbers.values).sum(0).tolist(), strict=True)))
             )
         if not len(values):
             raise DataError(f"'{label}': every row has a missing cell; leave out columns, not rows")
@@ -227,8 +229,7 @@ def _read(
         names = [bad.name for bad in reading.numbers.bad if bad.is_text]
         if names:
             reading.numbers = reading.numbers.without(names)
-            listed = ", ".join(f"'{name}'" for name in names)
-            reading.numbers.notes.append(f"'{label}': left out columns of text: {listed}")
+            reading.numbers.notes.append(f"'{label}': left out columns of text: {quoted(names, 20)}")
     _check_size(reading.numbers.values, label)
     return reading, label
 
@@ -240,56 +241,15 @@ def _refuse_bad(reading: Reading, label: str, drop_missing: bool) -> None:
     missing = missing_cells(numbers)
     if missing.any() and not drop_missing:
         faults.append(
-            _missing(missing, numbers.columns, "; drop these rows (--drop-missing, drop_missing=True)")
+            missing_text(missing, numbers.columns, "; drop these rows (--drop-missing, drop_missing=True)")
         )
     infinite = np.isinf(numbers.values)
     if infinite.any():
-        faults.append(_infinite(infinite, numbers.columns))
+        faults.append(infinite_text(infinite, numbers.columns))
     if numbers.bad:
         raise complain(numbers, label, reading.line_of, faults)
     if faults:
         raise DataError(f"'{label}': {'; '.join(faults)}")
-
-
-def check_finite(values: np.ndarray, columns: Sequence[str], what: str) -> None:
-    """Refuse NaN (counted per column) and infinities (first row named) in an (N, D) array."""
-    faults = []
-    missing, infinite = np.isnan(values), np.isinf(values)
-    if missing.any():
-        faults.append(_missing(missing, columns, "; drop these rows or columns"))
-    if infinite.any():
-        faults.append(_infinite(infinite, columns))
-    if faults:
-        raise DataError(f"{what}: {'; '.join(faults)}")
-
-
-def _missing(mask: np.ndarray, columns: Sequence[str], remedy: str) -> str:
-    total = int(mask.sum())
-    first = int(np.flatnonzero(mask.any(axis=1))[0]) + 1
-    counts = _counted(dict(zip(columns, mask.sum(axis=0).tolist(), strict=True)))
-    plural = "s" if total != 1 else ""
-    return f"{total} missing value{plural} (NaN) in {counts}, first in data row {first}{remedy}"
-
-
-def _infinite(mask: np.ndarray, columns: Sequence[str]) -> str:
-    counts = mask.sum(axis=0).tolist()
-    row, column = np.argwhere(mask)[0]
-    if sum(map(bool, counts)) == 1:
-        return (
-            f"column '{columns[column]}', data row {row + 1} is infinite ({sum(counts)} such values in all); "
-            "drop or correct these rows"
-        )
-    listed = _counted(dict(zip(columns, counts, strict=True)))
-    return (
-        f"infinite values in {listed}, first in column '{columns[column]}', data row {row + 1}; drop or "
-        "correct these rows"
-    )
-
-
-def _counted(counts: dict[str, int]) -> str:
-    found = [(name, count) for name, count in counts.items() if count]
-    listed = ", ".join(f"'{name}' ({count})" for name, count in found[:6])
-    return listed + (f" and {len(found) - 6} more columns" if len(found) > 6 else "")
 
 
 # --- the path -------------------------------------------------------------------------------------
