@@ -86,6 +86,11 @@ def test_a_header_of_numbers(tmp_path, capsys):
     # The run is scored as it was fitted.
     code, out, _ = call(capsys, "score", tmp_path / "raw", tmp_path / "t.csv", "--json")
     assert json.loads(out)["log_likelihood"]["n"] == 61
+    # Few rows tell nothing, but the model knows its columns.
+    (tmp_path / "few.csv").write_text("2019,2020,2021\n2018,2020,2024\n")
+    for folder, n in (("run", 1), ("raw", 2)):
+        code, out, _ = call(capsys, "score", tmp_path / folder, tmp_path / "few.csv", "--json")
+        assert code == 0 and json.loads(out)["log_likelihood"]["n"] == n
     code, _, err = call(capsys, "fit", tmp_path / "t.csv", "-o", tmp_path / "x", "--set", "header=maybe")
     assert code == 2 and "header must be true or false" in err
 

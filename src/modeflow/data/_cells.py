@@ -1,13 +1,14 @@
-"""What one cell of a text table says."""
+"""Cells of a text table: how lines are split into them, and what one says."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import math
 import re
 from collections.abc import Sequence
 
-__all__ = ["MISSING", "is_missing", "quoted", "to_number"]
+__all__ = ["MISSING", "is_missing", "quoted", "single_blanks", "split_cells", "to_number"]
 
 #: Spellings of "no value", compared in lower case without surrounding blanks: those of pandas, and the
 #: dot and dashes of statistics programs.
@@ -55,3 +56,24 @@ def to_number(cell: str) -> float | None:
 
 def _not_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def split_cells(lines: Sequence[str], separator: str | None) -> list[list[str]]:
+    """The cells of lines; " " separates by any number of blanks and tabs, None not at all."""
+    if separator is None:
+        return [[line.strip().strip('"')] for line in lines]
+    if separator == " ":
+        lines = [" ".join(line.split()) for line in lines]
+    try:
+        # Blanks before a quote are common by hand ('a, "b"') and mean nothing.
+        return [row or [""] for row in csv.reader(lines, delimiter=separator)]
+    except csv.Error:
+        return [line.split(separator) for line in lines]
+
+
+def single_blanks(body: bytes) -> bytes:
+    """One blank between cells, none at the ends of lines."""
+    body = body.replace(b"\t", b" ")
+    while b"  " in body:
+        body = body.replace(b"  ", b" ")
+    return body.replace(b"\n ", b"\n").replace(b" \n", b"\n").strip(b" ")

@@ -40,11 +40,16 @@ class Reading:
 
 
 def read_text(
-    file: Path | None, kind: str, columns: Sequence[str] | None, header: bool | None, skip_text: bool
+    file: Path | None,
+    kind: str,
+    columns: Sequence[str] | None,
+    header: bool | None,
+    skip_text: bool,
+    known: Sequence[str] = (),
 ) -> Reading:
     """A text table (None: from standard input)."""
     label = STDIN if file is None else str(file)
-    text = read_text_frame(file, kind, header)
+    text = read_text_frame(file, kind, header, columns or known)
     frame, notes = text.frame, text.notes
     if columns is None:
         frame = _without_unnamed(frame, label, notes, skip_text)

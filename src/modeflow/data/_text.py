@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeflow.data._cells import is_missing, to_number
+from modeflow.data._cells import is_missing, single_blanks, split_cells, to_number
 from modeflow.data._header import decide
 from modeflow.data._source import STDIN, read_source
 from modeflow.errors import DataError
@@ -57,28 +57,39 @@ class TextFrame:
         return self.lines[row] if len(self.lines) == self.frame.height else None
 
 
-def read_text_frame(file: Path | None, kind: str, header: bool | None = None) -> TextFrame:
+def read_text_frame(
+    file: Path | None, kind: str, header: bool | None = None, known: Sequence[str] = ()
+) -> TextFrame:
     """Read a text table as cells.
 
     Arguments:
         file: the file, None for standard input.
         kind: its ending without compression: ".csv", ".tsv", ".txt" or ".dat".
         header: whether the first line names the columns; None decides by comparing it with the rows.
+        known: names that the columns should have: a first line that holds them is the header.
 
     Raises:
         DataError: empty, ragged, a column name used twice, a line of units, or no text.
     """
     label = STDIN if file is None else str(file)
     data, notes = read_source(file)
-    layout = _Layout(data, label, kind, header, notes)
-    return layout.read()
+    return _Layout(data, label, kind, header, known, notes).read()
 
 
 class _Layout:
     """Finds out how a text table is laid out, then lets polars read it."""
 
-    def __init__(self, data: bytes, label: str, kind: str, header: bool | None, notes: list[str]) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        label: str,
+        kind: str,
+        header: bool | None,
+        known: Sequence[str],
+        notes: list[str],
+    ) -> None:
         self.data, self.label, self.notes, self.doubts = data.rstrip(b"\n"), label, notes, list[str]()
+        self.known = set(known)
         self.comment: str | None = None  # the last line of the comments on top
         separator = self._skip_top()
         self.rows = self._sample()
@@ -141,7 +152,7 @@ class _Layout:
         order = sorted(_SEPARATORS, key=lambda s: s != usual)
         best, score = order[0], -1.0
         for separator in order:
-            new = self._score(_cells(self.rows, separator), separator, usual)
+            new = self._score(split_cells(self.rows, separator), separator, usual)
             if new > score + 1e-9:
                 best, score = separator, new
         if best != usual and best is not None:
@@ -175,7 +186,7 @@ class _Layout:
         return near / len(rows) * (good + 0.01) + 0.001 * (width > 1)
 
     def _split(self, lines: Sequence[str]) -> list[list[str]]:
-        return _cells(lines, self.separator)
+        return split_cells(lines, self.separator)
 
     # -- the header ---------------------------------------------------------------------------------
 
@@ -199,7 +210,7 @@ class _Layout:
             self._refuse_units(same)
             return _tidy(first), True
         named = self._from_comment(width)
-        return named or [f"x{i}" for i in range(width)], False
+        return named or _numbered(width), False
 
     def _row_names(self, cells: list[str]) -> bool:
         """Whether the first column can be a column of row names, without a name of its own."""
@@ -208,8 +219,13 @@ class _Layout:
 
     def _guess(self, first: list[str], rows: list[list[str]]) -> bool:
         quoted = '"' in self.rows[0] and not any('"' in line for line in self.rows[1:])
-        if self._from_comment(len(first), quiet=True) and all(to_number(c) is not None for c in first):
-            return False  # the comment above is the header
+        numbers = all(to_number(c) is not None for c in first)
+        if self.known and self.known <= set(_tidy(first)):
+            return True
+        if numbers and (
+            self._from_comment(len(first), quiet=True) or self.known == set(_numbered(len(first)))
+        ):
+            return False  # the comment above is the header, or a file like this had none
         verdict = decide(first, rows, quoted)
         shown = ", ".join(c.strip() for c in first[:4]) + (", ..." if len(first) > 4 else "")
         if verdict.doubtful:
@@ -232,7 +248,7 @@ class _Layout:
         """Names in the comment above the rows, as `np.savetxt` writes them."""
         if not self.comment:
             return None
-        names = _tidy(_cells([self.comment], self.separator)[0])
+        names = _tidy(split_cells([self.comment], self.separator)[0])
         if len(names) != width or len(set(names)) < width or any(to_number(n) is not None for n in names):
             return None
         if any(name == "" for name in names):
@@ -279,7 +295,7 @@ class _Layout:
         marks = [f"column_{i}" for i in range(len(self.names))]
         body, lines = self._body(separator.join(marks).encode(), start, first_line)
         if separator == " ":
-            body = _single_blanks(body)
+            body = single_blanks(body)
         try:
             frame = pl.read_csv(
                 body,
@@ -364,30 +380,14 @@ class _Layout:
             return
 
 
-def _cells(lines: Sequence[str], separator: str | None) -> list[list[str]]:
-    if separator is None:
-        return [[line.strip().strip('"')] for line in lines]
-    if separator == " ":
-        lines = [" ".join(line.split()) for line in lines]
-    try:
-        # Blanks before a quote are common by hand ('a, "b"') and mean nothing.
-        return [row or [""] for row in csv.reader(lines, delimiter=separator)]
-    except csv.Error:
-        return [line.split(separator) for line in lines]
-
-
 def _usual(widths: Sequence[int]) -> int:
     """The most frequent width, the first of several."""
     return max(dict.fromkeys(widths), key=list(widths).count)
 
 
+def _numbered(width: int) -> list[str]:
+    return [f"x{i}" for i in range(width)]
+
+
 def _tidy(cells: Sequence[str]) -> list[str]:
     return [cell.replace("\ufeff", "").replace("\n", " ").strip() for cell in cells]
-
-
-def _single_blanks(body: bytes) -> bytes:
-    """One blank between cells, none at the ends of lines."""
-    body = body.replace(b"\t", b" ")
-    while b"  " in body:
-        body = body.replace(b"  ", b" ")
-    return body.replace(b"\n ", b"\n").replace(b" \n", b"\n").strip(b" ")

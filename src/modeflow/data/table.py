@@ -165,11 +165,13 @@ def read_rows(
     array: str | None = None,
     header: bool | None = None,
     skip_text: bool = False,
+    known: Sequence[str] = (),
 ) -> tuple[Table, dict[int, str]]:
     """Read a table of which some rows may be unusable, as where rows are only scored.
 
     Arguments:
         path, columns, array, header, skip_text: as for `read_table`.
+        known: names that the columns should have: a first line of text that holds them is the header.
 
     Returns:
         The table with every row of the file, and the reason for each row that holds a missing, infinite
@@ -178,7 +180,7 @@ def read_rows(
     Raises:
         DataError: as `read_table`, but for single cells: a whole column of text, for example.
     """
-    reading, label = _read(path, columns, array, header, skip_text)
+    reading, label = _read(path, columns, array, header, skip_text, known)
     numbers = reading.numbers
     whole = [bad for bad in numbers.bad if bad.is_text]
     if whole:
@@ -200,6 +202,7 @@ def _read(
     array: str | None,
     header: bool | None,
     skip_text: bool,
+    known: Sequence[str] = (),
 ) -> tuple[Reading, str]:
     """Read a file of any kind; warns of doubtful guesses and leaves out text columns if asked to."""
     if isinstance(columns, str):
@@ -218,7 +221,7 @@ def _read(
     if header is not None and kind not in TEXT_SUFFIXES:
         raise DataError(f"'{label}' is no text file: header={header} is for {', '.join(TEXT_SUFFIXES)}")
     if file is None or kind in TEXT_SUFFIXES:
-        reading = read_text(file, kind, columns, header, skip_text)
+        reading = read_text(file, kind, columns, header, skip_text, known)
     elif kind == ".parquet":
         reading = read_parquet(file, columns)
     else:

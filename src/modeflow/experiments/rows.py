@@ -66,7 +66,7 @@ def load_rows(
         DataError: other columns than the model has, a column of text, or no row that can be scored.
     """
     if source == "-" or Path(source).expanduser().is_file():
-        table, bad = read_rows(source, columns, **reading)
+        table, bad = read_rows(source, columns, known=estimator.schema_.columns, **reading)
     else:
         table, bad = resolve(source, columns=columns).table, {}
     rows = np.setdiff1d(np.arange(len(table)), np.fromiter(bad, dtype=np.intp, count=len(bad)))
