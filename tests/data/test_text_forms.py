@@ -219,6 +219,7 @@ def test_a_single_column_with_decimal_commas(tmp_path):
         # three digits after every comma: the other columns decide
         ("a;b\n1,234;2.5\n3,456;4.1\n", [1234, 2.5], "commas between thousands in 'a'"),
         ("a;b\n1,234;2,5\n3,456;4,1\n", [1.234, 2.5], "decimal commas in 'b', 'a'"),
+        ("a;b\n1,234;2\n56.5;4\n", [1234, 2], "commas between thousands in 'a'"),
         ('a,b\n"1,234",1\n"3,456",2\n', [1234, 1], "commas between thousands in 'a'"),
         ("a,b\nTrue,1\nFALSE,2\n", [1, 1], "true and false as 1 and 0 in 'a'"),
     ],
@@ -244,6 +245,7 @@ def test_spellings_of_numbers(tmp_path, content, first, words):
         ("a;b\n1;2\n3\n", r"ragged: line 3 has 1 cells, the header has 2 \(separated by semicolons\)"),
         ("# c\n\na,b\n1,2\n\n# c\nx,3\n", r"data row 2 \(line 7\)"),
         (",a\nu,1\nv,2\n", "column 1 has no name and is no row index"),
+        (",a\n3,1\n3,2\n", "column 1 has no name and is no row index"),
         ("# a\n", "is empty"),
         ("\n\n", "is empty"),
         ("<!DOCTYPE html><html>", "web page"),
@@ -346,8 +348,8 @@ def test_text_that_looks_like_a_comment_stays(tmp_path):
     content = "colour,a\n" + "".join(f"#{i:02x}ff00,{i}\n" for i in range(20))
     assert len(read_table(_write(tmp_path, content), columns=["a"])) == 20
     content = 'note,a\n"say ""hi""\n# no comment\n\n",1\nx,2\n'
-    table, _ = read(tmp_path, content, columns=["a"])
-    assert table.values.tolist() == [[1], [2]]
+    table, said = read(tmp_path, content, columns=["a"])
+    assert table.values.tolist() == [[1], [2]] and said == []
 
 
 def test_a_name_may_span_lines(tmp_path):
