@@ -208,6 +208,29 @@ def test_samples_that_do_not_follow_the_density_are_caught(kind, features):
         check_density(lambda: kind(features), features)
 
 
+class Deaf(StandardNormal):
+    """Takes a temperature and does nothing with it."""
+
+    def _sample(self, n, context, generator, temperature=1.0):
+        return super()._sample(n, context, generator)
+
+
+class Sticky(StandardNormal):
+    """Keeps the temperature it was once given."""
+
+    kept = 1.0
+
+    def _sample(self, n, context, generator, temperature=1.0):
+        self.kept = self.kept if temperature == 1.0 else temperature
+        return super()._sample(n, context, generator, self.kept)
+
+
+@pytest.mark.parametrize(("kind", "message"), [(Deaf, "is ignored"), (Sticky, "drawn after it")])
+def test_a_temperature_that_is_ignored_or_stays_is_caught(kind, message):
+    with pytest.raises(AssertionError, match=f"temperature: .*{message}"):
+        check_density(lambda: kind(2), 2)
+
+
 class Wasteful(StandardNormal):
     def _log_prob(self, x, context):
         return super()._log_prob(x + 1e3, context) * 0 + super()._log_prob((x + 1e3) - 1e3, context)

@@ -22,7 +22,6 @@ from modeflow.flows import (
     NSFImage,
     RealNVPImage,
     build_flow,
-    sample_tempered,
 )
 from modeflow.metrics import bits_per_dim
 from modeflow.testing import perturb
@@ -119,12 +118,12 @@ def test_a_funnel_draws_only_what_it_dropped():
 
 def test_temperature_shrinks_the_noise():
     flow = Glow((1, 4, 4), levels=1, steps=1, hidden_channels=8)
-    still = sample_tempered(flow, 3, 0.0)
+    still = flow.sample(3, temperature=0.0)
     assert torch.allclose(still, still[:1].expand(3, 1, 4, 4))
-    draws = [sample_tempered(flow, 2, t, generator=torch.Generator().manual_seed(3)) for t in (0.5, 1.0)]
+    draws = [flow.sample(2, None, torch.Generator().manual_seed(3), t) for t in (0.5, 1.0)]
     assert torch.allclose(2 * draws[0], draws[1], atol=1e-5)  # at the start the flow is linear
     with pytest.raises(ConfigError, match="temperature"):
-        sample_tempered(flow, 2, -1.0)
+        flow.sample(2, temperature=-1.0)
 
 
 # -- images in a table

@@ -174,10 +174,10 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sample.add_argument(
         "--temperature", type=float, default=1.0, metavar="T",
-        help="images: spread of the noise; 1 (default) samples the density, less gives likelier images",
+        help="spread of the noise; 1 (default) samples the density, less gives likelier rows or images",
     )  # fmt: skip
     sample.add_argument(
-        "--prior-temperature", type=float, default=1.0, metavar="T", help="images: the same for the latent"
+        "--prior-temperature", type=float, default=1.0, metavar="T", help="the same for the latent"
     )
     sample.add_argument("--state", type=int, metavar="K", help="only from this state")
     sample.add_argument("--with-state", action="store_true", help="add a column `state`")

@@ -2,7 +2,7 @@
 
 from modeflow.densities.adapters import NflowsDensity, NormflowsDensity, ZukoDensity
 from modeflow.densities.autoregressive import AutoregressiveDensity
-from modeflow.densities.base import Density, Loss, tempered
+from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.decoders import GaussianDecoder
@@ -41,5 +41,4 @@ __all__ = [
     "StudentT",
     "Uniform",
     "ZukoDensity",
-    "tempered",
 ]

@@ -39,7 +39,13 @@ class _Adapter(Density):
     def _draw(self, n: int, context: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         if n == 0:
             return torch.zeros(0, *self.event_shape, dtype=self.dtype, device=self.device)
         with _seeded_by(generator):

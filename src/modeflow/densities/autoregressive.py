@@ -26,8 +26,8 @@ class Conditional(nn.Module):
     def log_prob(self, x: Tensor, params: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
-        """An entry from its parameters, one uniform and one standard normal number."""
+    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor, temperature: float = 1.0) -> Tensor:
+        """An entry from its parameters, one uniform and one standard normal number, at a temperature."""
         raise NotImplementedError
 
 
@@ -41,9 +41,9 @@ class GaussianConditional(Conditional):
         s = soft_log_scale(raw)
         return -0.5 * ((x - mean) * torch.exp(-s)).square() - s - 0.5 * math.log(2 * math.pi)
 
-    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
+    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor, temperature: float = 1.0) -> Tensor:
         mean, raw = params.unbind(-1)
-        return mean + torch.exp(soft_log_scale(raw)) * normal
+        return mean + temperature * torch.exp(soft_log_scale(raw)) * normal
 
 
 class MixtureConditional(Conditional):
@@ -70,11 +70,12 @@ class MixtureConditional(Conditional):
         z = (x.unsqueeze(-1) - mean) * torch.exp(-s)
         return torch.logsumexp(log_weight - 0.5 * z.square() - s, -1) - 0.5 * math.log(2 * math.pi)
 
-    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
+    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor, temperature: float = 1.0) -> Tensor:
         log_weight, mean, s = self._split(params)
         below = log_weight.exp().cumsum(-1) < uniform.unsqueeze(-1).to(params.dtype)
         index = below.sum(-1, keepdim=True).clamp_max(mean.shape[-1] - 1)
-        return mean.gather(-1, index).squeeze(-1) + s.gather(-1, index).squeeze(-1).exp() * normal
+        spread = temperature * s.gather(-1, index).squeeze(-1).exp()
+        return mean.gather(-1, index).squeeze(-1) + spread * normal
 
 
 class BernoulliConditional(Conditional):
@@ -86,8 +87,11 @@ class BernoulliConditional(Conditional):
         logit = params[..., 0]
         return x * F.logsigmoid(logit) + (1 - x) * F.logsigmoid(-logit)
 
-    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
-        return (uniform < torch.sigmoid(params[..., 0])).to(params.dtype)
+    def sample(self, params: Tensor, uniform: Tensor, normal: Tensor, temperature: float = 1.0) -> Tensor:
+        if temperature == 0:
+            return (params[..., 0] > 0).to(params.dtype)
+        # The two probabilities raised to 1 / temperature.
+        return (uniform < torch.sigmoid(params[..., 0] / temperature)).to(params.dtype)
 
 
 CONDITIONALS = ("gaussian", "mixture", "bernoulli")
@@ -101,7 +105,8 @@ class AutoregressiveDensity(Density):
 
     .. math:: p(x) = \frac{1}{M} \sum_{k=1}^{M} \prod_d p_k(x_d \mid x_{\text{before } d \text{ in order } k})
 
-    While training, each batch uses one mask in turn of chance. Density one pass a mask, sampling D passes.
+    While training, each batch uses one mask in turn of chance. Density one pass a mask, sampling D passes, in
+    which a temperature multiplies the scale of every Gaussian, or is that of every binary entry.
 
     Arguments:
         features: D.
@@ -114,6 +119,8 @@ class AutoregressiveDensity(Density):
     Reference:
         Germain et al., *MADE*, 2015, https://arxiv.org/abs/1502.03509
     """
+
+    tempers = True
 
     def __init__(
         self,
@@ -152,7 +159,13 @@ class AutoregressiveDensity(Density):
     def _under(self, x: Tensor, context: Tensor | None, mask: int) -> Tensor:
         return self.conditional.log_prob(x, self.net(x, context, mask)).sum(-1)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         features, where = self.event_shape[0], generator.device if generator is not None else self.device
         options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
         uniform = torch.rand(n, features, **options).to(self.device)
@@ -167,7 +180,7 @@ class AutoregressiveDensity(Density):
             given = None if context is None else context[rows]
             for d in self.net.orders[k].tolist():
                 params = self.net(part, given, k)[:, d]
-                column = self.conditional.sample(params, uniform[rows, d], normal[rows, d])
+                column = self.conditional.sample(params, uniform[rows, d], normal[rows, d], temperature)
                 part = part.index_copy(1, torch.tensor([d], device=x.device), column.unsqueeze(1))
             x[rows] = part
         return x

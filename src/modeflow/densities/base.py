@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from modeflow.errors import ConfigError, ShapeError
 from modeflow.transforms.base import Exactness
 
-__all__ = ["Density", "Loss", "tempered"]
+__all__ = ["Density", "Loss", "check_temperature"]
 
 
 @dataclass
@@ -40,8 +39,8 @@ class Density(nn.Module):
     exactness: Exactness = "exact"
     #: Number of levels where events are whole numbers 0 to levels - 1 and `log_prob` is of a probability.
     levels: int | None = None
-    #: How wide what is drawn spreads, where a density knows of it (see `tempered`).
-    temperature: float = 1.0
+    #: Whether `sample` has a use for a temperature other than one (one made of others leaves it to them).
+    tempers: bool = False
 
     def __init__(self, event_shape: tuple[int, ...], context_features: int = 0) -> None:
         super().__init__()
@@ -53,9 +52,39 @@ class Density(nn.Module):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """Draw `n` events; with a context, one event per row of it (then ``n == len(context)``)."""
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Draw `n` events; with a context, one event per row of it (then ``n == len(context)``).
+
+        Only a density that `tempers` is given a temperature other than one.
+        """
         raise NotImplementedError
+
+    def draw_events(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """`_sample`, for densities made of others: what has no use for a temperature refuses it here.
+
+        Raises:
+            ConfigError: for a temperature that is negative or infinite, or that this density has no use for.
+        """
+        check_temperature(temperature)
+        if temperature == 1.0:
+            return self._sample(n, context, generator)
+        if not self.tempers:
+            raise ConfigError(
+                f"{type(self).__name__} has no use for a temperature: leave it at 1, received {temperature:g}"
+            )
+        return self._sample(n, context, generator, float(temperature))
 
     # -- public ---------------------------------------------------------------------------------
 
@@ -81,6 +110,7 @@ class Density(nn.Module):
         n: int = 1,
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         """Draw samples.
 
@@ -88,19 +118,23 @@ class Density(nn.Module):
             n: how many (per row of context, where there is one).
             context: shape ``(B, context_features)`` or None.
             generator: source of randomness; torch's global one if None.
+            temperature: spread of what is drawn: scales of the noise are multiplied by it, probabilities of
+                discrete events raised to its inverse. 1 samples the density itself, 0 gives the mode of the
+                noise (its image, in a flow); anything else is no sample of this density.
 
         Returns:
             shape ``(n, *event_shape)``, or ``(n, B, *event_shape)`` with B rows of context.
 
         Raises:
             ShapeError: if `context` has another shape than the density expects.
+            ConfigError: for a temperature that is not allowed, or that the density has no use for.
         """
         if n < 0:
             raise ShapeError(f"cannot draw {n} samples: n must be 0 or more")
         with torch.no_grad():
             if self.context_features == 0:
                 self._check_context(context, n)
-                return self._sample(n, None, generator)
+                return self.draw_events(n, None, generator, temperature)
             if context is None:
                 raise ShapeError(
                     f"{type(self).__name__} is conditional: pass a context of shape "
@@ -109,7 +143,7 @@ class Density(nn.Module):
             single = context.dim() == 1
             rows = context.unsqueeze(0) if single else context
             self._check_context(rows, rows.shape[0])
-            flat = self._sample(n * rows.shape[0], rows.repeat(n, 1), generator)
+            flat = self.draw_events(n * rows.shape[0], rows.repeat(n, 1), generator, temperature)
             return flat if single else flat.reshape(n, rows.shape[0], *self.event_shape)
 
     def rsample_and_log_prob(
@@ -182,27 +216,15 @@ class Density(nn.Module):
         return context
 
 
-@contextmanager
-def tempered(density: nn.Module, temperature: float) -> Iterator[None]:
-    """Within the block, noise inside `density` is drawn with its spread times a temperature.
-
-    1 samples the density itself, 0 gives the image of the mode of the noise. Gaussian noise and the pixels of
-    a decoder know of it; `log_prob` does not.
+def check_temperature(temperature: float, least: str = "0 or more") -> None:
+    """Refuse a temperature that is not finite, or not `least`: ``"0 or more"`` or ``"above 0"``.
 
     Raises:
-        ConfigError: for a negative temperature.
+        ConfigError: saying so.
     """
-    if not temperature >= 0:
-        raise ConfigError(f"temperature must be 0 or more, received {temperature}")
-    parts = [part for part in density.modules() if isinstance(part, Density)]
-    before = [part.temperature for part in parts]
-    try:
-        for part in parts:
-            part.temperature = float(temperature)
-        yield
-    finally:
-        for part, value in zip(parts, before, strict=True):
-            part.temperature = value
+    enough = temperature > 0 if least == "above 0" else temperature >= 0
+    if not (enough and math.isfinite(temperature)):
+        raise ConfigError(f"temperature must be {least}, received {temperature!r}")
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:

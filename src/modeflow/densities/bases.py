@@ -39,8 +39,16 @@ class _Independent(Density):
         # Neither 0 nor 1, where inverse distribution functions are infinite.
         return u.clamp(1e-12, 1 - 1e-12).to(self.device)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        return self._entries(self._uniform(n, generator)).to(self.dtype)
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        # Of a density of one place and one scale; where `tempers` is False the temperature is one.
+        entries = self._entries(self._uniform(n, generator)).to(self.dtype)
+        return entries if temperature == 1.0 else temperature * entries
 
     def rsample_and_log_prob(
         self,
@@ -54,6 +62,8 @@ class _Independent(Density):
 
 class Logistic(_Independent):
     r"""Standard logistic coordinates: ``log p(x) = -softplus(x) - softplus(-x)``, the base of NICE."""
+
+    tempers = True
 
     def _entry_log_prob(self, x: Tensor) -> Tensor:
         return -F.softplus(x) - F.softplus(-x)
@@ -93,6 +103,8 @@ class StudentT(_Independent):
         https://arxiv.org/abs/2006.06599
     """
 
+    tempers = True
+
     def __init__(self, features: int, degrees_of_freedom: float = 10.0) -> None:
         super().__init__(features)
         if not degrees_of_freedom > 1:
@@ -108,12 +120,18 @@ class StudentT(_Independent):
         scale = torch.lgamma((nu + 1) / 2) - torch.lgamma(nu / 2) - 0.5 * torch.log(nu * math.pi)
         return scale - 0.5 * (nu + 1) * torch.log1p(x.square() / nu)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         from scipy.special import stdtrit
 
         u = self._uniform(n, generator).cpu().numpy()
         nu = self.degrees_of_freedom().detach().double().cpu().numpy()
-        return torch.from_numpy(stdtrit(nu, u)).to(self.device, self.dtype)
+        return temperature * torch.from_numpy(stdtrit(nu, u)).to(self.device, self.dtype)
 
     def rsample_and_log_prob(
         self,

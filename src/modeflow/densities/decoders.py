@@ -37,6 +37,8 @@ class GaussianDecoder(Density):
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013, https://arxiv.org/abs/1312.6114
     """
 
+    tempers = True
+
     def __init__(
         self,
         features: int,
@@ -67,9 +69,15 @@ class GaussianDecoder(Density):
         z = (x - mean) / scale
         return -(0.5 * z.square() + scale.log()).sum(-1) - 0.5 * x.shape[1] * math.log(2 * math.pi)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         assert context is not None
         mean, scale = self.parameters_at(context)
         where = generator.device if generator is not None else mean.device
         noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=where)
-        return mean + scale * noise.to(mean.device)
+        return mean + temperature * scale * noise.to(mean.device)

@@ -137,6 +137,8 @@ class Diffusion(Density):
         https://arxiv.org/abs/2011.13456
     """
 
+    tempers = True
+
     def __init__(
         self,
         features: int,
@@ -195,14 +197,24 @@ class Diffusion(Density):
         loss = weighted_mean(factor * error, weight)
         return Loss(loss, {"denoising": loss.detach()})
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         where = generator.device if generator is not None else self.device
         options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
 
         def normal() -> Tensor:
             return torch.randn(n, *self.event_shape, **options).to(self.device)
 
-        u = self.schedule.last * normal()
+        if temperature != 1.0 and self.sampler == "pc":
+            raise ConfigError(
+                "the sampler 'pc' has no use for a temperature: it draws at every step; sample with 'ode'"
+            )
+        u = temperature * self.schedule.last * normal()
         if n == 0:
             return u
         return self.ode.inverse(u, context)[0] if self.sampler == "ode" else self._correct(u, context, normal)

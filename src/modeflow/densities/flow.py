@@ -16,12 +16,17 @@ class Flow(Density):
 
     .. math:: \log p(x \mid c) = \log p_\epsilon(T(x; c)) + \log|\det \partial T / \partial x|
 
+    A temperature is the base's, and that of the Gaussians which layers draw on the way to data.
+
     Arguments:
         transform: from data to noise.
         base: density of the noise.
         context_features: width of the context.
         event_shape: shape of the data where it is not that of the noise.
     """
+
+    #: What the base has no use for, the base refuses.
+    tempers = True
 
     def __init__(
         self,
@@ -42,9 +47,15 @@ class Flow(Density):
         u, logabsdet = self.transform(x, context)
         return self.base.log_prob(u, self._base_context(context)) + logabsdet
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        u = self.base._sample(n, self._base_context(context), generator)
-        return self.transform.sample(u, context, generator)
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        u = self.base.draw_events(n, self._base_context(context), generator, temperature)
+        return self.transform.sample(u, context, generator, temperature)
 
     def rsample_and_log_prob(
         self,

@@ -29,6 +29,8 @@ class DiscretizedDecoder(Density):
         https://arxiv.org/abs/1606.04934 (discretised logistic)
     """
 
+    tempers = True
+
     def __init__(self, bins: PixelBins) -> None:
         super().__init__(bins.shape, bins.context_features)
         self.bins = bins
@@ -40,14 +42,20 @@ class DiscretizedDecoder(Density):
             raise DataError(f"expected whole numbers from 0 to {most}")
         return sum_event(self.bins.at(x, self.bins.parameters_at(context)).probs.log())
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         params: Any = self.bins.parameters_at(context)
         params = tuple(p.expand(n, *p.shape[1:]) for p in params)
         device = params[0].device if generator is None else generator.device
         u = torch.rand(n, *self.event_shape, generator=generator, dtype=params[0].dtype, device=device)
-        if self.temperature == 0:
+        if temperature == 0:
             return self.bins.mean(context).round().expand(n, *self.event_shape)
         # A component's spread times the temperature; its weight as it is.
-        params = (params[0], params[1], params[2] + math.log(self.temperature))
+        params = (params[0], params[1], params[2] + math.log(temperature))
         u = u.to(params[0].device)
         return self.bins.search(u, 1 - u, params)

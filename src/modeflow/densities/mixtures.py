@@ -16,12 +16,16 @@ __all__ = ["GaussianMixtureBase"]
 class GaussianMixtureBase(Density):
     r"""``p(u) = Σ_k π_k N(u; μ_k, diag σ_k²)`` with everything learned.
 
+    A temperature multiplies the scales σ; means and weights stay.
+
     Arguments:
         features: D. components: K.
 
     Raises:
         ConfigError: if `components` is less than one.
     """
+
+    tempers = True
 
     def __init__(self, features: int, components: int = 8) -> None:
         super().__init__((features,))
@@ -43,10 +47,16 @@ class GaussianMixtureBase(Density):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return torch.logsumexp(self.component_log_probs(x), 1)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         where = generator.device if generator is not None else self.device
         noise = torch.randn(n, *self.event_shape, generator=generator, dtype=self.dtype, device=where)
         level = torch.rand(n, generator=generator, dtype=self.dtype, device=where).to(self.device)
         edges = torch.softmax(self.logits, 0).cumsum(0)
         k = torch.searchsorted(edges, level).clamp_max(self.components - 1)
-        return self.mean[k] + self.log_scale[k].exp() * noise.to(self.device)
+        return self.mean[k] + temperature * self.log_scale[k].exp() * noise.to(self.device)

@@ -15,6 +15,8 @@ __all__ = ["StandardNormal"]
 class StandardNormal(Density):
     r"""The standard Gaussian :math:`N(0, I_D)`; a context, where given, is ignored."""
 
+    tempers = True
+
     def __init__(self, features: int) -> None:
         super().__init__((features,))
         self.features = features
@@ -24,11 +26,17 @@ class StandardNormal(Density):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return -0.5 * (x.square().sum(-1) + self.features * math.log(2 * math.pi))
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         # A generator lives on one device; drawing there and moving keeps samples reproducible.
         where = generator.device if generator is not None else self.device
         noise = torch.randn(n, self.features, generator=generator, dtype=self.dtype, device=where)
-        return (noise if self.temperature == 1.0 else self.temperature * noise).to(self.device)
+        return (noise if temperature == 1.0 else temperature * noise).to(self.device)
 
     def rsample_and_log_prob(
         self,

@@ -19,6 +19,9 @@ class Preprocessed(Density):
     the model.
     """
 
+    #: What the model has no use for, the model refuses.
+    tempers = True
+
     def __init__(self, transform: Transform, model: Density) -> None:
         super().__init__(model.event_shape, model.context_features)
         self.transform = transform
@@ -42,8 +45,14 @@ class Preprocessed(Density):
         u, logabsdet = self.encode(x)
         return self.model.log_prob(u, context) + logabsdet
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        return self.decode(self.model._sample(n, context, generator))
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        return self.decode(self.model.draw_events(n, context, generator, temperature))
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         u, logabsdet = self.encode(x)

@@ -28,6 +28,8 @@ class RecurrentDensity(Density):
         Oliva et al., *Transformation Autoregressive Networks*, 2018, https://arxiv.org/abs/1801.09819
     """
 
+    tempers = True
+
     def __init__(
         self, features: int, context_features: int = 0, hidden_features: int = 64, components: int = 10
     ) -> None:
@@ -46,7 +48,13 @@ class RecurrentDensity(Density):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self.conditional.log_prob(x, self._params(self.recurrence(x, context))).sum(-1)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         features, where = self.event_shape[0], generator.device if generator is not None else self.device
         options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
         uniform = torch.rand(n, features, **options).to(self.device)
@@ -56,7 +64,8 @@ class RecurrentDensity(Density):
         state = self.recurrence.start(n, context)
         columns: list[Tensor] = []
         for i in range(features):
-            columns.append(self.conditional.sample(self._params(state), uniform[:, i], normal[:, i]))
+            params = self._params(state)
+            columns.append(self.conditional.sample(params, uniform[:, i], normal[:, i], temperature))
             if i + 1 < features:
                 state = self.recurrence.step(columns[-1], state, context)
         return torch.stack(columns, 1)

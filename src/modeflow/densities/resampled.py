@@ -26,7 +26,8 @@ class ResampledBase(Density):
         \alpha = (1 - Z)^{T-1}
 
     With one or two features Z is an integral over a grid (error below 1e-6): the density is exact. Beyond,
-    it is an estimate from a fixed quasi-random set; while training, from fresh draws.
+    it is an estimate from a fixed quasi-random set; while training, from fresh draws. A temperature
+    multiplies the spread of the draws, before they are accepted or rejected.
 
     Arguments:
         features: D.
@@ -42,6 +43,8 @@ class ResampledBase(Density):
         Stimper et al., *Resampling Base Distributions of Normalizing Flows*, 2022,
         https://arxiv.org/abs/2110.15828
     """
+
+    tempers = True
 
     def __init__(
         self,
@@ -97,17 +100,27 @@ class ResampledBase(Density):
         ratio = torch.log1p(-log_alpha.exp()) + self.log_acceptance(x) - log_z
         return self._log_normal(x) + torch.logaddexp(ratio, log_alpha.expand_as(ratio))
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         where = generator.device if generator is not None else self.device
         options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
-        z = torch.randn(n, *self.event_shape, **options).to(self.device)
+
+        def propose(count: int) -> Tensor:
+            return temperature * torch.randn(count, *self.event_shape, **options).to(self.device)
+
+        z = propose(n)
         waiting = torch.arange(n, device=self.device)
         for _ in range(self.truncation - 1):
             level = torch.rand(len(waiting), **options).to(self.device)
             waiting = waiting[level.log() > self.log_acceptance(z[waiting])]
             if len(waiting) == 0:
                 break
-            z[waiting] = torch.randn(len(waiting), *self.event_shape, **options).to(self.device)
+            z[waiting] = propose(len(waiting))
         return z
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modeflow.densities.base import check_temperature
 from modeflow.errors import ConfigError
 
 __all__ = ["GPT2Prior", "IndependentCodes", "SequencePrior"]
@@ -38,7 +39,11 @@ class SequencePrior(nn.Module):
         return self.log_probs(codes).gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw strings, ``(n, L)``; code by code, probabilities are raised to ``1 / temperature``."""
+        """Draw strings, ``(n, L)``; code by code, probabilities are raised to ``1 / temperature``.
+
+        Raises:
+            ConfigError: for a temperature that is not above 0.
+        """
         raise NotImplementedError
 
 
@@ -54,6 +59,7 @@ class IndependentCodes(SequencePrior):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        check_temperature(temperature, "above 0")
         probs = torch.softmax(self.logits / temperature, -1)
         where = generator.device if generator is not None else probs.device
         drawn = torch.multinomial(probs.to(where), max(n, 1), replacement=True, generator=generator)
@@ -136,8 +142,7 @@ class GPT2Prior(SequencePrior):
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be above 0, received {temperature!r}")
+        check_temperature(temperature, "above 0")
         device = self.net.device
         where = generator.device if generator is not None else device
         token = torch.full((n, 1), self.n_codes, dtype=torch.long, device=device)

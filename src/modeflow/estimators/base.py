@@ -238,20 +238,28 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         return self.fit(X, y, **options).predict(X)
 
     def sample(
-        self, n_samples: int = 1, *, state: int | None = None, random_state: Any = None
+        self,
+        n_samples: int = 1,
+        *,
+        state: int | None = None,
+        temperature: float = 1.0,
+        prior_temperature: float = 1.0,
+        random_state: Any = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows from the fitted density.
 
         Arguments:
             n_samples: how many.
             state: only from this state.
+            temperature: of the flow's noise: 1 samples the density, less gives likelier rows.
+            prior_temperature: of z: probabilities of states to its inverse's power.
             random_state: seed of the drawing; the estimator's own if None.
 
         Returns:
             rows ``(n_samples, D)`` in the units of the data, and the state that each came from.
 
         Raises:
-            ConfigError: fewer than one sample, or no such state.
+            ConfigError: fewer than one sample, no such state, or a temperature that is not allowed or of no use.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
@@ -260,7 +268,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         model = self.model_
         with torch.no_grad():
-            u, states = latent_model(model).sample_with_states(int(n_samples), generator, state)
+            u, states = latent_model(model).sample_with_states(
+                int(n_samples), generator, state, temperature, prior_temperature
+            )
             rows = model.decode(u.double()).cpu().numpy()
         return self.schema_.quantize(rows), states.cpu().numpy()
 

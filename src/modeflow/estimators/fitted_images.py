@@ -155,7 +155,8 @@ class FittedImages(DensityMixin, BaseEstimator):
             n_samples: how many.
             state: only from this state of a discrete latent.
             temperature: of the likelihood's noise: 1 samples the density, less gives likelier images.
-            prior_temperature: of z. like: images whose z is used in the place of one drawn, in turns.
+            prior_temperature: of z, where it is drawn.
+            like: images whose z is used in the place of one drawn, in turns.
             random_state: seed of the drawing; the estimator's own if None.
 
         Returns:
@@ -170,6 +171,8 @@ class FittedImages(DensityMixin, BaseEstimator):
         rng = check_random_state(self.random_state if random_state is None else random_state)
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         model, n = self._placed(), int(n_samples)
+        if prior_temperature != 1.0 and not (like is None and state is None):
+            raise ConfigError("z is given, so that none is drawn: leave prior_temperature at 1")
         with torch.no_grad():
             if like is not None:
                 given = to_tensor(self._checked(like)).float().to(model.device)

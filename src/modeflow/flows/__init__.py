@@ -6,7 +6,7 @@ from modeflow.flows.continuous import FFJORD, ResidualFlow, ScoreSDE
 from modeflow.flows.dequantised import Dequantized
 from modeflow.flows.elementary import PlanarFlow, RadialFlow
 from modeflow.flows.flowplusplus import FlowPlusPlus, FlowPlusPlusImage
-from modeflow.flows.image import FunnelImage, Glow, MARPrior, NSFImage, RealNVPImage, sample_tempered
+from modeflow.flows.image import FunnelImage, Glow, MARPrior, NSFImage, RealNVPImage
 from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.monotonic import NAF, SOS, NAFDense
 from modeflow.flows.registry import FLOWS, RecipeInfo, build_flow, flow_recipe, image_flow
@@ -53,5 +53,4 @@ __all__ = [
     "build_flow",
     "flow_recipe",
     "image_flow",
-    "sample_tempered",
 ]

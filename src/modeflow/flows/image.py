@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from modeflow.densities.base import tempered
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
@@ -27,7 +25,7 @@ from modeflow.transforms.image_coupling import (
 from modeflow.transforms.image_funnel import ConvFunnel
 from modeflow.transforms.image_prior import ChannelPrior, GaussianPrior, MultiScale, SplitPrior
 
-__all__ = ["FunnelImage", "Glow", "MARPrior", "NSFImage", "RealNVPImage", "sample_tempered"]
+__all__ = ["FunnelImage", "Glow", "MARPrior", "NSFImage", "RealNVPImage"]
 
 Shape = tuple[int, int, int]
 Prior = Callable[[int, int], SplitPrior | None]
@@ -417,32 +415,3 @@ def FunnelImage(
     layers.append(Flatten(here))
     base = StandardNormal(here[0] * here[1] * here[2])
     return Flow(Composite(layers), base, context_features, tuple(shape))
-
-
-def sample_tempered(
-    flow: Flow,
-    n: int,
-    temperature: float = 0.7,
-    context: Tensor | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    r"""Draw from noise shrunk by a temperature, ``x = T^{-1}(temperature * u)``; not from the density itself.
-
-    In a multi-scale flow this scales the standard deviation of every split prior, as Glow does.
-
-    Arguments:
-        flow: any flow over standard noise.
-        n: how many (per row of context).
-        temperature: 0 or more; 1 samples the flow, 0 gives the image of the mode of the noise.
-        context: ``(B, C)``, ``(C,)`` or None.
-        generator: source of randomness.
-
-    Returns:
-        ``(n, *event_shape)``, or ``(n, B, *event_shape)`` with B rows of context.
-
-    Raises:
-        ConfigError: for a negative temperature.
-        ShapeError: if `context` is missing, unexpected or of another width.
-    """
-    with tempered(flow, temperature):
-        return flow.sample(n, context, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modeflow.densities.base import Density, Loss, tempered
+from modeflow.densities.base import Density, Loss, check_temperature
 from modeflow.densities.flow import Flow
 from modeflow.densities.image_decoders import DiscretizedDecoder
 from modeflow.errors import ConfigError
@@ -21,6 +21,8 @@ class LatentModel(Density):
     """
 
     likelihood: Density
+    #: A temperature is the likelihood's; that of z is one, and `draw` knows another.
+    tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
     chunk_rows: int
     #: Optimiser steps over which the first layer of an image flow is fitted alone, as a likelihood.
@@ -103,12 +105,12 @@ class LatentModel(Density):
         temperature: float = 1.0,
     ) -> Tensor:
         """Draw x given contexts ``(n, context_features)``; at temperature 0 the mode of the noise."""
-        with tempered(self.likelihood, temperature):
-            parts = []
-            for start in range(0, n, self.chunk_rows):
-                part = None if context is None else context[start : start + self.chunk_rows]
-                rows = min(self.chunk_rows, n - start)
-                parts.append(self.likelihood._sample(rows, part, generator))
+        check_temperature(temperature)
+        parts = []
+        for start in range(0, n, self.chunk_rows):
+            part = None if context is None else context[start : start + self.chunk_rows]
+            rows = min(self.chunk_rows, n - start)
+            parts.append(self.likelihood.draw_events(rows, part, generator, temperature))
         return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -131,18 +133,28 @@ class LatentModel(Density):
         """``log p(x, z = k)`` over the states in use, shape ``(B, A)``, nats; `log_prob` for a single one."""
         return self.log_prob(x).unsqueeze(1)
 
+    @torch.no_grad()
     def sample_with_states(
-        self, n: int, generator: torch.Generator | None = None, state: int | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        state: int | None = None,
+        temperature: float = 1.0,
+        prior_temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Draw ``(x, states)``, states numbered over those in use: zeros where the latent is not discrete.
 
+        Arguments:
+            n: how many. generator: source of randomness. state: draw from p(x | z = state) alone.
+            temperature: of p(x | z). prior_temperature: of p(z), see `draw`.
+
         Raises:
-            ConfigError: if there is no such state.
+            ConfigError: if there is no such state, or a temperature that is not allowed.
         """
         if state not in (None, 0):
             raise ConfigError(f"the latent is not discrete: there is no state {state}")
-        with torch.no_grad():
-            return self._sample(n, None, generator), torch.zeros(n, dtype=torch.long)
+        context, _ = self.draw(n, generator, prior_temperature)
+        return self.decode(context, n, generator, temperature), torch.zeros(n, dtype=torch.long)
 
     def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:
         """What validation is scored by while training: a bound that leaves out a mass of about `epsilon`."""

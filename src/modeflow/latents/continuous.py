@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.base import Density, Loss, tempered, weighted_mean
+from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.latents.base import LatentModel
@@ -236,8 +236,8 @@ class ContinuousLatentModel(LatentModel):
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), tempered(self.prior, temperature):
-            z = self.prior._sample(n, None, generator)
+        with torch.no_grad():
+            z = self.prior.draw_events(n, None, generator, temperature)
         return z, z
 
     def latent_cost(self, x: Tensor) -> Tensor:
@@ -249,8 +249,14 @@ class ContinuousLatentModel(LatentModel):
         z = mean + torch.exp(log_scale) * noise
         return self.log_posterior(noise, log_scale) - self.prior.log_prob(z)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        return self.decode(self.draw(n, generator)[0], n, generator)
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        return self.decode(self.draw(n, generator)[0], n, generator, temperature)
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         loss: Loss = self.loss(self, x, weight, step)

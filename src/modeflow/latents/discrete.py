@@ -249,24 +249,21 @@ class DiscreteLatentModel(LatentModel):
 
     @torch.no_grad()
     def sample_with_states(
-        self, n: int, generator: torch.Generator | None = None, state: int | None = None
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        state: int | None = None,
+        temperature: float = 1.0,
+        prior_temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Draw ``(x, states)``; states are numbered over the active ones.
-
-        Arguments:
-            n: how many.
-            generator: source of randomness.
-            state: draw from p(x | z = state) alone.
-
-        Raises:
-            ConfigError: if there is no such state.
-        """
-        active = self.prior.active_states()
         if state is None:
-            z = self.prior.sample(n, generator)
-        else:
-            z = self.repeated(state, n)
-        return self.decode(self._context(z), n, generator), torch.searchsorted(active, z)
+            context, states = self.draw(n, generator, prior_temperature)
+            return self.decode(context, n, generator, temperature), states
+        if prior_temperature != 1.0:
+            raise ConfigError(f"state={state} is given, so that none is drawn: leave prior_temperature at 1")
+        z = self.repeated(state, n)
+        states = torch.searchsorted(self.prior.active_states(), z)
+        return self.decode(self._context(z), n, generator, temperature), states
 
     def repeated(self, state: int, n: int) -> Tensor:
         """One of the active states, n times.
@@ -293,6 +290,8 @@ class DiscreteLatentModel(LatentModel):
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> tuple[Tensor | None, Tensor]:
+        if self.n_states == 1 and temperature != 1.0:
+            raise ConfigError("the latent has one state, and no use for a temperature: leave it at 1")
         with torch.no_grad():
             z = self.prior.sample(n, generator, temperature)
         return self._context(z), torch.searchsorted(self.prior.active_states(), z)
@@ -308,8 +307,14 @@ class DiscreteLatentModel(LatentModel):
         log_prior = self.prior.log_probs()[self.prior.active_states()]
         return log_prob, categorical_kl(joint - log_prob.unsqueeze(-1), log_prior)
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        return self.sample_with_states(n, generator)[0]
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        return self.sample_with_states(n, generator, temperature=temperature)[0]
 
     # -- fitting --------------------------------------------------------------------------------
 

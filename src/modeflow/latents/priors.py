@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modeflow.errors import ConfigError
+from modeflow.densities.base import check_temperature
 
 __all__ = ["CategoricalPrior"]
 
@@ -49,11 +49,14 @@ class CategoricalPrior(nn.Module):
         return torch.nonzero(self.active).flatten()
 
     def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw ``n`` states, shape ``(n,)``; probabilities are raised to ``1 / temperature``."""
+        """Draw ``n`` states, shape ``(n,)``; probabilities are raised to ``1 / temperature``.
+
+        Raises:
+            ConfigError: for a temperature that is not above 0.
+        """
+        check_temperature(temperature, "above 0")
         if n == 0:  # `multinomial` refuses to draw nothing
             return torch.zeros(0, dtype=torch.long, device=self.logits.device)
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be above 0, received {temperature!r}")
         probs = torch.softmax(self.log_probs() / temperature, 0)
         if generator is not None:
             probs = probs.to(generator.device)

@@ -274,8 +274,14 @@ class SequentialLatentModel(LatentModel):
         _, log_likelihood, log_prior = self._parts_of(x, self.sequences)
         return torch.logsumexp(log_likelihood + log_prior, 1), -log_prior[:, 0]
 
-    def _sample(self, n: int, context: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        return self.decode(self.draw(n, generator)[0], n, generator)
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        return self.decode(self.draw(n, generator)[0], n, generator, temperature)
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         """Negative log-likelihood given the nearest codes, commitment, and their code length, by stage.

@@ -77,7 +77,9 @@ def gather_images(run: Run, announce: Callable[[str], None] | None = None) -> Im
     say(f"drawing {count} images and measuring them")
     samples, _ = estimator.sample(count, random_state=seed)
     scores = score_samples_of(samples, split.train, split.test, data.levels)
-    cool, _ = estimator.sample(_SHOWN, random_state=seed, temperature=_COOL, prior_temperature=_COOL)
+    has_z = estimator.latent in ("continuous", "sequential") or estimator.n_states_ > 1
+    drawn = {"prior_temperature": _COOL} if has_z else {}
+    cool, _ = estimator.sample(_SHOWN, random_state=seed, temperature=_COOL, **drawn)
 
     def panel(images: np.ndarray, alt: str, caption: str, columns: int = 8, wide: bool = False) -> Panel:
         return Panel(to_uri(image_grid(images, columns, data.levels)), alt, caption, wide)

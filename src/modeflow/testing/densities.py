@@ -14,6 +14,7 @@ from modeflow.densities.base import Density
 from modeflow.errors import ShapeError
 from modeflow.testing.bounds import check_bound
 from modeflow.testing.quadrature import box_around, check_counts, check_entropy, midpoints
+from modeflow.testing.temperature import check_temperature
 from modeflow.testing.tools import (
     SLACK,
     Map,
@@ -367,6 +368,7 @@ DENSITY_CHECKS: dict[str, Callable[[DensityCase], None]] = {
     "precision": check_precision,
     "context": check_context,
     "mass": check_mass,
+    "temperature": check_temperature,
     "reparametrised": check_reparametrised,
     "distribution": check_distribution,
     "gradients": check_gradients,

@@ -67,9 +67,16 @@ class Transform(nn.Module):
         return (x,), lambda part: part, *self(x, context)
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
-        """Map noise ``u`` to data ``x``; a surjection draws here, from `generator`, what `forward` drops."""
+        """Map noise ``u`` to data ``x``; a surjection draws here, from `generator`, what `forward` drops.
+
+        A temperature multiplies the scale of what is drawn. Signs, places and orders have none.
+        """
         return self.inverse(u, context)[0]
 
 
@@ -118,12 +125,16 @@ class Composite(Transform):
         return self._run(u, context, True)
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         if self.bijective:
             return self._run(u, context, True)[0]
         for transform in reversed(self.transforms):
-            u = transform.sample(u, context, generator)  # type: ignore[operator]
+            u = transform.sample(u, context, generator, temperature)  # type: ignore[operator]
         return u
 
 

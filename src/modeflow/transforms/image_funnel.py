@@ -69,8 +69,12 @@ class ConvFunnel(Surjection):
         return z, logabsdet + gaussian_log_prob((others - mean) * torch.exp(-log_scale), log_scale)
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         mean, log_scale = self._gaussian(u, context)
-        others = mean + log_scale.exp() * normal(mean, generator)
+        others = mean + temperature * log_scale.exp() * normal(mean, generator)
         return self._join(self.linear.inverse(u)[0] - self.side(others), others)

@@ -69,9 +69,13 @@ class Indexed(Surjection):
         return z, logabsdet - s.sum(1) + log_p - log_q
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         mean, raw = self._of(self.decoder, u, context)
-        e = mean + soft_log_scale(raw).exp() * normal(mean, generator)
+        e = mean + temperature * soft_log_scale(raw).exp() * normal(mean, generator)
         t, raw_s = self._of(self.move, e, context)
-        return self.transform.sample(u * soft_log_scale(raw_s).exp() + t, context, generator)
+        return self.transform.sample(u * soft_log_scale(raw_s).exp() + t, context, generator, temperature)

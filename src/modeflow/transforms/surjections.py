@@ -46,7 +46,11 @@ class Conditional(Protocol):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
 
     def sample(
-        self, n: int = 1, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        n: int = 1,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor: ...
 
 
@@ -96,7 +100,11 @@ class Abs(Surjection):
         return x.abs(), x.new_full((x.shape[0],), -entries * math.log(2))
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         sign = torch.where(uniform(u, tuple(u.shape), generator) < 0.5, -1.0, 1.0).to(u.dtype)
         return sign * u.abs()
@@ -115,7 +123,11 @@ class Sort(Surjection):
         return x.sort(dim=1).values, x.new_full((x.shape[0],), -math.lgamma(x.shape[1] + 1))
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         return u.gather(1, random_order(u, u.shape[0], u.shape[1], generator))
 
@@ -132,7 +144,11 @@ class StochasticPermutation(Surjection):
         return x.gather(1, uniform_noise(x).argsort(1)), x.new_zeros(x.shape[0])
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         return u.gather(1, random_order(u, u.shape[0], u.shape[1], generator))
 
@@ -162,10 +178,14 @@ class Max(Surjection):
         return z, gaps - math.log(self.features)
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         rows = u.shape[0]
-        gaps = draw_half_normal(u, (rows, self.features), self.log_scale, generator)
+        gaps = temperature * draw_half_normal(u, (rows, self.features), self.log_scale, generator)
         place = random_order(u, rows, self.features, generator)[:, :1]
         return u - gaps.scatter(1, place, 0.0)
 
@@ -227,10 +247,14 @@ class Slice(Surjection):
         return z, self.decoder.log_prob(x.index_select(1, self._drop), given)
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         given = join_context(u, context, self.context_features)
-        dropped = self.decoder.sample(1, given, generator)[0]
+        dropped = self.decoder.sample(1, given, generator, temperature)[0]
         return torch.cat((u, dropped), 1).index_select(1, self._back)
 
 
@@ -260,7 +284,11 @@ class Augment(Surjection):
         return torch.cat((x, e), 1), -log_q
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         return u[:, : self.features]
 
@@ -334,7 +362,11 @@ class Rounding(Surjection):
         return x + e, logabsdet - self.noise.base.log_prob(u)
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         n = u.floor()
         return n if self.levels is None else n.clamp(0, self.levels - 1)
@@ -370,10 +402,14 @@ class MaxPool(Surjection):
         return z, sum_event(gaps)
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         shape = (*u.shape, 4)
-        gaps = draw_half_normal(u, shape, self._scale(), generator)
+        gaps = temperature * draw_half_normal(u, shape, self._scale(), generator)
         place = uniform(u, tuple(shape), generator).argmax(-1, keepdim=True)
         patches = u.unsqueeze(-1) - gaps.scatter(-1, place, 0.0)
         return F.pixel_shuffle(patches.permute(0, 1, 4, 2, 3).flatten(1, 2), 2)

@@ -26,13 +26,12 @@ def run(args: argparse.Namespace) -> int:
         from modeflow.cli.commands import _images
 
         return _images.sample(args, fitted)
-    if args.temperature != 1 or args.prior_temperature != 1:
-        raise ConfigError("temperatures are of images: rows of a table are drawn from the density itself")
     args.n = _ROWS if args.n is None else args.n
     estimator = fitted.estimator
     set_device(args, estimator)
     seed = fitted.config["seed"] if args.seed is None else args.seed
-    rows, states = estimator.sample(args.n, state=args.state, random_state=seed)
+    temperatures = {"temperature": args.temperature, "prior_temperature": args.prior_temperature}
+    rows, states = estimator.sample(args.n, state=args.state, random_state=seed, **temperatures)
     columns = estimator.schema_.columns
     integers = estimator.schema_.integer_columns
     if args.with_state:
@@ -41,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         integers = (*integers, name)
     counts = np.bincount(states, minlength=estimator.n_states_).tolist()
     result = {"run": args.run_folder, "n": args.n, "seed": seed, "columns": list(columns), "states": counts}
+    result |= temperatures
     if args.out and args.out != "-":
         write_table(args.out, rows, columns, integer_columns=integers)
         say(args, f"wrote {args.out}: {args.n} rows, {len(columns)} columns")
