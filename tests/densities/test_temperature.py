@@ -67,7 +67,7 @@ def test_a_binary_entry_is_sharpened():
 
 
 def test_layers_that_draw_gaussians_follow():
-    # At 0 nothing is left to chance in a CIF or a funnel; what a SurVAE draws are signs, which have no spread.
+    # At 0 nothing is left to chance in a CIF or a funnel; a SurVAE draws signs, which have no spread.
     for flow in (CIF(2, layers=1), FunnelImage((1, 4, 4), levels=1, steps=1, hidden_channels=8)):
         flow = perturb(flow, 0.1)
         still = draw(flow, 0.0)

@@ -259,7 +259,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             rows ``(n_samples, D)`` in the units of the data, and the state that each came from.
 
         Raises:
-            ConfigError: fewer than one sample, no such state, or a temperature that is not allowed or of no use.
+            ConfigError: fewer than one sample, no such state, or a temperature not allowed or of no use.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:

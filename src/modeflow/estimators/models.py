@@ -14,7 +14,8 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         flow_options: keyword arguments of the flow, such as ``{"layers": 4, "hidden_features": 32}``.
         max_epochs: longest training; it ends earlier where validation stops improving.
         batch_size: rows a step; ``"auto"`` makes about a hundred steps an epoch.
-        learning_rate, weight_decay, schedule: of Adam (AdamW with decay); ``"cosine"`` or ``"constant"``.
+        learning_rate, weight_decay, schedule: of AdamW, whose decay is decoupled; ``"cosine"`` or
+            ``"constant"``.
         ema: decay of an exponential average of the weights, used in their place; None for none.
         patience: epochs without improvement on validation before training stops; None for never.
         validation_fraction: share of the rows held out, where `fit` receives no validation rows.

@@ -95,7 +95,6 @@ class Settings:
             batch_size=batch,
             learning_rate=p["learning_rate"],
             weight_decay=p["weight_decay"],
-            optimizer="adamw" if p["weight_decay"] else "adam",
             schedule=p["schedule"],
             ema=p["ema"],
             patience=p["patience"],

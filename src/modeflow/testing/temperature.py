@@ -20,8 +20,8 @@ _ROWS = 64
 def check_temperature(case: Any) -> None:
     """A temperature is honoured or refused with a `ConfigError`, never ignored; nothing of it stays behind.
 
-    Drawn by the same generator, samples at 1/2 differ from those at 1 unless it is refused; those at 1 are the
-    same before and after.
+    Drawn by the same generator, samples at 1/2 differ from those at 1 unless it is refused; those at 1 are
+    the same before and after.
     """
     density = case.build(torch.float32)
     context = case.some_contexts(1, torch.float32)

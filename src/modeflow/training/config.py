@@ -13,7 +13,6 @@ from modeflow.transforms.activations import ACTIVATIONS
 
 __all__ = ["TrainConfig"]
 
-OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 STRATEGIES = ("auto", "ddp_spawn", "ddp_fork", "ddp_notebook")
@@ -38,8 +37,8 @@ class TrainConfig:
     Attributes:
         max_epochs: passes over the training rows.
         batch_size: rows a step, over all processes.
-        learning_rate: at its peak. weight_decay: for ``adamw`` decoupled, for ``adam`` L2.
-        optimizer: ``adam`` or ``adamw``.
+        learning_rate: of Adam, at its peak.
+        weight_decay: decoupled (AdamW): every step multiplies all weights by one minus this times the rate.
         schedule: ``cosine`` decay to zero over `max_epochs`, or ``constant``; both after a linear rise over
             `warmup_steps` (at most a tenth of all steps).
         gradient_clip: largest norm of the gradient; None for no limit.
@@ -66,7 +65,6 @@ class TrainConfig:
     batch_size: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    optimizer: str = "adam"
     schedule: str = "cosine"
     warmup_steps: int = 100
     gradient_clip: float | None = 5.0
@@ -98,7 +96,6 @@ class TrainConfig:
             self._real("gradient_clip", above=0.0)
         if self.ema is not None:
             self._real("ema", above=0.0, below=1.0)
-        self._choice("optimizer", OPTIMIZERS)
         self._choice("schedule", SCHEDULES)
         self._choice("precision", PRECISIONS)
         self._choice("activations", ACTIVATIONS)

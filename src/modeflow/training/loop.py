@@ -80,8 +80,8 @@ class Loop:
         self._generator = torch.Generator()
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        kind = torch.optim.AdamW if self.config.optimizer == "adamw" else torch.optim.Adam
-        return kind(
+        # Without decay this is Adam, to the last bit.
+        return torch.optim.AdamW(
             self.flat.vectors, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
         )
 
