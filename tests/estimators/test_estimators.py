@@ -248,7 +248,12 @@ def test_dead_states_are_named_and_pruned(nvf):
         (lambda: NVF(2, **{**SMALL, "objective": "elb"}), "did you mean 'elbo'"),
         (lambda: NVF(2, **{**SMALL, "prior": "flat"}), "prior must be"),
         (lambda: NVF(2, **{**SMALL, "objective_options": {"temperatur": 1}}), "did you mean 'temperature'"),
-        (lambda: NVF(2, **{**SMALL, "objective_options": {"temperature": 0}}), "temperature must be above 0"),
+        (lambda: NVF(2, **{**SMALL, "objective_options": {"temperature": 1}}), "no use for 'temperature'"),
+        (
+            lambda: NVF(2, **{**SMALL, "objective": "elbo", "objective_options": {"temperature": 0}}),
+            "temperature must be above 0",
+        ),
+        (lambda: NVF(2, **{**SMALL, "latent": "continuous", "objective": "elbo"}), "leave objective out"),
         (lambda: FlowDensity(**{**FAST, "validation_fraction": 2}), "between 0 and 1"),
         (lambda: FlowDensity(**{**FAST, "score_draws": 0}), "score_draws"),
         (lambda: FlowDensity(**{**FAST, "learning_rate": 0}), "learning_rate"),

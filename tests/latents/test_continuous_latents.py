@@ -57,7 +57,7 @@ def exact_log_prob(w, x):
 
 def exact_elbo(w, model, x):
     """-D/2 log 2π - (|x - W m|² + tr W C W') / 2 - KL, for q = N(m, C)."""
-    mean, log_scale = model.posterior(x)
+    mean, log_scale = model.approximate_posterior(x)
     variance = torch.exp(2 * log_scale)
     misfit = (x - mean @ w.T).square().sum(1) + (variance * w.square().sum(0)).sum(1)
     kl = 0.5 * (variance + mean.square() - 1 - 2 * log_scale).sum(1)
@@ -110,7 +110,7 @@ def test_samples_have_the_moments_of_the_model():
 def test_free_bits_and_warmup():
     _, model = linear_model(2, off=0.2)
     x = rows(40)
-    mean, log_scale = model.posterior(x)
+    mean, log_scale = model.approximate_posterior(x)
     each = (0.5 * (torch.exp(2 * log_scale) + mean.square() - 1) - log_scale).mean(0)
     plain = model.objective(x)
     assert torch.allclose(plain.terms["kl"], each.sum())

@@ -27,6 +27,7 @@ def test_density_and_posterior_by_brute_force(prior, n_states):
     joint = brute_joint(m, x)
     assert torch.allclose(m.log_prob(x), joint.logsumexp(1), atol=1e-12)
     posterior = m.posterior(x)
+    assert torch.allclose(m.log_posterior(x), posterior.log(), atol=1e-12)
     assert torch.allclose(posterior, joint.exp() / joint.exp().sum(1, keepdim=True), atol=1e-12)
     assert torch.allclose(posterior.sum(1), torch.ones(len(x), dtype=DOUBLE), atol=1e-12)
     assert posterior.std(0).min() > 1e-3
@@ -36,7 +37,7 @@ def test_density_and_posterior_by_brute_force(prior, n_states):
 def test_the_gap_of_the_bound_is_the_kl_to_the_posterior(switched_off):
     m, x = model(), rows()
     m.prior.active[switched_off] = False
-    log_q = m.log_posterior(x)[:, m.prior.active]
+    log_q = m.log_approximate_posterior(x)[:, m.prior.active]
     log_post = torch.log_softmax(brute_joint(m, x), 1)
     kl = (log_q.exp() * (log_q - log_post)).sum(1)
     gap = m.log_prob(x) - m.elbo(x)
@@ -144,7 +145,7 @@ def test_calibration_brings_the_encoder_closest_to_the_posterior(sure):
     m.posterior_net.net = Fixed()
 
     def cross_entropy():
-        return float(-(target.exp() * m.log_posterior(x)).sum(1).mean())
+        return float(-(target.exp() * m.log_approximate_posterior(x)).sum(1).mean())
 
     m.eval()
     before = cross_entropy()
@@ -161,12 +162,12 @@ def test_calibration_brings_the_encoder_closest_to_the_posterior(sure):
 
 def test_training_knows_no_sharpness():
     m, x = model(), rows()
-    before = m.eval().log_posterior(x)
+    before = m.eval().log_approximate_posterior(x)
     m.calibrate(x)
-    assert torch.equal(m.train().log_posterior(x), before)
+    assert torch.equal(m.train().log_approximate_posterior(x), before)
     twin = model()
     twin.load_state_dict(m.state_dict())
-    assert torch.equal(twin.eval().log_posterior(x), m.eval().log_posterior(x))
+    assert torch.equal(twin.eval().log_approximate_posterior(x), m.eval().log_approximate_posterior(x))
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 0.05, 0.5, 0.95])
@@ -226,7 +227,7 @@ def test_pruned_states_leave_a_density():
     assert torch.allclose(m.log_prob(x), brute_joint(m, x).logsumexp(1), atol=1e-12)
     assert m.posterior(x).shape == (40, 3)
     assert m.approximate_posterior(x).sum(1).allclose(torch.ones(40, dtype=DOUBLE))
-    assert m.log_posterior(x)[:, [1, 3]].eq(-torch.inf).all()
+    assert m.log_approximate_posterior(x)[:, [1, 3]].eq(-torch.inf).all()
     _, states = m.sample_with_states(500)
     assert sorted(states.unique().tolist()) == [0, 1, 2]
     usage = m.usage(x)
@@ -332,7 +333,7 @@ def test_usage_of_an_epoch_starts_anew():
     assert m.epoch_metrics() == {}
     m.train()
     m.objective(x)
-    q = m.log_posterior(x).exp().mean(0)
+    q = m.log_approximate_posterior(x).exp().mean(0)
     metrics = m.epoch_metrics()
     assert metrics["usage_entropy"] == pytest.approx(-(q * q.log()).sum().item())
     assert 1 <= metrics["states_used"] <= 4

@@ -9,7 +9,8 @@ import torch
 from small_models import DOUBLE, brute_joint, model, rows
 
 from modeflow.errors import ConfigError
-from modeflow.latents import GumbelELBO, Marginal, SummedELBO, build_objective
+from modeflow.latents import GumbelELBO, Marginal, SummedELBO, Truncated, build_objective
+from modeflow.models import NVF
 
 NAMES = ("elbo", "elbo-sum", "marginal", "truncated")
 
@@ -27,7 +28,7 @@ def flat(tensors):
 
 def test_summed_elbo_by_brute_force():
     m, x = model(), rows()
-    log_q, joint = m.log_posterior(x), brute_joint(m, x)
+    log_q, joint = m.log_approximate_posterior(x), brute_joint(m, x)
     log_pi = m.prior.log_probs()
     loss = SummedELBO()(m, x, None, None)
     value = -(log_q.exp() * (joint - log_q)).sum(1).mean()
@@ -40,7 +41,7 @@ def test_summed_elbo_by_brute_force():
 
 def test_marginal_by_brute_force():
     m, x = model(), rows()
-    joint, log_q = brute_joint(m, x), m.log_posterior(x)
+    joint, log_q = brute_joint(m, x), m.log_approximate_posterior(x)
     loss = Marginal()(m, x, None, None)
     posterior = torch.softmax(joint, 1)
     kl = (posterior * (posterior.log() - log_q)).sum(1).mean()
@@ -59,7 +60,7 @@ def test_gradient_of_the_marginal_is_that_of_the_log_likelihood():
         assert torch.allclose(got, expected, atol=1e-12)
     # The encoder is pulled to the posterior, held constant.
     target = m.posterior(x).detach()
-    cross = -(target * m.log_posterior(x)).sum(1).mean()
+    cross = -(target * m.log_approximate_posterior(x)).sum(1).mean()
     got = flat(gradients(loss.value, m.posterior_net))
     assert torch.allclose(got, flat(gradients(cross, m.posterior_net)), atol=1e-12)
 
@@ -71,7 +72,7 @@ def test_truncated_without_truncation_is_the_marginal():
     for p, q in zip(gradients(a.value, m), gradients(b.value, m), strict=True):
         assert torch.equal(p, q)
     # So does exploring every state with the general path.
-    c = Marginal(epsilon=1e-12, explore=0.0)(m, x, None, None)
+    c = Truncated(epsilon=1e-12, explore=0.0)(m, x, None, None)
     assert torch.allclose(c.value, b.value, atol=1e-10)
     assert torch.allclose(flat(gradients(c.value, m)), flat(gradients(b.value, m)), atol=1e-9)
 
@@ -80,21 +81,21 @@ def test_truncated_without_truncation_is_the_marginal():
 def test_truncation_bounds_the_likelihood(explore):
     m, x = model(), rows()
     exact = -m.log_prob(x).mean()
-    loss = Marginal(epsilon=0.4, explore=explore)(m, x, None, None)
+    loss = Truncated(epsilon=0.4, explore=explore)(m, x, None, None)
     assert loss.terms["nll"] > exact + 1e-3
     grads = gradients(loss.value, m)
     assert all(torch.isfinite(g).all() for g in grads)
     # The bound tightens as fewer states are left out.
-    tighter = Marginal(epsilon=0.05, explore=0.0)(m, x, None, None).terms["nll"]
-    assert exact - 1e-12 <= tighter < Marginal(epsilon=0.4, explore=0.0)(m, x, None, None).terms["nll"]
+    tighter = Truncated(epsilon=0.05, explore=0.0)(m, x, None, None).terms["nll"]
+    assert exact - 1e-12 <= tighter < Truncated(epsilon=0.4, explore=0.0)(m, x, None, None).terms["nll"]
 
 
 def test_exploring_revives_a_state_the_encoder_has_forgotten():
     m, x = model(), rows()
     with torch.no_grad():
         m.posterior_net.net.final.bias[2] -= 60
-    silent = gradients(Marginal(0.01, explore=0.0)(m, x, None, None).value, m.likelihood)
-    loud = gradients(Marginal(0.01, explore=1.0)(m, x, None, None).value, m.likelihood)
+    silent = gradients(Truncated(0.01, explore=0.0)(m, x, None, None).value, m.likelihood)
+    loud = gradients(Truncated(0.01, explore=1.0)(m, x, None, None).value, m.likelihood)
     row = [n for n, _ in m.likelihood.named_parameters()].index("transform.transforms.0.table")
     assert (silent[row][2] == 0).all()
     assert (loud[row][2] != 0).all()
@@ -109,7 +110,7 @@ def test_mean_of_gumbel_samples_is_the_summed_elbo():
     for row in x.split(1):
         n = 40_000
         many = row.expand(n, -1)
-        q = m.log_posterior(row).exp()[0]
+        q = m.log_approximate_posterior(row).exp()[0]
         nll = m.prior.log_probs() - brute_joint(m, row)[0]
         mean = (q * nll).sum()
         error = ((q * nll.square()).sum() - mean.square()).sqrt() / math.sqrt(n)
@@ -168,7 +169,7 @@ def test_the_kl_term_is_information_plus_mismatch():
     # E_x KL(q(z|x) || p) - KL(q(z) || p) = I_q(x; z), exactly.
     m, x = model(), rows()
     kl = SummedELBO()(m, x, None, None).terms["kl"]
-    q = m.log_posterior(x).exp()
+    q = m.log_approximate_posterior(x).exp()
     aggregated = q.mean(0)
     mismatch = (aggregated * (aggregated.log() - m.prior.log_probs())).sum()
     information = (q * (q.log() - aggregated.log())).sum(1).mean()
@@ -266,8 +267,38 @@ def test_objectives_by_name():
     with pytest.raises(ConfigError, match="'elbo_sum' is not known; did you mean 'elbo-sum'"):
         build_objective("elbo_sum")
     with pytest.raises(ConfigError, match=r"epsilon must lie in \[0, 1\)"):
-        Marginal(1.0)
+        Truncated(1.0)
 
 
-def test_the_options_of_another_objective_are_ignored():
-    build_objective("elbo", epsilon=0.1, kl_warmup_steps=2)
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("elbo", {"epsilon": 0.1}, "'elbo' has no use for 'epsilon'"),
+        ("elbo-sum", {"temperature": 1.0}, r"'elbo-sum' has no use for 'temperature' \(its options: kl_warm"),
+        ("marginal", {"epsilon": 0.0}, "'marginal' has no use for 'epsilon' .*none"),
+        ("truncated", {"kl_warmup_steps": 3}, "'truncated' has no use for 'kl_warmup_steps'"),
+        ("truncated", {"epsilom": 0.1}, "did you mean 'epsilon'"),
+        ("truncated", {"explore": -1}, "explore must be 0 or more"),
+        ("elbo", {"anneal_steps": 0.5}, "anneal_steps must be an integer"),
+        ("elbo-sum", {"kl_warmup_steps": -1}, "kl_warmup_steps must be an integer of 0 or more"),
+        ("elbo", {"final_temperature": 0}, "final_temperature must be above 0"),
+    ],
+)
+def test_an_option_without_a_use_is_refused(name, options, says):
+    with pytest.raises(ConfigError, match=says):
+        build_objective(name, **options)
+    if "epsilom" not in options:
+        with pytest.raises(ConfigError, match=says):
+            NVF(2, 2, objective=name, **options)
+
+
+def test_the_mode_of_training_counts_usage_in_the_objective_alone():
+    m, x = model().train(), rows()
+    for ask in (m.log_approximate_posterior, m.approximate_posterior, m.log_prob_pruned, m.elbo, m.infer):
+        ask(x)
+    assert m.epoch_metrics() == {}
+    for name in NAMES:
+        build_objective(name)(m, x, None, None)
+        assert "usage_entropy" in m.epoch_metrics(), name
+        build_objective(name)(m.eval(), x, None, None)
+        assert m.train().epoch_metrics() == {}, name

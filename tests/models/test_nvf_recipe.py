@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeflow.errors import ConfigError
-from modeflow.latents import GumbelELBO, Marginal, SummedELBO
+from modeflow.latents import GumbelELBO, Marginal, SummedELBO, Truncated
 from modeflow.latents.initialise import initialise
 from modeflow.models import NVF
 from modeflow.transforms import MaskedAutoregressive
@@ -31,7 +31,7 @@ def test_options_reach_the_parts():
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("elbo", GumbelELBO), ("elbo-sum", SummedELBO), ("marginal", Marginal), ("truncated", Marginal)],
+    [("elbo", GumbelELBO), ("elbo-sum", SummedELBO), ("marginal", Marginal), ("truncated", Truncated)],
 )
 def test_every_objective_fits_a_little(name, kind):
     torch.manual_seed(0)

@@ -201,7 +201,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             raise ConfigError("the latent is discrete: use predict_proba or predict")
         with torch.no_grad():
             parts = [
-                inner.posterior(scorer.encode(as_tensor(values[rows]).to(scorer.device))[0])
+                inner.approximate_posterior(scorer.encode(as_tensor(values[rows]).to(scorer.device))[0])
                 for rows in self._blocks(len(values))
             ]
         mean, log_scale = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))

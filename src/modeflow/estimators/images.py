@@ -276,7 +276,9 @@ class ImageDensity(FittedImages):
         options = {name: getattr(self, name) for name in self._MODEL}
         if prior_sizes is not None:
             options["prior_options"] = prior_sizes
-        return ImageModel(shape, **options, kl_warmup_steps=warmup_steps)
+        if self.latent == "continuous":
+            options["kl_warmup_steps"] = warmup_steps
+        return ImageModel(shape, **options)
 
 
 def _as_float(batch: Tensor, generator: torch.Generator) -> Tensor:

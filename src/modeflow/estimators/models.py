@@ -56,10 +56,11 @@ class NVF(DensityEstimator):
         prior: ``"learned"`` or ``"uniform"``.
         objective: what is minimised: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"``, see
             `modeflow.latents.objectives`.
-        objective_options: ``epsilon`` of "truncated"; ``kl_warmup_steps`` of both ELBOs (default: a tenth of
-            all steps); ``temperature``, ``final_temperature``, ``anneal_steps`` of "elbo" (default: from 1 to
-            0.5 over half of all steps). Of a continuous latent: ``kl_warmup_steps`` (default: a quarter), and
-            ``free_bits``, nats of every dimension that cost nothing.
+        objective_options: ``epsilon`` and ``explore`` of "truncated"; ``kl_warmup_steps`` of both ELBOs
+            (default: a tenth of all steps); ``temperature``, ``final_temperature``, ``anneal_steps`` of
+            "elbo" (default: from 1 to 0.5 over half of all steps). Of a continuous latent:
+            ``kl_warmup_steps`` (default: a quarter), and ``free_bits``, nats of every dimension that cost
+            nothing. An option that the objective has no use for is refused.
         encoder_features: hidden widths of the encoder q(z|x).
         {_COMMON}
         selection_: what was learned of every K tried by ``"auto"``.

@@ -12,7 +12,8 @@ import torch
 
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, nearest
-from modeflow.latents import LatentModel
+from modeflow.latents import ContinuousELBO, LatentModel
+from modeflow.latents.objectives import check_options, option_names
 from modeflow.models import NVF as build_nvf
 from modeflow.models import ContinuousNVF
 from modeflow.training import TrainConfig
@@ -20,17 +21,8 @@ from modeflow.transforms import Standardize
 
 __all__ = ["Settings", "build_model", "check_states"]
 
-#: Options of the objectives that a user may set.
-OBJECTIVE_OPTIONS = (
-    "epsilon",
-    "kl_warmup_steps",
-    "temperature",
-    "final_temperature",
-    "anneal_steps",
-    "free_bits",
-)
-#: Of these, what a continuous latent has a use for.
-_CONTINUOUS_OPTIONS = ("kl_warmup_steps", "free_bits")
+#: The default of `objective`, which a continuous latent has no use for.
+_OBJECTIVE = "truncated"
 LATENTS = ("discrete", "continuous")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
 _BATCH_RANGE = (64, 1024)
@@ -64,18 +56,30 @@ class Settings:
             check_states(p["latent_features"], "latent_features")
             check_states(p["n_states"])
             check_states(p["max_states"], "max_states")
-            for key in p["objective_options"] or {}:
-                if key not in OBJECTIVE_OPTIONS:
-                    raise ConfigError(
-                        f"objective_options: {key!r} is not known{nearest(key, OBJECTIVE_OPTIONS)} "
-                        f"(options: {', '.join(OBJECTIVE_OPTIONS)})"
-                    )
-                used = key in _CONTINUOUS_OPTIONS if self.continuous else key != "free_bits"
-                if not used:
-                    raise ConfigError(f"objective_options: a {p['latent']} latent has no use for {key!r}")
+            self._check_objective()
             if not isinstance(p["encoder_features"], Sequence):
                 raise ConfigError(
                     f"encoder_features must list the hidden widths, received {p['encoder_features']!r}"
+                )
+
+    def _check_objective(self) -> None:
+        """Nothing that is asked of the objective may be dropped."""
+        objective, options = self.params["objective"], self.params["objective_options"] or {}
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"objective_options must be a mapping of options, received {options!r}")
+        if not self.continuous:
+            check_options(objective, options)
+            return
+        if objective != _OBJECTIVE:
+            raise ConfigError(
+                f"a continuous latent has one objective: leave objective out, received {objective!r}"
+            )
+        known = option_names(ContinuousELBO)
+        for key in options:
+            if key not in known:
+                raise ConfigError(
+                    f"objective_options: a continuous latent has no use for {key!r}{nearest(key, known)} "
+                    f"(options: {', '.join(known)})"
                 )
 
     @property

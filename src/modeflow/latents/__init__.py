@@ -12,6 +12,7 @@ from modeflow.latents.objectives import (
     Marginal,
     Objective,
     SummedELBO,
+    Truncated,
     build_objective,
 )
 from modeflow.latents.posteriors import CategoricalEncoder
@@ -33,6 +34,7 @@ __all__ = [
     "PrunedLogProb",
     "SequentialLatentModel",
     "SummedELBO",
+    "Truncated",
     "VectorQuantizer",
     "build_objective",
     "find_islands",

@@ -11,7 +11,7 @@ from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.latents.base import LatentModel
-from modeflow.latents.objectives import warmup
+from modeflow.latents.objectives import warmup, whole_steps
 from modeflow.nets.mlp import MLP
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise, standard_normal
@@ -68,7 +68,10 @@ class ContinuousELBO(nn.Module):
     Arguments:
         kl_warmup_steps: optimiser steps over which β rises from 0 to 1.
         free_bits: λ, nats of every dimension that cost nothing: they keep a flexible likelihood from
-            ignoring z.
+            ignoring z. Of a prior N(0, I) alone.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
 
     Reference:
         Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013, https://arxiv.org/abs/1312.6114; Kingma
@@ -79,13 +82,13 @@ class ContinuousELBO(nn.Module):
         super().__init__()
         if not free_bits >= 0:
             raise ConfigError(f"free_bits must be 0 or more, received {free_bits!r}")
-        self.kl_warmup_steps = kl_warmup_steps
+        self.kl_warmup_steps = whole_steps("kl_warmup_steps", kl_warmup_steps)
         self.free_bits = free_bits
 
     def forward(
         self, model: ContinuousLatentModel, x: Tensor, weight: Tensor | None, step: int | None
     ) -> Loss:
-        mean, log_scale = model.posterior(x)
+        mean, log_scale = model.approximate_posterior(x)
         noise = standard_normal(mean)
         z = mean + torch.exp(log_scale) * noise
         nll = weighted_mean(-model.likelihood_log_prob(x, z), weight)
@@ -94,7 +97,7 @@ class ContinuousELBO(nn.Module):
             each = (each if weight is None else each * weight.unsqueeze(-1)).mean(0)
             kl, cost = each.sum(), each.clamp_min(self.free_bits).sum()
         else:
-            log_q = model.log_posterior(noise, log_scale)
+            log_q = model.log_approximate_posterior(noise, log_scale)
             kl = cost = weighted_mean(log_q - model.prior.log_prob(z), weight)
         terms = {"nll": nll.detach(), "kl": kl.detach()}
         return Loss(nll + warmup(step, self.kl_warmup_steps) * cost, terms)
@@ -119,7 +122,7 @@ class ContinuousLatentModel(LatentModel):
         chunk_rows: rows (of data times draws) evaluated at once where no gradient is needed.
 
     Raises:
-        ConfigError: parts of different widths, or less than one draw.
+        ConfigError: parts of different widths, less than one draw, or free bits of another prior.
 
     Reference:
         Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
@@ -149,6 +152,10 @@ class ContinuousLatentModel(LatentModel):
         self.likelihood = likelihood
         self.posterior_net = posterior
         self.loss = ContinuousELBO() if objective is None else objective
+        if self.loss.free_bits and not isinstance(prior, StandardNormal):
+            raise ConfigError(
+                "free_bits are of a prior N(0, I), whose divergence has a part of each dimension"
+            )
         self.draws, self.chunk_rows = draws, chunk_rows
         self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
 
@@ -161,16 +168,16 @@ class ContinuousLatentModel(LatentModel):
         """``log p(x | z)``, shape ``(B,)``, for z ``(B, L)``."""
         return self.likelihood._log_prob(x, z)
 
-    # -- the posterior --------------------------------------------------------------------------
+    # -- the approximate posterior --------------------------------------------------------------------------
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def approximate_posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-scale of q(z | x), both ``(B, L)``."""
         self._check_event(x)
         mean, log_scale = self.posterior_net(x)
         return mean, log_scale
 
     @staticmethod
-    def log_posterior(noise: Tensor, log_scale: Tensor) -> Tensor:
+    def log_approximate_posterior(noise: Tensor, log_scale: Tensor) -> Tensor:
         """``log q(z | x)`` of ``z = mean + scale * noise``, shape ``(B,)``."""
         constant = 0.5 * math.log(2 * math.pi)
         return -(0.5 * noise.square() + log_scale + constant).sum(-1)
@@ -198,7 +205,7 @@ class ContinuousLatentModel(LatentModel):
                 noise = standard_normal(mean)
                 z = mean + torch.exp(log_scale) * noise
                 joint = self.likelihood_log_prob(x, z) + self.prior._log_prob(z, None)
-            columns.append(joint - self.log_posterior(noise, log_scale))
+            columns.append(joint - self.log_approximate_posterior(noise, log_scale))
         return torch.stack(columns, dim=1)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -225,10 +232,10 @@ class ContinuousLatentModel(LatentModel):
         return self.iwae(x, min(self.draws, _QUICK_DRAWS))
 
     def infer(self, x: Tensor) -> Tensor:
-        return self.posterior(x)[0]
+        return self.approximate_posterior(x)[0]
 
     def read(self, x: Tensor) -> Tensor:
-        return self.posterior(x)[0]
+        return self.approximate_posterior(x)[0]
 
     def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         return torch.lerp(self.infer(x), self.infer(y), share)
@@ -241,13 +248,13 @@ class ContinuousLatentModel(LatentModel):
         return z, z
 
     def latent_cost(self, x: Tensor) -> Tensor:
-        mean, log_scale = self.posterior(x)
+        mean, log_scale = self.approximate_posterior(x)
         if isinstance(self.prior, StandardNormal):
             return gaussian_kl(mean, log_scale).sum(-1)
         with row_noise(x, 0):
             noise = standard_normal(mean)
         z = mean + torch.exp(log_scale) * noise
-        return self.log_posterior(noise, log_scale) - self.prior.log_prob(z)
+        return self.log_approximate_posterior(noise, log_scale) - self.prior.log_prob(z)
 
     def _sample(
         self,

@@ -135,18 +135,20 @@ class DiscreteLatentModel(LatentModel):
         return torch.softmax(self.log_joint(x), dim=-1)
 
     def log_posterior(self, x: Tensor) -> Tensor:
-        """The encoder's ``log q(z | x)``, shape ``(B, K)``; -inf for states switched off."""
+        """The logarithm of `posterior`, over the active states, shape ``(B, A)``."""
+        return torch.log_softmax(self.log_joint(x), dim=-1)
+
+    def log_approximate_posterior(self, x: Tensor) -> Tensor:
+        """The encoder's ``log q(z | x)``, shape ``(B, K)``: over all states, -inf for those switched off."""
         if self.posterior_net is None:
             return x.new_zeros(x.shape[0], 1)
-        log_q = self.posterior_net(x, self.prior.active)
-        if self.training:
-            self._usage += log_q.detach().exp().sum(0)
+        log_q: Tensor = self.posterior_net(x, self.prior.active)
         return log_q
 
     def approximate_posterior(self, x: Tensor) -> Tensor:
         """The encoder's ``q(z = k | x)`` over the active states, shape ``(B, A)``."""
         self._check_event(x)
-        return self.log_posterior(x).exp()[:, self.prior.active]
+        return self.log_approximate_posterior(x).exp()[:, self.prior.active]
 
     def elbo(self, x: Tensor) -> Tensor:
         r"""The evidence lower bound with the expectation summed exactly, nats, shape ``(B,)``.
@@ -155,7 +157,7 @@ class DiscreteLatentModel(LatentModel):
         """
         self._check_event(x)
         states = self.prior.active_states()
-        log_q = self.log_posterior(x)[:, states]
+        log_q = self.log_approximate_posterior(x)[:, states]
         joint = self.log_joint(x)
         q = log_q.exp()
         return torch.where(q > 0, q * (joint - log_q), torch.zeros_like(q)).sum(-1)
@@ -198,7 +200,7 @@ class DiscreteLatentModel(LatentModel):
         if not 0 <= epsilon < 1:
             raise ConfigError(f"epsilon must lie in [0, 1), received {epsilon}")
         self._check_event(x)
-        q = self.log_posterior(x).exp()[:, self.prior.active]
+        q = self.log_approximate_posterior(x).exp()[:, self.prior.active]
         keep = self.likely_states(q, epsilon)
         log_prob = torch.logsumexp(self.log_joint_of(x, keep), -1)
         return PrunedLogProb(log_prob, (q * keep).sum(-1), float(keep.sum()) / max(len(x), 1))
@@ -282,7 +284,7 @@ class DiscreteLatentModel(LatentModel):
     def infer(self, x: Tensor) -> Tensor | None:
         if self.n_states == 1:
             return None
-        return self._context(self.log_posterior(x).argmax(-1))
+        return self._context(self.log_approximate_posterior(x).argmax(-1))
 
     def read(self, x: Tensor) -> Tensor:
         return self.log_joint(x).argmax(1)
@@ -323,6 +325,11 @@ class DiscreteLatentModel(LatentModel):
             # Some likelihoods (a score model, a bound) are not fitted by their own log-density.
             return self.likelihood.objective(x, weight, step)
         return self.loss(self, x, weight, step)
+
+    @torch.no_grad()
+    def count_usage(self, log_q: Tensor) -> None:
+        """Count the states that the encoder gave rows while training, for `epoch_metrics`."""
+        self._usage += log_q.exp().sum(0)
 
     def epoch_metrics(self) -> dict[str, float]:
         """Entropy (nats) and effective number of states used since the last call; then start anew."""

@@ -14,7 +14,9 @@ name        minimises                                                cost per st
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +29,17 @@ from modeflow.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from modeflow.latents.discrete import DiscreteLatentModel
 
-__all__ = ["OBJECTIVES", "GumbelELBO", "Marginal", "Objective", "SummedELBO", "build_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "GumbelELBO",
+    "Marginal",
+    "Objective",
+    "SummedELBO",
+    "Truncated",
+    "build_objective",
+    "check_options",
+    "option_names",
+]
 
 
 def categorical_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
@@ -49,6 +61,25 @@ class Objective(nn.Module):
     def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         raise NotImplementedError
 
+    @staticmethod
+    def encode(model: DiscreteLatentModel, x: Tensor) -> Tensor:
+        """``log q(z | x)``, counted as usage of the states while training."""
+        log_q = model.log_approximate_posterior(x)
+        if model.training:
+            model.count_usage(log_q)
+        return log_q
+
+
+def whole_steps(name: str, value: int) -> int:
+    """A number of optimiser steps.
+
+    Raises:
+        ConfigError: unless it is an integer of 0 or more.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+        raise ConfigError(f"{name} must be an integer of 0 or more, received {value!r}")
+    return int(value)
+
 
 class _ELBO(Objective):
     """Shared by both ELBOs: the weight β of the KL term rises from 0 to 1 over the warm-up.
@@ -59,7 +90,7 @@ class _ELBO(Objective):
 
     def __init__(self, kl_warmup_steps: int = 0) -> None:
         super().__init__()
-        self.kl_warmup_steps = kl_warmup_steps
+        self.kl_warmup_steps = whole_steps("kl_warmup_steps", kl_warmup_steps)
 
     def beta(self, step: int | None) -> float:
         """Weight of the KL term at an optimiser step (None: after the warm-up)."""
@@ -89,6 +120,9 @@ class GumbelELBO(_ELBO):
         anneal_steps: 0 keeps the temperature constant.
         kl_warmup_steps: length of the rise of β from 0 to 1.
 
+    Raises:
+        ConfigError: for a value that is not allowed.
+
     Reference:
         Jang et al., *Categorical Reparameterization with Gumbel-Softmax*, 2017,
         https://arxiv.org/abs/1611.01144
@@ -102,9 +136,12 @@ class GumbelELBO(_ELBO):
         kl_warmup_steps: int = 0,
     ) -> None:
         super().__init__(kl_warmup_steps)
+        for name, value in (("temperature", temperature), ("final_temperature", final_temperature)):
+            if not value > 0:
+                raise ConfigError(f"{name} must be above 0, received {value!r}")
         self.temperature = temperature
         self.final_temperature = final_temperature
-        self.anneal_steps = anneal_steps
+        self.anneal_steps = whole_steps("anneal_steps", anneal_steps)
 
     def temperature_at(self, step: int | None) -> float:
         """Temperature at an optimiser step (None: the final one)."""
@@ -115,7 +152,7 @@ class GumbelELBO(_ELBO):
         return self.temperature * math.exp(share * math.log(ratio))
 
     def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        log_q = model.log_posterior(x)
+        log_q = self.encode(model, x)
         noise = -torch.log(torch.empty_like(log_q).exponential_().clamp_min(1e-30))
         soft = torch.softmax((log_q + noise) / self.temperature_at(step), dim=-1)
         hard = F.one_hot(soft.argmax(-1), log_q.shape[-1]).to(soft.dtype)
@@ -131,7 +168,7 @@ class SummedELBO(_ELBO):
     """
 
     def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        log_q = model.log_posterior(x)
+        log_q = self.encode(model, x)
         log_p = model.prior.log_probs()
         states = model.prior.active_states()
         likelihood = model.log_likelihoods(x, states)
@@ -139,18 +176,17 @@ class SummedELBO(_ELBO):
         return self._loss(nll, log_q, log_p, weight, step)
 
 
-class Marginal(Objective):
-    r"""The exact negative log-likelihood, with the encoder fitted beside it.
+class Truncated(Objective):
+    r"""The exact negative log-likelihood, or close to it, with the encoder fitted beside it.
 
     .. math:: -\log \sum_{k \in S(x)} \pi_k\, p(x \mid k)
         \;+\; \mathrm{KL}\big(p_S(z \mid x) \,\|\, q(z|x)\big)
 
-    With ``epsilon=0``, S holds all states. With ``epsilon>0`` it holds, per row, the states to which the
-    encoder gives a mass above ε (or above 1/2A of A active states, if that is less: one state at least
-    is kept), and now and then one more at random: the first term is then an upper bound
-    on the negative log-likelihood, tight where modes are isolated, at the cost of little more than one
-    state. No sample of z is drawn, so its gradient to the flow and the prior has neither the bias of the
-    straight-through estimator nor its noise.
+    S holds, per row, the states to which the encoder gives a mass above ε (or above 1/2A of A active states,
+    if that is less: one state at least is kept), and now and then one more at random: the first term is then
+    an upper bound on the negative log-likelihood, tight where modes are isolated, at the cost of little more
+    than one state. With ``epsilon=0``, S holds all states (`Marginal`). No sample of z is drawn, so its
+    gradient to the flow and the prior has neither the bias of the straight-through estimator nor its noise.
 
     The second term pulls the encoder towards the posterior on S (held constant) and touches nothing else.
 
@@ -158,17 +194,22 @@ class Marginal(Objective):
         epsilon: encoder mass below which a state is left out, in ``[0, 1)``; 0 takes them all.
         explore: states added at random, per row, on average; how a state whose encoder mass has vanished
             can come back.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
     """
 
-    def __init__(self, epsilon: float = 0.0, explore: float = 0.02) -> None:
+    def __init__(self, epsilon: float = 1e-2, explore: float = 0.02) -> None:
         super().__init__()
         if not 0 <= epsilon < 1:
             raise ConfigError(f"epsilon must lie in [0, 1), received {epsilon}")
+        if not explore >= 0:
+            raise ConfigError(f"explore must be 0 or more, received {explore!r}")
         self.epsilon = epsilon
         self.explore = explore
 
     def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        log_q = model.log_posterior(x)[:, model.prior.active]
+        log_q = self.encode(model, x)[:, model.prior.active]
         if self.epsilon == 0:
             joint = model.log_joint(x)
         else:
@@ -185,29 +226,54 @@ class Marginal(Objective):
         return Loss(nll + kl, {"nll": nll.detach(), "encoder_kl": kl.detach()})
 
 
+class Marginal(Truncated):
+    """`Truncated` to nothing: the exact negative log-likelihood, over all states."""
+
+    def __init__(self) -> None:
+        super().__init__(epsilon=0.0)
+
+
 OBJECTIVES: dict[str, type[Objective]] = {
     "elbo": GumbelELBO,
     "elbo-sum": SummedELBO,
     "marginal": Marginal,
-    "truncated": Marginal,
+    "truncated": Truncated,
 }
 
 
-def build_objective(name: str, **options: Any) -> Objective:
-    """Build an objective by name, with those of the options it knows.
+def option_names(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The options that an objective takes, by its class."""
+    return tuple(name for name in inspect.signature(kind.__init__).parameters if name != "self")
 
-    Raises:
-        ConfigError: if the name is unknown, naming the nearest.
-    """
+
+def _named(name: str) -> type[Objective]:
     if name not in OBJECTIVES:
         raise ConfigError(
             f"objective {name!r} is not known{nearest(name, OBJECTIVES)} (one of {', '.join(OBJECTIVES)})"
         )
-    if name == "marginal":
-        return Marginal()
-    if name == "truncated":
-        return Marginal(epsilon=options.get("epsilon", 1e-2), explore=options.get("explore", 0.02))
-    if name == "elbo-sum":
-        return SummedELBO(options.get("kl_warmup_steps", 0))
-    known = ("temperature", "final_temperature", "anneal_steps", "kl_warmup_steps")
-    return GumbelELBO(**{k: v for k, v in options.items() if k in known})
+    return OBJECTIVES[name]
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Refuse options that an objective has no use for: nothing that is asked for is dropped.
+
+    Raises:
+        ConfigError: naming the option, and those that there are; or if the objective is unknown.
+    """
+    known = option_names(_named(name))
+    every = sorted({option for kind in OBJECTIVES.values() for option in option_names(kind)})
+    for option in options:
+        if option not in known:
+            hint = "" if option in every else nearest(option, every)
+            has = ", ".join(known) or "none"
+            raise ConfigError(f"objective '{name}' has no use for {option!r}{hint} (its options: {has})")
+
+
+def build_objective(name: str, **options: Any) -> Objective:
+    """Build an objective by name with options of its own.
+
+    Raises:
+        ConfigError: if the name is unknown, naming the nearest; or for an option that it has no use for.
+    """
+    check_options(name, options)
+    return _named(name)(**options)

@@ -116,7 +116,7 @@ class VectorQuantizer(nn.Module):
                 book.all_reduce_fn = book.kmeans_all_reduce_fn = torch.distributed.all_reduce
                 book.sample_fn = book.replace_sample_fn = package.sample_vectors_distributed
 
-    def log_posterior(self, e: Tensor) -> Tensor:
+    def log_approximate_posterior(self, e: Tensor) -> Tensor:
         """``log q(z_j = v | x)``, shape ``(B, L, V)``."""
         distance = (self.place(e).unsqueeze(2) - self.codebook).square().sum(-1)
         return torch.log_softmax(-distance / self.temperature, -1)
@@ -203,7 +203,7 @@ class SequentialLatentModel(LatentModel):
 
     def codes(self, x: Tensor) -> Tensor:
         """The nearest codes, ``(B, L)``."""
-        return self.quantizer.log_posterior(self.embed(x)).argmax(-1)
+        return self.quantizer.log_approximate_posterior(self.embed(x)).argmax(-1)
 
     def _context(self, codes: Tensor) -> Tensor:
         return self._flat(self.quantizer.codebook[codes])
@@ -227,7 +227,7 @@ class SequentialLatentModel(LatentModel):
     def _parts_of(self, x: Tensor, sequences: int) -> tuple[Tensor, Tensor, Tensor]:
         """The strings of `log_joint_of`, the likeliest first, with ``log p(x | z)`` and ``log p(z)``."""
         self._check_event(x)
-        strings, _ = k_best(self.quantizer.log_posterior(self.embed(x)), sequences)
+        strings, _ = k_best(self.quantizer.log_approximate_posterior(self.embed(x)), sequences)
         shape = strings.shape[:2]
         flat, rows = strings.flatten(0, 1), x.repeat_interleave(shape[1], dim=0)
         parts = [
@@ -254,7 +254,7 @@ class SequentialLatentModel(LatentModel):
 
     def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         e = torch.lerp(self.embed(x), self.embed(y), share)
-        return self._context(self.quantizer.log_posterior(e).argmax(-1))
+        return self._context(self.quantizer.log_approximate_posterior(e).argmax(-1))
 
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
@@ -310,7 +310,7 @@ class SequentialLatentModel(LatentModel):
             chosen = log_p.gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
             length = weighted_mean(-chosen, weight)
             terms["code_length"] = length.detach()
-            expected = -(self.quantizer.log_posterior(e).exp() * log_p.detach()).sum((1, 2))
+            expected = -(self.quantizer.log_approximate_posterior(e).exp() * log_p.detach()).sum((1, 2))
             pressure = weighted_mean(expected, weight) * warmup(step, self.code_warmup_steps)
             loss = loss + length + pressure - pressure.detach()
         return Loss(loss, terms)

@@ -63,8 +63,8 @@ def ImageModel(
     context_in: str = "all",
     prior: str | None = None,
     prior_options: Mapping[str, Any] | None = None,
-    objective: str = "truncated",
-    kl_warmup_steps: int = 0,
+    objective: str | None = None,
+    kl_warmup_steps: int | None = None,
     free_bits: float = 0.0,
     sequences: int = 1,
     dequantisation: str = "uniform",
@@ -104,15 +104,17 @@ def ImageModel(
         context_in: where Glow sees a map of codes: ``"all"`` couplings and priors, or ``"priors"``.
         prior: of codes: ``"gpt2"`` or ``"independent"``; of states: ``"learned"`` or ``"uniform"``.
         prior_options: of the Transformer.
-        objective: of the discrete latent, see `modeflow.latents.objectives`.
-        kl_warmup_steps, free_bits: of the continuous one.
+        objective: of a discrete latent, see `modeflow.latents.objectives`; "truncated" if None.
+        kl_warmup_steps: of a continuous latent, or of an ELBO of a discrete one.
+        free_bits: of a continuous latent.
         sequences: strings over which the bound sums. dequantisation, draws: as in `Dequantized`.
         latent_draws: of a continuous z, over which the bound averages.
         stage: what is fitted first, see `SequentialLatentModel`.
         start_steps: optimiser steps over which the flow's first layer is fitted alone.
 
     Raises:
-        ConfigError: for sizes that do not fit, or an unknown name.
+        ConfigError: for sizes that do not fit, an unknown name, or an option of the objective of another
+            latent.
 
     Reference:
         Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
@@ -130,6 +132,8 @@ def ImageModel(
         encoder_channels=encoder_channels,
         decoder_channels=decoder_channels,
     )
+    warmup = {} if kl_warmup_steps is None else {"kl_warmup_steps": kl_warmup_steps}
+    _check_objective(latent, objective, warmup, free_bits)
     channels, height, width = shape
     size = 2**halvings
     if height % size or width % size:
@@ -174,7 +178,7 @@ def ImageModel(
         model = SequentialLatentModel(codes, density, encoder, quantizer, sequences, stage)
     elif latent == "continuous":
         net = ConvVectorEncoder(shape, 2 * latent_features, encoder_channels, halvings, levels)
-        loss = ContinuousELBO(kl_warmup_steps, free_bits)
+        loss = ContinuousELBO(free_bits=free_bits, **warmup)
         posterior = GaussianEncoder(latent_features=latent_features, net=net)
         model = ContinuousLatentModel(
             StandardNormal(latent_features), density, posterior, loss, latent_draws, chunk_rows=256
@@ -186,7 +190,7 @@ def ImageModel(
             model = DiscreteLatentModel(states, density, None, None, chunk_rows=256)
         else:
             net = ConvVectorEncoder(shape, n_states, encoder_channels, halvings, levels)
-            fitted = build_objective(objective, kl_warmup_steps=kl_warmup_steps)
+            fitted = build_objective(objective or "truncated", **warmup)
             classifier = CategoricalEncoder(n_states=n_states, net=net)
             model = DiscreteLatentModel(states, density, classifier, fitted, chunk_rows=256)
     model.start_steps = start_steps
@@ -218,6 +222,18 @@ def _codes(prior: str | None, n_codes: int, length: int, options: Mapping[str, A
                 f"prior_options: {name!r} is not known{nearest(name, known)} (options: {', '.join(known)})"
             )
     return GPT2Prior(n_codes, length, **dict(options or {}))
+
+
+def _check_objective(latent: str, objective: str | None, warmup: Mapping[str, int], free_bits: float) -> None:
+    """Refuse what only the objective of another latent has a use for."""
+    refused = {
+        "objective": objective is not None and latent != "discrete",
+        "kl_warmup_steps": bool(warmup) and latent in ("none", "sequential"),
+        "free_bits": bool(free_bits) and latent != "continuous",
+    }
+    for name, wrong in refused.items():
+        if wrong:
+            raise ConfigError(f"a latent '{latent}' has no use for {name}: leave it out")
 
 
 def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

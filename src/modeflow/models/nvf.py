@@ -26,11 +26,12 @@ def NVF(
     prior: str = "learned",
     objective: str = "truncated",
     encoder_features: Sequence[int] = (64, 64),
-    epsilon: float = 1e-2,
-    temperature: float = 1.0,
-    final_temperature: float = 0.5,
-    anneal_steps: int = 0,
-    kl_warmup_steps: int = 0,
+    epsilon: float | None = None,
+    explore: float | None = None,
+    temperature: float | None = None,
+    final_temperature: float | None = None,
+    anneal_steps: int | None = None,
+    kl_warmup_steps: int | None = None,
 ) -> DiscreteLatentModel:
     r"""NVF with a discrete latent: ``p(x) = Σ_k π_k p(x | z = k)``, each term a conditional flow.
 
@@ -42,9 +43,11 @@ def NVF(
         objective: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"`` (the paper's), see
             `modeflow.latents.objectives`.
         encoder_features: hidden widths of the encoder q(z|x).
-        epsilon: encoder mass below which the truncated objective leaves a state out, in ``[0, 1)``.
-        temperature, final_temperature, anneal_steps: of the Gumbel-softmax sample.
-        kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one.
+        epsilon: encoder mass below which "truncated" leaves a state out, in ``[0, 1)``.
+        explore: states that "truncated" adds at random, per row, on average.
+        temperature, final_temperature, anneal_steps: of the Gumbel-softmax sample of "elbo".
+        kl_warmup_steps: optimiser steps over which the weight of the KL term of both ELBOs rises to one.
+            Options are the objective's default where None; one that it has no use for is refused.
 
     Raises:
         ConfigError: for a value that is not allowed.
@@ -57,17 +60,15 @@ def NVF(
         raise ConfigError(f"n_states must be an integer of 1 or more, received {n_states!r}")
     if prior not in ("learned", "uniform"):
         raise ConfigError(f"prior must be 'learned' or 'uniform', received {prior!r}")
-    for name, value in (("temperature", temperature), ("final_temperature", final_temperature)):
-        if not value > 0:
-            raise ConfigError(f"{name} must be above 0, received {value!r}")
-    loss = build_objective(
-        objective,
-        epsilon=epsilon,
-        temperature=temperature,
-        final_temperature=final_temperature,
-        anneal_steps=anneal_steps,
-        kl_warmup_steps=kl_warmup_steps,
-    )
+    options = {
+        "epsilon": epsilon,
+        "explore": explore,
+        "temperature": temperature,
+        "final_temperature": final_temperature,
+        "anneal_steps": anneal_steps,
+        "kl_warmup_steps": kl_warmup_steps,
+    }
+    loss = build_objective(objective, **{k: v for k, v in options.items() if v is not None})
     likelihood = build_flow(flow, features, n_states if n_states > 1 else 0, flow_options)
     states = CategoricalPrior(n_states, learned=prior == "learned")
     if n_states == 1:
