@@ -7,6 +7,7 @@ from typing import Any
 
 from markdown_parts import between, number, place, table
 from modeflow.flows import FLOWS, RecipeInfo
+from modeflow.transforms.base import weakest
 
 DOCS = Path(__file__).parents[1] / "docs"
 GAP_ALLOWED = 0.05
@@ -47,7 +48,8 @@ def flow_page(info: RecipeInfo, runs: dict[str, Any], timing: dict[str, Any] | N
         ]
     for name in ("power-head", "protein"):
         if name in runs:
-            lines += [f"- `{name}`: {score(runs[name])} nats a test row ({runs[name]['density']})."]
+            kind = weakest(runs[name]["density"], info.density)
+            lines += [f"- `{name}`: {score(runs[name])} nats a test row ({kind})."]
     if timing is not None:
         trip = timing["round_trip"]
         lines += [

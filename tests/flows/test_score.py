@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from modeflow import FlowDensity
 from modeflow.densities.diffusion import DIFFUSIONS, Schedule
 from modeflow.errors import ConfigError
-from modeflow.flows import ScoreSDE
+from modeflow.flows import FFJORD, NSF, ScoreSDE
+from modeflow.testing import perturb
+from modeflow.transforms.ode import halve_steps, has_solver
 
 DOUBLE = torch.float64
 
@@ -72,6 +76,34 @@ def test_the_loss_is_least_at_the_exact_score(weighting):
         torch.manual_seed(1)
         losses.append(float(known("vp", scale, weighting=weighting).objective(x).value))
     assert losses[1] < min(losses[0], losses[2])
+
+
+@pytest.mark.parametrize(("make", "steps"), [(FFJORD, 2), (ScoreSDE, 8)])
+def test_a_density_by_a_solver_is_an_estimate_and_halving_its_steps_shows_the_error(make, steps):
+    model = perturb(make(2, steps=steps), 1.0).double().eval()
+    assert model.exactness == "estimate" and has_solver(model)
+    x = torch.randn(40, 2, dtype=torch.float64)
+    fine = model
+    for _ in range(4):
+        fine = halve_steps(fine)
+    with torch.no_grad():
+        coarse = model.log_prob(x)
+        error = fine.log_prob(x) - coarse
+        shown = halve_steps(model).log_prob(x) - coarse
+    assert error.abs().max() > 1e-6
+    assert (shown - error).abs().mean() < 0.5 * error.abs().mean()
+    assert torch.equal(model.log_prob(x), coarse)  # the model itself keeps its steps
+    assert not has_solver(NSF(2, layers=1))
+
+
+def test_an_estimator_says_what_its_solver_decides():
+    x = np.random.default_rng(0).normal(size=(80, 2))
+    small = {"max_epochs": 1, "random_state": 0}
+    fitted = FlowDensity("ffjord", flow_options={"steps": 2, "hidden_features": [4]}, **small).fit(x)
+    assert fitted.density_kind_ == fitted.likelihood(x).kind == "estimate"
+    differences = fitted.solver_differences(x[:9])
+    assert differences.shape == (9,) and 0 < np.abs(differences).max() < 0.1
+    assert FlowDensity(flow_options={"layers": 1}, **small).fit(x).solver_differences(x) is None
 
 
 def test_a_trained_score_finds_the_entropy():

@@ -168,6 +168,21 @@ def test_bounds_are_not_compared_as_if_exact():
     assert above.verdict != below.verdict
 
 
+def test_bounds_by_the_same_offsets_are_compared_in_pairs():
+    def row(name, role="baseline", own="exact", **options):
+        kind = "lower bound"
+        return LikelihoodRow(name, -12.0, 0.1, kind, 1000, role=role, own_kind=own, **options)
+
+    ours = row("NVF", "model")
+    pair = {"difference": -0.5, "difference_standard_error": 0.1}
+    worse = compare(ours, row("mixture", **pair))
+    assert worse.verdict == "worse" and "both dequantised alike" in worse.words
+    # A bound of its own remains one, and so do offsets that are not shared.
+    assert compare(row("NVF", "model", "lower bound"), row("mixture", **pair)).verdict == "not decided"
+    apart = LikelihoodRow("other", -11.0, 0.1, "lower bound", 1000, own_kind="exact")
+    assert compare(ours, apart).verdict == "not decided"
+
+
 BARE = {
     "likelihoods": [],
     "history": [],

@@ -117,8 +117,8 @@ class Diffusion(Density):
     .. math:: \text{loss} = E_{t, \epsilon}\, \lambda(t)\, |\epsilon_\theta(m_t x + \sqrt{v_t}\,\epsilon, t)
         - \epsilon|^2, \qquad \frac{dx}{dt} = f - \tfrac12 g^2 s_\theta
 
-    `log_prob` is that of the ODE from t = 0.001 to 1, exact up to the error of its solver (and up to 64
-    features; beyond, an estimate). It is not what is trained.
+    `log_prob` is that of the ODE from t = 0.001 to 1, an estimate: the steps of its solver decide (and beyond
+    64 features a random trace). It is not what is trained.
 
     Arguments:
         features: D. context_features: width of the context.

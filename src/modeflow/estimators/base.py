@@ -28,6 +28,7 @@ from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.training import resolve_device, seeded
 from modeflow.transforms.base import Exactness, weakest
+from modeflow.transforms.ode import halve_steps, has_solver
 
 __all__ = ["DensityEstimator", "blocks", "training_summary"]
 
@@ -168,6 +169,17 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             DataError: other columns than those fitted, or values that are no finite numbers.
         """
         return _logsumexp(self._log_joint(X))
+
+    def solver_differences(self, X: Any) -> np.ndarray | None:
+        """How halving the steps of a solver changes `score_samples` of each row, nats, shape ``(N,)``.
+
+        None for a density in which no solver takes part. Of a differential equation (`ffjord`, `score-sde`)
+        the steps decide the number, which is hence an estimate; the difference is nearly its error.
+        """
+        check_is_fitted(self)
+        if not has_solver(self.model_):
+            return None
+        return _logsumexp(self._log_joint(X, halve_steps(self._scorer()))) - self.score_samples(X)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples` over the rows, nats."""
@@ -344,11 +356,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         """The model in double precision, on the device asked for."""
         return self._scorer_model.to(resolve_device(self.device))
 
-    def _log_joint(self, X: Any) -> np.ndarray:
+    def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:
         """``log p(x, z = k)``, averaged over the offsets of integer columns, shape ``(N, n_states_)``."""
         check_is_fitted(self)
         values = self.schema_.validate(self._matrix(X, reset=False))
-        scorer = self._scorer()
+        scorer = self._scorer() if model is None else model
         inner = latent_model(scorer)
 
         @torch.no_grad()

@@ -3,7 +3,7 @@
 from modeflow.experiments.baselines import fit_baselines
 from modeflow.experiments.config import RunConfig, model_names, read_config
 from modeflow.experiments.rows import RowsToScore, load_rows
-from modeflow.experiments.runs import Run, fit_run, load_run, load_table
+from modeflow.experiments.runs import Run, fit_run, load_run, load_table, solver_note
 
 __all__ = [
     "RowsToScore",
@@ -16,4 +16,5 @@ __all__ = [
     "load_table",
     "model_names",
     "read_config",
+    "solver_note",
 ]

@@ -14,6 +14,7 @@ from modeflow.data import Schema, Split
 from modeflow.estimators import DensityEstimator
 from modeflow.experiments.config import RunConfig
 from modeflow.experiments.runs import Run, frame, write_json
+from modeflow.transforms.base import Exactness, weakest
 
 __all__ = ["GaussianMixtureByBIC", "fit_baselines"]
 
@@ -79,14 +80,18 @@ def fit_baselines(
 
     Returns:
         one mapping a baseline: ``name``, ``value``, ``standard_error``, ``n``, ``n_parameters``,
-        ``difference`` (model minus baseline), ``difference_standard_error``, ``seconds``, ``note``.
+        ``difference`` (model minus baseline, the same rows at the same offsets of integer columns),
+        ``difference_standard_error``, ``seconds``, ``note``; ``kind``, and ``own_kind``, what the density is
+        apart from those offsets.
     """
     kept = run.path / _BASELINES_FILE
     if kept.exists():
         try:
-            return list(json.loads(kept.read_text(encoding="utf-8")))
-        except ValueError:
-            pass  # damaged: fitted anew below
+            known = list(json.loads(kept.read_text(encoding="utf-8")))
+            if all({"kind", "own_kind"} <= row.keys() for row in known):
+                return known
+        except (ValueError, AttributeError):
+            pass  # damaged, as one without kinds (of an older version): fitted anew below
     say = announce or (lambda _: None)
     ours = run.estimator.score_samples(frame(split.test))
     train = np.concatenate([split.train.values, split.validation.values])
@@ -94,7 +99,8 @@ def fit_baselines(
 
     say("fitting a Gaussian mixture, K by BIC")
     began = time.perf_counter()
-    mixture = GaussianMixtureByBIC(run.estimator.schema_, run.config["seed"]).fit(train)
+    schema, draws = run.estimator.schema_, run.estimator.score_draws
+    mixture = GaussianMixtureByBIC(schema, run.config["seed"], draws).fit(train)
     note = (
         f"scikit-learn, full covariances, K = {mixture.n_components_} by BIC on training and validation rows"
     )
@@ -106,6 +112,8 @@ def fit_baselines(
             mixture.n_parameters,
             note,
             began,
+            weakest("lower bound" if schema.integer_columns else "exact"),
+            "exact",
         )
     )
     if run.estimator.n_states_ > 1 or run.config["model"] == "nvf":
@@ -122,6 +130,8 @@ def fit_baselines(
                 sum(p.numel() for p in plain.model_.parameters()),
                 f"{flow}, one state, the same settings and the same validation rows",
                 began,
+                plain.density_kind_,
+                plain.model_.exactness,
             )
         )
     write_json(kept, rows)
@@ -137,13 +147,22 @@ def _plain_flow(config: RunConfig, quiet: bool) -> DensityEstimator:
 
 
 def _row(
-    name: str, log_prob: np.ndarray, ours: np.ndarray, n_parameters: int, note: str, began: float
+    name: str,
+    log_prob: np.ndarray,
+    ours: np.ndarray,
+    n_parameters: int,
+    note: str,
+    began: float,
+    kind: Exactness,
+    own_kind: Exactness,
 ) -> dict[str, Any]:
     difference = ours - log_prob
     n = len(log_prob)
     return {
         "name": name,
         "value": float(log_prob.mean()),
+        "kind": kind,
+        "own_kind": own_kind,
         "standard_error": float(log_prob.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
         "n": n,
         "n_parameters": n_parameters,

@@ -32,8 +32,8 @@ def FFJORD(
 ) -> Flow:
     """FFJORD: the flow of a neural ODE, one free-form network of all features and time.
 
-    Exact up to the error of the solver (and up to 64 features; beyond, the trace is an estimate). Needs the
-    extra ``modeflow[ode]``.
+    Its density is an estimate, for the steps of the solver decide (and beyond 64 features a random trace);
+    `modeflow.transforms.ode.halve_steps` shows by how much. Needs the extra ``modeflow[ode]``.
 
     Arguments:
         features, context_features: widths of data and context.
@@ -112,9 +112,9 @@ def ScoreSDE(
 ) -> Diffusion:
     """Score-based model of a stochastic differential equation, with the likelihood of its ODE.
 
-    Trained by denoising; `log_prob` is exact for the probability-flow ODE up to the error of the solver, and
-    samples follow it with ``sampler="ode"``. ``sampler="pc"`` runs the equation backwards with Langevin
-    corrections, as published; those samples follow a slightly other density. Needs the extra
+    Trained by denoising; `log_prob` is that of the probability-flow ODE, an estimate for the steps of the
+    solver decide, and samples follow it with ``sampler="ode"``. ``sampler="pc"`` runs the equation backwards
+    with Langevin corrections, as published; those samples follow a slightly other density. Needs the extra
     ``modeflow[ode]``.
 
     Arguments:

@@ -23,6 +23,7 @@ from modeflow.flows.rival import GMMBaseFlow, ResampledFlow, StudentFlow
 from modeflow.flows.spline import NSF
 from modeflow.flows.survae import Funnel, SurVAE
 from modeflow.flows.tan import TAN
+from modeflow.transforms.base import Exactness
 
 __all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe", "image_flow"]
 
@@ -39,7 +40,7 @@ class RecipeInfo:
     recipe: Callable[..., Density]
     paper: str
     event: str
-    density: str
+    density: Exactness
     cost_log_prob: str
     cost_sample: str
     preset: dict[str, Any]
@@ -106,11 +107,11 @@ FLOWS: dict[str, RecipeInfo] = {
         ),
         RecipeInfo(
             "ffjord", "FFJORD", FFJORD, "Grathwohl et al. 2019, arXiv:1810.01367",
-            "vector", "exact", "48 evaluations and traces", "48 evaluations", {},
+            "vector", "estimate", "48 evaluations and traces", "48 evaluations", {},
         ),
         RecipeInfo(
             "score-sde", "ScoreSDE", ScoreSDE, "Song et al. 2021, arXiv:2011.13456",
-            "vector", "exact", "80 evaluations and traces", "80 evaluations", {},
+            "vector", "estimate", "80 evaluations and traces", "80 evaluations", {},
         ),
         RecipeInfo(
             "residual", "ResidualFlow", ResidualFlow, "Chen et al. 2019, arXiv:1906.02735",

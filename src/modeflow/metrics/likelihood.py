@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 
 from modeflow.errors import ConfigError, DataError
+from modeflow.transforms.base import Exactness
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modeflow.densities.base import Density
 
-__all__ = ["BitsPerDim", "Kind", "LogLikelihood", "bits_per_dim", "image_bits", "summarise", "summarise_bits"]
-
-Kind = Literal["exact", "lower bound", "estimate"]
+__all__ = ["BitsPerDim", "LogLikelihood", "bits_per_dim", "image_bits", "summarise", "summarise_bits"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class LogLikelihood:
 
     value: float
     standard_error: float
-    kind: Kind
+    kind: Exactness
     n: int
     non_finite: int = 0
 
@@ -57,7 +56,7 @@ class LogLikelihood:
         return plain
 
 
-def summarise(log_probs: np.ndarray, kind: Kind, weight: np.ndarray | None = None) -> LogLikelihood:
+def summarise(log_probs: np.ndarray, kind: Exactness, weight: np.ndarray | None = None) -> LogLikelihood:
     r"""Summarise per-row log-densities.
 
     .. math:: m = \frac{\sum_i w_i s_i}{\sum_i w_i}, \qquad
@@ -75,8 +74,8 @@ def summarise(log_probs: np.ndarray, kind: Kind, weight: np.ndarray | None = Non
         ConfigError: an unknown kind.
         DataError: no rows, an array that is not one-dimensional, or weights of another shape.
     """
-    if kind not in get_args(Kind):
-        raise ConfigError(f"kind='{kind}' is not one of {', '.join(map(repr, get_args(Kind)))}")
+    if kind not in get_args(Exactness):
+        raise ConfigError(f"kind='{kind}' is not one of {', '.join(map(repr, get_args(Exactness)))}")
     values = np.asarray(log_probs, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise DataError(f"log-likelihoods need shape (rows,) with at least one row, got {values.shape}")
@@ -117,7 +116,7 @@ class BitsPerDim:
 
     value: float
     standard_error: float
-    kind: Kind
+    kind: Exactness
     n: int
     dims: int
     code_length: float = 0.0
@@ -140,7 +139,7 @@ class BitsPerDim:
         }
 
 
-def summarise_bits(log_probs: np.ndarray, latent_cost: np.ndarray, kind: Kind, dims: int) -> BitsPerDim:
+def summarise_bits(log_probs: np.ndarray, latent_cost: np.ndarray, kind: Exactness, dims: int) -> BitsPerDim:
     """Summarise log-probabilities of images, in nats an image, as bits per dimension.
 
     Arguments:

@@ -11,6 +11,7 @@ import numpy as np
 
 from modeflow._version import __version__
 from modeflow.errors import ConfigError, ShapeError, nearest
+from modeflow.transforms.base import Exactness
 
 __all__ = [
     "ColumnRow",
@@ -24,7 +25,6 @@ __all__ = [
     "WorstRow",
 ]
 
-Kind = Literal["exact", "lower bound", "estimate"]
 Role = Literal["model", "baseline", "known"]
 
 
@@ -43,6 +43,8 @@ class LikelihoodRow:
         value: mean log-density, nats per row, in the units of the data.
         standard_error: of `value`, over all `n` rows; None where there is none (a known entropy).
         kind: ``exact``, ``lower bound`` or ``estimate``.
+        own_kind: what the density itself is, where offsets of integer columns alone make its score a lower
+            bound; None for the same as `kind`. Rows scored in pairs share the offsets, and compare by it.
         n: rows scored.
         n_parameters: trainable numbers of the model, if it has them.
         note: what differs in protocol.
@@ -55,16 +57,19 @@ class LikelihoodRow:
     name: str
     value: float
     standard_error: float | None = None
-    kind: Kind = "exact"
+    kind: Exactness = "exact"
     n: int | None = None
     n_parameters: int | None = None
     note: str = ""
     role: Role = "baseline"
     difference: float | None = None
     difference_standard_error: float | None = None
+    own_kind: Exactness | None = None
 
     def __post_init__(self) -> None:
-        _one_of("LikelihoodRow.kind", self.kind, get_args(Kind))
+        _one_of("LikelihoodRow.kind", self.kind, get_args(Exactness))
+        if self.own_kind is not None:
+            _one_of("LikelihoodRow.own_kind", self.own_kind, get_args(Exactness))
         _one_of("LikelihoodRow.role", self.role, get_args(Role))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from modeflow.data import Split, Table
 from modeflow.estimators import DensityEstimator
-from modeflow.experiments import Run, fit_baselines
+from modeflow.experiments import Run, fit_baselines, solver_note
 from modeflow.experiments.runs import frame
 from modeflow.report.contents import (
     DataSummary,
@@ -120,12 +120,18 @@ def _bounds_note(bounds: dict[str, Any] | None) -> str:
     return f"IWAE with {bounds['draws']} draws; the ELBO is {_number(elbo['value']):.3f}{error}"
 
 
+def _note(result: dict[str, Any]) -> str:
+    """What decides the model's number beside its weights: the bound, the steps of a solver."""
+    notes = [_bounds_note(result.get("bounds")), solver_note(result.get("solver"))]
+    return "; ".join(note for note in notes if note)
+
+
 def _likelihoods(
     run: Run, split: Split, baselines: bool, quiet: bool, announce: Callable[[str], None] | None
 ) -> list[LikelihoodRow]:
     result = run.result
     test = result["log_likelihood"]["test"]
-    kind: Any = run.estimator.density_kind_
+    kind = run.estimator.density_kind_
     rows = [
         LikelihoodRow(
             _title(run),
@@ -134,8 +140,9 @@ def _likelihoods(
             kind,
             test["n"],
             result.get("n_parameters"),
-            note=_bounds_note(result.get("bounds")),
+            note=_note(result),
             role="model",
+            own_kind=run.estimator.model_.exactness,
         )
     ]
     rows += [
@@ -143,12 +150,13 @@ def _likelihoods(
             row["name"],
             row["value"],
             row["standard_error"],
-            kind,
+            row["kind"],
             row["n"],
             row["n_parameters"],
             row["note"],
             difference=row["difference"],
             difference_standard_error=row["difference_standard_error"],
+            own_kind=row["own_kind"],
         )
         for row in (fit_baselines(run, split, quiet, announce) if baselines else [])
     ]

@@ -1,7 +1,8 @@
 """Numbers and sentences: what a report may claim, and how it says it.
 
 A difference is called better or worse only where it exceeds two standard errors and where the kinds of
-the two numbers allow it: a lower bound that lies below a rival has not shown that its model is worse.
+the two numbers allow it: a lower bound that lies below a rival has not shown that its model is worse. Bounds
+that come from offsets which both share, row by row, say nothing about the difference.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modeflow.report.contents import LikelihoodRow, ReportData
+from modeflow.transforms.base import Exactness
 
 __all__ = [
     "Comparison",
@@ -135,10 +137,11 @@ def _difference(model: LikelihoodRow, other: LikelihoodRow) -> tuple[float, floa
     return difference, math.hypot(*[float(e or 0.0) for e in errors]), False
 
 
-def _proven(difference: float, model: LikelihoodRow, other: LikelihoodRow) -> bool:
-    """Whether the kinds allow a verdict: the higher number must not be an upper hand by a bound."""
-    loser = other if difference > 0 else model
-    return loser.kind != "lower bound"
+def _kinds(model: LikelihoodRow, other: LikelihoodRow, paired: bool) -> tuple[Exactness, Exactness]:
+    """What the two numbers are beside each other: in pairs, apart from the offsets that they share."""
+    if paired and model.own_kind is not None and other.own_kind is not None:
+        return model.own_kind, other.own_kind
+    return model.kind, other.kind
 
 
 def compare(model: LikelihoodRow, other: LikelihoodRow) -> Comparison:
@@ -162,11 +165,15 @@ def compare(model: LikelihoodRow, other: LikelihoodRow) -> Comparison:
     if abs(difference) <= 2 * error:
         gap = uncertain(difference, error, sign=True)
         return done("not distinguishable", f"not distinguishable from {name} ({gap})")
-    if not _proven(difference, model, other):
+    kinds = _kinds(model, other, paired)
+    # The higher number must not be an upper hand by a bound.
+    if kinds[1 if difference > 0 else 0] == "lower bound":
         whose = f"the lower bound of {name}" if difference > 0 else name
         return done("not decided", f"{size} {side} {whose} (a bound, so which is better is open)")
     verdict: Verdict = "better" if difference > 0 else "worse"
-    tail = " (by an estimate)" if "estimate" in (model.kind, other.kind) else ""
+    tail = " (by an estimate)" if "estimate" in kinds else ""
+    if "lower bound" in (model.kind, other.kind) and "lower bound" not in kinds:
+        tail = " (both dequantised alike)"
     if known:
         return done(verdict, f"{size} {side} {name}, {uncertain(other.value, None)}{tail}")
     return done(verdict, f"{size} {verdict} than {name}{tail}")

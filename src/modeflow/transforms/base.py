@@ -13,6 +13,8 @@ from modeflow.transforms.activations import chain_saving
 
 __all__ = ["Composite", "Exactness", "Inverse", "Transform", "chain", "weakest"]
 
+#: What a log-likelihood is, wherever it is shown or stored: the number itself up to rounding, a number that
+#: the true one is not below (in expectation, where it draws), or neither: a draw or a solver's steps decide.
 Exactness = Literal["exact", "lower bound", "estimate"]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from modeflow.errors import ConfigError
 from modeflow.transforms.base import Transform
 
-__all__ = ["ODE", "divergence"]
+__all__ = ["ODE", "divergence", "halve_steps", "has_solver"]
+
+M = TypeVar("M", bound=nn.Module)
 
 METHODS = ("rk4", "midpoint", "euler", "dopri5", "dopri8", "bosh3")
 _FIXED = ("rk4", "midpoint", "euler")
@@ -74,10 +77,11 @@ class ODE(Transform):
     .. math:: \log\left|\det \frac{\partial u}{\partial x}\right|
         = \int_{t_0}^{T} \operatorname{tr} \frac{\partial g}{\partial z}\, dt
 
-    up to the error of the solver. A method of fixed steps (`rk4`) treats every row alike, whatever its batch;
-    an adaptive one (`dopri5`) chooses its steps for the whole batch. In evaluation mode the trace is exact up
-    to 64 features; beyond, and while training with ``trace="hutchinson"``, it is estimated with one random
-    vector a row, held fixed during a solve.
+    up to the error of the solver: an estimate, for its steps decide (`halve_steps` shows by how much). A
+    method of fixed steps (`rk4`) treats every row alike, whatever its batch; an adaptive one (`dopri5`)
+    chooses its steps for the whole batch. In evaluation mode the trace is exact up to 64 features; beyond,
+    and while training with ``trace="hutchinson"``, it is estimated with one random vector a row, held fixed
+    during a solve.
 
     Arguments:
         field: g, called ``field(t, z, context)``.
@@ -101,6 +105,7 @@ class ODE(Transform):
 
     times: Tensor
 
+    exactness = "estimate"
     one_pass_inverse = False
 
     def __init__(
@@ -125,7 +130,6 @@ class ODE(Transform):
         self.method, self.rtol, self.atol, self.adjoint, self.trace = method, rtol, atol, adjoint, trace
         grid = torch.linspace(0, 1, 13, dtype=torch.float64) if times is None else times.double()
         self.register_buffer("times", grid, persistent=False)
-        self.exactness = "exact" if features <= _EXACT_UP_TO else "estimate"
         self.n_evaluations = 0
 
     def _noise(self, x: Tensor) -> Tensor | None:
@@ -155,3 +159,26 @@ class ODE(Transform):
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._solve(u, context, self.times.flip(0))
+
+    def halve(self) -> None:
+        """Take steps half as long from now on (of an adaptive method: a sixteenth of the tolerances)."""
+        middle = (self.times[1:] + self.times[:-1]) / 2
+        self.times = torch.cat((self.times, middle)).sort().values
+        self.rtol, self.atol = self.rtol / 16, self.atol / 16
+
+
+def has_solver(module: nn.Module) -> bool:
+    """Whether the steps of a solver decide what a model says."""
+    return any(isinstance(part, ODE) for part in module.modules())
+
+
+def halve_steps(module: M) -> M:
+    """A copy of a model whose solvers take steps half as long: how far it differs shows the solver's error.
+
+    The error of a method of order p falls by 2^p, so that the difference is nearly the error of the original.
+    """
+    finer = copy.deepcopy(module)
+    for part in finer.modules():
+        if isinstance(part, ODE):
+            part.halve()
+    return finer

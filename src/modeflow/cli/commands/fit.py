@@ -98,6 +98,8 @@ def _differs(settings: Any, key: str, value: Any) -> bool:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """What a person wants to know of a fit."""
+    from modeflow.experiments import solver_note
+
     if result.get("kind") == "images":
         from modeflow.cli.commands import _images
 
@@ -117,6 +119,8 @@ def summary(result: dict[str, Any]) -> list[str]:
     bounds = result.get("bounds")
     if bounds:
         lines.append(f"test, ELBO    {likelihood_text(bounds['elbo'])}; IWAE above: {bounds['draws']} draws")
+    if result.get("solver"):
+        lines.append(f"estimate      {solver_note(result['solver'])}")
     truth = result.get("truth")
     if truth:
         lines.append(
