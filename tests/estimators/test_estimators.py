@@ -18,9 +18,11 @@ from sklearn.utils.estimator_checks import check_estimator
 from small_estimators import FAST, FLOW, islands
 
 from modeflow import NVF, FlowDensity
+from modeflow.data import Schema
 from modeflow.errors import ConfigError, DataError
-from modeflow.estimators.fitting import prune_dead_states
+from modeflow.estimators.fitting import FitData, prune_dead_states
 from modeflow.estimators.selection import RUNGS, candidate_states
+from modeflow.estimators.trivial import independent_gaussians, warn_worse_than_gaussians
 
 SMALL = {**FAST, "encoder_features": (8,)}
 # Batches are drawn at random, so that a row of weight two and a row given twice do not train alike; the
@@ -232,6 +234,33 @@ def test_dead_states_are_named_and_pruned(nvf):
     x = torch.from_numpy(islands(20))
     with torch.no_grad():
         assert estimator.model_.model.posterior(estimator.model_.encode(x)[0]).shape == (20, 2)
+
+
+# -- beside a trivial density
+
+
+def test_a_density_worse_than_independent_gaussians_is_not_silent():
+    x = islands()
+    data = FitData(x[:200], x[200:], None, None, Schema.infer(x, ("a", "b"), "none"))
+    own = independent_gaussians(x[:200], x[200:], None)
+    expected = norm(x[:200].mean(0), x[:200].std(0)).logpdf(x[200:]).sum(1)
+    np.testing.assert_allclose(own, expected)
+    noise = np.random.default_rng(0).normal(size=len(own))
+    with pytest.warns(
+        UserWarning, match=r"worse than Gaussians of independent columns, by 0\.\d+ ± 0\.\d+ nats"
+    ):
+        warn_worse_than_gaussians(data, 0, own - 0.5 + noise)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_worse_than_gaussians(data, 0, own)
+        warn_worse_than_gaussians(data, 0, own - 0.01 + noise - noise.mean())  # may be chance
+
+
+def test_a_fit_that_ends_worse_than_independent_gaussians_says_so():
+    x = np.random.default_rng(0).normal(size=(120, 2))
+    small = {"flow_options": {"layers": 1, "hidden_features": 8}, "max_epochs": 1, "learning_rate": 1e-6}
+    with pytest.warns(UserWarning, match="worse than Gaussians of independent columns"):
+        FlowDensity("aef-noisy", **small, random_state=0).fit(x)
 
 
 # -- what users get wrong

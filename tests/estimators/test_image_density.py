@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ pytest.importorskip("vector_quantize_pytorch")
 pytest.importorskip("transformers")
 
 from modeflow.estimators import ImageDensity
+from modeflow.estimators.trivial import warn_worse_than_uniform
+from modeflow.metrics import BitsPerDim
 
 SMALL = {
     "levels": 17,
@@ -54,6 +58,36 @@ def test_scores_and_bits_agree_and_do_not_depend_on_the_batch(sequential):
     assert sequential.score(x) == scores.mean()
     assert str(sequential.likelihood_of(x)).endswith("nats (lower bound, n=60)")
     assert sequential.validation_["n"] == 20
+
+
+def test_float32_is_enough_for_bits(sequential):
+    # What docs/training.md says of the precision of images: thousandths of a nat.
+    x = digits(20)
+    rows = torch.from_numpy(x.transpose(0, 3, 1, 2).astype(np.float64))
+    with torch.no_grad():
+        wide = copy.deepcopy(sequential.model_).double().log_prob(rows).numpy()
+    assert np.abs(sequential.score_samples(x) - wide).max() / (64 * np.log(2)) < 2e-5
+
+
+def test_few_images_are_trained_for_steps_not_epochs():
+    config = ImageDensity()._train_config(720, 0)
+    assert config.max_epochs * 12 >= 2000 > (config.max_epochs - 1) * 12
+    assert ImageDensity()._train_config(60_000, 0).max_epochs == 20
+    assert ImageDensity(max_epochs=3)._train_config(720, 0).max_epochs == 3
+    with pytest.raises(ConfigError, match="or 'auto', received 'automatic'"):
+        ImageDensity(max_epochs="automatic").fit(digits(20))
+
+
+def test_a_density_worse_than_uniform_pixels_is_not_silent():
+    short = {**SMALL, "max_epochs": 1, "learning_rate": 1e-6}
+    flat = np.random.default_rng(0).integers(0, 17, (60, 8, 8))
+    with pytest.warns(UserWarning, match="worse than pixels drawn uniformly from their 17 values"):
+        ImageDensity("none", **{**short, "entry": "affine"}).fit(flat)
+    better = BitsPerDim(4.0, 0.01, "lower bound", 9, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_worse_than_uniform(better, 17)  # log2(17) is 4.09
+        warn_worse_than_uniform(BitsPerDim(4.1, 0.01, "exact", 9, 64), 17)  # within two standard errors
 
 
 @pytest.mark.parametrize("latent", ["none", "discrete", "continuous", "sequential"])

@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
         "settings of images:\n"
         "  latent=sequential n_codes=64 n_states=10 latent_features=32 halvings=2 flow=glow flow_options={}\n"
         "  encoder_channels=64 decoder_channels=64 components=3 dequantisation=uniform start=0.1\n"
-        "  max_epochs=20 batch_size=64 learning_rate=0.001 schedule=cosine patience=20 stages=joint",
+        "  max_epochs=auto batch_size=64 learning_rate=0.001 schedule=cosine patience=20 stages=joint",
     )
     fit.add_argument(
         "data", nargs="?", metavar="DATA", help="table, images, or a name listed by `modeflow data`"

@@ -23,6 +23,7 @@ from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
 from modeflow.estimators.selection import candidate_states, select_states
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.estimators.storage import load_as, save_estimator, stored_params
+from modeflow.estimators.trivial import warn_worse_than_gaussians
 from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
@@ -108,6 +109,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         self._set_fitted(best.model, schema)
         self.dead_states_ = dead
         self.validation_ = summarise(score, self.density_kind_, data.validation_weight).to_dict()
+        warn_worse_than_gaussians(data, settings.seed, score)
         history = best.history
         self.history_ = [] if history is None else history.epochs
         self.training_ = training_summary(history)

@@ -16,6 +16,7 @@ from modeflow.data.images import as_images
 from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.base import training_summary
 from modeflow.estimators.fitted_images import ROWS, FittedImages, to_tensor
+from modeflow.estimators.trivial import warn_worse_than_uniform
 from modeflow.latents import DiscreteLatentModel, LatentModel, SequentialLatentModel, initialise_images
 from modeflow.latents.sequential import STAGES
 from modeflow.models.images import ImageModel
@@ -25,6 +26,8 @@ __all__ = ["ImageDensity"]
 
 #: Share of the first stage's steps in which the codes move (`SequentialLatentModel`, `codebook_steps`).
 _CODEBOOK = 0.4
+#: Fewest epochs and optimiser steps of ``max_epochs="auto"``.
+_EPOCHS, _STEPS = 20, 2000
 
 
 class ImageDensity(FittedImages):
@@ -54,8 +57,10 @@ class ImageDensity(FittedImages):
         code_warmup: share of the steps over which the pressure of the code length on the encoder rises; too
             little and, with few images, all codes become one.
         levels: number of values of a pixel, 256 for eight bits.
-        max_epochs, batch_size, learning_rate, weight_decay, schedule, ema, patience, gradient_clip: of the
-            training, see `modeflow.training.TrainConfig`.
+        max_epochs: passes over the images of each stage, or ``"auto"``: 20, and more where the images are
+            few, so that there are 2,000 optimiser steps.
+        batch_size, learning_rate, weight_decay, schedule, ema, patience, gradient_clip: of the training, see
+            `modeflow.training.TrainConfig`.
         validation_fraction: share of the images held out, where `fit` receives none.
         activations: what is stored for the gradient: ``"keep"``, ``"recompute"``, ``"invert"``.
         device, devices, precision: ``"auto"``, ``"cpu"``, ``"cuda"``; processes; ``"32-true"`` or
@@ -113,7 +118,7 @@ class ImageDensity(FittedImages):
         start: float = 0.1,
         code_warmup: float = 0.4,
         levels: int = 256,
-        max_epochs: int = 20,
+        max_epochs: int | str = "auto",
         batch_size: int = 64,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
@@ -209,7 +214,7 @@ class ImageDensity(FittedImages):
             train, held = self._hold_out(images, seed)
         shape = (images.shape[3], images.shape[1], images.shape[2])
         rows, held_rows = to_tensor(train), to_tensor(held)
-        config = TrainConfig(**{name: getattr(self, name) for name in self._TRAINING}, seed=seed)
+        config = self._train_config(len(rows), seed)
         steps = config.max_epochs * -(-len(rows) // config.batch_size)
         if not 0 <= self.start < 1:
             raise ConfigError(f"start must lie in [0, 1), received {self.start!r}")
@@ -241,8 +246,22 @@ class ImageDensity(FittedImages):
         self.history_ = history
         self.training_ = training_summary(last)
         self._set_fitted(model, shape)
-        self.validation_ = self.bits_per_dim(held).to_dict()
+        bits = self.bits_per_dim(held)
+        self.validation_ = bits.to_dict()
+        warn_worse_than_uniform(bits, self.levels)
         return self
+
+    def _train_config(self, rows: int, seed: int) -> TrainConfig:
+        settings = {name: getattr(self, name) for name in self._TRAINING}
+        if isinstance(self.max_epochs, str):
+            if self.max_epochs != "auto":
+                raise ConfigError(
+                    f"max_epochs must be an integer of 1 or more or 'auto', received {self.max_epochs!r}"
+                )
+            # What a network learns is a matter of steps: few images make short epochs.
+            size = TrainConfig(batch_size=self.batch_size).batch_size
+            settings["max_epochs"] = max(_EPOCHS, -(-_STEPS // -(-rows // size)))
+        return TrainConfig(**settings, seed=seed)
 
     def _stages(self) -> tuple[str, ...]:
         stages = (self.stages,) if isinstance(self.stages, str) else tuple(self.stages)
