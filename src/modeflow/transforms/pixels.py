@@ -171,6 +171,10 @@ class PixelGaussianize(Transform):
 
     The map is continuous and piecewise smooth, with kinks at the borders of cells, where its derivative is
     that of the upper cell.
+
+    Reference:
+        Nielsen and Winther, *Closing the Dequantization Gap: PixelCNN as a Single-Layer Flow*, 2020,
+        https://arxiv.org/abs/2002.02547 (subset flows; here with pixels independent given the context)
     """
 
     def __init__(self, bins: PixelBins) -> None:
