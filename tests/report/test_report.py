@@ -160,6 +160,21 @@ def test_likelihoods_carry_kind_error_and_rows():
     assert "lower bound" in prose(rendered("ten columns"))
 
 
+def test_nothing_is_cut_off_on_a_narrow_screen():
+    # The rules by which a page of 400 pixels was looked at: pictures shrink, and in a table whose rows become
+    # blocks every cell says which column it is of.
+    page = rendered("ring")
+    narrow = page[page.index("@media (max-width: 40rem)") :]
+    assert "figure.wide img, figure.chart img { min-width: 0; }" in narrow
+    tables = re.findall(r'<table class="stack">(.*?)</table>', page, re.S)
+    assert len(tables) == 2
+    for table in tables:
+        headers = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', table)[1:]
+        for row in re.findall(r'<tr[^>]*>\s*<th scope="row">.*?</tr>', table, re.S):
+            cells = re.findall(r"<td[^>]*>", row)
+            assert [re.search('data-label="([^"]+)"', cell)[1] for cell in cells] == headers
+
+
 def test_bounds_are_not_compared_as_if_exact():
     ours = LikelihoodRow("NVF", -12.4, 0.1, "lower bound", 1000, role="model")
     above = compare(ours, LikelihoodRow("flow", -13.4, 0.1, "exact", 1000))
