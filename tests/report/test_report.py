@@ -166,11 +166,11 @@ def test_nothing_is_cut_off_on_a_narrow_screen():
     page = rendered("ring")
     narrow = page[page.index("@media (max-width: 40rem)") :]
     assert "figure.wide img, figure.chart img { min-width: 0; }" in narrow
-    tables = re.findall(r'<table class="stack">(.*?)</table>', page, re.S)
-    assert len(tables) == 2
-    for table in tables:
-        headers = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', table)[1:]
-        for row in re.findall(r'<tr[^>]*>\s*<th scope="row">.*?</tr>', table, re.S):
+    stacked = re.findall(r'<table class="stack">(.*?)</table>', page, re.S)
+    assert len(stacked) == 2
+    for part in stacked:
+        headers = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', part)[1:]
+        for row in re.findall(r'<tr[^>]*>\s*<th scope="row">.*?</tr>', part, re.S):
             cells = re.findall(r"<td[^>]*>", row)
             assert [re.search('data-label="([^"]+)"', cell)[1] for cell in cells] == headers
 
