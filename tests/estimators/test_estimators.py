@@ -253,7 +253,8 @@ def test_a_density_worse_than_independent_gaussians_is_not_silent():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_worse_than_gaussians(data, 0, own)
-        warn_worse_than_gaussians(data, 0, own - 0.01 + noise - noise.mean())  # may be chance
+        warn_worse_than_gaussians(data, 0, own - 0.03 + noise - noise.mean())  # may be chance
+        warn_worse_than_gaussians(data, 0, own - 0.015)  # what a flow loses on Gaussian data
 
 
 def test_a_fit_that_ends_worse_than_independent_gaussians_says_so():

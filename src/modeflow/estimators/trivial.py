@@ -14,6 +14,8 @@ __all__ = ["independent_gaussians", "warn_worse_than_gaussians", "warn_worse_tha
 
 #: A density is called worse where the difference exceeds so many of its standard errors (by chance: 2 %).
 _ERRORS = 2.0
+#: ... and so many nats a column, or bits a dimension: what a flow loses on data that are Gaussian is less.
+_LEAST = 0.01
 
 
 def independent_gaussians(train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
@@ -50,6 +52,7 @@ def warn_worse_than_gaussians(data: FitData, seed: int, log_prob: np.ndarray) ->
     _warn(
         mean.value,
         mean.standard_error,
+        _LEAST * rows.shape[1],
         "Gaussians of independent columns",
         "nats per validation row: train for longer (max_epochs), with another flow, or on more rows",
     )
@@ -64,14 +67,15 @@ def warn_worse_than_uniform(bits: BitsPerDim, levels: int) -> None:
     _warn(
         bits.value - math.log2(levels),
         bits.standard_error,
+        _LEAST,
         f"pixels drawn uniformly from their {levels} values",
         "bits per dimension: train for longer (max_epochs), with another learning_rate, or on more images",
     )
 
 
-def _warn(excess: float, error: float, rival: str, unit: str) -> None:
+def _warn(excess: float, error: float, least: float, rival: str, unit: str) -> None:
     error = error if math.isfinite(error) else 0.0
-    if excess <= _ERRORS * error:
+    if excess <= max(_ERRORS * error, least):
         return
     warnings.warn(
         f"the fitted density is worse than {rival}, by {excess:.3g} ± {error:.1g} {unit}",
