@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, nearest
 from modeflow.nets.agnostic import AgnosticMADE
+from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.surjections import soft_log_scale
 
 __all__ = ["CONDITIONALS", "AutoregressiveDensity"]
@@ -168,7 +169,7 @@ class AutoregressiveDensity(Density):
     ) -> Tensor:
         features, where = self.event_shape[0], generator.device if generator is not None else self.device
         options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
-        uniform = torch.rand(n, features, **options).to(self.device)
+        uniform = open_uniform((n, features), self.dtype, self.device, generator)
         normal = torch.randn(n, features, **options).to(self.device)
         which = torch.randint(self.net.n_masks, (n,), generator=generator, device=where).to(self.device)
         x = torch.zeros(n, features, dtype=self.dtype, device=self.device)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
+from modeflow.transforms.noise import in_unit, open_uniform
 
 __all__ = ["Logistic", "StudentT", "Uniform"]
 
@@ -34,10 +35,8 @@ class _Independent(Density):
         return self._entry_log_prob(x).sum(-1)
 
     def _uniform(self, n: int, generator: torch.Generator | None) -> Tensor:
-        where = generator.device if generator is not None else self.device
-        u = torch.rand(n, self.features, generator=generator, dtype=torch.float64, device=where)
         # Neither 0 nor 1, where inverse distribution functions are infinite.
-        return u.clamp(1e-12, 1 - 1e-12).to(self.device)
+        return open_uniform((n, self.features), torch.float64, self.device, generator)
 
     def _sample(
         self,
@@ -87,7 +86,8 @@ class Uniform(_Independent):
         return torch.where(inside, level, x.new_full((), -math.inf))
 
     def _entries(self, uniform: Tensor) -> Tensor:
-        return self.low + (self.high - self.low) * uniform
+        # In the type of the samples, so that rounding leads to no end of the interval.
+        return self.low + (self.high - self.low) * in_unit(uniform, self.dtype)
 
 
 class StudentT(_Independent):

@@ -10,8 +10,8 @@ from torch import Tensor
 from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.errors import ConfigError
-from modeflow.transforms.base import Transform
-from modeflow.transforms.noise import row_noise
+from modeflow.transforms.base import Transform, weakest
+from modeflow.transforms.noise import in_row_noise, row_noise
 
 __all__ = ["BoundedFlow"]
 
@@ -22,9 +22,10 @@ class BoundedFlow(Flow):
     .. math:: \log p(x) \ge E \log \frac1S \sum_{s=1}^S p(z_s)\, e^{V(x, z_s)}
 
     While training one draw a row is taken (the ELBO); otherwise S draws whose noise is a function of the row
-    alone (a hash of its values): independent from row to row, the same in every call and every batch, and
-    tighter in expectation with every draw (IWAE). Noise common to all rows would bias the mean over a test
-    set by one and the same error.
+    (a hash of its values) and of the place of this flow in the model (`modeflow.transforms.noise`):
+    independent from row to row and of what else draws, the same in every call and every batch, and tighter
+    in expectation with every draw (IWAE). Noise common to all rows would bias the mean over a test set by
+    one and the same error.
 
     Arguments:
         transform: with `exactness` "lower bound".
@@ -53,18 +54,19 @@ class BoundedFlow(Flow):
         if not isinstance(draws, int) or draws < 1:
             raise ConfigError(f"draws must be an integer of 1 or more, received {draws!r}")
         self.draws = draws
-        self.exactness = "lower bound"
+        self.exactness = weakest("lower bound", self.exactness)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        if self.training:
+        if self.training and not in_row_noise():
             return super()._log_prob(x, context)
+        draws = 1 if self.training else self.draws
         total: Tensor | None = None
-        for draw in range(self.draws):
-            with row_noise(x, draw):
+        for draw in range(draws):
+            with row_noise(x, draw, self):
                 one = super()._log_prob(x, context)
             total = one if total is None else torch.logaddexp(total, one)
         assert total is not None
-        return total - math.log(self.draws)
+        return total - math.log(draws)
 
     def rsample_and_log_prob(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.errors import ConfigError
 from modeflow.nets import NoiseNet
+from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.ode import ODE
 
 __all__ = ["DIFFUSIONS", "Diffusion", "Schedule"]
@@ -182,9 +183,7 @@ class Diffusion(Density):
         rows = x.shape[0]
         first, last = (x.new_tensor(t) for t in (_FIRST, 1.0))
         # Even spacing with one common offset: every batch sees all times, and each is still uniform.
-        level = (
-            torch.rand((), device=x.device, dtype=x.dtype) + torch.arange(rows, device=x.device) / rows
-        ) % 1
+        level = (open_uniform((), x.dtype, x.device) + torch.arange(rows, device=x.device) / rows) % 1
         level = level[torch.randperm(rows, device=x.device)]
         if self.weighting == "likelihood":
             low, high = s.clock(first), s.clock(last)

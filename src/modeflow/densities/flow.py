@@ -7,6 +7,7 @@ from torch import Tensor
 
 from modeflow.densities.base import Density
 from modeflow.transforms.base import Transform, weakest
+from modeflow.transforms.noise import one_place
 
 __all__ = ["Flow"]
 
@@ -44,6 +45,13 @@ class Flow(Density):
         return context if self.base.context_features else None
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        if self.exactness == "exact":
+            return self._once(x, context)
+        # Two parts that draw, a decoder and the base say, multiply: each has noise of its own.
+        with one_place():
+            return self._once(x, context)
+
+    def _once(self, x: Tensor, context: Tensor | None) -> Tensor:
         u, logabsdet = self.transform(x, context)
         return self.base.log_prob(u, self._base_context(context)) + logabsdet
 

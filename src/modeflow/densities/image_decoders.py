@@ -11,6 +11,7 @@ from torch import Tensor
 from modeflow.densities.base import Density
 from modeflow.errors import DataError
 from modeflow.transforms.base import sum_event
+from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.pixels import PixelBins
 
 __all__ = ["DiscretizedDecoder"]
@@ -51,11 +52,9 @@ class DiscretizedDecoder(Density):
     ) -> Tensor:
         params: Any = self.bins.parameters_at(context)
         params = tuple(p.expand(n, *p.shape[1:]) for p in params)
-        device = params[0].device if generator is None else generator.device
-        u = torch.rand(n, *self.event_shape, generator=generator, dtype=params[0].dtype, device=device)
+        u = open_uniform((n, *self.event_shape), params[0].dtype, params[0].device, generator)
         if temperature == 0:
             return self.bins.mean(context).round().expand(n, *self.event_shape)
         # A component's spread times the temperature; its weight as it is.
         params = (params[0], params[1], params[2] + math.log(temperature))
-        u = u.to(params[0].device)
         return self.bins.search(u, 1 - u, params)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
+from modeflow.transforms.noise import open_uniform
 
 __all__ = ["GaussianMixtureBase"]
 
@@ -56,7 +57,7 @@ class GaussianMixtureBase(Density):
     ) -> Tensor:
         where = generator.device if generator is not None else self.device
         noise = torch.randn(n, *self.event_shape, generator=generator, dtype=self.dtype, device=where)
-        level = torch.rand(n, generator=generator, dtype=self.dtype, device=where).to(self.device)
+        level = open_uniform((n,), self.dtype, self.device, generator)
         edges = torch.softmax(self.logits, 0).cumsum(0)
         k = torch.searchsorted(edges, level).clamp_max(self.components - 1)
         return self.mean[k] + temperature * self.log_scale[k].exp() * noise.to(self.device)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from modeflow.densities.autoregressive import MixtureConditional
 from modeflow.densities.base import Density
+from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.recurrent import Recurrence
 
 __all__ = ["RecurrentDensity"]
@@ -57,7 +58,7 @@ class RecurrentDensity(Density):
     ) -> Tensor:
         features, where = self.event_shape[0], generator.device if generator is not None else self.device
         options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
-        uniform = torch.rand(n, features, **options).to(self.device)
+        uniform = open_uniform((n, features), self.dtype, self.device, generator)
         normal = torch.randn(n, features, **options).to(self.device)
         if n == 0:
             return normal

@@ -11,6 +11,7 @@ from torch import Tensor
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.nets import MLP
+from modeflow.transforms.noise import in_unit, open_uniform
 
 __all__ = ["ResampledBase"]
 
@@ -116,7 +117,7 @@ class ResampledBase(Density):
         z = propose(n)
         waiting = torch.arange(n, device=self.device)
         for _ in range(self.truncation - 1):
-            level = torch.rand(len(waiting), **options).to(self.device)
+            level = open_uniform((len(waiting),), self.dtype, self.device, generator)
             waiting = waiting[level.log() > self.log_acceptance(z[waiting])]
             if len(waiting) == 0:
                 break
@@ -127,4 +128,4 @@ class ResampledBase(Density):
 def quasi_normal(n: int, features: int) -> Tensor:
     """Standard normal points that fill space evenly (scrambled Sobol), the same every time."""
     u = torch.quasirandom.SobolEngine(features, scramble=True, seed=0).draw(n, dtype=torch.float64)
-    return math.sqrt(2) * torch.erfinv((2 * u - 1).clamp(-1 + 1e-9, 1 - 1e-9))
+    return math.sqrt(2) * torch.erfinv(2 * in_unit(u, u.dtype) - 1)

@@ -201,7 +201,7 @@ class ContinuousLatentModel(LatentModel):
         mean, log_scale = self.posterior_net(x)
         columns = []
         for draw in range(draws):
-            with row_noise(x, draw):
+            with row_noise(x, draw, self):
                 noise = standard_normal(mean)
                 z = mean + torch.exp(log_scale) * noise
                 joint = self.likelihood_log_prob(x, z) + self.prior._log_prob(z, None)
@@ -251,7 +251,7 @@ class ContinuousLatentModel(LatentModel):
         mean, log_scale = self.approximate_posterior(x)
         if isinstance(self.prior, StandardNormal):
             return gaussian_kl(mean, log_scale).sum(-1)
-        with row_noise(x, 0):
+        with row_noise(x, 0, self):
             noise = standard_normal(mean)
         z = mean + torch.exp(log_scale) * noise
         return self.log_approximate_posterior(noise, log_scale) - self.prior.log_prob(z)

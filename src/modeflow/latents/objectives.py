@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from modeflow.densities.base import Loss, weighted_mean
 from modeflow.errors import ConfigError, nearest
+from modeflow.transforms.noise import gumbel_noise, uniform_noise
 
 if TYPE_CHECKING:
     from modeflow.latents.discrete import DiscreteLatentModel
@@ -153,8 +154,7 @@ class GumbelELBO(_ELBO):
 
     def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         log_q = self.encode(model, x)
-        noise = -torch.log(torch.empty_like(log_q).exponential_().clamp_min(1e-30))
-        soft = torch.softmax((log_q + noise) / self.temperature_at(step), dim=-1)
+        soft = torch.softmax((log_q + gumbel_noise(log_q)) / self.temperature_at(step), dim=-1)
         hard = F.one_hot(soft.argmax(-1), log_q.shape[-1]).to(soft.dtype)
         z = hard + soft - soft.detach()
         nll = -model.likelihood_log_prob(x, z)
@@ -215,7 +215,7 @@ class Truncated(Objective):
         else:
             with torch.no_grad():
                 keep = log_q > math.log(min(self.epsilon, 0.5 / log_q.shape[1]))
-                keep |= torch.rand_like(log_q) < self.explore / log_q.shape[1]
+                keep |= uniform_noise(log_q) < self.explore / log_q.shape[1]
             joint = model.log_joint_of(x, keep)
         log_prob = torch.logsumexp(joint, dim=-1)
         exact = (joint - log_prob.unsqueeze(-1)).detach()

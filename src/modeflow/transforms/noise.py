@@ -1,4 +1,15 @@
-"""Noise for layers that draw on the way to noise: fresh while training, a function of the row otherwise."""
+"""Noise for layers that draw on the way to noise: fresh while training, a function of the row otherwise.
+
+What estimates a density by draws opens a *stream*, `row_noise`, and evaluates its parts inside. A part that
+draws too opens one of its own within it: the numbers of a stream depend on its place, that is on every
+stream around it, on which part of them opened it, and on its seed. So the noise of z, that of the likelihood
+given z, and that of a part of the likelihood are independent, which is what makes a product of their
+estimates an estimate of the product; and all are still functions of the row, whatever the batch around it.
+
+Uniform numbers lie strictly between 0 and 1, in every type: a logit, a logarithm, a quantile of them is
+finite. (`torch.rand` in float32 gives exactly 0 once in 17 million numbers, and a number cast to float32
+is exactly 1 as often.)
+"""
 
 from __future__ import annotations
 
@@ -10,11 +21,23 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["row_noise", "standard_normal", "uniform_noise"]
+from modeflow.errors import ConfigError
+
+__all__ = [
+    "gumbel_noise",
+    "in_row_noise",
+    "in_unit",
+    "one_place",
+    "open_uniform",
+    "row_noise",
+    "standard_normal",
+    "uniform_noise",
+]
 
 _GOLDEN = -7046029254386353131
 _FIRST = -4658895280553007687
 _SECOND = -7723592293110705685
+_WORD = (1 << 64) - 1
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -25,45 +48,138 @@ def _mix(z: Tensor) -> Tensor:
     return z ^ ((z >> 31) & 0x1FFFFFFFF)
 
 
-class _RowNoise:
-    """A stream of random numbers for every row, that depends on the row and the seed alone."""
+def _mixed(z: int) -> int:
+    """`_mix` of one number."""
+    z &= _WORD
+    z = ((z ^ (z >> 30)) * _FIRST) & _WORD
+    z = ((z ^ (z >> 27)) * _SECOND) & _WORD
+    return z ^ (z >> 31)
 
-    def __init__(self, rows: Tensor, seed: int) -> None:
+
+def _signed(z: int) -> int:
+    z &= _WORD
+    return z - (1 << 64) if z >> 63 else z
+
+
+class _Place:
+    """Where streams can be opened: a path of numbers from the outermost stream to here, mixed into one.
+
+    Parts are numbered as they first open a stream, so that a part which goes through its rows in chunks is
+    the same part in every chunk.
+    """
+
+    def __init__(self, path: int) -> None:
+        self.path = path
+        self._parts: dict[object, int] = {}
+
+    def within(self, part: object) -> int:
+        """The path of what `part` opens here."""
+        number = self._parts.setdefault(part, len(self._parts))
+        if self.path == 0 and number == 0:
+            return 0  # the first of the outermost: the same as with nothing around it
+        return _mixed(self.path + (number + 1) * _GOLDEN)
+
+
+class _RowNoise:
+    """A stream of random numbers for every row, that depends on the row, the path and the seed alone."""
+
+    def __init__(self, rows: Tensor, seed: int, path: int = 0) -> None:
+        start = path + seed * _GOLDEN
         # As float32, so that a row has the same noise whatever the precision of the model; -0 is 0.
         bits = (rows.detach().flatten(1).float() + 0.0).view(torch.int32).long()
-        key = torch.full((rows.shape[0],), seed, dtype=torch.int64, device=rows.device) * _GOLDEN
+        key = torch.full((rows.shape[0],), _signed(start), dtype=torch.int64, device=rows.device)
         for column in bits.unbind(1):
             key = _mix(key + _GOLDEN + column)
         self.key = key
         self.calls = 0
+        # Never 0, the path of what is outermost.
+        self.place = _Place(_mixed(start + _SECOND) | 1)
 
     def uniform(self, like: Tensor) -> Tensor:
+        """Numbers of the shape of `like`, one line for each row, in float64."""
+        if len(like) != len(self.key):
+            raise ConfigError(
+                f"a layer asks for noise for {len(like)} rows inside an estimate of {len(self.key)}: put "
+                "layers that draw into a BoundedFlow, which draws for rows of its own"
+            )
         self.calls += 1
         count = like[0].numel() if len(like) else 0
         place = torch.arange(1, count + 1, device=like.device) + (self.calls << 32)
         numbers = _mix(_mix(self.key.unsqueeze(1) + place * _GOLDEN))
-        # 53 bits, in the middle of their interval: never 0, never 1.
-        value = ((numbers >> 11) & ((1 << 53) - 1)).double() * 2.0**-53 + 2.0**-54
+        value = ((numbers >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
         return value.view(like.shape)
 
 
 _SOURCE: ContextVar[_RowNoise | None] = ContextVar("modeflow_row_noise", default=None)
+_PLACE: ContextVar[_Place | None] = ContextVar("modeflow_noise_place", default=None)
 
 
 @contextmanager
-def row_noise(rows: Tensor, seed: int) -> Iterator[None]:
-    """Inside the block the layers' noise is a function of each row ``(B, *event)`` and the seed."""
-    token = _SOURCE.set(_RowNoise(rows, seed))
+def row_noise(rows: Tensor, seed: int, part: object = None) -> Iterator[None]:
+    """Inside the block the layers' noise is a function of each row ``(B, *event)``, the place and the seed.
+
+    Arguments:
+        rows: the block's noise has as many lines; rows that are equal have equal noise.
+        seed: number of the draw.
+        part: what opens the stream. Within another stream two parts have independent noise, even for the
+            same rows and seeds.
+    """
+    around = _PLACE.get()
+    stream = _RowNoise(rows, seed, 0 if around is None else around.within(part))
+    source, place = _SOURCE.set(stream), _PLACE.set(stream.place)
     try:
         yield
     finally:
-        _SOURCE.reset(token)
+        _PLACE.reset(place)
+        _SOURCE.reset(source)
+
+
+@contextmanager
+def one_place() -> Iterator[None]:
+    """Inside the block, parts that open streams with no other around them have independent noise."""
+    if _PLACE.get() is not None:
+        yield
+        return
+    token = _PLACE.set(_Place(0))
+    try:
+        yield
+    finally:
+        _PLACE.reset(token)
+
+
+def in_row_noise() -> bool:
+    """Whether a stream is open: noise must then come from it, or from one within it, also while training."""
+    return _SOURCE.get() is not None
+
+
+def in_unit(u: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers of [0, 1] in a type of their own, so that u and 1 - u lie strictly between 0 and 1.
+
+    The ends are half the spacing ε of that type below one: ``[ε/2, 1 - ε/2]``.
+    """
+    end = torch.finfo(dtype).eps / 2
+    # After the cast, which can round up to one.
+    return u.to(dtype).clamp(end, 1 - end)
+
+
+def open_uniform(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Uniform numbers strictly between 0 and 1, from a generator, wherever that lives (torch's if None)."""
+    where = device if generator is None else generator.device
+    return in_unit(torch.rand(shape, generator=generator, dtype=dtype, device=where), dtype).to(device)
 
 
 def uniform_noise(like: Tensor) -> Tensor:
-    """Uniform numbers of the shape and type of `like`, from the rows' streams or torch's generator."""
+    """Uniform numbers of the shape and type of `like`, strictly between 0 and 1.
+
+    From the rows' streams, or torch's generator where none is open.
+    """
     source = _SOURCE.get()
-    return torch.rand_like(like) if source is None else source.uniform(like).to(like.dtype)
+    return in_unit(torch.rand_like(like) if source is None else source.uniform(like), like.dtype)
 
 
 def standard_normal(like: Tensor) -> Tensor:
@@ -71,4 +187,11 @@ def standard_normal(like: Tensor) -> Tensor:
     source = _SOURCE.get()
     if source is None:
         return torch.randn_like(like)
-    return (math.sqrt(2) * torch.erfinv(2 * source.uniform(like) - 1)).to(like.dtype)
+    u = in_unit(source.uniform(like), torch.float64)
+    return (math.sqrt(2) * torch.erfinv(2 * u - 1)).to(like.dtype)
+
+
+def gumbel_noise(like: Tensor) -> Tensor:
+    """Standard Gumbel numbers, finite, of the shape and type of `like`, from torch's generator."""
+    smallest = torch.finfo(like.dtype).tiny
+    return -torch.log(torch.empty_like(like).exponential_().clamp_min(smallest))

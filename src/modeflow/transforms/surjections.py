@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from modeflow.errors import ConfigError, DataError
 from modeflow.transforms.base import Transform, sum_event
 from modeflow.transforms.coupling import ConditionerFactory
-from modeflow.transforms.noise import standard_normal, uniform_noise
+from modeflow.transforms.noise import in_unit, open_uniform, standard_normal, uniform_noise
 
 __all__ = [
     "Abs",
@@ -55,9 +55,8 @@ class Conditional(Protocol):
 
 
 def uniform(like: Tensor, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    """Uniform numbers from the generator, wherever that lives, as `like` is."""
-    where = like.device if generator is None else generator.device
-    return torch.rand(shape, generator=generator, dtype=torch.float64, device=where).to(like)
+    """Uniform numbers strictly between 0 and 1 from the generator, wherever that lives, as `like` is."""
+    return in_unit(open_uniform(shape, torch.float64, like.device, generator), like.dtype)
 
 
 def normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -200,7 +199,7 @@ def draw_half_normal(
 ) -> Tensor:
     """Draws of ``|N(0, σ²)|``."""
     u = uniform(like, shape, generator)
-    return torch.erfinv(u.clamp(0, 1 - 1e-7)) * math.sqrt(2) * torch.exp(log_scale)
+    return torch.erfinv(u) * math.sqrt(2) * torch.exp(log_scale)
 
 
 class Slice(Surjection):
@@ -208,7 +207,7 @@ class Slice(Surjection):
 
     .. math:: z = x_a, \qquad \log p(x) = \log p(z) + \log p(x_b \mid z, c)
 
-    exactly. A funnel is a coupling that maps ``x_a`` given ``x_b``, and then this.
+    exactly, where the decoder is exact. A funnel is a coupling that maps ``x_a`` given ``x_b``, and then this.
 
     Arguments:
         keep: boolean ``(D,)``.
@@ -236,6 +235,7 @@ class Slice(Surjection):
                 f"received one of {tuple(decoder.event_shape)} given {decoder.context_features}"
             )
         self.context_features = context_features
+        self.exactness = getattr(decoder, "exactness", "exact")
         self.decoder = decoder
         self.register_buffer("_keep", kept, persistent=False)
         self.register_buffer("_drop", dropped, persistent=False)
@@ -354,12 +354,13 @@ class Rounding(Surjection):
             received = f"{float(x.min()):g} to {float(x.max()):g}"
             raise DataError(f"expected whole numbers from 0 to {self.levels - 1}, received {received}")
         if self.noise is None:
-            return x + uniform_noise(x), x.new_zeros(x.shape[0])
+            return _within_cell(x, uniform_noise(x)), x.new_zeros(x.shape[0])
         scaled = x if self.levels is None else (x + 0.5) / self.levels - 0.5
         given = join_context(scaled, context, self.context_features)
         u = torch.logit(uniform_noise(x.new_empty(x.shape[0], *self.noise.base.event_shape)))
         e, logabsdet = self.noise.transform.inverse(u, given)
-        return x + e, logabsdet - self.noise.base.log_prob(u)
+        # The flow can round to an end of the unit interval.
+        return _within_cell(x, in_unit(e, x.dtype)), logabsdet - self.noise.base.log_prob(u)
 
     def sample(
         self,
@@ -370,6 +371,11 @@ class Rounding(Surjection):
     ) -> Tensor:
         n = u.floor()
         return n if self.levels is None else n.clamp(0, self.levels - 1)
+
+
+def _within_cell(n: Tensor, e: Tensor) -> Tensor:
+    """``n + e`` of a whole number and a part below one, where rounding would make it ``n + 1``."""
+    return torch.minimum(n + e, torch.nextafter(n.detach() + 1, n.detach()))
 
 
 class MaxPool(Surjection):
