@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from plans import parts_of
 
 from modeflow.flows import MAF, NICE, NSF, FlowPlusPlus, RealNVP, build_flow
 from modeflow.native import kernels, use_native
@@ -18,17 +19,9 @@ pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not bu
 ISAS = kernels.available() if kernels is not None else []
 
 
-def runs(flow):
-    """Parts of the flow's transform, cut."""
-    with torch.no_grad():
-        context = torch.zeros(1, flow.context_features) if flow.context_features else None
-        flow.log_prob(torch.zeros(1, *flow.event_shape), context)
-    return flow.transform._parts
-
-
 def in_runs(flow):
     """Whether its couplings or autoregressive layers go by the kernel."""
-    layers = [layer for part in runs(flow) if isinstance(part, Run) for layer in part.layers]
+    layers = [layer for part in parts_of(flow) if isinstance(part, Run) for layer in part.layers]
     return any(isinstance(layer, Coupling | MaskedAutoregressive) for layer in layers)
 
 
@@ -149,7 +142,7 @@ def test_what_the_kernel_does_not_know_stays_with_the_modules():
     assert not in_runs(NSF(3, layers=2, hidden_features=2048))
     mixed = build_flow("funnel", 4)
     mixed.log_prob(torch.randn(5, 4))
-    assert any(isinstance(part, Run) for part in mixed.transform._parts)
+    assert any(isinstance(part, Run) for part in parts_of(mixed))
     dropping = NSF(3, layers=2, hidden_features=8, dropout=0.5).train()
     x = torch.randn(50, 3)
     perturb(dropping)
@@ -212,7 +205,7 @@ def test_in_one_vector_the_gradients_are_the_same(extra):
     other = torch.nn.Parameter(torch.zeros(3))
     flat = FlatParameters([other, *parameters] if extra else parameters)
     flat.attach()
-    run = next(part for part in flow.transform._parts if isinstance(part, Run))
+    run = next(part for part in parts_of(flow) if isinstance(part, Run))
     assert run.described(run.parameters())[1] is not None
     (flow.log_prob(x, context) * weights).sum().backward()
     for p, g in zip(parameters, apart, strict=True):

@@ -7,6 +7,7 @@ a prefix of columns. A whole sample then costs the arithmetic of one pass, inste
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from modeflow.nets.mlp import Activation
 
-__all__ = ["Layers", "Stepwise"]
+__all__ = ["Layers", "Stepwise", "in_steps"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,43 @@ class Layers:
 def count_until(degrees: Tensor, features: int) -> Tensor:
     """How many of the (sorted) units have a degree of at most d, for d = 0 .. D - 1."""
     return torch.searchsorted(degrees.cpu(), torch.arange(features), right=True)
+
+
+#: Masks of networks, and their versions, when `in_steps` last looked at them; and what it found.
+_SEEN: WeakKeyDictionary[nn.Module, tuple[list[Tensor], list[int], bool]] = WeakKeyDictionary()
+
+
+def in_steps(net: nn.Module, layers: Layers) -> bool:
+    """Whether `Stepwise` evaluates the network: what a unit sees is what its masks show now.
+
+    Nor may a block have another activation than the network, or a gate.
+    """
+    for block in getattr(net, "blocks", ()):
+        if block.activation is not layers.activation or block.gate is not None:
+            return False
+    linears = [*layers.hidden, layers.final]
+    masks = [linear._buffers.get("mask") for linear in linears]
+    found = [m for m in masks if m is not None]
+    if len(found) < len(masks) or any(linear._parameters.get("bias") is None for linear in linears):
+        return False
+    versions = [-1 if m.is_inference() else m._version for m in found]
+    seen = _SEEN.get(net)
+    if seen is None or seen[1] != versions or any(a is not b for a, b in zip(seen[0], found, strict=True)):
+        seen = _SEEN[net] = (found, versions, _masks_fit(layers, found))
+    return seen[2]
+
+
+def _masks_fit(layers: Layers, masks: list[Tensor]) -> bool:
+    """Whether a unit decided by inputs up to d sees all inputs and units that these decide, and no others."""
+    below = torch.arange(1, layers.features + 1)
+    wanted = []
+    for until, linear in zip(layers.until, layers.hidden, strict=True):
+        degrees = torch.searchsorted(until.cpu(), torch.arange(linear.out_features), right=True)
+        wanted.append(degrees[:, None] >= below[None, :])
+        below = degrees
+    outputs = torch.arange(layers.features).repeat_interleave(layers.params)
+    wanted.append(outputs[:, None] >= below[None, :])
+    return all(m.shape == w.shape and torch.equal(m, w.to(m)) for m, w in zip(masks, wanted, strict=True))
 
 
 class Stepwise:

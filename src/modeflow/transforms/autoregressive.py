@@ -6,12 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.native import applies
-from modeflow.nets.stepwise import Layers, Stepwise
+from modeflow.nets.made import MADE, MaskedLinear, MaskedResidualBlock, ResidualMADE
+from modeflow.nets.stepwise import Layers, Stepwise, in_steps
 from modeflow.transforms.base import Transform
 from modeflow.transforms.elementwise import Elementwise
 from modeflow.transforms.native_autoregressive import native_autoregressive_inverse
+from modeflow.transforms.native_plain import plain, unhooked
 
 __all__ = ["MaskedAutoregressive"]
+
+#: What a conditioner may hold whose layers are evaluated one by one, past its own `forward`.
+_PLAIN = frozenset(
+    (MADE, ResidualMADE, MaskedResidualBlock, MaskedLinear, nn.Linear, nn.ModuleList, nn.Dropout)
+)
 
 
 class MaskedAutoregressive(Transform):
@@ -44,8 +51,7 @@ class MaskedAutoregressive(Transform):
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         context = context if self.context_features else None
-        describe = getattr(self.conditioner, "layers", None)
-        layers = describe(context) if describe is not None and not torch.is_grad_enabled() else None
+        layers = None if torch.is_grad_enabled() else self._layers(context)
         if layers is not None:
             return self._stepwise(layers, u)
         features = u.shape[1]
@@ -61,11 +67,21 @@ class MaskedAutoregressive(Transform):
             total = total + logderivative
         return torch.stack(columns, dim=1), total
 
+    def _layers(self, context: Tensor | None) -> Layers | None:
+        """The conditioner's layers, where to evaluate them one by one is to evaluate the conditioner."""
+        net = self.conditioner
+        if not isinstance(net, MADE | ResidualMADE) or not plain(net, _PLAIN) or not unhooked(net):
+            return None
+        layers = net.layers(context)
+        return layers if layers is not None and in_steps(net, layers) else None
+
     def _stepwise(self, layers: Layers, u: Tensor) -> tuple[Tensor, Tensor]:
         """The same, each hidden unit evaluated once: the arithmetic of one pass. Without gradients."""
         elementwise = self.elementwise
-        kernel = elementwise.kernel
-        if kernel is not None and layers.native and applies(u, layers.final.weight):
+        kernel = elementwise.kernel if plain(elementwise, frozenset({type(elementwise)})) else None
+        fitting = layers.native and u.shape[1] == layers.features and layers.params == elementwise.n_params
+        fitting = fitting and applies(u, layers.final.weight)
+        if kernel is not None and kernel.n_params == layers.params and fitting:
             return native_autoregressive_inverse(layers, kernel, u)
         steps = Stepwise(layers, u.shape[0])
         total = u.new_zeros(u.shape[0])

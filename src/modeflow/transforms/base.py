@@ -106,18 +106,18 @@ class Composite(Transform):
         self.one_pass_inverse = all(t.one_pass_inverse for t in parts)
         #: What is kept for the gradient, see `modeflow.transforms.set_activations`.
         self.activations = "keep"
-        self._parts: list[Any] | None = None
+        self._plan: Any = None
 
     def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         layers: Sequence[Any] = self.transforms  # type: ignore[assignment]
         if self.activations != "keep" and torch.is_grad_enabled() and not inverse:
             return chain_saving(layers, x, context, self.activations)
         if applies(x):
-            if self._parts is None:
-                from modeflow.transforms.native_stack import cut
+            if self._plan is None:
+                from modeflow.transforms.native_plan import Plan
 
-                self._parts = cut(list(self.transforms))  # type: ignore[arg-type]
-            layers = self._parts
+                self._plan = Plan()
+            layers = self._plan.parts(self.transforms)
         return chain(layers, x, context, inverse)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -31,8 +31,8 @@ class Elementwise(nn.Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Another map than its parent's is not what the parent's kernel computes.
-        if ("forward" in vars(cls) or "inverse" in vars(cls)) and "kernel" not in vars(cls):
+        # A parent's kernel computes the parent's map, whatever of it a subclass changes.
+        if "kernel" not in vars(cls):
             cls.kernel = Elementwise.kernel  # type: ignore[method-assign]
 
     @property

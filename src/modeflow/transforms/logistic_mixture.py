@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeflow.errors import ConfigError
-from modeflow.native import applies
 from modeflow.transforms.monotonic import Monotonic
-from modeflow.transforms.native_elementwise import Kernel, native_elementwise
+from modeflow.transforms.native_elementwise import Kernel, kernel_takes, native_elementwise
 from modeflow.transforms.surjections import soft_log_scale
 
 __all__ = ["LogisticMixtureElementwise"]
@@ -53,7 +52,7 @@ class LogisticMixtureElementwise(Monotonic):
         return Kernel(3, self.components, (self.max_log_scale, self.max_log_slope))
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        if applies(x, params):
+        if kernel_takes(x, params, self.kernel):
             return native_elementwise(x, params, self.kernel, False, lambda a, b, _: self.forward(a, b))
         k = self.components
         raw_weight, mean, raw_scale, tail = params.split((k, k, k, 2), dim=-1)
@@ -70,6 +69,6 @@ class LogisticMixtureElementwise(Monotonic):
 
     def inverse(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         wanted = torch.is_grad_enabled() and (u.requires_grad or params.requires_grad)
-        if applies(u, params) and not wanted:
+        if not wanted and kernel_takes(u, params, self.kernel):
             return native_elementwise(u, params, self.kernel, True, lambda a, b, _: self.inverse(a, b))
         return super().inverse(u, params)

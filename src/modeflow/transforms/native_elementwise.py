@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modeflow.native import kernels_for, use_native
+from modeflow.native import applies, kernels_for, use_native
 
-__all__ = ["Kernel", "native_elementwise"]
+__all__ = ["Kernel", "kernel_takes", "native_elementwise"]
 
 #: The same map in PyTorch: entries, parameters and whether inverse, to values and log-derivatives.
 Reference = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
@@ -28,6 +28,16 @@ class Kernel(NamedTuple):
     kind: int
     pieces: int
     constants: tuple[float, ...]
+
+    @property
+    def n_params(self) -> int:
+        """Parameters of each entry, as the kernels read them."""
+        return (3 * self.pieces - 1, 2, 1, 3 * self.pieces + 2)[self.kind]
+
+
+def kernel_takes(x: Tensor, params: Tensor, kernel: Kernel) -> bool:
+    """Whether the kernel can take these; what does not fit it would read as it lies."""
+    return applies(x, params) and params.shape == (*x.shape, kernel.n_params)
 
 
 def _forward(x: Tensor, params: Tensor, kernel: Kernel, inverse: bool) -> tuple[Tensor, Tensor]:

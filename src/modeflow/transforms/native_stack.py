@@ -3,15 +3,13 @@
 Permutations, LU linear layers, affine maps chosen by the context, couplings, autoregressive layers.
 
 The kernel does what the modules do, on tiles of rows that stay in cache, without the overhead of hundreds of
-small operations. A `Composite` cuts itself into such runs and single layers.
+small operations. A `Composite` is cut into such runs and single layers (`native_plan`).
 """
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Any
 
@@ -20,13 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeflow.native import applies, kernels_for, native_kernels, use_native
-from modeflow.nets.made import MADE, MaskedLinear, ResidualMADE
-from modeflow.nets.mlp import ResidualMLP
-from modeflow.transforms.affine import ConditionalAffine
 from modeflow.transforms.autoregressive import MaskedAutoregressive
 from modeflow.transforms.base import Transform, chain
-from modeflow.transforms.coupling import Coupling
-from modeflow.transforms.linear import LULinear, Permutation
+from modeflow.transforms.native_layers import CONDITIONED, Part, features_of, fits
 
 __all__ = ["Run", "cut"]
 
@@ -36,69 +30,6 @@ _ROWS, _WIDE_ROWS = 64, 128
 #: Widest layers that one native call serves, by instruction set: beyond, matrix products of a tuned library
 #: outweigh what the call saves.
 MAX_WIDTH = {"avx512": 256, "avx2": 128, "base": 48}
-
-
-@dataclass(frozen=True)
-class Dense:
-    """A dense layer of a conditioner; for the context, more columns or a second layer added to it."""
-
-    linear: torch.nn.Linear
-    context_columns: int = 0
-    other: torch.nn.Linear | None = None
-
-    @property
-    def slots(self) -> list[tuple[dict[str, Any], str]]:
-        """Where its parameters are found."""
-        parts = [self.linear] if self.other is None else [self.linear, self.other]
-        return [(part._parameters, name) for part in parts for name in ("weight", "bias")]
-
-    @property
-    def masked(self) -> bool:
-        """Whether a mask multiplies the weight."""
-        return isinstance(self.linear, MaskedLinear)
-
-
-def _network(net: torch.nn.Module) -> tuple[bool, list[Dense]] | None:
-    """Whether residual, and the dense layers in order; None for a network that the kernel does not know."""
-    kind = type(net)
-    if kind is ResidualMLP and not net.gated:
-        ends = Dense(net.initial, net.context_features), Dense(net.final)  # type: ignore[arg-type]
-    elif kind is ResidualMADE and not net.gated:
-        ends = Dense(net.initial, 0, net.context_initial), Dense(net.final, 0, net.context_final)  # type: ignore[arg-type]
-    elif kind is MADE and net.activation is F.relu:
-        hidden = [Dense(layer) for layer in net.hidden]  # type: ignore[union-attr]
-        if hidden:
-            hidden[0] = Dense(hidden[0].linear, 0, net.context_hidden)  # type: ignore[arg-type]
-        return False, [*hidden, Dense(net.final, 0, net.context_final)]  # type: ignore[arg-type]
-    else:
-        return None
-    if net.activation is not F.relu:
-        return None
-    blocks = [Dense(layer) for block in net.blocks for layer in (block.linear1, block.linear2)]  # type: ignore[union-attr]
-    return True, [ends[0], *blocks, ends[1]]
-
-
-def _fits(transform: Transform, widest: int) -> bool:
-    if type(transform) is Permutation:
-        return len(transform.order) <= widest
-    if isinstance(transform, LULinear | ConditionalAffine):
-        return transform.features <= widest
-    if type(transform) is not Coupling and type(transform) is not MaskedAutoregressive:
-        return False
-    network = _network(transform.conditioner) if transform.elementwise.kernel is not None else None
-    return network is not None and all(d.linear.in_features - d.context_columns <= widest for d in network[1])
-
-
-#: Layers with parameters from a context or from features: a run holds at least one of them.
-_CONDITIONED = ConditionalAffine | Coupling | MaskedAutoregressive
-
-
-def _features(transform: ConditionalAffine | Coupling | MaskedAutoregressive) -> int:
-    if isinstance(transform, ConditionalAffine):
-        return transform.features
-    if isinstance(transform, Coupling):
-        return len(transform.order)  # type: ignore[arg-type]
-    return int(transform.conditioner.features)  # type: ignore[arg-type]
 
 
 class Run:
@@ -111,10 +42,11 @@ class Run:
 
     def __init__(self, layers: list[Transform], features: int, context_features: int) -> None:
         self.layers, self.features, self.context_features = layers, features, context_features
-        parts = [_Part(layer) for layer in layers]
+        parts = [Part(layer) for layer in layers]
         self._parts = parts
         self._sizes = [len(part.slots) for part in parts]
         self._slots = [slot for part in parts for slot in part.slots]
+        self._shapes = [shape for part in parts for shape in part.shapes]
         self._fixed = [slot for part in parts for slot in part.fixed]
         self.tile = _WIDE_ROWS if any(part.wide for part in parts) else _ROWS
         #: An autoregressive layer is inverted feature by feature (`native_autoregressive`), on its own.
@@ -129,9 +61,6 @@ class Run:
         #: cannot be interrupted): fresh memory costs more than what it holds.
         self.spare: list[Tensor] = []
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Run:
-        return Run(copy.deepcopy(self.layers, memo), self.features, self.context_features)
-
     def usable(self, x: Tensor, context: Tensor | None) -> bool:
         """Whether the kernel can take this call."""
         if x.dim() != 2 or x.shape[1] != self.features or x.shape[0] == 0 or not applies(x):
@@ -144,15 +73,26 @@ class Run:
 
     def described(self, parameters: Sequence[Tensor]) -> tuple[Any, tuple[Tensor, int] | None]:
         """Layers and constants as the kernel reads them (None where it cannot take them), and the block."""
-        fixed: list[Any] = [tensors[name] for tensors, name in self._fixed]
-        places = tuple([p.data_ptr() for p in parameters] + [t.data_ptr() for t in fixed])
+        try:
+            fixed: list[Any] = [tensors[name] for tensors, name in self._fixed]
+            places = tuple([p.data_ptr() for p in parameters] + [t.data_ptr() for t in fixed])
+        except (AttributeError, KeyError):  # what was there is gone: PyTorch says what it thinks of that
+            return None, None
         if places != self._known[0]:
-            fit = applies(*parameters) and all(p.is_contiguous() for p in parameters)
             addresses = self.by_layer(places[: len(parameters)])
-            each = [part.described(a) for part, a in zip(self._parts, addresses, strict=True)]
-            told = ([e[0] for e in each], [e[1] for e in each]) if fit else None
+            told = None
+            if self._fit(parameters):
+                each = [part.described(a) for part, a in zip(self._parts, addresses, strict=True)]
+                told = [e[0] for e in each], [e[1] for e in each]
             self._known, self.fixed = (places, told, _block(parameters)), fixed
         return self._known[1:]
+
+    def _fit(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether parameters, index and masks are of the shapes and types that the kernel reads."""
+        shapes = all(tuple(p.shape) == shape for p, shape in zip(parameters, self._shapes, strict=True))
+        if not shapes or not applies(*parameters) or not all(p.is_contiguous() for p in parameters):
+            return False
+        return all(part.fixed_fit(parameters[0].dtype) for part in self._parts)
 
     def by_layer(self, addresses: Sequence[int]) -> list[list[int]]:
         """Addresses of the parameters, for each layer."""
@@ -161,7 +101,7 @@ class Run:
 
     def parameters(self) -> list[Tensor]:
         """All parameters, layer by layer in the order of the kernel."""
-        return [parameters[name] for parameters, name in self._slots]
+        return [parameters.get(name) for parameters, name in self._slots]  # type: ignore[misc]
 
     def __call__(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(u, logabsdet)`` of all layers."""
@@ -180,7 +120,7 @@ class Run:
         described, block = self.described(parameters)
         if described is None:
             return chain(self.layers, x, context, inverse)
-        if grad and block is not None:
+        if grad and block is not None and _whole(parameters):
             return _Stack.apply(self, described, parameters, block[1], x, context, block[0])
         if grad and any(t is not None and t.requires_grad for t in (x, context, *parameters)):
             return _Stack.apply(self, described, parameters, None, x, context, *parameters)
@@ -194,21 +134,24 @@ def cut(transforms: Sequence[Transform]) -> list[Any]:
     widest = MAX_WIDTH.get(native_kernels(), 0)
 
     def close() -> None:
-        found = [t for t in group if isinstance(t, _CONDITIONED)]
+        found = [t for t in group if isinstance(t, CONDITIONED)]
         if found:
-            parts.append(Run(list(group), _features(found[0]), max(t.context_features for t in found)))
+            parts.append(Run(list(group), features_of(found[0]), max(t.context_features for t in found)))
         else:
             parts.extend(group)
         group.clear()
 
     context: int | None = None
     for transform in transforms:
-        fits = _fits(transform, widest)
-        if fits and transform.context_features:
+        known = fits(transform, widest)
+        if known and group and features_of(transform) != features_of(group[0]):
+            close()  # PyTorch says what it thinks of that
+            context = None
+        if known and transform.context_features:
             if context is not None and transform.context_features != context:
                 close()
             context = transform.context_features
-        if fits:
+        if known:
             group.append(transform)
         else:
             close()
@@ -218,62 +161,11 @@ def cut(transforms: Sequence[Transform]) -> list[Any]:
     return parts
 
 
-class _Part:
-    """A layer as the kernel reads it.
-
-    Attributes:
-        slots: where its parameters are found, in the order of the kernel.
-        fixed: likewise of what is no parameter, the index and the masks.
-        wide: whether its network is wide enough for larger tiles.
-    """
-
-    def __init__(self, layer: Transform) -> None:
-        self.layer = layer
-        self.slots: list[tuple[dict[str, Any], str]] = []
-        self.dense: list[Dense] = []
-        self.residual = self.wide = False
-        if isinstance(layer, LULinear):
-            names = ("lower", "upper", "raw_diagonal", "bias")
-            self.slots = [(layer._parameters, name) for name in names]
-        elif isinstance(layer, ConditionalAffine):
-            self.slots = [(layer._parameters, "table")]
-        elif isinstance(layer, Coupling | MaskedAutoregressive):
-            network = _network(layer.conditioner)
-            assert network is not None
-            self.residual, self.dense = network
-            self.slots = [slot for dense in self.dense for slot in dense.slots]
-            self.wide = any(dense.linear.in_features > 128 for dense in self.dense)
-        # Of a permutation its order; else the features that the network sees, then those that are moved.
-        self._index: tuple[dict[str, Any], str] = (layer._buffers, "order")
-        if isinstance(layer, MaskedAutoregressive):
-            self._index = ({"all": torch.arange(_features(layer)).repeat(2)}, "all")
-        self.fixed = [] if isinstance(layer, LULinear | ConditionalAffine) else [self._index]
-        self.fixed += [(d.linear._buffers, "mask") for d in self.dense if d.masked]
-
-    def described(self, addresses: list[int]) -> tuple[list[int], list[float]]:
-        """Numbers and constants of the layer (`make_stack` in ``native/bindings.cpp``)."""
-        layer = self.layer
-        if isinstance(layer, Permutation):
-            return [0, layer.order.data_ptr()], []
-        if isinstance(layer, LULinear):
-            return [1, *addresses], [layer.eps]
-        if isinstance(layer, ConditionalAffine):
-            return [3, layer.full, layer.context_features > 0, *addresses], []
-        assert isinstance(layer, Coupling | MaskedAutoregressive)
-        kernel, autoregressive = layer.elementwise.kernel, isinstance(layer, MaskedAutoregressive)
-        assert kernel is not None
-        seen = layer.n_kept if isinstance(layer, Coupling) else _features(layer)
-        moved = layer.n_moved if isinstance(layer, Coupling) else _features(layer)
-        tensors, name = self._index
-        numbers = [2, tensors[name].data_ptr(), seen, moved, autoregressive, self.residual, *kernel[:2]]
-        following = iter(addresses)
-        for dense in self.dense:
-            context = 1 if dense.context_columns else 0 if dense.other is None else 2
-            mask = dense.linear.mask.data_ptr() if dense.masked else 0  # type: ignore[operator]
-            inputs = dense.linear.in_features - dense.context_columns
-            numbers += [inputs, dense.linear.out_features, context, mask]
-            numbers += islice(following, len(dense.slots))
-        return numbers, list(kernel.constants)
+def _whole(parameters: Sequence[Tensor]) -> bool:
+    """Whether the gradient of the vector is all that is asked of: none is held fixed, none has a hook."""
+    return all(
+        p.requires_grad and not p._backward_hooks and not p._post_accumulate_grad_hooks for p in parameters
+    )
 
 
 def _block(parameters: Sequence[Tensor]) -> tuple[Tensor, int] | None:
@@ -282,9 +174,11 @@ def _block(parameters: Sequence[Tensor]) -> tuple[Tensor, int] | None:
     if flat is None:
         return None
     vector, after = flat
+    start = vector.data_ptr()
     for p in parameters:
         there, place = getattr(p, "_flat", (None, 0))
-        if there is not vector or place != after:
+        # A parameter may have been given other storage since.
+        if there is not vector or place != after or p.data_ptr() != start + after * p.element_size():
             return None
         after += p.numel()
     return flat

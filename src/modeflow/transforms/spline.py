@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeflow.native import applies
-from modeflow.transforms.native_elementwise import Kernel, native_elementwise
+from modeflow.transforms.native_elementwise import Kernel, kernel_takes, native_elementwise
 
 __all__ = ["rational_quadratic_spline", "reference_spline"]
 
@@ -58,8 +57,8 @@ def rational_quadratic_spline(
         Durkan et al., *Neural Spline Flows*, 2019, https://arxiv.org/abs/1906.04032
     """
     constants = (tail_bound, min_bin_width, min_bin_height, min_derivative)
-    if applies(x, params):
-        kernel = Kernel(0, (params.shape[-1] + 1) // 3, constants)
+    kernel = Kernel(0, (params.shape[-1] + 1) // 3, constants)
+    if kernel_takes(x, params, kernel):
         return native_elementwise(
             x, params, kernel, inverse, lambda a, b, back: reference_spline(a, b, back, *constants)
         )

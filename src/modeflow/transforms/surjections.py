@@ -207,7 +207,7 @@ class Slice(Surjection):
 
     .. math:: z = x_a, \qquad \log p(x) = \log p(z) + \log p(x_b \mid z, c)
 
-    exactly, where the decoder is exact. A funnel is a coupling that maps ``x_a`` given ``x_b``, and then this.
+    exactly, where the decoder is exact. A funnel is a coupling that maps ``x_a`` given ``x_b``, then this.
 
     Arguments:
         keep: boolean ``(D,)``.
