@@ -68,7 +68,7 @@ def fit(key: str, name: str) -> dict[str, Any]:
     def rows(values: np.ndarray) -> Any:
         return frame(Table(values, schema.columns))
 
-    estimator = FlowDensity(key, random_state=0, dequantize=list(schema.integer_columns), **FIT)
+    estimator = FlowDensity(key, random_state=0, dequantize=schema.dequantize_option, **FIT)
     began = time.process_time()
     estimator.fit(rows(train), validation=rows(validation))
     seconds = time.process_time() - began

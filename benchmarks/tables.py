@@ -105,7 +105,7 @@ def fit(model: str, name: str) -> dict[str, Any]:
         options = {
             "flow_options": FLOW,
             "random_state": 0,
-            "dequantize": list(data.schema.integer_columns),
+            "dequantize": data.schema.dequantize_option,
             **FIT,
         }
         import polars as pl
@@ -124,7 +124,7 @@ def fit(model: str, name: str) -> dict[str, Any]:
         "model": model,
         "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(test)},
         "columns": len(data.schema.columns),
-        "density": "lower bound" if data.schema.integer_columns else "exact",
+        "density": "lower bound" if data.schema.lattice_columns else "exact",
         "test": float(scores.mean()),
         "test_se": float(scores.std(ddof=1) / math.sqrt(len(scores))),
         "parameters": size,

@@ -2,12 +2,14 @@
 
 from modeflow.data.benchmarks import BENCHMARKS, download_benchmark, load_benchmark
 from modeflow.data.catalogue import list_datasets, load_dataset, resolve
+from modeflow.data.checks import check_fit_table
 from modeflow.data.dataset import Dataset, DatasetInfo, DatasetKind
 from modeflow.data.download import download
 from modeflow.data.image_sets import IMAGE_SETS, download_images, is_image_source, load_images
 from modeflow.data.images import ImageSet, ImageSplit, as_images, image_grid, save_png, split_images
+from modeflow.data.lattice import Lattice
 from modeflow.data.local import cache_root, data_roots
-from modeflow.data.schema import Kind, Schema, check_fit_table
+from modeflow.data.schema import Kind, Schema
 from modeflow.data.splits import Split, split_table
 from modeflow.data.table import SUFFIXES, Table, check_writable, read_rows, read_table, write_table
 from modeflow.data.toys import TOYS, GaussianModes, Toy, toy, toy_names
@@ -24,6 +26,7 @@ __all__ = [
     "ImageSet",
     "ImageSplit",
     "Kind",
+    "Lattice",
     "Schema",
     "Split",
     "Table",

@@ -1,17 +1,18 @@
-"""What each column of a table is, and the checks that a table passes before a model sees it.
+"""What each column of a table is: continuous, or on a lattice of values.
 
-Whole-number columns have probabilities, not densities: a continuous model fitted to them can put an
-unbounded density on the grid of integers, and its likelihood then means nothing. They are
-dequantised instead. With y a real vector and p its density, a row n of integers has the probability
+Columns on a lattice (counts, prices in cents, see `modeflow.data.lattice`) have probabilities, not
+densities: a continuous model fitted to them can put an unbounded density on the values of the lattice, and
+its likelihood then means nothing. They are dequantised instead. With y a real vector, p its density and
+s the steps of the lattices, a row x has the probability
 
-    P(n) = ∫_{[-1/2, 1/2]^D} p(n + u) du = E_u p(n + u),        u ~ U(-1/2, 1/2)^D.
+    P(x) = ∫ p(x + s u) s_1 ... s_D du = s_1 ... s_D E_u p(x + s u),        u ~ U(-1/2, 1/2)^D.
 
-Training adds fresh u to every row, which maximises the bound E_u log p(n + u) <= log P(n) (Jensen).
-Scoring averages over S offsets: log (1/S) Σ_s p(n + u_s) is, for uniform u_s, in expectation a
-lower bound of log P(n); the bound tightens as S grows and converges to log P(n). In a table that
-also has continuous columns the same formula gives their density times the probability of the
-integers. The u_s of a row are evenly spread points (Sobol), digitally shifted by a random vector of the
-row's own: each u_s is uniform, so that the bound holds in expectation, the points stay evenly spread,
+Training adds fresh s u to every row, which maximises the bound E_u log p(x + s u) + Σ log s <= log P(x)
+(Jensen). Scoring averages over S offsets: log (1/S) Σ_k p(x + s u_k) + Σ log s is, for uniform u_k, in
+expectation a lower bound of log P(x); the bound tightens as S grows and converges to log P(x). In a table
+that also has continuous columns the same formula gives their density times the probability of the
+others. The u_k of a row are evenly spread points (Sobol), digitally shifted by a random vector of the
+row's own: each u_k is uniform, so that the bound holds in expectation, the points stay evenly spread,
 and the errors of different rows are independent, so that a standard error over rows counts them.
 """
 
@@ -20,24 +21,25 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step
 from modeflow.data.table import check_finite
 from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.transforms.noise import row_noise, uniform_noise
 
-__all__ = ["Kind", "Schema", "check_fit_table"]
+__all__ = ["Dequantize", "Kind", "Schema"]
 
-Kind = Literal["continuous", "integer"]
+Kind = Literal["continuous", "integer", "lattice"]
+#: What users say of the columns that are dequantised, see `Schema.infer`.
+Dequantize = str | Sequence[str] | Mapping[str, Any]
 
 # One scrambled Sobol sequence, shifted for each row: a score depends on nothing but the row.
 _OFFSET_SEED = 20221122
-# Ties are looked for in at most this many rows: enough to see them, quick on millions.
-_TIE_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -46,20 +48,31 @@ class Schema:
 
     Arguments:
         columns: the D column names, in the order of the model's dimensions.
-        kinds: "continuous" or "integer" for each.
+        kinds: "continuous", "integer" (a lattice of whole numbers) or "lattice" (of others) for each.
+        lattices: the lattice of each, None for continuous ones; by default all whole numbers for "integer".
     """
 
     columns: tuple[str, ...]
     kinds: tuple[Kind, ...]
+    lattices: tuple[Lattice | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.columns) != len(self.kinds):
             raise ConfigError(f"{len(self.columns)} columns but {len(self.kinds)} kinds in the schema")
         if len(set(self.columns)) != len(self.columns):
             raise ConfigError("a column name occurs twice in the schema")
-        for name, kind in zip(self.columns, self.kinds, strict=True):
-            if kind not in ("continuous", "integer"):
-                raise ConfigError(f"column '{name}' has kind '{kind}'; use 'continuous' or 'integer'")
+        if not self.lattices:
+            whole = tuple(Lattice() if kind == "integer" else None for kind in self.kinds)
+            object.__setattr__(self, "lattices", whole)
+        if len(self.lattices) != len(self.columns):
+            raise ConfigError(f"{len(self.columns)} columns but {len(self.lattices)} lattices in the schema")
+        for name, kind, lattice in zip(self.columns, self.kinds, self.lattices, strict=True):
+            if kind not in ("continuous", "integer", "lattice"):
+                raise ConfigError(
+                    f"column '{name}' has kind '{kind}'; use 'continuous', 'integer' or 'lattice'"
+                )
+            if kind != _kind(lattice):
+                raise ConfigError(f"column '{name}' of kind '{kind}' has another kind of lattice")
 
     @property
     def dim(self) -> int:
@@ -68,69 +81,99 @@ class Schema:
 
     @property
     def integer_columns(self) -> tuple[str, ...]:
-        """Names of the columns that are dequantised."""
+        """Names of the columns of whole numbers."""
         pairs = zip(self.columns, self.kinds, strict=True)
         return tuple(name for name, kind in pairs if kind == "integer")
 
     @property
-    def _integer(self) -> np.ndarray:
-        return np.array([i for i, kind in enumerate(self.kinds) if kind == "integer"], dtype=np.intp)
+    def lattice_columns(self) -> tuple[str, ...]:
+        """Names of the columns that are dequantised."""
+        pairs = zip(self.columns, self.lattices, strict=True)
+        return tuple(name for name, lattice in pairs if lattice is not None)
 
-    def to_dict(self) -> dict[str, list[str]]:
+    @property
+    def steps(self) -> np.ndarray:
+        """The step of every column's lattice, 0 for continuous ones, shape (D,)."""
+        return np.array([0.0 if lattice is None else lattice.step for lattice in self.lattices])
+
+    @property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest dequantised value of each column, infinite where it is open, shape (D,) each."""
+        pairs = [(-math.inf, math.inf) if each is None else each.edges() for each in self.lattices]
+        return np.array([low for low, _ in pairs]), np.array([high for _, high in pairs])
+
+    @property
+    def dequantize_option(self) -> dict[str, float | str]:
+        """What `infer` is told in order to find these steps again, whatever the rows: a mapping by name."""
+        pairs = zip(self.columns, self.lattices, strict=True)
+        return {name: "none" if lattice is None else lattice.step for name, lattice in pairs}
+
+    @property
+    def _dequantised(self) -> np.ndarray:
+        return np.flatnonzero(self.steps)
+
+    def to_dict(self) -> dict[str, Any]:
         """The schema as plain lists, for config files."""
-        return {"columns": list(self.columns), "kinds": list(self.kinds)}
+        lattices = [None if lattice is None else lattice.to_dict() for lattice in self.lattices]
+        return {"columns": list(self.columns), "kinds": list(self.kinds), "lattices": lattices}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Schema:
-        """The schema that `to_dict` wrote; ConfigError if it is not one."""
+        """The schema that `to_dict` wrote; ConfigError if it is not one.
+
+        Without "lattices" (the first format of model files) integer columns have step 1 and no bounds.
+        """
         try:
             columns, kinds = data["columns"], data["kinds"]
         except (KeyError, TypeError) as error:
             raise ConfigError("a schema needs 'columns' and 'kinds'") from error
-        if isinstance(columns, str) or isinstance(kinds, str):
-            raise ConfigError("a schema's 'columns' and 'kinds' are lists")
-        return cls(tuple(str(c) for c in columns), tuple(kinds))
+        lattices = data.get("lattices", [])
+        if any(isinstance(part, str) for part in (columns, kinds, lattices)):
+            raise ConfigError("a schema's 'columns', 'kinds' and 'lattices' are lists")
+        known = tuple(None if each is None else Lattice.from_dict(each) for each in lattices)
+        return cls(tuple(str(c) for c in columns), tuple(kinds), known)
 
     @classmethod
-    def infer(
-        cls,
-        values: np.ndarray,
-        columns: Sequence[str],
-        dequantize: Literal["auto", "none"] | Sequence[str] = "auto",
-    ) -> Schema:
-        """Decide which columns are whole numbers.
+    def of(cls, columns: Sequence[str], lattices: Sequence[Lattice | None]) -> Schema:
+        """The schema of columns with these lattices."""
+        return cls(tuple(columns), tuple(_kind(lattice) for lattice in lattices), tuple(lattices))
+
+    @classmethod
+    def infer(cls, values: np.ndarray, columns: Sequence[str], dequantize: Dequantize = "auto") -> Schema:
+        """Decide which columns lie on a lattice, and on which.
 
         Arguments:
             values: array (N, D).
             columns: D names.
-            dequantize: "auto" makes every column whose values are all whole "integer"; "none" makes
-                all "continuous"; a list names the integer columns.
+            dequantize: "auto" looks for the lattice of every column (`find_lattice`); "none" takes all for
+                continuous; a list names the columns on a lattice, the others being continuous. A mapping
+                says it column by column: "none", "auto", a step, or
+                ``{"step": ..., "low": ..., "high": ...}`` where low and high bound the values that samples
+                may have (None for no bound); columns that it does not name are "auto".
 
         Raises:
-            ConfigError: an unknown mode or column name.
-            DataError: a listed column holds a value that is not whole (column and row are named).
+            ConfigError: an unknown mode or column name, or a step that is none.
+            DataError: a named column holds a value off its lattice (column and row are named).
         """
-        values = _matrix(values, len(columns))
+        values = matrix(values, len(columns))
+        said: dict[str, Any]
         if isinstance(dequantize, str):
-            if dequantize == "none":
-                unset: list[Kind] = ["continuous"] * len(columns)
-                return cls(tuple(columns), tuple(unset))
-            if dequantize != "auto":
+            if dequantize not in ("auto", "none"):
                 raise ConfigError(
-                    f"dequantize='{dequantize}' is not known; use 'auto', 'none' or column names"
+                    f"dequantize='{dequantize}' is not known; use 'auto', 'none', column names, or a mapping "
+                    "of names to steps"
                 )
-            whole = [_is_whole(column) for column in values.T]
+            said = dict.fromkeys(columns, dequantize)
+        elif isinstance(dequantize, Mapping):
+            said = {**dict.fromkeys(columns, "auto"), **dequantize}
         else:
-            for name in dequantize:
-                if name not in columns:
-                    hint = nearest(name, columns) or f"; the columns are {_listing(columns)}"
-                    raise ConfigError(f"dequantize names an unknown column '{name}'{hint}")
-            whole = [name in dequantize for name in columns]
-            for i, name in enumerate(columns):
-                if whole[i]:
-                    _require_whole(values[:, i], name)
-        kinds: list[Kind] = ["integer" if w else "continuous" for w in whole]
-        return cls(tuple(columns), tuple(kinds))
+            said = {**dict.fromkeys(columns, "none"), **dict.fromkeys(dequantize, "lattice")}
+        for name in said:
+            if name not in columns:
+                hint = nearest(str(name), columns) or f"; the columns are {listing(columns)}"
+                raise ConfigError(f"dequantize names an unknown column '{name}'{hint}")
+        found = [_lattice(values[:, i], name, said[name]) for i, name in enumerate(columns)]
+        return cls.of(columns, found)
 
     def validate(self, values: np.ndarray, columns: Sequence[str] | None = None) -> np.ndarray:
         """Check rows to be scored and bring them into the model's column order.
@@ -143,14 +186,18 @@ class Schema:
             float64 array (N, D) in the order of `self.columns`.
 
         Raises:
-            DataError: other columns (missing and unexpected ones are named), another count, NaN or
-                infinite values, or a fraction in an integer column.
+            DataError: other columns (missing and unexpected ones are named), another count, or NaN or
+                infinite values.
+
+        Warns:
+            UserWarning: values between those of a lattice; each is taken for the nearest, whose probability
+                it then has.
         """
-        values = _matrix(values, None if columns is None else len(columns))
+        values = matrix(values, None if columns is None else len(columns))
         if columns is None:
             if values.shape[1] != self.dim:
                 raise DataError(
-                    f"the model has {self.dim} columns ({_listing(self.columns)}), "
+                    f"the model has {self.dim} columns ({listing(self.columns)}), "
                     f"the data {values.shape[1]}; give the same columns"
                 )
         elif tuple(columns) != self.columns:
@@ -159,24 +206,40 @@ class Schema:
             if missing or extra or len(columns) != self.dim:
                 parts = []
                 if missing:
-                    parts.append(f"missing {_listing(missing)}")
+                    parts.append(f"missing {listing(missing)}")
                 if extra:
-                    parts.append(f"unexpected {_listing(extra)}")
+                    parts.append(f"unexpected {listing(extra)}")
                 if not parts:
                     parts.append("a column is given twice")
                 raise DataError(f"the columns differ from the model's: {'; '.join(parts)}")
             values = values[:, [list(columns).index(c) for c in self.columns]]
         check_finite(values, self.columns, "the data")
-        for i in self._integer:
-            _require_whole(values[:, i], self.columns[i])
-        return values
+        return self._on_lattice(values)
+
+    def _on_lattice(self, values: np.ndarray) -> np.ndarray:
+        nearest_values = np.array(values)
+        for i in self._dequantised:
+            lattice = self.lattices[i]
+            assert lattice is not None
+            off = np.flatnonzero(lattice.misses(values[:, i]))
+            nearest_values[:, i] = lattice.value(lattice.number(values[:, i]))
+            if len(off):
+                name, row = self.columns[i], off[0]
+                warnings.warn(
+                    f"column '{name}' has steps of {lattice.step:g} in the model; data row {row + 1} holds "
+                    f"{values[row, i]:g} ({len(off)} such values), scored as the nearest step. If they "
+                    f"are right, fit with dequantize={{'{name}': STEP}}, a finer one, or 'none'",
+                    UserWarning,
+                    stacklevel=5,
+                )
+        return nearest_values
 
     def dequantize(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Add u ~ U(-1/2, 1/2) to the integer columns of an (N, D) array; returns a copy."""
+        """Add s u, u ~ U(-1/2, 1/2), to the columns on lattices of an (N, D) array; returns a copy."""
         noisy = np.array(values, dtype=np.float64)
-        integer = self._integer
-        if len(integer):
-            noisy[:, integer] += rng.uniform(-0.5, 0.5, size=(len(noisy), len(integer)))
+        where = self._dequantised
+        if len(where):
+            noisy[:, where] += rng.uniform(-0.5, 0.5, size=(len(noisy), len(where))) * self.steps[where]
         return noisy
 
     def averaged(
@@ -189,148 +252,126 @@ class Schema:
         Arguments:
             log_prob: from (N, D) dequantised rows to their log-densities, shape (N,) or (N, K).
             values: rows (N, D).
-            n_draws: offsets to a row. Where no column is integer the rows are scored as they are.
+            n_draws: offsets to a row. Where no column is on a lattice the rows are scored as they are.
 
         Returns:
-            What `log_prob` returns, averaged.
+            What `log_prob` returns, averaged, and the logarithm of the steps added.
 
         Raises:
             ConfigError: fewer than one draw.
         """
         if n_draws < 1:
             raise ConfigError(f"n_draws={n_draws} must be at least 1")
-        integer = self._integer
-        if not len(integer):
+        where, steps = self._dequantised, self.steps
+        if not len(where):
             return log_prob(values)
-        with row_noise(torch.from_numpy(np.ascontiguousarray(values)), _OFFSET_SEED):
-            shift = uniform_noise(torch.zeros(len(values), len(integer), dtype=torch.float64)).numpy()
+        with row_noise(_keys(values), _OFFSET_SEED):
+            shift = uniform_noise(torch.zeros(len(values), len(where), dtype=torch.float64)).numpy()
         shift = (shift * 2**53).astype(np.int64)
         tiny = np.finfo(np.float64).eps
         total: np.ndarray | None = None
         for point in (self._points(n_draws) * 2**53).astype(np.int64):
             noisy = np.array(values, dtype=np.float64)
-            noisy[:, integer] += np.clip((point ^ shift) * 2.0**-53 - 0.5, -0.5 + tiny, 0.5 - tiny)
+            u = np.clip((point ^ shift) * 2.0**-53 - 0.5, -0.5 + tiny, 0.5 - tiny)
+            noisy[:, where] += u * steps[where]
             score = log_prob(noisy)
             total = score if total is None else np.logaddexp(total, score)
-        return np.asarray(total) - math.log(n_draws)
+        return np.asarray(total) - math.log(n_draws) + np.log(steps[where]).sum()
 
     def _points(self, n_draws: int) -> np.ndarray:
-        """Evenly spread points of the unit cube, shape (S, integer columns)."""
+        """Evenly spread points of the unit cube, shape (S, columns on lattices)."""
         from scipy.stats import qmc
 
         generator = np.random.default_rng(_OFFSET_SEED)
         try:
-            sobol = qmc.Sobol(len(self._integer), scramble=True, rng=generator)
+            sobol = qmc.Sobol(len(self._dequantised), scramble=True, rng=generator)
         except TypeError:  # scipy < 1.15 calls the argument `seed`
-            sobol = qmc.Sobol(len(self._integer), scramble=True, seed=generator)
+            sobol = qmc.Sobol(len(self._dequantised), scramble=True, seed=generator)
         # Drawn in powers of two, the number for which Sobol points are balanced; a prefix is kept.
         return np.asarray(sobol.random_base2(int(n_draws - 1).bit_length())[:n_draws])
 
     def quantize(self, samples: np.ndarray) -> np.ndarray:
-        """Round the integer columns of samples (..., D) to the nearest whole number; returns a
-        copy.
+        """Bring the columns on lattices of samples (..., D) to the nearest value in range; returns a copy.
 
-        The bins are those of `dequantize`: a sample n + u with |u| < 1/2 becomes n.
+        The bins are those of `dequantize`: a sample x + s u with |u| < 1/2 becomes x. What lies beyond the
+        range of a column gets the outermost value (whose score, taken over its own bin, is then a lower
+        bound).
         """
-        whole = np.array(samples, dtype=np.float64)
-        integer = self._integer
-        whole[..., integer] = np.floor(whole[..., integer] + 0.5)
-        return whole
+        rounded = np.array(samples, dtype=np.float64)
+        for i in self._dequantised:
+            lattice = self.lattices[i]
+            assert lattice is not None
+            n = lattice.number(rounded[..., i])
+            if lattice.low is not None or lattice.high is not None:
+                n = np.clip(n, lattice.low, lattice.high)
+            rounded[..., i] = lattice.value(n)
+        return rounded
 
 
-def check_fit_table(
-    values: np.ndarray,
-    columns: Sequence[str],
-    min_rows: int = 10,
-    schema: Schema | None = None,
-) -> None:
-    """Refuse a table from which no density can be learned; warn where one may be unbounded.
-
-    Arguments:
-        values: array (N, D).
-        columns: D names.
-        min_rows: fewest rows accepted.
-        schema: kinds of the columns; without it the whole-number columns count as dequantised.
-
-    Raises:
-        DataError: too few rows, NaN or infinite values, a constant column, or fewer than three
-            distinct rows.
-
-    Warns:
-        UserWarning: a continuous column repeats its values (more than half of the rows share theirs
-            with another row, or one value fills more than a fifth of the rows).
-    """
-    values = _matrix(values, len(columns))
-    n, d = values.shape
-    if d == 0:
-        raise DataError("the table has no columns")
-    if n < min_rows:
-        raise DataError(f"the table has {n} rows; at least {min_rows} are needed")
-    check_finite(values, columns, "the table")
-    if _few_distinct_rows(values):
-        raise DataError("the table has fewer than 3 distinct rows; a density needs rows that differ")
-    constant = [name for name, c in zip(columns, values.T, strict=True) if c.min() == c.max()]
-    if constant:
-        plural = "s are" if len(constant) > 1 else " is"
-        raise DataError(f"column{plural} constant: {_listing(constant)}; drop before fitting")
-    if schema is None:
-        schema = Schema.infer(values, columns)
-    _warn_of_ties(values, columns, schema)
+def _kind(lattice: Lattice | None) -> Kind:
+    if lattice is None:
+        return "continuous"
+    return "integer" if lattice.whole else "lattice"
 
 
-def _warn_of_ties(values: np.ndarray, columns: Sequence[str], schema: Schema) -> None:
-    if len(values) > _TIE_ROWS:
-        rows = np.random.default_rng(0).choice(len(values), _TIE_ROWS, replace=False)
-        values = values[rows]
-    tied = [
-        (name, _is_whole(column))
-        for name, kind, column in zip(columns, schema.kinds, values.T, strict=True)
-        if kind == "continuous" and _has_heavy_ties(column)
-    ]
-    if not tied:
-        return
-    whole = [name for name, is_whole in tied if is_whole]
-    rounded = [name for name, is_whole in tied if not is_whole]
-    advice = []
-    if whole:
-        advice.append(f"pass dequantize=[{_listing(whole)}]")
-    if rounded:
-        advice.append(f"scale {_listing(rounded)} to whole numbers and pass dequantize=[...], or drop")
-    warnings.warn(
-        f"values repeat in {_listing([name for name, _ in tied])}: a continuous density may be "
-        f"unbounded there and its likelihood meaningless; {'; '.join(advice)}",
-        UserWarning,
-        stacklevel=4,
-    )
-
-
-def _has_heavy_ties(column: np.ndarray) -> bool:
-    counts = np.unique(column, return_counts=True)[1]
-    n = len(column)
-    return bool(counts[counts > 1].sum() > 0.5 * n or counts.max() > 0.2 * n)
-
-
-def _few_distinct_rows(values: np.ndarray, least: int = 3) -> bool:
-    # Nearly every table shows enough distinct rows at once; only the others are searched in full.
-    if len(np.unique(values[:100], axis=0)) >= least:
-        return False
-    return len(np.unique(values, axis=0)) < least
-
-
-def _is_whole(column: np.ndarray) -> bool:
-    return bool(np.all(np.isfinite(column)) and np.all(column == np.round(column)))
-
-
-def _require_whole(column: np.ndarray, name: str) -> None:
-    wrong = np.flatnonzero(column != np.round(column))
+def _lattice(column: np.ndarray, name: str, said: Any) -> Lattice | None:
+    """The lattice of one column, as found or as said."""
+    if isinstance(said, str):
+        if said not in ("auto", "none", "lattice"):
+            raise ConfigError(f"dequantize['{name}']='{said}' is not known; use 'auto', 'none' or a step")
+        if said == "none" or not np.isfinite(column).all():
+            return None
+        found = find_lattice(column, evidence=said == "auto")
+        if found is None and said == "lattice":
+            value = column[np.argmax(column != np.round(column))]
+            raise DataError(
+                f"column '{name}' lies on no lattice (it holds {value:g}): name a step, "
+                f"dequantize={{'{name}': 0.01}}, or do not dequantise this column"
+            )
+        return found
+    options = dict(said) if isinstance(said, Mapping) else {"step": said}
+    unknown = set(options) - {"step", "low", "high"}
+    step = options.get("step")
+    numbers = [v for v in options.values() if v is not None]
+    if unknown or any(isinstance(v, bool) or not isinstance(v, (int, float, np.number)) for v in numbers):
+        raise ConfigError(f"dequantize['{name}'] needs a step, or step, low and high; received {said!r}")
+    if step is not None and not (math.isfinite(step) and step > 0):
+        raise ConfigError(f"dequantize['{name}'] needs a step above 0, received {step!r}")
+    found = find_lattice(column, False) if step is None else lattice_of_step(column, float(step))
+    if found is None:
+        raise ConfigError(f"dequantize['{name}'] needs a step: its values show none")
+    wrong = np.flatnonzero(found.misses(column))
     if len(wrong):
         raise DataError(
-            f"integer column '{name}', data row {wrong[0] + 1} holds {column[wrong[0]]:g}; "
-            "give whole numbers or do not dequantise this column"
+            f"column '{name}', data row {wrong[0] + 1} holds {column[wrong[0]]:g}, which is no multiple of "
+            f"the step {found.step:g} from {column.min():g}; give a finer step or do not dequantise it"
         )
+    return _bounded(found, name, column, options)
 
 
-def _matrix(values: np.ndarray, columns: int | None) -> np.ndarray:
+def _bounded(lattice: Lattice, name: str, column: np.ndarray, options: Mapping[str, Any]) -> Lattice:
+    """The lattice with the bounds that the user gave."""
+    ends, piled = [lattice.low, lattice.high], list(lattice.piled)
+    for side, key in enumerate(("low", "high")):
+        if key in options:
+            bound = options[key]
+            ends[side] = None if bound is None else int(lattice.number(np.array(float(bound))))
+            piled[side] = bound is not None
+    low, high = ends
+    n = lattice.number(np.array([column.min(), column.max()]))
+    if (low is not None and n[0] < low) or (high is not None and n[1] > high):
+        raise DataError(f"column '{name}' holds values beyond the bounds that dequantize gives it")
+    return replace(lattice, low=low, high=high, piled=(piled[0], piled[1]))
+
+
+def _keys(values: np.ndarray) -> torch.Tensor:
+    """Numbers that tell rows of doubles apart after a cast to float32: four 16-bit parts of each value."""
+    parts = np.ascontiguousarray(values + 0.0).view(np.uint16)
+    return torch.from_numpy(parts.astype(np.float32))
+
+
+def matrix(values: np.ndarray, columns: int | None) -> np.ndarray:
+    """The values as float64 of shape (N, D); DataError if they are not, or D differs from `columns`."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2:
         raise DataError(f"a table needs shape (rows, columns), got {values.shape}")
@@ -339,6 +380,7 @@ def _matrix(values: np.ndarray, columns: int | None) -> np.ndarray:
     return values
 
 
-def _listing(names: Sequence[str]) -> str:
+def listing(names: Sequence[str]) -> str:
+    """At most six of the names, quoted, and how many more there are."""
     shown = ", ".join(f"'{name}'" for name in list(names)[:6])
     return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")

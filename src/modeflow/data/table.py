@@ -390,9 +390,11 @@ def _as_frame(table: Table, whole: set[int]) -> pl.DataFrame:
 
     def column(i: int) -> pl.Series:
         name, values = table.columns[i], table.values[:, i]
-        if i not in whole:
-            return pl.Series(name, values)
         absent = np.isnan(values)
+        held = values[~absent]
+        # What no int64 holds stays as it is.
+        if i not in whole or (held != np.round(held)).any() or np.abs(held).max(initial=0) >= 2**63:
+            return pl.Series(name, values)
         integers = pl.Series(name, np.where(absent, 0, values).astype(np.int64))
         return integers.set(pl.Series(absent), None) if absent.any() else integers
 

@@ -38,8 +38,8 @@ class Preprocessed(Density):
         return u.to(self.model.dtype), logabsdet.to(self.model.dtype)
 
     def decode(self, u: Tensor) -> Tensor:
-        """The model's units to those of the data (float64 for `Standardize`)."""
-        return self.transform.inverse(u)[0]
+        """The model's units to those of the data (float64 for `Standardize`), as samples have them."""
+        return self.transform.sample(u)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         u, logabsdet = self.encode(x)

@@ -19,7 +19,7 @@ from modeflow.data import Schema, check_fit_table
 from modeflow.data.table import check_finite, default_columns
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, DataError, ModelFileError
-from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
+from modeflow.estimators.fitting import Fit, FitData, prune_dead_states, warn_of_lost_digits
 from modeflow.estimators.selection import candidate_states, select_states
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.estimators.storage import load_as, save_estimator, stored_params
@@ -86,6 +86,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         if getattr(FLOWS.get(str(self.flow).lower()), "event", "") == "image":
             _refuse_bare_pixels(values, schema)
         data = self._split(values, weight, validation, schema, settings)
+        warn_of_lost_digits(data, settings)
 
         folder = None if run_dir is None else Path(run_dir)
         k = self._fixed_states if self._fixed_states is not None else self.n_states
@@ -152,8 +153,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 
     @property
     def density_kind_(self) -> Exactness:
-        """What `score_samples` returns: ``exact``, ``lower bound`` (integer columns) or ``estimate``."""
-        return weakest(self.model_.exactness, "lower bound" if self.schema_.integer_columns else "exact")
+        """What `score_samples` returns: ``exact``, ``lower bound`` (columns on lattices) or ``estimate``."""
+        return weakest(self.model_.exactness, "lower bound" if self.schema_.lattice_columns else "exact")
 
     @property
     def latent_features_(self) -> int:
@@ -164,8 +165,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, in nats and in the units of the data, shape ``(N,)``.
 
-        With integer columns it is the logarithm of a probability (times a density in the others), as the
-        average over `score_draws` evenly spread offsets of the row's own: a lower bound in expectation.
+        With columns on a lattice (integers, cents) it is the logarithm of a probability (times a density in
+        the others), as the average over `score_draws` evenly spread offsets of the row's own: a lower bound
+        in expectation.
 
         Raises:
             DataError: other columns than those fitted, or values that are no finite numbers.
@@ -228,12 +230,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             ``elbo`` and ``iwae``, a `LogLikelihood` each, and ``draws``.
 
         Raises:
-            ConfigError: for a discrete latent, whose density is a sum, or integer columns, whose score is an
-                average over offsets as well.
+            ConfigError: for a discrete latent, whose density is a sum, or columns on lattices, whose score is
+                an average over offsets as well.
         """
         check_is_fitted(self)
-        if not self.latent_features_ or self.schema_.integer_columns:
-            raise ConfigError("bounds are of a continuous latent and columns of real numbers")
+        if not self.latent_features_ or self.schema_.lattice_columns:
+            raise ConfigError("bounds are of a continuous latent and continuous columns")
         values = self.schema_.validate(self._matrix(X, reset=False))
         scorer = self._scorer()
         inner = latent_model(scorer)
@@ -359,7 +361,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         return self._scorer_model.to(resolve_device(self.device))
 
     def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:
-        """``log p(x, z = k)``, averaged over the offsets of integer columns, shape ``(N, n_states_)``."""
+        """``log p(x, z = k)``, averaged over the offsets of lattices, shape ``(N, n_states_)``."""
         check_is_fitted(self)
         values = self.schema_.validate(self._matrix(X, reset=False))
         scorer = self._scorer() if model is None else model
@@ -412,7 +414,7 @@ def _copy_log(fit: Fit, folder: Path | None) -> None:
 
 
 def _refuse_bare_pixels(values: np.ndarray, schema: Schema) -> None:
-    if not schema.integer_columns and (values == np.floor(values)).all():
+    if not schema.lattice_columns and (values == np.floor(values)).all():
         raise DataError(
             "pixels are whole numbers, and with dequantize='none' they would be scored by a density that has "
             "no bound there: leave dequantize at 'auto', or use ImageDensity"

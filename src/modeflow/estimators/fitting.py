@@ -5,18 +5,20 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modeflow.data import Schema
+from modeflow.data.schema import listing
 from modeflow.densities import Density, Preprocessed
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
+from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel, DiscreteLatentModel
 from modeflow.latents.initialise import initialise, initialise_continuous
 from modeflow.training import History, Trainer, seeded
+from modeflow.transforms import Columns
 
 __all__ = ["Fit", "FitData", "prune_dead_states"]
 
@@ -24,16 +26,20 @@ __all__ = ["Fit", "FitData", "prune_dead_states"]
 _VALIDATION_EPSILON = 1e-4
 #: Most validation rows whose posterior the encoder is calibrated by.
 _CALIBRATION_ROWS = 4096
+#: Training rows among which lost digits are looked for.
+_DIGIT_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class Dequantise:
-    """Adds u ~ U(-1/2, 1/2) to the columns given (a class, so that other processes can receive it)."""
+    """Adds s u, u ~ U(-1/2, 1/2), to the columns given (a class, so that other processes can receive it)."""
 
     columns: tuple[int, ...]
+    steps: tuple[float, ...]
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
         noise = torch.rand(len(batch), len(self.columns), dtype=batch.dtype, generator=generator) - 0.5
+        noise = noise * torch.tensor(self.steps, dtype=batch.dtype)
         return batch.index_add(1, torch.tensor(self.columns, device=batch.device), noise.to(batch.device))
 
 
@@ -49,9 +55,10 @@ class FitData:
 
     @property
     def augment(self) -> Dequantise | None:
-        """Fresh dequantisation noise for a batch; None where no column is integer."""
-        names = self.schema.integer_columns
-        return Dequantise(tuple(self.schema.columns.index(name) for name in names)) if names else None
+        """Fresh dequantisation noise for a batch; None where no column is on a lattice."""
+        steps = self.schema.steps
+        where = np.flatnonzero(steps)
+        return Dequantise(tuple(where.tolist()), tuple(steps[where].tolist())) if len(where) else None
 
     def noisy_validation(self, seed: int) -> Tensor:
         """The validation rows, dequantised once."""
@@ -88,8 +95,9 @@ class Fit:
         with seeded(seed):
             options = self.settings.objective_options(len(data.train))
             self.model = build_model(self.settings.params, noisy.shape[1], self.n_states, options)
-            standardize: Any = self.model.transform
-            standardize.fit(noisy, weight)
+            columns = self.model.transform
+            assert isinstance(columns, Columns)
+            fit_columns(columns, noisy, weight, data.schema, self.settings)
             with torch.no_grad():
                 standard = self.model.encode(noisy)[0]
                 if weight is not None:
@@ -133,6 +141,31 @@ class Fit:
         with torch.no_grad():
             parts = [self.model.log_prob(x) for x in self._validation.split(8192)]
         return torch.cat(parts).double().cpu().numpy()
+
+
+def fit_columns(
+    columns: Columns, rows: Tensor, weight: Tensor | None, schema: Schema, settings: Settings
+) -> None:
+    """Set the maps of the columns by (dequantised) rows; pixels have no bounds, whose scales would differ."""
+    bare = getattr(FLOWS.get(str(settings.params["flow"]).lower()), "event", "") == "image"
+    low, high = schema.edges
+    edges = None if bare else (torch.from_numpy(low), torch.from_numpy(high))
+    columns.fit(rows, weight, torch.from_numpy(schema.steps), edges)
+
+
+def warn_of_lost_digits(data: FitData, settings: Settings) -> None:
+    """Name the continuous columns whose values float32, in which models are trained, cannot tell apart."""
+    rows = as_tensor(data.schema.dequantize(data.train[:_DIGIT_ROWS], np.random.default_rng(0)))
+    columns = Columns(rows.shape[1])
+    fit_columns(columns, rows, None, data.schema, settings)
+    lost = [data.schema.columns[j] for j in columns.lost(rows) if data.schema.lattices[j] is None]
+    if lost and settings.params["precision"] != "64-true":
+        warnings.warn(
+            f"more than half of the distinct values are lost to float32 in {listing(lost)}: they lie too "
+            "close for the range of the column. Train with precision='64-true', or split the column in parts",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _tensor(weight: np.ndarray | None) -> Tensor | None:

@@ -19,9 +19,10 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         ema: decay of an exponential average of the weights, used in their place; None for none.
         patience: epochs without improvement on validation before training stops; None for never.
         validation_fraction: share of the rows held out, where `fit` receives no validation rows.
-        dequantize: ``"auto"`` treats columns of whole numbers as integers, ``"none"`` as continuous;
-            or the names of the integer columns.
-        score_draws: offsets averaged over when rows with integer columns are scored.
+        dequantize: ``"auto"`` finds the columns on a lattice (whole numbers, cents) and its step, ``"none"``
+            takes all for continuous; or the names of those on a lattice; or a mapping from names to a step,
+            "auto", "none" or ``{{"step": ..., "low": ..., "high": ...}}``, see `Schema.infer`.
+        score_draws: offsets averaged over when rows with columns on a lattice are scored.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``; devices: how many processes; precision: of training,
             ``"32-true"`` or as lightning-fabric names it. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.
@@ -91,7 +92,7 @@ class NVF(DensityEstimator):
         ema: float | None = None,
         patience: int | None = 30,
         validation_fraction: float = 0.1,
-        dequantize: str | Sequence[str] = "auto",
+        dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,
         device: str = "auto",
         devices: int = 1,
@@ -152,7 +153,7 @@ class FlowDensity(DensityEstimator):
         ema: float | None = None,
         patience: int | None = 30,
         validation_fraction: float = 0.1,
-        dequantize: str | Sequence[str] = "auto",
+        dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,
         device: str = "auto",
         devices: int = 1,

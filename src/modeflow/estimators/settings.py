@@ -17,7 +17,7 @@ from modeflow.latents.objectives import check_options, option_names
 from modeflow.models import NVF as build_nvf
 from modeflow.models import ContinuousNVF
 from modeflow.training import TrainConfig
-from modeflow.transforms import Standardize
+from modeflow.transforms import Columns
 
 __all__ = ["Settings", "build_model", "check_states"]
 
@@ -137,7 +137,7 @@ def build_model(
     n_states: int,
     objective_options: Mapping[str, Any] | None = None,
 ) -> Preprocessed:
-    """The untrained model: standardisation, then the latent-variable model (K = 1: the flow alone).
+    """The untrained model: the maps of the columns, then the latent-variable model (K = 1: the flow alone).
 
     Initial weights are drawn from torch's global generator; seed it beforehand.
     """
@@ -151,7 +151,7 @@ def build_model(
             draws=int(params["score_draws"]),
             **(objective_options or {}),
         )
-        return Preprocessed(Standardize(features), continuous)
+        return Preprocessed(Columns(features), continuous)
     options = {k: params[k] for k in ("prior", "objective", "encoder_features") if k in params}
     model = build_nvf(
         features,
@@ -161,7 +161,7 @@ def build_model(
         **options,
         **(objective_options or {}),
     )
-    return Preprocessed(Standardize(features), model)
+    return Preprocessed(Columns(features), model)
 
 
 def latent_model(model: Preprocessed) -> LatentModel:

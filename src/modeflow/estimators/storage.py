@@ -25,7 +25,8 @@ __all__ = ["FORMAT_VERSION", "load_as", "load_estimator", "read_header", "save_e
 _Kind = TypeVar("_Kind")
 
 #: Raised when a file written today could be misread by yesterday's code.
-FORMAT_VERSION = 1
+#: 1: kinds of columns, mean and scale. 2: lattices with step and range, bounds and tails of columns.
+FORMAT_VERSION = 2
 MODEL_FILE = "model.safetensors"
 _LARGEST_HEADER = 100_000_000
 

@@ -249,7 +249,7 @@ def _measure(estimator: DensityEstimator, dataset: Dataset, split: Split) -> dic
         }
     if estimator.latent_features_:
         result["latent_features"] = estimator.latent_features_
-        if not estimator.schema_.integer_columns:
+        if not estimator.schema_.lattice_columns:
             bounds = estimator.bounds(frame(split.test))
             result["bounds"] = {k: v if k == "draws" else v.to_dict() for k, v in bounds.items()}
     toy = dataset.toy

@@ -204,7 +204,7 @@ def _states(
 
 def density_grid(estimator: DensityEstimator, values: np.ndarray, size: int = 240) -> DensityGrid | None:
     """Log-density over the range of the data, for one or two continuous columns; else None."""
-    if values.shape[1] > 2 or estimator.schema_.integer_columns:
+    if values.shape[1] > 2 or estimator.schema_.lattice_columns:
         return None
     names = tuple(estimator.schema_.columns)
     return DensityGrid.around(lambda x: estimator.score_samples(frame(Table(x, names))), values, size)

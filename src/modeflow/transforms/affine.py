@@ -34,16 +34,17 @@ class Standardize(Transform):
             DataError: if a column is constant (its density is infinite).
         """
         x = x.to(torch.float64)
-        w = torch.ones(len(x), dtype=x.dtype) if weight is None else weight.to(x)
-        w = (w / w.sum()).unsqueeze(-1)
-        mean = (w * x).sum(0)
-        scale = (w * (x - mean).square()).sum(0).sqrt()
-        bad = torch.nonzero(~(scale > 1e-12 * mean.abs().clamp_min(1e-300))).flatten().tolist()
+        bad = torch.nonzero(~(x.amax(0) > x.amin(0))).flatten().tolist() if len(x) else [0]
         if bad:
             raise DataError(f"column {bad[0]} is constant: its density is infinite; drop it")
+        w = torch.ones(len(x), dtype=x.dtype, device=x.device) if weight is None else weight.to(x)
+        mean, scale = self._moments(x, w / w.sum())
         self.mean.copy_(mean)
         self.scale.copy_(scale)
         return self
+
+    def _moments(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+        return moments(x, w.unsqueeze(-1).expand_as(x))
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         # `.float()` and `.half()` must not round the statistics; a move to a device still acts.
@@ -57,6 +58,21 @@ class Standardize(Transform):
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return u * self.scale + self.mean, self.scale.log().sum().expand(u.shape[0])
+
+
+def moments(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of columns ``x (N, D)`` under weights of the same shape that sum to one.
+
+    Deviations are taken from a value of the column and in units of the largest, so that neither a large
+    offset nor units of 1e-200 or 1e200 cost digits.
+    """
+    start = x[0]
+    away = x - start
+    unit = away.abs().amax(0)
+    away = away / torch.where(unit > 0, unit, torch.ones_like(unit))
+    shift = (w * away).sum(0)
+    spread = (w * (away - shift).square()).sum(0).sqrt()
+    return start + shift * unit, spread * unit
 
 
 class ConditionalAffine(Transform):
