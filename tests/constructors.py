@@ -30,6 +30,7 @@ from modeflow.testing import DensityCase, TransformCase, triangular
 from modeflow.transforms import (
     AdditiveElementwise,
     AffineElementwise,
+    Columns,
     Composite,
     ConditionalAffine,
     Coupling,
@@ -93,6 +94,16 @@ def standardize(features: int) -> Standardize:
     return Standardize(features).fit(x)
 
 
+def columns() -> Columns:
+    """A bound below, two bounds, a bound above, and a far row in the last."""
+    x = torch.randn(300, 4, dtype=DOUBLE)
+    x[:, 0], x[:, 1], x[:, 2] = x[:, 0].exp(), torch.sigmoid(x[:, 1]) * 4 - 1, -x[:, 2].exp() + 3
+    x[0, 3] = 1e4
+    inf = torch.inf
+    low, high = torch.tensor([0, -1, -inf, -inf]), torch.tensor([inf, 3, 3, inf])
+    return Columns(4).fit(x, edges=(low, high))
+
+
 def composite(context: int) -> Composite:
     return Composite(
         [
@@ -116,6 +127,7 @@ TRANSFORMS: dict[str, TransformCase] = {
     "standardize-3": TransformCase(
         lambda: standardize(3), 3, result_dtype=DOUBLE, structure=torch.eye(3).bool()
     ),
+    "columns-4": TransformCase(columns, 4, result_dtype=DOUBLE, structure=torch.eye(4).bool()),
     "affine-3": TransformCase(lambda: ConditionalAffine(3), 3, structure=torch.eye(3).bool(), compiles=True),
     "affine-3-context": TransformCase(
         lambda: ConditionalAffine(3, 2),

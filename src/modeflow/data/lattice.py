@@ -231,4 +231,6 @@ def _regular_within(levels: np.ndarray, noise: float) -> Lattice | None:
     step = float((levels - levels.mean()) @ middle / (middle @ middle))
     offset = float(levels.mean() - step * n.mean())
     off = np.abs(levels - offset - step * n).max()
+    whole = round(offset / step) * step
+    offset = 0.0 if abs(offset - whole) < 2 * noise + 1e-5 * step else offset
     return Lattice(step, offset, None) if off <= 1e-5 * step + 2 * noise and off < _LOOSE * step else None

@@ -63,11 +63,11 @@ class Standardize(Transform):
 def moments(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of columns ``x (N, D)`` under weights of the same shape that sum to one.
 
-    Deviations are taken from a value of the column and in units of the largest, so that neither a large
-    offset nor units of 1e-200 or 1e200 cost digits.
+    Deviations are taken from a value of each column and in units of the largest, so that neither a large
+    offset nor units of 1e-200 or 1e200 cost digits; rows without weight do not count there either.
     """
-    start = x[0]
-    away = x - start
+    start = x.gather(0, w.argmax(0, keepdim=True))[0]
+    away = torch.where(w > 0, x - start, 0.0)
     unit = away.abs().amax(0)
     away = away / torch.where(unit > 0, unit, torch.ones_like(unit))
     shift = (w * away).sum(0)

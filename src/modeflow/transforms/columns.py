@@ -38,7 +38,7 @@ _FAR_ROWS = 20
 _SLIVER_STEP, _SLIVER = 1e-3, 0.125
 #: Nats that a bound at zero has to gain (of a Gaussian fitted to the column), or the density at zero next to
 #: that further in, for it to be put there; rows needed for the second.
-_GAIN, _EDGE, _EDGE_ROWS = 0.25, 0.4, 200
+_GAIN, _EDGE, _EDGE_ROWS = 0.07, 0.4, 200
 #: Rows by which the map of a column is chosen.
 _ROWS = 10_000
 #: Softness of a bound, in standard deviations of the column: from hardly to the logarithm.
