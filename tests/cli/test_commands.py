@@ -282,3 +282,24 @@ def test_a_killed_fit_resumes(here, tmp_path):
     np.testing.assert_array_equal(
         load_estimator(tmp_path / "run").score_samples(x), load_estimator(tmp_path / "whole").score_samples(x)
     )
+
+
+def test_samples_are_written_as_the_columns_were(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "mass_g": 10 ** rng.normal(33, 0.3, 200),
+            "price": np.round(rng.lognormal(2, 0.4, 200), 1),
+            "count": rng.poisson(3, 200),
+        }
+    )
+    frame.write_csv(tmp_path / "t.csv")
+    assert call(capsys, "fit", tmp_path / "t.csv", "-o", tmp_path / "run", "--quiet", *SMALL)[0] == 0
+    for option in ((), ("-o", tmp_path / "s.csv")):
+        code, out, _ = call(capsys, "sample", tmp_path / "run", "-n", 50, *option)
+        assert code == 0
+        lines = ((tmp_path / "s.csv").read_text() if option else out).split()[1:]
+        mass, price, count = zip(*(line.split(",") for line in lines), strict=True)
+        assert 1e31 < np.median(np.array(mass, float)) < 1e35
+        assert all(len(p.partition(".")[2]) == 1 and float(p) >= 0 for p in price)
+        assert all(c.isdigit() for c in count)
