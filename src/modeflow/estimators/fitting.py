@@ -150,7 +150,8 @@ def fit_columns(
     bare = getattr(FLOWS.get(str(settings.params["flow"]).lower()), "event", "") == "image"
     low, high = schema.edges
     edges = None if bare else (torch.from_numpy(low), torch.from_numpy(high))
-    columns.fit(rows, weight, torch.from_numpy(schema.steps), edges)
+    offsets = torch.tensor([0.0 if each is None else each.offset for each in schema.lattices]).double()
+    columns.fit(rows, weight, torch.from_numpy(schema.steps), edges, None if bare else offsets)
 
 
 def warn_of_lost_digits(data: FitData, settings: Settings) -> None:

@@ -2,6 +2,7 @@ r"""From the columns of a table to the units of a model: bounds opened, robust s
 
 Column by column, with log-determinants, in float64:
 
+0. **Heaps.** Cells of a lattice on which rows heap up are widened, see `modeflow.transforms.heaped`.
 1. **Bounds.** A column with a bound at a is mapped to the whole line by the inverse softplus
    :math:`v = t + \log(1 - e^{-t})`, :math:`t = (x - a) / c`: near the bound a logarithm, far from it the
    identity, with c from one to the other (the limit of large c is the logarithm itself, for lognormal
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from modeflow.transforms.affine import Standardize, moments
+from modeflow.transforms.heaped import Heaps, find_heaps
 
 __all__ = ["Columns"]
 
@@ -64,6 +66,7 @@ class Columns(Standardize):
         for name, value in full.items():
             self.register_buffer(name, torch.full((features,), value, dtype=torch.float64))
         self.register_buffer("tail", torch.tensor(_TAIL, dtype=torch.float64))
+        self.heaps = Heaps(features)
         self._bounded = False
 
     def fit(
@@ -72,6 +75,7 @@ class Columns(Standardize):
         weight: Tensor | None = None,
         steps: Tensor | None = None,
         edges: tuple[Tensor, Tensor] | None = None,
+        offsets: Tensor | None = None,
     ) -> Columns:
         """Set bounds and scale by the rows ``x (N, D)`` (dequantised), optionally weighted by ``(N,)``.
 
@@ -81,13 +85,22 @@ class Columns(Standardize):
                 column has a bound; with them a column that is all above (or below) zero may also have one at
                 zero, if that is what its rows look like.
 
+            offsets: a value of each lattice, ``(D,)``; with them cells on which rows heap up are widened, see
+                `modeflow.transforms.heaped`.
+
         Raises:
             DataError: if a column is constant (its density is infinite).
         """
         x = x.to(torch.float64)
         steps = torch.zeros(x.shape[1], dtype=x.dtype) if steps is None else steps
+        if offsets is not None and len(x):
+            self.heaps.set(
+                [find_heaps(*each) for each in zip(x.T, steps.tolist(), offsets.tolist(), strict=True)]
+            )
         if edges is not None and len(x):
-            self._choose_bounds(x, steps, edges)
+            half = steps.to(x.dtype) / 2
+            low, high, below, above = self.heaps(torch.stack([*edges, -half, half]).to(x.dtype))[0]
+            self._choose_bounds(self.heaps(x)[0], steps, (low, high), (below, above))
         super().fit(x, weight)
         return self
 
@@ -103,7 +116,10 @@ class Columns(Standardize):
         tamed = (robust > 0) & (robust < (1 - _CARRIED) ** 0.5 * scale)
         return torch.where(tamed, middle, mean), torch.where(tamed, robust, scale)
 
-    def _choose_bounds(self, x: Tensor, steps: Tensor, edges: tuple[Tensor, Tensor]) -> None:
+    def _choose_bounds(
+        self, x: Tensor, steps: Tensor, edges: tuple[Tensor, Tensor], zeros: tuple[Tensor, Tensor]
+    ) -> None:
+        """Set bounds and softness; `zeros` are those that columns all above or below zero would have."""
         rows = x[:: -(-len(x) // _ROWS)]
         low, high = (edge.clone().to(torch.float64) for edge in edges)
         for j in range(x.shape[1]):
@@ -111,10 +127,11 @@ class Columns(Standardize):
             least, most = float(x[:, j].min()), float(x[:, j].max())
             if not least < most:
                 continue
-            if low[j].isinf() and least >= -step / 2 and (step or least > 0):
-                low[j] = -step / 2 if _bounded_at(column, -step / 2) else low[j]
-            elif high[j].isinf() and most <= step / 2 and (step or most < 0):
-                high[j] = step / 2 if _bounded_at(-column, -step / 2) else high[j]
+            below, above = float(zeros[0][j]), float(zeros[1][j])
+            if low[j].isinf() and least >= below and (step or least > below):
+                low[j] = below if _bounded_at(column, below) else low[j]
+            elif high[j].isinf() and most <= above and (step or most < above):
+                high[j] = above if _bounded_at(-column, -above) else high[j]
             distance = [least - float(low[j]), float(high[j]) - most]
             nearest = min(distance)
             self.sliver[j] = max(step * _SLIVER_STEP, nearest * _SLIVER)
@@ -153,8 +170,9 @@ class Columns(Standardize):
 
     def _open(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Bounded columns to the whole line: v and the log-derivative of each entry."""
+        x, slope = self.heaps(x)
         if not self._bounded:
-            return x, torch.zeros_like(x)
+            return x, slope
         one, both, bound, sign = self._sides()
         # One bound: t + log(1 - e^-t), below the sliver its tangent.
         t = torch.where(one, sign * (x - bound) / self.soft, 1.0)
@@ -172,10 +190,14 @@ class Columns(Standardize):
         within, other = (torch.minimum(torch.maximum(p, share), 1 - share) for p in (w, rest))
         v_both = within.log() - other.log() + (w - within) / (share * (1 - share))
         v = torch.where(both, v_both, v)
-        return v, torch.where(both, -within.log() - other.log() - width.log(), logabsdet)
+        logabsdet = torch.where(both, -within.log() - other.log() - width.log(), logabsdet)
+        return v, slope + logabsdet
 
     def _close(self, v: Tensor, straight: bool) -> Tensor:
         """The inverse of `_open`; without straight ends it never leaves the bounds."""
+        return self.heaps.inverse(self._inside(v, straight))
+
+    def _inside(self, v: Tensor, straight: bool) -> Tensor:
         if not self._bounded:
             return v
         one, both, bound, sign = self._sides()
@@ -228,12 +250,16 @@ class Columns(Standardize):
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         kept = {name: getattr(self, name) for name in ("low", "high", "soft", "sliver", "tail")}
+        knots, places = self.heaps.knots, self.heaps.places
         super()._apply(fn, recurse)
         for name, value in kept.items():
             setattr(self, name, value.to(self.mean.device))
+        self.heaps.knots, self.heaps.places = knots.to(self.mean.device), places.to(self.mean.device)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("knots", "places"):
+            state_dict.setdefault(f"{prefix}heaps.{name}", torch.zeros(len(self.low), 0, dtype=torch.float64))
         if prefix + "tail" not in state_dict:  # the first format of model files: affine alone
             for name in ("low", "high", "soft", "sliver"):
                 state_dict[prefix + name] = getattr(Columns(len(self.low)), name)
