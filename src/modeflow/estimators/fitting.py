@@ -19,6 +19,7 @@ from modeflow.latents import ContinuousLatentModel, DiscreteLatentModel
 from modeflow.latents.initialise import initialise, initialise_continuous
 from modeflow.training import History, Trainer, seeded
 from modeflow.transforms import Columns
+from modeflow.transforms.noise import open_uniform
 
 __all__ = ["Fit", "FitData", "prune_dead_states"]
 
@@ -38,7 +39,9 @@ class Dequantise:
     steps: tuple[float, ...]
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.rand(len(batch), len(self.columns), dtype=batch.dtype, generator=generator) - 0.5
+        noise = (
+            open_uniform((len(batch), len(self.columns)), batch.dtype, torch.device("cpu"), generator) - 0.5
+        )
         noise = noise * torch.tensor(self.steps, dtype=batch.dtype)
         return batch.index_add(1, torch.tensor(self.columns, device=batch.device), noise.to(batch.device))
 

@@ -236,7 +236,11 @@ class Columns(Standardize):
         return x, -self(x)[1]
 
     def sample(
-        self, u: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        u: Tensor,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
         """The units of the data; never beyond a bound, see the module."""
         return self._close(self._stretch(u), straight=False)
