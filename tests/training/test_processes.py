@@ -104,7 +104,10 @@ def test_a_signal_to_the_parent_ends_all_processes(tmp_path):
     thread = threading.Thread(target=interrupt)
     thread.start()
     previous = signal.getsignal(signal.SIGINT)
-    history = Trainer(settings, tmp_path).fit(net, x, x, augment=Slow(tmp_path))
+    trainer = Trainer(settings, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(net, x, x, augment=Slow(tmp_path))
+    history = trainer.history
     thread.join()
     assert (history.stopped, history.interrupted) == ("interrupted", True)
     assert 0 < history.steps < 5000

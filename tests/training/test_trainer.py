@@ -357,7 +357,10 @@ def test_ctrl_c_saves_and_ends(tmp_path):
 
     fired: list[bool] = []
     net, previous = model(), signal.getsignal(signal.SIGINT)
-    history = Trainer(config(), tmp_path).fit(net, rows(), rows(50), augment=interrupting)
+    trainer = Trainer(config(), tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(net, rows(), rows(50), augment=interrupting)
+    history = trainer.history
     assert history.interrupted
     assert history.stopped == "interrupted"
     assert history.steps == 1
@@ -376,9 +379,15 @@ def test_sigterm_ends_as_ctrl_c_does_and_training_goes_on_in_memory():
         return batch
 
     calls: list[int] = []
+    heard: list[int] = []
     net, whole = model(), model()
     trainer = Trainer(config())
-    history = trainer.fit(net, rows(), rows(50), augment=terminating)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        history = trainer.fit(net, rows(), rows(50), augment=terminating)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
     assert (history.stopped, history.steps) == ("interrupted", 13)
     again = trainer.fit(net, rows(), rows(50), augment=terminating)
     assert (again.stopped, again.interrupted) == ("max_epochs", False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
+from modeflow.nets.randomness import seeded
 
 __all__ = ["NflowsDensity", "NormflowsDensity", "ZukoDensity"]
 
@@ -22,8 +23,7 @@ def _seeded_by(generator: torch.Generator | None) -> Iterator[None]:
         yield
         return
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         yield
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, nearest
 from modeflow.nets.agnostic import AgnosticMADE
+from modeflow.nets.randomness import stream
 from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.surjections import soft_log_scale
 
@@ -153,7 +154,7 @@ class AutoregressiveDensity(Density):
         n = self.net.n_masks
         if self.training and n > 1:
             # One mask a batch: the loss is then an unbiased estimate of its mean over masks, a bound.
-            return self._under(x, context, int(torch.randint(n, ())))
+            return self._under(x, context, int(torch.randint(n, (), generator=stream(torch.device("cpu")))))
         parts = [self._under(x, context, k) for k in range(n)]
         return parts[0] if n == 1 else torch.logsumexp(torch.stack(parts), 0) - math.log(n)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.errors import ConfigError
 from modeflow.nets import NoiseNet
+from modeflow.nets.randomness import randn_like, stream
 from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.ode import ODE
 
@@ -184,13 +185,13 @@ class Diffusion(Density):
         first, last = (x.new_tensor(t) for t in (_FIRST, 1.0))
         # Even spacing with one common offset: every batch sees all times, and each is still uniform.
         level = (open_uniform((), x.dtype, x.device) + torch.arange(rows, device=x.device) / rows) % 1
-        level = level[torch.randperm(rows, device=x.device)]
+        level = level[torch.randperm(rows, device=x.device, generator=stream(x.device))]
         if self.weighting == "likelihood":
             low, high = s.clock(first), s.clock(last)
             t, factor = s.time(low + (high - low) * level), 0.5 * (high - low)
         else:
             t, factor = first + (last - first) * level, first.new_ones(())
-        noise = torch.randn_like(x)
+        noise = randn_like(x)
         at = s.mean(t).unsqueeze(1) * x + s.variance(t).sqrt().unsqueeze(1) * noise
         error = (self.field.noise(at, t, None) - noise).square().sum(1)
         loss = weighted_mean(factor * error, weight)

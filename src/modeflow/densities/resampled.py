@@ -11,6 +11,7 @@ from torch import Tensor
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.nets import MLP
+from modeflow.nets.randomness import randn_like
 from modeflow.transforms.noise import in_unit, open_uniform
 
 __all__ = ["ResampledBase"]
@@ -90,7 +91,7 @@ class ResampledBase(Density):
         """``log Z``, a scalar."""
         if self.training and self.exactness == "estimate":
             like: Tensor = self._points  # type: ignore[assignment]
-            return torch.logsumexp(self.log_acceptance(torch.randn_like(like)), 0) - math.log(self.draws)
+            return torch.logsumexp(self.log_acceptance(randn_like(like)), 0) - math.log(self.draws)
         log_a = self.log_acceptance(self._points)  # type: ignore[arg-type]
         return torch.logsumexp(log_a + torch.log(self._weight), 0)  # type: ignore[arg-type]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from modeflow.data import Schema, check_fit_table
@@ -20,6 +19,7 @@ from modeflow.data.table import check_finite, default_columns
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.fitting import Fit, FitData, prune_dead_states, warn_of_lost_digits
+from modeflow.estimators.frames import as_frame, frame_kind
 from modeflow.estimators.selection import candidate_states, select_states
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.estimators.storage import load_as, save_estimator, stored_params
@@ -27,14 +27,16 @@ from modeflow.estimators.trivial import warn_worse_than_gaussians
 from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
-from modeflow.training import resolve_device, seeded
+from modeflow.progress import showing, track
+from modeflow.training import resolve_device, seeded, shield, signals_held
 from modeflow.transforms.base import Exactness, weakest
 from modeflow.transforms.ode import halve_steps, has_solver
 
 __all__ = ["DensityEstimator", "blocks", "training_summary"]
 
-# Rows scored at once: bounds memory, and is often enough a progress bar's step.
-_ROWS = 8192
+# Rows scored at once: bounds memory. Fewer where each is evaluated in many states and at many offsets, so
+# that a block is a progress bar's step.
+_ROWS, _FEWEST_ROWS, _EVALUATIONS = 8192, 256, 131_072
 
 
 class DensityEstimator(DensityMixin, BaseEstimator):
@@ -42,9 +44,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 
     #: Fixed K of the estimator; None where `n_states` is a parameter.
     _fixed_states: ClassVar[int | None] = None
+    #: Library of the data frame that was fitted; None for an array.
+    _frame_kind: str | None = None
 
     # -- fitting --------------------------------------------------------------------------------
 
+    @shield(grad=True)
     def fit(
         self,
         X: Any,
@@ -56,6 +61,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         resume: bool = False,
     ) -> Self:
         """Fit the density to the rows of X.
+
+        Ctrl-C and SIGTERM end the training after the step under way. The estimator is then fitted, with the
+        best weights so far (``training_["interrupted"]`` is true), a run folder holds a checkpoint, and the
+        signal is given back: `fit` raises KeyboardInterrupt, or does what the caller's handler or the default
+        does. A second signal ends it at once.
 
         Arguments:
             X: array or data frame, shape ``(N, D)``; numbers only.
@@ -73,7 +83,21 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             DataError: constant columns, missing or infinite values, too few rows (columns are named).
             ConfigError: a parameter that is not allowed.
             TrainingError: a loss that is not finite, or a checkpoint that does not fit.
+            KeyboardInterrupt: after Ctrl-C, when the estimator is fitted.
         """
+        with signals_held(), showing(bool(self.verbose)):
+            self._fit(X, sample_weight, validation, run_dir, resume)
+        return self
+
+    def _fit(
+        self,
+        X: Any,
+        sample_weight: Any,
+        validation: Any,
+        run_dir: str | os.PathLike[str] | None,
+        resume: bool,
+    ) -> None:
+        kind = frame_kind(X)
         rng = check_random_state(self.random_state)
         settings = Settings(self.get_params(deep=False), int(rng.randint(2**31 - 1)))
         values = self._matrix(X, reset=True)
@@ -104,17 +128,19 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             self.selection_ = []
 
         rows = schema.dequantize(data.train, np.random.default_rng(settings.seed))
-        dead = prune_dead_states(best.model, rows, data.weight)
+        history = best.history
+        # Whoever ended the training early does not wait for a pass over all training rows.
+        stopped = history is not None and history.interrupted
+        dead = [] if stopped else prune_dead_states(best.model, rows, data.weight)
         best.calibrate()
         score = best.validation_log_prob()
         self._set_fitted(best.model, schema)
+        self._frame_kind = kind
         self.dead_states_ = dead
         self.validation_ = summarise(score, self.density_kind_, data.validation_weight).to_dict()
         warn_worse_than_gaussians(data, settings.seed, score)
-        history = best.history
         self.history_ = [] if history is None else history.epochs
         self.training_ = training_summary(history)
-        return self
 
     def _split(
         self,
@@ -125,7 +151,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         settings: Settings,
     ) -> FitData:
         if validation is not None:
-            held = schema.validate(*_plain(validation))
+            held = schema.validate(*_plain(validation, "validation"))
             return FitData(values, held, _mean_one(weight), None, schema)
         n = len(values)
         count = min(max(round(self.validation_fraction * n), 1), n - 2)
@@ -162,6 +188,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         inner = latent_model(self.model_)
         return inner.latent_features if isinstance(inner, ContinuousLatentModel) else 0
 
+    @shield()
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, in nats and in the units of the data, shape ``(N,)``.
 
@@ -193,16 +220,28 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         """Mean log-density with its standard error and its kind."""
         return summarise(self.score_samples(X), self.density_kind_)
 
+    @shield()
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Posterior probability of each state, ``p(z = k | x)``, shape ``(N, n_states_)``."""
-        joint = self._log_joint(X)
-        proba = np.exp(joint - _logsumexp(joint)[:, None])
-        return proba / proba.sum(1, keepdims=True)
+        """Posterior probability of each state, ``p(z = k | x)``, shape ``(N, n_states_)``.
 
+        A row whose density is zero under every state says nothing of z: its posterior is the prior,
+        `weights_`.
+        """
+        joint = self._informed(self._log_joint(X))
+        proba = np.exp(joint - _logsumexp(joint)[:, None])
+        return np.asarray(proba / proba.sum(1, keepdims=True))
+
+    @shield()
     def predict(self, X: Any) -> np.ndarray:
         """The most probable state of each row, shape ``(N,)``."""
-        return self._log_joint(X).argmax(1)
+        return self._informed(self._log_joint(X)).argmax(1)
 
+    def _informed(self, joint: np.ndarray) -> np.ndarray:
+        """`_log_joint`, with the prior for rows that no state gives any density."""
+        none = (joint == -np.inf).all(1, keepdims=True)
+        return np.where(none, np.log(self.weights_), joint)
+
+    @shield()
     def encode(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Where each row lies on a continuous latent: mean and standard deviation of q(z | x), ``(N, L)``.
 
@@ -223,6 +262,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         mean, log_scale = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
         return mean, np.exp(log_scale)
 
+    @shield()
     def bounds(self, X: Any) -> dict[str, Any]:
         """Both bounds of a continuous latent: the evidence lower bound and, tighter, IWAE with `score_draws`.
 
@@ -253,6 +293,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         """Fit, then `predict` on the same rows."""
         return self.fit(X, y, **options).predict(X)
 
+    @shield()
     def sample(
         self,
         n_samples: int = 1,
@@ -261,7 +302,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         temperature: float = 1.0,
         prior_temperature: float = 1.0,
         random_state: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Any, np.ndarray]:
         """Draw rows from the fitted density.
 
         Arguments:
@@ -272,7 +313,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             random_state: seed of the drawing; the estimator's own if None.
 
         Returns:
-            rows ``(n_samples, D)`` in the units of the data, and the state that each came from.
+            rows ``(n_samples, D)`` in the units of the data, and the state that each came from. Rows are an
+            array, or, where `fit` was given a data frame of pandas or polars, such a frame with the same
+            columns, those of whole numbers as integers.
 
         Raises:
             ConfigError: fewer than one sample, no such state, or a temperature not allowed or of no use.
@@ -283,17 +326,19 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         rng = check_random_state(self.random_state if random_state is None else random_state)
         generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
         model = self.model_
-        with torch.no_grad():
+        with showing(bool(self.verbose)):
             u, states = latent_model(model).sample_with_states(
                 int(n_samples), generator, state, temperature, prior_temperature
             )
-            rows = model.decode(u.double()).cpu().numpy()
-        return self.schema_.quantize(rows), states.cpu().numpy()
+            rows = self.schema_.quantize(model.decode(u.double()).cpu().numpy())
+        return as_frame(rows, self.schema_, self._frame_kind), states.cpu().numpy()
 
     # -- saving ---------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted estimator to one safetensors file; returns its path.
+
+        Equal estimators make equal files: of `history_` and `training_` the times are left out.
 
         Raises:
             DataError: if the path cannot be written.
@@ -305,6 +350,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             "params": stored_params(self),
             "schema": self.schema_.to_dict(),
             "named_columns": hasattr(self, "feature_names_in_"),
+            "frame": self._frame_kind,
             "n_states": latent_model(self.model_).n_states,
             "fitted": {name: getattr(self, name) for name in _KEPT},
         }
@@ -320,6 +366,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         return load_as(cls, path)
 
     @classmethod
+    @shield()
     def _restore(cls, header: dict[str, Any], state: dict[str, torch.Tensor], path: str) -> Self:
         try:
             estimator = cls(**header["params"])
@@ -328,6 +375,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
                 model = build_model(estimator.get_params(deep=False), schema.dim, int(header["n_states"]))
             model.load_state_dict(state)
             estimator._set_fitted(model, schema)
+            estimator._frame_kind = header.get("frame")
             for name in _KEPT:
                 setattr(estimator, name, header["fitted"][name])
             if header["named_columns"]:
@@ -373,24 +421,21 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             return np.asarray((inner.log_joint(u) + logabsdet.unsqueeze(-1)).cpu().numpy())
 
         result = np.empty((len(values), self.n_states_))
-        for rows in self._blocks(len(values)):
+        draws = self.score_draws if self.schema_.integer_columns else 1
+        for rows in self._blocks(len(values), self.n_states_ * draws):
             result[rows] = self.schema_.averaged(log_joint, values[rows], self.score_draws)
         return result
 
-    def _blocks(self, n: int) -> Iterator[slice]:
-        return blocks(n, _ROWS, "score", self.verbose and n > _ROWS)
+    def _blocks(self, n: int, evaluations: int = 1) -> Iterator[slice]:
+        """Slices of n rows, each of which takes so many evaluations; a progress bar where `verbose`."""
+        size = min(_ROWS, max(_FEWEST_ROWS, _EVALUATIONS // evaluations))
+        with showing(bool(self.verbose)):
+            yield from blocks(n, size, "score")
 
 
-def blocks(n: int, size: int, what: str, show: bool) -> Iterator[slice]:
-    """Slices of `size` out of n rows; a progress bar on a terminal, where `show`."""
-    starts: Any = range(0, n, size)
-    if show:
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        starts = track(starts, what, console=console, transient=True, disable=not console.is_terminal)
-    for start in starts:
+def blocks(n: int, size: int, what: str) -> Iterator[slice]:
+    """Slices of `size` out of n rows, with progress (`modeflow.progress`)."""
+    for start in track(range(0, n, size), what):
         yield slice(start, start + size)
 
 
@@ -436,14 +481,15 @@ def _mean_one(weight: np.ndarray | None) -> np.ndarray | None:
     return None if weight is None else weight / weight.mean()
 
 
-def _plain(X: Any) -> tuple[np.ndarray, list[str] | None]:
-    """Values and column names of an array or a data frame."""
+def _plain(X: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
+    """Values and column names of an array or a data frame, as `fit` reads its X: missing values are NaN."""
     names = getattr(X, "columns", None)
-    return np.asarray(X, dtype=np.float64), None if names is None else [str(name) for name in names]
+    values = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name=what)
+    return values, None if names is None else [str(name) for name in names]
 
 
 def _logsumexp(values: np.ndarray) -> np.ndarray:
     top = values.max(1, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
-    with np.errstate(divide="ignore"), warnings.catch_warnings():
+    with np.errstate(divide="ignore"):
         return np.asarray(top[:, 0] + np.log(np.exp(values - top).sum(1)))

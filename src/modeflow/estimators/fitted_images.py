@@ -20,7 +20,8 @@ from modeflow.estimators.base import blocks
 from modeflow.estimators.storage import load_as, save_estimator, stored_params
 from modeflow.latents import DiscreteLatentModel, LatentModel
 from modeflow.metrics import BitsPerDim, LogLikelihood, summarise, summarise_bits
-from modeflow.training import resolve_device, seeded
+from modeflow.progress import showing
+from modeflow.training import resolve_device, seeded, shield
 
 __all__ = ["ROWS", "FittedImages", "to_tensor"]
 
@@ -65,6 +66,7 @@ class FittedImages(DensityMixin, BaseEstimator):
         inner = self.model_
         return len(inner.state_probs()) if isinstance(inner, DiscreteLatentModel) else 1
 
+    @shield()
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-probability of every image, nats, what z costs included, shape ``(N,)``.
 
@@ -81,6 +83,7 @@ class FittedImages(DensityMixin, BaseEstimator):
         """Mean log-probability of an image in nats, with its standard error and its kind."""
         return summarise(self.score_samples(X), self.density_kind_)
 
+    @shield()
     def bits_per_dim(self, X: Any) -> BitsPerDim:
         """Bits per dimension at the images' own size, with standard error, kind, and what z costs."""
         return summarise_bits(*self.log_prob_and_cost(X), self.density_kind_, int(np.prod(self.shape_)))
@@ -95,6 +98,7 @@ class FittedImages(DensityMixin, BaseEstimator):
         log_prob, cost = both.astype(np.float64).T
         return log_prob, cost
 
+    @shield()
     def bounds(self, X: Any) -> dict[str, Any]:
         """Both bounds of a continuous latent in bits: the evidence lower bound, and IWAE with `latent_draws`.
 
@@ -119,6 +123,7 @@ class FittedImages(DensityMixin, BaseEstimator):
         """Every image from its z alone, ``(N, H, W, C)``: what z knows of it."""
         return _to_images(self._each(X, "reconstruct", lambda model, x: model.reconstruct(x)))
 
+    @shield()
     def interpolate(self, a: Any, b: Any, steps: int = 8) -> np.ndarray:
         """Images on the way from `a` to `b`, ``(N, steps, H, W, C)``, by what z says of both.
 
@@ -131,7 +136,7 @@ class FittedImages(DensityMixin, BaseEstimator):
         if len(first) != len(second):
             raise DataError(f"{len(first)} images cannot go to {len(second)}: pass as many")
         model = self._placed()
-        with torch.no_grad():
+        with showing(bool(self.verbose)):
             x, y = (to_tensor(i).float().to(model.device) for i in (first, second))
             out = [
                 model.decode(model.blend(x, y, share), len(x), temperature=0.0)
@@ -139,6 +144,7 @@ class FittedImages(DensityMixin, BaseEstimator):
             ]
         return np.stack([_to_images(o.cpu().numpy()) for o in out], 1)
 
+    @shield()
     def sample(
         self,
         n_samples: int = 1,
@@ -173,7 +179,7 @@ class FittedImages(DensityMixin, BaseEstimator):
         model, n = self._placed(), int(n_samples)
         if prior_temperature != 1.0 and not (like is None and state is None):
             raise ConfigError("z is given, so that none is drawn: leave prior_temperature at 1")
-        with torch.no_grad():
+        with showing(bool(self.verbose)):
             if like is not None:
                 given = to_tensor(self._checked(like)).float().to(model.device)
                 rows = torch.arange(n) % len(given)
@@ -200,6 +206,8 @@ class FittedImages(DensityMixin, BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the fitted estimator to one safetensors file; returns its path.
 
+        Equal estimators make equal files: of `history_` and `training_` the times are left out.
+
         Raises:
             DataError: if the path cannot be written. ModelFileError: if a parameter is not plain data.
         """
@@ -224,6 +232,7 @@ class FittedImages(DensityMixin, BaseEstimator):
         return load_as(cls, path)
 
     @classmethod
+    @shield()
     def _restore(cls, header: dict[str, Any], state: dict[str, Tensor], path: str) -> Self:
         try:
             estimator = cls(**header["params"])
@@ -258,14 +267,15 @@ class FittedImages(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return self.model_.to(resolve_device(self.device))
 
-    @torch.no_grad()
+    @shield()
     def _each(self, X: Any, what: str, function: Any) -> np.ndarray:
         rows = to_tensor(self._checked(X))
         model = self._placed()
-        parts = [
-            function(model, rows[part].float().to(model.device)).cpu().numpy()
-            for part in blocks(len(rows), ROWS, what, self.verbose and len(rows) > 8 * ROWS)
-        ]
+        with showing(bool(self.verbose)):
+            parts = [
+                function(model, rows[part].float().to(model.device)).cpu().numpy()
+                for part in blocks(len(rows), ROWS, what)
+            ]
         return np.concatenate(parts)
 
 

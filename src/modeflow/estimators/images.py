@@ -20,7 +20,8 @@ from modeflow.estimators.trivial import warn_worse_than_uniform
 from modeflow.latents import DiscreteLatentModel, LatentModel, SequentialLatentModel, initialise_images
 from modeflow.latents.sequential import STAGES
 from modeflow.models.images import ImageModel
-from modeflow.training import TrainConfig, Trainer, seeded
+from modeflow.progress import showing
+from modeflow.training import TrainConfig, Trainer, seeded, shield, signals_held
 
 __all__ = ["ImageDensity"]
 
@@ -180,6 +181,7 @@ class ImageDensity(FittedImages):
 
     # -- fitting --------------------------------------------------------------------------------
 
+    @shield(grad=True)
     def fit(
         self,
         X: Any,
@@ -190,6 +192,9 @@ class ImageDensity(FittedImages):
         resume: bool = False,
     ) -> Self:
         """Fit the density to images.
+
+        Ctrl-C and SIGTERM end the training after the step under way, with the estimator fitted, and are then
+        given back, as in `NVF.fit`.
 
         Arguments:
             X: images, ``(N, H, W)`` or ``(N, H, W, C)``, whole numbers 0 to ``levels - 1``.
@@ -202,7 +207,13 @@ class ImageDensity(FittedImages):
             DataError: images of another shape, or pixels that are no whole numbers of the range.
             ConfigError: a parameter that is not allowed.
             TrainingError: a loss that is not finite, or a checkpoint that does not fit.
+            KeyboardInterrupt: after Ctrl-C, when the estimator is fitted.
         """
+        with signals_held(), showing(bool(self.verbose)):
+            self._fit(X, validation, run_dir, resume)
+        return self
+
+    def _fit(self, X: Any, validation: Any, run_dir: str | os.PathLike[str] | None, resume: bool) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         stages = self._stages()
         images = as_images(X, self.levels, "X")
@@ -249,7 +260,6 @@ class ImageDensity(FittedImages):
         bits = self.bits_per_dim(held)
         self.validation_ = bits.to_dict()
         warn_worse_than_uniform(bits, self.levels)
-        return self
 
     def _train_config(self, rows: int, seed: int) -> TrainConfig:
         settings = {name: getattr(self, name) for name in self._TRAINING}

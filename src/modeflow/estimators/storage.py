@@ -34,7 +34,7 @@ _LARGEST_HEADER = 100_000_000
 def save_estimator(
     path: str | os.PathLike[str], content: Mapping[str, Any], state: Mapping[str, Any]
 ) -> Path:
-    """Write atomically.
+    """Write atomically. Equal estimators make equal files: how long things took is not written.
 
     Raises:
         DataError: if the path cannot be written.
@@ -43,7 +43,7 @@ def save_estimator(
     from safetensors.torch import save_file
 
     target = check_writable(path)
-    header = {"format_version": FORMAT_VERSION, "modeflow_version": __version__, **content}
+    header = {"format_version": FORMAT_VERSION, "modeflow_version": __version__, **_timeless(dict(content))}
     try:
         text = json.dumps(header)
     except (TypeError, ValueError) as error:
@@ -51,8 +51,15 @@ def save_estimator(
             f"the model cannot be saved: a parameter is not plain data ({error}); pass numbers, text or "
             "lists, and an integer random_state"
         ) from error
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    tensors = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}
     return atomic_write(target, lambda file: save_file(tensors, file, metadata={"modeflow": text}))
+
+
+def _timeless(content: Any) -> Any:
+    """Without the times in histories and summaries of trainings, which no two runs share."""
+    if isinstance(content, Mapping):
+        return {k: _timeless(v) for k, v in content.items() if k != "seconds"}
+    return [_timeless(v) for v in content] if isinstance(content, list) else content
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:

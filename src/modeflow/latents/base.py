@@ -9,6 +9,7 @@ from modeflow.densities.base import Density, Loss, check_temperature
 from modeflow.densities.flow import Flow
 from modeflow.densities.image_decoders import DiscretizedDecoder
 from modeflow.errors import ConfigError
+from modeflow.progress import track
 from modeflow.transforms.pixels import PixelGaussianize
 
 __all__ = ["LatentModel"]
@@ -107,7 +108,7 @@ class LatentModel(Density):
         """Draw x given contexts ``(n, context_features)``; at temperature 0 the mode of the noise."""
         check_temperature(temperature)
         parts = []
-        for start in range(0, n, self.chunk_rows):
+        for start in track(range(0, n, self.chunk_rows), "sample"):
             part = None if context is None else context[start : start + self.chunk_rows]
             rows = min(self.chunk_rows, n - start)
             parts.append(self.likelihood.draw_events(rows, part, generator, temperature))

@@ -131,8 +131,16 @@ class DiscreteLatentModel(LatentModel):
         return torch.logsumexp(self.log_joint(x), dim=-1)
 
     def posterior(self, x: Tensor) -> Tensor:
-        """The exact posterior ``p(z = k | x)`` by Bayes, over the active states, shape ``(B, A)``."""
-        return torch.softmax(self.log_joint(x), dim=-1)
+        """The exact posterior ``p(z = k | x)`` by Bayes, over the active states, shape ``(B, A)``.
+
+        A row whose density is zero under every state says nothing of z: its posterior is the prior.
+        """
+        return torch.softmax(self._informed(self.log_joint(x)), dim=-1)
+
+    def _informed(self, joint: Tensor) -> Tensor:
+        """`log_joint`, with the prior for rows that no state gives any density."""
+        none = (joint == -torch.inf).all(-1, keepdim=True)
+        return torch.where(none, self.prior.log_probs()[self.prior.active_states()].to(joint), joint)
 
     def log_posterior(self, x: Tensor) -> Tensor:
         """The logarithm of `posterior`, over the active states, shape ``(B, A)``."""
@@ -307,7 +315,7 @@ class DiscreteLatentModel(LatentModel):
         if self.n_states == 1:
             return log_prob, x.new_zeros(len(x))
         log_prior = self.prior.log_probs()[self.prior.active_states()]
-        return log_prob, categorical_kl(joint - log_prob.unsqueeze(-1), log_prior)
+        return log_prob, categorical_kl(torch.log_softmax(self._informed(joint), -1), log_prior)
 
     def _sample(
         self,

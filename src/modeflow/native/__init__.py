@@ -4,6 +4,8 @@ The extension is built at installation where there is a C++ compiler. Without it
 not apply (another type than float32 and float64, another device, inside `torch.compile` or a functional
 transform), the same mathematics runs in PyTorch. ``MODEFLOW_NATIVE=0`` in the environment, or
 `use_native(False)`, turns it off.
+
+A forked child computes with one thread, in torch as well: the others stay in the parent.
 """
 
 from __future__ import annotations
@@ -24,6 +26,15 @@ except ImportError:  # no compiler at installation
     kernels = None
 
 __all__ = ["applies", "kernels", "kernels_for", "native_kernels", "use_native"]
+
+
+def _single_thread() -> None:
+    # The threads that torch's OpenMP counts on are not in the child, and it would wait for them for ever.
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_single_thread)
 
 _on = os.environ.get("MODEFLOW_NATIVE", "1") != "0"
 

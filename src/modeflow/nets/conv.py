@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from modeflow.errors import ConfigError
 from modeflow.nets.made import hidden_degrees
 from modeflow.nets.mlp import start_near_zero
+from modeflow.nets.randomness import Dropout, Dropout2d
 
 __all__ = ["AttentionConvNet", "ChannelMADE", "ConvNet", "ConvResNet", "ZeroConv2d"]
 
@@ -169,7 +170,7 @@ class ConvResNet(nn.Module):
             nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1) for _ in range(blocks)
         )
         self.contexts = nn.ModuleList(_FromContext(context_features, hidden_channels) for _ in range(blocks))
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = Dropout2d(dropout)
         self.final = nn.Conv2d(hidden_channels, out_channels, 1)
         for layer in (*self.second, self.final):
             start_near_zero(layer)
@@ -202,7 +203,7 @@ class _GatedConv(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(2 * channels, channels, 3, padding=1)
         self.from_context = _FromContext(context_features, channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.gate = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.norm = _ChannelNorm(channels)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modeflow.nets.mlp import Activation, linear, start_near_zero
+from modeflow.nets.randomness import Dropout
 from modeflow.nets.stepwise import Layers, count_until
 
 __all__ = ["MADE", "MaskedLinear", "ResidualMADE"]
@@ -126,7 +127,7 @@ class MaskedResidualBlock(nn.Module):
         with torch.no_grad():
             self.linear2.weight.uniform_(-1e-3, 1e-3).mul_(self.linear2.mask)
             self.linear2.bias.uniform_(-1e-3, 1e-3)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else None
+        self.dropout = Dropout(dropout) if dropout > 0 else None
         self.gate = linear(gate_features, len(degrees)) if gate_features else None
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:

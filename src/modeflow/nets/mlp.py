@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modeflow.nets.randomness import Dropout
+
 __all__ = ["MLP", "ResidualMLP"]
 
 Activation = Callable[[Tensor], Tensor]
@@ -85,7 +87,7 @@ class ResidualBlock(nn.Module):
         # Near-zero updates make every block start as the identity, which keeps deep stacks trainable.
         nn.init.uniform_(self.linear2.weight, -1e-3, 1e-3)
         nn.init.uniform_(self.linear2.bias, -1e-3, 1e-3)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else None
+        self.dropout = Dropout(dropout) if dropout > 0 else None
         self.gate = linear(gate_features, features) if gate_features else None
 
     def forward(self, h: Tensor, context: Tensor | None) -> Tensor:

@@ -52,6 +52,7 @@ def gather(
     """
     dataset, split = run.data()
     estimator = run.estimator
+    estimator.verbose = not quiet
     sample, sample_states = estimator.sample(SHOWN, random_state=run.config["seed"] + 1)
     rng = np.random.default_rng(0)
     shown = split.train.take(np.sort(rng.permutation(len(split.train))[:SHOWN]))
@@ -68,7 +69,7 @@ def gather(
         states=_states(estimator, split.train, states, scores),
         data=shown.values,
         data_states=estimator.predict(frame(shown)),
-        samples=sample,
+        samples=np.asarray(sample),
         sample_states=sample_states,
         columns=list(split.train.columns),
         latent=estimator.encode(frame(shown))[0] if estimator.latent_features_ else None,

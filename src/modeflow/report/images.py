@@ -59,17 +59,19 @@ class ImageReport:
     version: str = __version__
 
 
-def gather_images(run: Run, announce: Callable[[str], None] | None = None) -> ImageReport:
+def gather_images(run: Run, announce: Callable[[str], None] | None = None, quiet: bool = True) -> ImageReport:
     """Collect what the report of a run on images shows: draws, decodes and measures.
 
     Arguments:
         run: from `load_run` or `fit_run`, on images. announce: called with a line before each long step.
+        quiet: no progress bar.
 
     Raises:
         DataError: if the data of the run is not where it was.
     """
     say = announce or (lambda line: None)
     estimator, config = run.estimator, run.config
+    estimator.verbose = not quiet
     data = images_of(config)
     split = split_of(data, config)
     seed = config["seed"] + 1

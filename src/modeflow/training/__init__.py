@@ -4,6 +4,8 @@ from modeflow.training.config import TrainConfig
 from modeflow.training.devices import resolve_device
 from modeflow.training.history import History
 from modeflow.training.seeding import seeded
+from modeflow.training.signals import signals_held
+from modeflow.training.surroundings import shield
 from modeflow.training.trainer import Trainer
 
-__all__ = ["History", "TrainConfig", "Trainer", "resolve_device", "seeded"]
+__all__ = ["History", "TrainConfig", "Trainer", "resolve_device", "seeded", "shield", "signals_held"]

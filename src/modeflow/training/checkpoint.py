@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from modeflow.errors import DataError, TrainingError
+from modeflow.nets.randomness import get_states, set_states
 
 __all__ = ["fingerprint", "load_checkpoint", "save_checkpoint"]
 
@@ -116,15 +117,10 @@ def load_checkpoint(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, Any]] |
 
 
 def rng_tensors(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's global generators that training on `device` draws from."""
-    states = {"rng/cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["rng/cuda"] = torch.cuda.get_rng_state(device)
-    return states
+    """The state of the generators that training on `device` draws from."""
+    return {f"rng/{name}": state for name, state in get_states(device).items()}
 
 
 def set_rng(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Put torch's global generators into a stored state."""
-    torch.set_rng_state(states["rng/cpu"])
-    if "rng/cuda" in states and device.type == "cuda":
-        torch.cuda.set_rng_state(states["rng/cuda"], device)
+    """Put the generators into a stored state."""
+    set_states({name.removeprefix("rng/"): state.cpu() for name, state in states.items()}, device)

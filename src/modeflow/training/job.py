@@ -6,6 +6,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
+from modeflow.nets.randomness import is_ours
+from modeflow.progress import showing
 from modeflow.training.checkpoint import load_checkpoint
 from modeflow.training.config import TrainConfig
 from modeflow.training.history import History, Log
@@ -52,11 +56,20 @@ class Job:
             log.restart(loop.history.epochs)
         progress = TrainingProgress(self.description, self.config.max_epochs, loop.at.epoch, quiet)
         try:
-            with stop_on_signals(worker) as stop:
-                return loop.run(self.until_epoch, stop, log, progress)
+            with showing(False), stop_on_signals(worker) as stop:  # the training has its own bar
+                history = loop.run(self.until_epoch, stop, log, progress)
+            # Also where the signal came after the last step: whoever would go on must not.
+            history.interrupted |= stop.asked
+            return history
         finally:
             progress.close()
             log.close()
+
+    def draws_elsewhere(self, model: nn.Module) -> bool:
+        """Whether code that is not modeflow's may draw random numbers, from torch's own generator."""
+        called = [function for function in (self.augment, self.evaluate) if function is not None]
+        homes = [getattr(function, "__module__", None) or type(function).__module__ for function in called]
+        return not is_ours(model) or any(not home.startswith("modeflow.") for home in homes)
 
     def _restore(self, loop: Loop, quiet: bool) -> None:
         found = None if self.run_dir is None else load_checkpoint(self.run_dir)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from modeflow.densities import Density, Loss
 from modeflow.errors import ConfigError, TrainingError
+from modeflow.nets.randomness import reseed
 from modeflow.training import checkpoint as store
 from modeflow.training import snapshot
 from modeflow.training.config import TrainConfig
@@ -64,6 +65,11 @@ class Loop:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ConfigError(f"{type(model).__name__} has no parameters to train")
+        if any(p.is_inference() for p in self.parameters):
+            raise ConfigError(
+                "the model was made under torch.inference_mode, whose tensors cannot be trained: make it "
+                "outside"
+            )
         if config.activations != "keep":
             set_activations(model, config.activations)
         self.flat = FlatParameters(self.parameters)
@@ -96,7 +102,7 @@ class Loop:
     ) -> History:
         """Train until the end, `until_epoch`, or a signal; then hold the best weights.
 
-        Torch's global generators belong to the loop meanwhile (see `seeded`).
+        To be called within `seeded`: the generators belong to the loop meanwhile.
         """
         try:
             if not self.at.finished:
@@ -118,7 +124,7 @@ class Loop:
         self.world.align(self.model)
         if self.rng is None or self.world.rank > 0:  # a checkpoint holds the state of the first process
             seeds = (self.at.step,) if self.at.step else ()
-            torch.manual_seed(mixed_seed(self.config.seed, self.world.rank, *seeds))
+            reseed(mixed_seed(self.config.seed, self.world.rank, *seeds))
         else:
             store.set_rng(self.rng, self.device)
         self._began = time.monotonic() - self.at.seconds

@@ -30,7 +30,8 @@ from modeflow.training.job import Job
 from modeflow.training.loop import Loop
 from modeflow.training.rows import Rows
 from modeflow.training.seeding import seeded
-from modeflow.training.signals import handled
+from modeflow.training.signals import handled, hold
+from modeflow.training.surroundings import shielded
 
 __all__ = ["fit_in_processes"]
 
@@ -125,8 +126,11 @@ def _launch(fabric: Any, model: Density, rows: Rows, job: Job, scratch: Path) ->
                 os.kill(process.pid, signal.SIGTERM)
 
     try:
-        with handled(pass_on):
-            result = fabric.launch(run, model, _Task(rows, job, scratch))
+        try:
+            with handled(pass_on):
+                result = fabric.launch(run, model, _Task(rows, job, scratch))
+        finally:
+            hold(asked[0] if asked else None)
     except (ProcessRaisedException, ProcessExitedException, RuntimeError, EOFError) as error:
         _raise_reported(scratch)
         if asked:
@@ -143,7 +147,9 @@ def _launch(fabric: Any, model: Density, rows: Rows, job: Job, scratch: Path) ->
         for process in ours():
             process.terminate()
     _raise_reported(scratch)
-    return History(**result)
+    history = History(**result)
+    history.interrupted |= bool(asked)
+    return history
 
 
 def _is_start(error: Exception) -> bool:
@@ -160,7 +166,7 @@ def _in_process(fabric: Any, model: Density, task: _Task) -> dict[str, Any] | No
     model.to(fabric.device)
     loop = None
     try:
-        with seeded(job.config.seed):
+        with shielded(grad=True), seeded(job.config.seed, foreign=job.draws_elsewhere(model)):
             loop = Loop(
                 model, rows.to(fabric.device), job.config, job.run_dir, job.augment, job.evaluate, world
             )

@@ -43,6 +43,10 @@ class Rows:
                     f"{name} must have one number a row, shape ({len(rows)},), received {tuple(weight.shape)}"
                 )
 
+    def outside_inference(self) -> Rows:
+        """Tensors made under `torch.inference_mode` copied, for those cannot be part of a gradient."""
+        return self._each(lambda t: t.clone() if t.is_inference() else t)
+
     def to(self, device: torch.device) -> Rows:
         """All tensors on a device."""
         return self._each(lambda t: t.to(device))

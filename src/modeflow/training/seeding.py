@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
+from modeflow.nets.randomness import seeded
 
 __all__ = ["mixed_seed", "seeded"]
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Within the block torch's global generators start from `seed`; afterwards they are as before."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_available() else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def mixed_seed(*parts: int) -> int:

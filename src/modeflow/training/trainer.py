@@ -18,6 +18,8 @@ from modeflow.training.job import Job
 from modeflow.training.loop import Augment, Evaluate, Loop
 from modeflow.training.rows import Rows
 from modeflow.training.seeding import seeded
+from modeflow.training.signals import signals_held
+from modeflow.training.surroundings import shielded
 
 __all__ = ["Trainer"]
 
@@ -28,8 +30,11 @@ class Trainer:
     Rows stay in memory, on the device; a batch is an index into them. Validation is scored after every
     epoch and the best weights are kept, those before the first step included. With a run folder there is
     a log (`metrics.jsonl`) and a checkpoint from which `fit(..., resume=True)` goes on bit by bit as if
-    nothing had happened. Ctrl-C and SIGTERM end the training after the current step, with the best
-    weights so far.
+    nothing had happened.
+
+    Ctrl-C and SIGTERM end the training after the current step, with a checkpoint and the best weights so far
+    in the model; the signal is then given back, so that `fit` raises KeyboardInterrupt (for SIGTERM: does
+    what the caller's handler, or the default, does). What was learned is in `history`.
 
     A trainer remembers its last training: called again with the same model and rows, `fit` goes on where
     it was paused or interrupted, and returns at once where it had finished.
@@ -52,6 +57,8 @@ class Trainer:
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.quiet = quiet
         self.description = description
+        #: What the last call of `fit` returned, or would have returned but for a signal.
+        self.history: History | None = None
         self._loop: Loop | None = None
         # With several processes the loop lives elsewhere: then a folder, and what was trained in it.
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -87,12 +94,8 @@ class Trainer:
                 rows than those of a training that was paused.
             ConfigError: a device that is not there.
             DataError: no rows, or weights that do not fit them.
+            KeyboardInterrupt: after Ctrl-C, when all is stored.
         """
-        rows = Rows(train, validation, weight, validation_weight)
-        device = resolve_device(self.config.device)
-        if self.config.precision == "64-true":
-            model.double()
-            rows = rows.double()
         job = Job(
             self.config,
             self.run_dir,
@@ -103,6 +106,24 @@ class Trainer:
             until_epoch,
             resume,
         )
+        with signals_held(), shielded(grad=True):
+            self.history = self._fit(model, train, validation, weight, validation_weight, job)
+        return self.history
+
+    def _fit(
+        self,
+        model: Density,
+        train: Tensor,
+        validation: Tensor | None,
+        weight: Tensor | None,
+        validation_weight: Tensor | None,
+        job: Job,
+    ) -> History:
+        rows = Rows(train, validation, weight, validation_weight).outside_inference()
+        device = resolve_device(self.config.device)
+        if self.config.precision == "64-true":
+            model.double()
+            rows = rows.double()
         if self.config.devices > 1:
             return self._fit_in_processes(model, rows, job)
         loop = self._remembered(model, rows)
@@ -110,12 +131,14 @@ class Trainer:
         self._loop = None  # until this call has succeeded: after an error there is nothing to go on with
         home = model.device
         try:
-            with seeded(self.config.seed):
+            with seeded(self.config.seed, foreign=job.draws_elsewhere(model)):
                 model.to(device)
                 if loop is None:
                     world = self._world(device)
-                    loop = Loop(model, rows.to(device), self.config, self.run_dir, augment, evaluate, world)
-                loop.augment, loop.evaluate = augment, evaluate
+                    loop = Loop(
+                        model, rows.to(device), self.config, self.run_dir, job.augment, job.evaluate, world
+                    )
+                loop.augment, loop.evaluate = job.augment, job.evaluate
                 history = job.run(loop, fresh)
             self._loop = loop
             return history

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from modeflow.errors import ConfigError, nearest
+from modeflow.nets.randomness import repeated, stream
 
 __all__ = ["ACTIVATIONS", "chain_saving", "set_activations"]
 
@@ -84,7 +85,16 @@ def chain_saving(
 def _recomputed(layers: Sequence[Any], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
     from modeflow.transforms.base import chain
 
-    result: tuple[Tensor, Tensor] = checkpoint(chain, layers, x, context, use_reentrant=False)
+    own = stream(x.device) is not None
+    result: tuple[Tensor, Tensor] = checkpoint(
+        chain,
+        layers,
+        x,
+        context,
+        use_reentrant=False,
+        preserve_rng_state=not own,  # of torch's generators
+        context_fn=lambda: repeated(x.device),
+    )
     return result
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.errors import ConfigError
+from modeflow.nets.randomness import randn_like
 from modeflow.transforms.base import Transform
 
 __all__ = ["Contractive"]
@@ -91,7 +92,7 @@ class Contractive(Transform):
 
     def _roulette(self, value: Tensor, x: Tensor, track: bool) -> Tensor:
         """Unbiased estimate of the log-determinant, with an unbiased gradient."""
-        noise = torch.randn_like(x)
+        noise = randn_like(x)
         extra = int(torch.poisson(torch.tensor(self.rate)))
         series = torch.zeros_like(x[:, 0])
         # v'J^k, and Σ (-1)^k c_k v'J^k for the gradient; none of these products keeps its graph.

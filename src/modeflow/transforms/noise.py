@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from modeflow.errors import ConfigError
+from modeflow.nets.randomness import rand_like, randn_like, stream
 
 __all__ = [
     "gumbel_noise",
@@ -168,8 +169,9 @@ def open_uniform(
     device: torch.device,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Uniform numbers strictly between 0 and 1, from a generator, wherever that lives (torch's if None)."""
+    """Uniform numbers strictly between 0 and 1, from a generator, wherever that lives (this thread's if None)."""
     where = device if generator is None else generator.device
+    generator = generator or stream(where)
     return in_unit(torch.rand(shape, generator=generator, dtype=dtype, device=where), dtype).to(device)
 
 
@@ -179,19 +181,20 @@ def uniform_noise(like: Tensor) -> Tensor:
     From the rows' streams, or torch's generator where none is open.
     """
     source = _SOURCE.get()
-    return in_unit(torch.rand_like(like) if source is None else source.uniform(like), like.dtype)
+    return in_unit(rand_like(like) if source is None else source.uniform(like), like.dtype)
 
 
 def standard_normal(like: Tensor) -> Tensor:
     """Standard normal numbers of the shape and type of `like`."""
     source = _SOURCE.get()
     if source is None:
-        return torch.randn_like(like)
+        return randn_like(like)
     u = in_unit(source.uniform(like), torch.float64)
     return (math.sqrt(2) * torch.erfinv(2 * u - 1)).to(like.dtype)
 
 
 def gumbel_noise(like: Tensor) -> Tensor:
-    """Standard Gumbel numbers, finite, of the shape and type of `like`, from torch's generator."""
+    """Standard Gumbel numbers, finite, of the shape and type of `like`, from this thread's generator."""
     smallest = torch.finfo(like.dtype).tiny
-    return -torch.log(torch.empty_like(like).exponential_().clamp_min(smallest))
+    noise = torch.empty_like(like).exponential_(generator=stream(like.device))
+    return -torch.log(noise.clamp_min(smallest))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.errors import ConfigError
+from modeflow.nets.randomness import stream
 from modeflow.transforms.base import Transform
 
 __all__ = ["ODE", "divergence", "halve_steps", "has_solver"]
@@ -134,7 +135,10 @@ class ODE(Transform):
 
     def _noise(self, x: Tensor) -> Tensor | None:
         estimated = self.features > _EXACT_UP_TO or (self.training and self.trace == "hutchinson")
-        return torch.randint(0, 2, x.shape, device=x.device).to(x.dtype) * 2 - 1 if estimated else None
+        if not estimated:
+            return None
+        signs = torch.randint(0, 2, x.shape, device=x.device, generator=stream(x.device))
+        return signs.to(x.dtype) * 2 - 1
 
     def _solve(self, x: Tensor, context: Tensor | None, times: Tensor) -> tuple[Tensor, Tensor]:
         rest = (context,) if self.context_features and context is not None else ()

@@ -50,7 +50,6 @@ def run(args: argparse.Namespace, folder: Path) -> int:
         common["device"] = args.device
     say(args, "1/4  fitting NVF with a map of codes to 1,437 images of handwritten digits")
     fitted = fit_run(RunConfig.build({**common, **_NVF}), folder / "run", quiet=quiet)
-    _go_on(fitted)
     estimator = fitted.estimator
 
     say(args, "2/4  scoring the test images and drawing new ones")
@@ -70,7 +69,6 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     rows = {"NVF with a map of codes": fitted.result["bits_per_dim"]["test"]}
     for name, (words, settings) in _OTHERS.items():
         other = fit_run(RunConfig.build({**common, **settings}), folder / name, quiet=quiet)
-        _go_on(other)
         rows[words] = other.result["bits_per_dim"]["test"]
 
     say(args, "4/4  report")
@@ -91,8 +89,3 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     ]
     emit(args, result, lines)
     return 0
-
-
-def _go_on(fitted: Any) -> None:
-    if fitted.result["training"].get("interrupted"):
-        raise KeyboardInterrupt

@@ -28,6 +28,8 @@ def bits_text(row: dict[str, Any]) -> str:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """What a person wants to know of a fit."""
+    from modeflow.cli.commands.fit import time_line
+
     rows, (channels, height, width) = result["rows"], result["shape"]
     lines = [
         f"data          {result['data']}: {rows['train']} training, {rows['validation']} validation, "
@@ -50,7 +52,7 @@ def summary(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"from z alone  error {result['reconstruction_rmse']:.3f} of the range (root mean square)"
         )
-    lines.append(f"time          {result['seconds']:.1f} s")
+    lines.append(time_line(result))
     return lines
 
 
@@ -156,7 +158,8 @@ def report(args: argparse.Namespace, fitted: Any, target: Path) -> int:
     """The page of a run on images."""
     from modeflow.report import gather_images, write_image_report
 
-    data = gather_images(fitted, announce=lambda line: say(args, line))
+    quiet = args.quiet or args.json
+    data = gather_images(fitted, announce=lambda line: say(args, line), quiet=quiet)
     write_image_report(data, target)
     scores = None if data.scores is None else data.scores.to_dict()
     lines = [bits_text(fitted.result["bits_per_dim"]["test"])]

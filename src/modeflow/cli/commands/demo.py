@@ -49,8 +49,6 @@ def run(args: argparse.Namespace) -> int:
     config = RunConfig.build(settings)
     fitted = fit_run(config, folder / "run", quiet=args.quiet or args.json)
     set_device(args, fitted.estimator)
-    if fitted.result["training"].get("interrupted"):
-        raise KeyboardInterrupt
 
     say(args, "2/4  scoring the test rows and drawing new ones")
     _, split = fitted.data()
@@ -63,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
         (*split.test.columns, "log_density_exact_nats", "state"),
         integer_columns=("state",),
     )
-    samples, sample_states = estimator.sample(_SAMPLES, random_state=seed)
+    drawn, sample_states = estimator.sample(_SAMPLES, random_state=seed)
+    samples = np.asarray(drawn)
     write_table(
         folder / "samples.csv",
         np.column_stack([samples, sample_states]),

@@ -62,6 +62,7 @@ def _fit(
 ) -> int:
     from modeflow.experiments import RunConfig, fit_run
     from modeflow.experiments.runs import config_of
+    from modeflow.training import signals_held
 
     stored = folder / "config.yaml"
     if args.resume and stored.exists():
@@ -74,10 +75,11 @@ def _fit(
             )
     else:
         config = RunConfig.build(given)
-    fitted = fit_run(config, folder, resume=args.resume, quiet=args.quiet or args.json, announce=announce)
+    with signals_held(deliver=False) as held:  # told below, in words and by the exit status
+        fitted = fit_run(config, folder, resume=args.resume, quiet=args.quiet or args.json, announce=announce)
     result = {"run": str(folder), **fitted.result}
     emit(args, result, summary(fitted.result))
-    if result["training"].get("interrupted"):
+    if held.signum is not None:
         say(
             args,
             f"interrupted: the best model so far is in {folder}; "
@@ -132,8 +134,15 @@ def summary(result: dict[str, Any]) -> list[str]:
                 f"(truth {100 * truth['true_bridge_mass']:.3f} %), "
                 f"modes found {truth['modes_found']} of {truth['modes']}"
             )
-    lines.append(f"time          {result['seconds']:.1f} s")
+    lines.append(time_line(result))
     return lines
+
+
+def time_line(result: dict[str, Any]) -> str:
+    """How long the fit took, and the training in it."""
+    training = result["training"].get("seconds")
+    share = "" if training is None else f", of which training {training:.1f} s"
+    return f"time          {result['seconds']:.1f} s{share}"
 
 
 def _tried(result: dict[str, Any]) -> str:

@@ -30,8 +30,10 @@ def run(args: argparse.Namespace) -> int:
     estimator = fitted.estimator
     set_device(args, estimator)
     seed = fitted.config["seed"] if args.seed is None else args.seed
+    estimator.verbose = not (args.quiet or args.json)
     temperatures = {"temperature": args.temperature, "prior_temperature": args.prior_temperature}
-    rows, states = estimator.sample(args.n, state=args.state, random_state=seed, **temperatures)
+    drawn, states = estimator.sample(args.n, state=args.state, random_state=seed, **temperatures)
+    rows = np.asarray(drawn, dtype=np.float64)
     columns = estimator.schema_.columns
     integers = estimator.schema_.integer_columns
     if args.with_state:
