@@ -429,3 +429,18 @@ def test_seeded_restores_the_generator():
         b = torch.rand(3)
     assert torch.equal(a, b)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_ignored_signal_stays_ignored():
+    """A job in the background ignores Ctrl-C; its training must not end by one meant for another."""
+
+    def interrupting(batch, generator):
+        os.kill(os.getpid(), signal.SIGINT)
+        return batch
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        history = Trainer(config(max_epochs=1)).fit(model(), rows(), augment=interrupting)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (history.stopped, history.interrupted) == ("max_epochs", False)

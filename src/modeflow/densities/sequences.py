@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -117,6 +118,9 @@ class GPT2Prior(SequencePrior):
             eos_token_id=n_codes,
         )
         self.net: Any = package.GPT2LMHeadModel(config)
+        #: What its versions call the keys and values of what came before.
+        known_names = inspect.signature(package.GPT2LMHeadModel.forward).parameters
+        self._cache = "cache" if "cache" in known_names else "past_key_values"
         if known is not None:
             self._take_over(known)
 
@@ -153,7 +157,7 @@ class GPT2Prior(SequencePrior):
         try:
             for _ in range(self.length if n else 0):
                 # Keys and values of what came before are kept: each position is evaluated once.
-                out = self.net(input_ids=token, past_key_values=past, use_cache=True)
+                out = self.net(input_ids=token, use_cache=True, **{self._cache: past})
                 past = out.past_key_values
                 probs = torch.softmax(self._log_probs(out)[:, -1] / temperature, -1)
                 token = torch.multinomial(probs.to(where), 1, generator=generator).to(device)

@@ -9,6 +9,8 @@ modeflow's) is given them by a mode of torch that belongs to the thread alone.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -175,23 +177,30 @@ def _again(streams: _Streams, states: dict[str, Tensor], device: torch.device) -
 # -- what knows only torch's generator ----------------------------------------------------------
 
 
-class _Dropping:
-    """Draws from this thread's stream; a `torch.nn` dropout in front of it in the order of classes."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        generator = stream(input.device) if self.training and self.p else None  # type: ignore[attr-defined]
-        if generator is None:
-            return super().forward(input)  # type: ignore[misc,no-any-return]
-        with _instead_of_torchs(generator):
-            return super().forward(input)  # type: ignore[misc,no-any-return]
-
-
-class Dropout(_Dropping, nn.Dropout):
+class Dropout(nn.Dropout):
     """`torch.nn.Dropout` that draws from this thread's stream."""
 
+    def forward(self, input: Tensor) -> Tensor:
+        return _dropout(input, self.p, self.training)
 
-class Dropout2d(_Dropping, nn.Dropout2d):
+
+class Dropout2d(nn.Dropout2d):
     """`torch.nn.Dropout2d` that draws from this thread's stream."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _dropout(input, self.p, self.training, whole=2)
+
+
+def _dropout(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, whole: int = 0
+) -> Tensor:
+    """Entries, or all of the last `whole` dimensions together, to zero with probability p."""
+    if not training or p == 0:
+        return input
+    kept = input.shape[: input.dim() - whole] + (1,) * whole
+    mask = torch.empty(kept, dtype=input.dtype, device=input.device)
+    mask.bernoulli_(1 - p, generator=stream(input.device))
+    return input * (mask.div_(1 - p) if p < 1 else mask)
 
 
 def is_ours(module: nn.Module) -> bool:
@@ -223,16 +232,77 @@ _OF_TENSORS = _named(
     *("normal_", "random_", "uniform_"),
 ) | _named(torch, "bernoulli", "multinomial", "poisson", "binomial")
 _MAKING = _named(torch, "rand", "randn", "randint", "randperm", "normal")
-#: Take none, or not in every version of torch.
-_TAKING_NONE = (
-    _named(torch, "rand_like", "randn_like", "randint_like", "dropout", "dropout_", "alpha_dropout")
-    | _named(torch, "feature_dropout", "feature_alpha_dropout", "native_dropout", "rrelu", "rrelu_", "lstm")
-    | _named(torch, "gru", "rnn_tanh", "rnn_relu")
-    | _named(F, "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
-    | _named(F, "gumbel_softmax", "rrelu", "scaled_dot_product_attention", "multi_head_attention_forward")
+
+
+def _takes_generator(function: Any) -> bool:
+    return callable(function) and "generator" in inspect.signature(function).parameters
+
+
+def _like(
+    draw: Callable[[Tensor], Tensor],
+    input: Tensor,
+    *,
+    dtype: torch.dtype | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
+) -> Tensor:
+    like = input.to(dtype=dtype or input.dtype, device=device or input.device)
+    return draw(like).requires_grad_(requires_grad)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    **more: Any,
+) -> Tensor:
+    """torch's; with dropout by its definition, which is the one that can be told what to drop."""
+    if dropout_p == 0 or more.get("enable_gqa"):
+        options = {"attn_mask": attn_mask, "is_causal": is_causal, "scale": scale, **more}
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout_p, **options)
+    score = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        seen = torch.ones(score.shape[-2:], dtype=torch.bool, device=score.device).tril()
+        score = score.masked_fill(~seen, -torch.inf)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        score = score.masked_fill(~attn_mask, -torch.inf)
+    elif attn_mask is not None:
+        score = score + attn_mask
+    return _dropout(score.softmax(-1), dropout_p) @ value
+
+
+#: What stands in for functions that take none.
+_OURS: dict[Any, Callable[..., Any]] = {
+    torch.rand_like: functools.partial(_like, rand_like),
+    torch.randn_like: functools.partial(_like, randn_like),
+    F.dropout: _dropout,
+    F.dropout1d: functools.partial(_dropout, whole=1),
+    F.dropout2d: functools.partial(_dropout, whole=2),
+    F.dropout3d: functools.partial(_dropout, whole=3),
+}
+#: Those that take one in this version of torch.
+_INIT = {
+    function
+    for name, function in vars(nn.init).items()
+    if name.endswith("_") and not name.startswith("_") and _takes_generator(function)
+}
+#: For which a stream stands in for torch's own generator while they run.
+_BORROWING = (
+    _named(
+        torch, "randint_like", "dropout", "dropout_", "alpha_dropout", "feature_dropout", "rrelu", "rrelu_"
+    )
+    | _named(torch, "feature_alpha_dropout", "native_dropout", "lstm", "gru", "rnn_tanh", "rnn_relu")
+    | _named(F, "alpha_dropout", "feature_alpha_dropout", "gumbel_softmax", "rrelu")
+    | _named(F, "multi_head_attention_forward")
     | _named(nn.init, "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "sparse_")
     | _named(nn.init, "kaiming_uniform_", "kaiming_normal_", "orthogonal_")
-)
+) - _INIT
+_DRAWN = _OF_TENSORS | _MAKING | _INIT
 
 
 class _Given(TorchFunctionMode):
@@ -242,15 +312,20 @@ class _Given(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in _OF_TENSORS and func not in _MAKING and func not in _TAKING_NONE:
+        current = _CURRENT.get()
+        if current is None or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
-        if kwargs.get("generator") is not None or (current := _CURRENT.get()) is None:
-            return func(*args, **kwargs)
-        generator = current.on(_device_of(args, kwargs))
-        if func in _TAKING_NONE:
-            with _instead_of_torchs(generator):
+        if func is F.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        if func in _OURS:
+            return _OURS[func](*args, **kwargs)
+        # A wrapper of another library that passes on a generator it was not given is known by that.
+        if func in _DRAWN or "generator" in kwargs:
+            return func(*args, **{**kwargs, "generator": current.on(_device_of(args, kwargs))})
+        if func in _BORROWING:
+            with _instead_of_torchs(current.on(_device_of(args, kwargs))):
                 return func(*args, **kwargs)
-        return func(*args, **{**kwargs, "generator": generator})
+        return func(*args, **kwargs)
 
 
 def _device_of(args: Any, kwargs: Any) -> torch.device:
