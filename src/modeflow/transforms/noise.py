@@ -169,7 +169,7 @@ def open_uniform(
     device: torch.device,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Uniform numbers strictly between 0 and 1, from a generator, wherever that lives (this thread's if None)."""
+    """Uniform numbers strictly between 0 and 1, from a generator on any device (or this thread's)."""
     where = device if generator is None else generator.device
     generator = generator or stream(where)
     return in_unit(torch.rand(shape, generator=generator, dtype=dtype, device=where), dtype).to(device)
