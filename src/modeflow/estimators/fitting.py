@@ -1,7 +1,8 @@
-"""Fitting: start the states on the islands of the data, train, switch off what died."""
+"""Fitting: start the states on the islands of the data, train, switch off what provably holds nothing."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,18 @@ from modeflow.estimators.settings import Settings, as_tensor, build_model, laten
 from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel, DiscreteLatentModel
 from modeflow.latents.initialise import initialise, initialise_continuous
+from modeflow.latents.islands import Relief
+from modeflow.latents.partition import Survey
+from modeflow.metrics import summarise
 from modeflow.training import History, Trainer, seeded
+from modeflow.training.snapshot import copy_state
 from modeflow.transforms import Columns
 from modeflow.transforms.noise import open_uniform
 
-__all__ = ["Fit", "FitData", "prune_dead_states"]
+__all__ = ["Fit", "FitData", "Peaks", "prune_dead_states", "standardised"]
+
+#: Which rows were looked at, and the peaks of the density there.
+Peaks = tuple[np.ndarray, Relief]
 
 #: Encoder mass left out when validation is scored during training (a tight lower bound, one state a row).
 _VALIDATION_EPSILON = 1e-4
@@ -29,6 +37,8 @@ _VALIDATION_EPSILON = 1e-4
 _CALIBRATION_ROWS = 4096
 #: Training rows among which lost digits are looked for.
 _DIGIT_ROWS = 20_000
+#: A state that expects fewer training rows than this may hold none.
+_SUSPECT_ROWS = 3.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,9 @@ class Fit:
         run_dir: folder for the log and the checkpoints, or None.
         quiet: no progress bar.
         resume: go on from the checkpoint in `run_dir`.
+        peaks: the islands of some of the training rows, where they are known: which rows, and the peaks.
+        description: what the progress bar says.
+        encoder_steps: most steps that the encoder is fitted to the islands for.
     """
 
     settings: Settings
@@ -87,6 +100,9 @@ class Fit:
     run_dir: Path | None = None
     quiet: bool = True
     resume: bool = False
+    peaks: Peaks | None = None
+    description: str = ""
+    encoder_steps: int = 2000
     model: Preprocessed = field(init=False)
     history: History | None = field(init=False, default=None)
 
@@ -101,18 +117,22 @@ class Fit:
             columns = self.model.transform
             assert isinstance(columns, Columns)
             fit_columns(columns, noisy, weight, data.schema, self.settings)
-            with torch.no_grad():
-                standard = self.model.encode(noisy)[0]
-                if weight is not None:
-                    standard = standard[_repeated(weight)]
+            standard = _encoded(columns, noisy, weight).to(self.model.dtype)
             inner = latent_model(self.model)
             if isinstance(inner, DiscreteLatentModel):
-                initialise(inner, standard, seed % (2**32))
+                initialise(inner, self._islands(standard), seed % (2**32), self.encoder_steps)
             elif isinstance(inner, ContinuousLatentModel):
                 initialise_continuous(inner, standard.to(inner.dtype), seed % (2**32))
-        name = f"fit, {self.n_states} states" if self.n_states > 1 else "fit"
+        self._start = copy_state(self.model)
+        name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
         self.trainer = Trainer(config, self.run_dir, self.quiet, description=name)
         self._validation = data.noisy_validation(seed + 1)
+
+    def _islands(self, standard: Tensor) -> Survey | Tensor:
+        if self.peaks is None:
+            return standard
+        index, relief = self.peaks
+        return Survey(standard.double().cpu().numpy()[index], relief)
 
     def run(self, until_epoch: int | None = None) -> History:
         """Train (until the end, or pause after an epoch); the model then holds the best weights so far."""
@@ -129,6 +149,48 @@ class Fit:
         )
         return self.history
 
+    def settle(self) -> bool:
+        """Go back to the weights training started from, where those it found are not clearly better.
+
+        The best of many epochs on some hundred validation rows is better there by chance. The start, islands
+        or a mixture of Gaussians, is given up only if the paired difference on the validation rows is above
+        its standard error.
+
+        Returns:
+            whether the start was restored.
+        """
+        if self.history is None or self.history.best_epoch == 0:
+            return False
+        trained = copy_state(self.model)
+        after = self._log_prob(self._validation)
+        self.model.load_state_dict(self._start)
+        before = self._log_prob(self._validation)
+        gain = summarise(after - before, "exact", self.data.validation_weight)
+        if not gain.value <= gain.standard_error:
+            self.model.load_state_dict(trained)
+            return False
+        self.history.best_epoch = 0
+        self.history.best_validation = self.history.epochs[0].get("validation", math.nan)
+        return True
+
+    def prune(self) -> list[int]:
+        """Switch off the states that hold nothing (`prune_dead_states`), and say so."""
+        data = self.data
+        rows = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(self.settings.seed)))
+        weights = _tensor(data.weight), _tensor(data.validation_weight)
+        self.model.eval()
+        dead = prune_dead_states(self.model, rows, self._validation, *weights)
+        if dead:
+            plural = "s" if len(dead) > 1 else ""
+            warnings.warn(
+                f"state{plural} {', '.join(map(str, dead))} of {self.n_states} held no row and "
+                f"{'were' if plural else 'was'} switched off: training and validation "
+                "likelihood are no worse without",
+                UserWarning,
+                stacklevel=3,
+            )
+        return dead
+
     def calibrate(self) -> None:
         """Bring the encoder's confidence in line with the exact posterior on the validation rows."""
         weight = _tensor(self.data.validation_weight)
@@ -140,9 +202,17 @@ class Fit:
 
     def validation_log_prob(self) -> np.ndarray:
         """Exact log-density of every (dequantised) validation row under the best weights, nats."""
+        return self._log_prob(self._validation)
+
+    def log_prob(self, values: np.ndarray) -> np.ndarray:
+        """Exact log-density of other rows (dequantised once), nats."""
+        seed = np.random.default_rng([self.settings.seed, 2])
+        return self._log_prob(as_tensor(self.data.schema.dequantize(values, seed)))
+
+    def _log_prob(self, rows: Tensor) -> np.ndarray:
         self.model.eval()
         with torch.no_grad():
-            parts = [self.model.log_prob(x) for x in self._validation.split(8192)]
+            parts = [self.model.log_prob(x) for x in rows.split(8192)]
         return torch.cat(parts).double().cpu().numpy()
 
 
@@ -172,6 +242,21 @@ def warn_of_lost_digits(data: FitData, settings: Settings) -> None:
         )
 
 
+def standardised(data: FitData, settings: Settings) -> Tensor:
+    """The (dequantised) training rows as a model sees them, repeated by their weights."""
+    rows = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(settings.seed)))
+    weight = _tensor(data.weight)
+    columns = Columns(rows.shape[1])
+    fit_columns(columns, rows, weight, data.schema, settings)
+    return _encoded(columns, rows, weight)
+
+
+def _encoded(columns: Columns, rows: Tensor, weight: Tensor | None) -> Tensor:
+    with torch.no_grad():
+        standard: Tensor = columns(rows)[0]
+    return standard if weight is None else standard[_repeated(weight)]
+
+
 def _tensor(weight: np.ndarray | None) -> Tensor | None:
     return None if weight is None else torch.from_numpy(np.asarray(weight, dtype=np.float32))
 
@@ -190,38 +275,60 @@ def _evaluate(model: Density, x: Tensor) -> Tensor:
     return latent_model(model).quick_log_prob(u, _VALIDATION_EPSILON) + logabsdet
 
 
-def prune_dead_states(model: Preprocessed, rows: np.ndarray, weight: np.ndarray | None) -> list[int]:
-    """Switch off states that hold (nearly) no data, renormalise the prior, and say so.
+def prune_dead_states(
+    model: Preprocessed,
+    train: Tensor,
+    validation: Tensor,
+    weight: Tensor | None = None,
+    validation_weight: Tensor | None = None,
+) -> list[int]:
+    """Switch off states that no row needs: only while training and validation likelihood do not fall.
 
-    A state is dead if its share of the training rows, by the exact posterior, is below a hundredth of a
-    fair share 1/K, or below three rows.
+    A state that holds no data takes prior mass from the others; without it every other density rises by
+    ``-log(1 - pi_k)``. Whether that outweighs what the state gave to its rows is computed exactly, on all
+    rows of both, one state after the other, the least probable first. A state that is someone's island,
+    however rare, stays.
 
     Returns:
         the states switched off.
-
-    Warns:
-        UserWarning: naming them.
     """
     inner = latent_model(model)
     if not isinstance(inner, DiscreteLatentModel) or inner.n_states == 1:
         return []
-    share = torch.zeros(inner.n_states, dtype=torch.float64)
-    weights = np.ones(len(rows)) if weight is None else weight / weight.mean()
+    states = inner.prior.active_states().cpu()
+    suspects = (inner.state_probs().double().cpu() * len(train) < _SUSPECT_ROWS).nonzero().flatten()
+    if not len(suspects) or len(states) == 1:
+        return []
+    joints = [_log_joint(model, inner, rows) for rows in (train, validation)]
+    weights = [
+        torch.ones(len(joint), dtype=torch.float64) if w is None else w.double().cpu()
+        for joint, w in zip(joints, (weight, validation_weight), strict=True)
+    ]
+    log_prior = inner.prior.log_probs().detach().double().cpu()[states]
+    kept = torch.ones(len(states), dtype=torch.bool)
+
+    def means(keep: Tensor) -> Tensor:
+        mass = torch.logsumexp(log_prior[keep], 0)
+        sums = [torch.logsumexp(joint[:, keep], 1) - mass for joint in joints]
+        return torch.stack([(s * w).sum() / w.sum() for s, w in zip(sums, weights, strict=True)])
+
+    best = means(kept)
+    for state in suspects[log_prior[suspects].argsort()].tolist():
+        without = kept.clone()
+        without[state] = False
+        if not without.any():
+            break
+        after = means(without)
+        if bool((after >= best).all()):
+            kept, best = without, after
+    dead = states[~kept]
+    if len(dead):
+        inner.prior.switch_off(dead)
+    return [int(k) for k in dead]
+
+
+def _log_joint(model: Preprocessed, inner: DiscreteLatentModel, rows: Tensor) -> Tensor:
+    """Of the (dequantised) rows, float64 on the CPU."""
     with torch.no_grad():
-        for start in range(0, len(rows), 8192):
-            part = slice(start, start + 8192)
-            u = model.encode(as_tensor(rows[part]))[0]
-            w = torch.from_numpy(weights[part]).to(u)
-            share += inner.usage(u, w).double().cpu() * len(u) / len(rows)
-    dead = inner.prune(share, max(0.01 / inner.n_states, 3 / len(rows)))
-    if dead:
-        names = ", ".join(map(str, dead))
-        plural = "s" if len(dead) > 1 else ""
-        warnings.warn(
-            f"state{plural} {names} of {inner.n_states} held no data and "
-            f"{'were' if plural else 'was'} switched off; the density is renormalised. Fewer states "
-            f"(n_states={inner.n_states - len(dead)}, or 'auto') would do",
-            UserWarning,
-            stacklevel=3,
-        )
-    return dead
+        parts = [inner.log_joint(model.encode(part)[0]) for part in rows.split(8192)]
+    return torch.cat(parts).double().cpu()

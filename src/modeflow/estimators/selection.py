@@ -1,133 +1,292 @@
-"""Choosing the number of states on validation likelihood, by successive halving."""
+r"""Choosing the number of states, and the flow, by cross-fitted likelihood.
+
+All rows are cut into two halves. A candidate is fitted briefly to each and scores the other, so that every
+row is scored once by a model that has not seen it, and two candidates are compared by the paired differences
+
+.. math:: d_i = \log p_a(x_i) - \log p_b(x_i), \qquad \bar d \pm \mathrm{sd}(d) / \sqrt{N}
+
+over all N rows (a tenth of them, held out once, has less than a third of the power). The islands that are
+visible in the data are the candidate to beat: another number of states is taken only where it is better by
+more than two standard errors, and is so again after a longer training of both. Only what is chosen is then
+fitted at length.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modeflow.estimators.fitting import Fit, FitData
+from modeflow.data import Schema
+from modeflow.estimators.fitting import Fit, FitData, Peaks, standardised
 from modeflow.estimators.settings import Settings
-from modeflow.metrics import summarise
+from modeflow.latents.initialise import look
+from modeflow.latents.islands import CLEAR, LIKELY
+from modeflow.latents.partition import Survey
 
-__all__ = ["Candidate", "candidate_states", "select_states"]
+__all__ = ["Candidate", "Choice", "Selection", "most_states"]
 
-#: Share of the epochs after which candidates are compared, and how many go on.
-RUNGS = ((1 / 4, 3), (1 / 2, 1))
+#: Standard errors by which another number of states must be better than the islands.
+_BETTER = 2.0
+#: Standard errors after which a candidate that is worse on one half is not fitted to the other.
+_HOPELESS = 3.0
+#: How much longer the islands and a number of states that beat them are trained, to be compared once more.
+_DUEL = 3
+#: Most candidates after the first few: neighbours of the best so far.
+_NEIGHBOURS = 2
+#: Share of a half that ends the training of a candidate early.
+_STOPPING_SHARE = 0.15
+#: Rows a state needs to be tried.
+_ROWS_PER_STATE = 30
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A flow and a number of states."""
+
+    flow: str
+    n_states: int
 
 
 @dataclass
 class Candidate:
-    """What is known of one number of states.
+    """What is known of a choice.
 
     Attributes:
-        n_states: K.
-        epochs: trained so far.
-        validation: mean log-density of the validation rows at the best weights, nats.
-        standard_error: of that mean.
-        chosen: whether this K was kept.
+        flow, n_states: the choice.
+        rows: scored by models that had not seen them.
+        validation: mean log-density of these rows, nats. standard_error: of that mean.
+        difference: mean paired difference to what was chosen, on the rows that both scored, nats;
+            difference_error: its standard error.
+        epochs: that both halves were trained for, in passes over all rows.
+        seconds: that the candidate took.
+        chosen: whether this one was.
     """
 
+    flow: str
     n_states: int
-    epochs: int
-    validation: float
-    standard_error: float
+    rows: int = 0
+    validation: float = -math.inf
+    standard_error: float = math.inf
+    difference: float = 0.0
+    difference_error: float = 0.0
+    epochs: float = 0.0
+    seconds: float = 0.0
     chosen: bool = False
-
-    def summarise(self, score: np.ndarray, weight: np.ndarray | None) -> None:
-        """Keep mean and standard error of the validation rows' log-densities."""
-        summary = summarise(score, "exact", weight)
-        self.validation, self.standard_error = summary.value, summary.standard_error
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON, without the scores."""
+        values = asdict(self)
+        del values["scores"]
+        return values
 
 
-def candidate_states(max_states: int, rows: int) -> list[int]:
-    """1, 2, 4, ... up to `max_states`, as long as a state keeps some 30 rows to be learned from."""
-    limit = max(1, min(max_states, rows // 30))
-    return [2**i for i in range(int(math.log2(limit)) + 1)]
+def most_states(max_states: int, rows: int) -> int:
+    """The largest K that is tried: a state keeps some 30 rows to be learned from."""
+    return max(1, min(max_states, rows // _ROWS_PER_STATE))
 
 
-def select_states(
-    settings: Settings,
-    data: FitData,
-    candidates: Sequence[int],
-    run_dir: Path | None,
-    quiet: bool,
-    resume: bool,
-) -> tuple[Fit, list[Candidate]]:
-    """Train all candidates for a while, keep the better ones, and finish the best.
+class Selection:
+    """Finds the choice for some rows.
 
-    After a quarter of the epochs three go on, after half one: with six candidates this costs at most 2.75
-    full fits. (Cutting earlier favours large K: a model starts as a Gaussian mixture of K components, and
-    few states need longer to catch up.) At the last cut the smallest K wins that is not worse than the
-    best by more than one standard error of the paired difference over the validation rows.
-
-    Returns:
-        the finished fit, and what was learned of every candidate.
+    Arguments:
+        settings: the estimator's parameters.
+        data: training and validation rows; both are used.
+        run_dir: folder for the logs and checkpoints of the candidates, or None.
+        quiet: no progress bars.
+        resume: go on from what lies in `run_dir`.
     """
-    fits = [
-        Fit(
-            settings,
-            data,
-            k,
-            None if run_dir is None else run_dir / "selection" / f"states-{k}",
-            quiet,
-            resume,
+
+    def __init__(
+        self, settings: Settings, data: FitData, run_dir: Path | None, quiet: bool, resume: bool
+    ) -> None:
+        self.settings, self.run_dir, self.quiet, self.resume = settings, run_dir, quiet, resume
+        self.candidates: dict[Choice, Candidate] = {}
+        self.interrupted = False
+        values = np.concatenate([data.train, data.validation])
+        weights = [data.weight, data.validation_weight]
+        sizes = [len(data.train), len(data.validation)]
+        weight = None
+        if any(w is not None for w in weights):
+            weight = np.concatenate(
+                [np.ones(n) if w is None else w for w, n in zip(weights, sizes, strict=True)]
+            )
+        self.weight = weight
+        order = np.random.default_rng([settings.seed, 1]).permutation(len(values))
+        self.halves = order[::2], order[1::2]
+        self._trained: list[np.ndarray] = []
+        self._parts = [self._part(values, half, data.schema) for half in self.halves]
+        self._survey: Survey | None = None
+        self._rows = len(values)
+
+    def _part(self, values: np.ndarray, half: np.ndarray, schema: Schema) -> FitData:
+        """The rows that one half is fitted to, and those of the half that end its training."""
+        count = max(1, round(_STOPPING_SHARE * len(half)))
+        stop, fit = half[:count], half[count:]
+        weight = self.weight
+        self._values = values
+        self._trained.append(fit)
+        if weight is None:
+            return FitData(values[fit], values[stop], None, None, schema)
+        return FitData(values[fit], values[stop], _mean_one(weight[fit]), _mean_one(weight[stop]), schema)
+
+    def peaks(self, rows: np.ndarray) -> Peaks | None:
+        """Of these rows: which were looked at, and the peaks of all rows' density (None where unknown).
+
+        Half the rows show an island less clearly than all. What a candidate learns from the other half is
+        where islands are, not what their rows are; and every candidate learns it.
+        """
+        if self._survey is None or self.weight is not None:
+            return None
+        index = self._survey.index
+        place = np.searchsorted(index, rows).clip(max=len(index) - 1)
+        known = np.flatnonzero(index[place] == rows)
+        return known, self._survey.relief.take(place[known])
+
+    # -- which ----------------------------------------------------------------------------------
+
+    def run(self, flows: Sequence[str], n_states: int | str) -> Choice:
+        """The best flow for the islands, then the best number of states for that flow."""
+        most = 1
+        first, likely = 1, 1
+        if n_states == "auto":
+            most = most_states(int(self.settings.params["max_states"]), len(self._parts[0].train))
+            whole = replace(self._parts[0], train=self._values, weight=self.weight)
+            self._survey = look(standardised(whole, self.settings), self.settings.seed)
+            first, likely = (min(self._survey.relief.cut(level).count, most) for level in (CLEAR, LIKELY))
+        else:
+            first = int(n_states)
+        best = self._best_of([Choice(flow, first) for flow in flows], 0.0)
+        if n_states == "auto" and most > 1:
+            best = self._best_states(best, sorted({1, likely, min(4 * first, most)} - {first}), most)
+        self._finish(best)
+        return best
+
+    def _best_states(self, first: Choice, others: Sequence[int], most: int) -> Choice:
+        best = self._best_of([first, *(Choice(first.flow, k) for k in others)], _BETTER)
+        for _ in range(_NEIGHBOURS):
+            untried = [
+                choice
+                for k in _neighbours(best.n_states, most)
+                if (choice := Choice(best.flow, k)) not in self.candidates
+            ]
+            if not untried or self.interrupted:
+                break
+            better = self._best_of([best, *untried], _BETTER)
+            if better == best:
+                break
+            best = better
+        return best if best == first else self._duel(first, best)
+
+    def _duel(self, first: Choice, best: Choice) -> Choice:
+        """Both once more, longer: many Gaussians are good at once, a few states that bend need time."""
+        short = {choice: self.candidates.pop(choice) for choice in (first, best)}
+        for choice in (first, best):
+            self._try(choice, first, _DUEL)
+            if self.interrupted:
+                self.candidates |= short
+                return best
+            self.candidates[choice].seconds += short[choice].seconds
+            self.candidates[choice].epochs += short[choice].epochs
+        return self._best_of([first, best], _BETTER)
+
+    def _best_of(self, choices: Sequence[Choice], margin: float) -> Choice:
+        """The best, or the first where none is better by `margin` standard errors."""
+        best = choices[0]
+        for choice in choices:
+            self._try(choice, best)
+        for choice in choices[1:]:
+            difference, error, whole = self._compare(choice, choices[0])
+            # One that beats the first must also beat the best so far, if only in the mean.
+            if whole and difference > margin * error and self._compare(choice, best)[0] > 0:
+                best = choice
+        return best
+
+    # -- how good ---------------------------------------------------------------------------------
+
+    def _try(self, choice: Choice, rival: Choice, length: int = 1) -> None:
+        """Fit and score a candidate, on one half alone where it is hopeless beside a rival."""
+        if choice in self.candidates:
+            return
+        self.candidates[choice] = candidate = Candidate(
+            choice.flow, choice.n_states, scores=np.full(self._rows, np.nan)
         )
-        for k in candidates
-    ]
-    records = {k: Candidate(k, 0, -math.inf, math.inf) for k in candidates}
-    max_epochs = settings.training(len(data.train)).max_epochs
-    weight = data.validation_weight
-    for share, keep in RUNGS:
-        if len(fits) == 1:
-            break
-        scores: dict[int, np.ndarray] = {}
-        for fit in fits:
-            history = fit.run(max(1, round(share * max_epochs)))
-            if history.interrupted:  # the user wants an end: the best known so far is it
-                return _best_so_far(fit, fits, scores, weight, records)
-            scores[fit.n_states] = score = fit.validation_log_prob()
-            record = records[fit.n_states]
-            record.epochs = len(history.epochs) - 1
-            record.summarise(score, weight)
-        ranked = sorted(fits, key=lambda f: records[f.n_states].validation, reverse=True)
-        fits = [_parsimonious(ranked, scores, weight)] if keep == 1 else ranked[:keep]
-    best = fits[0]
-    history = best.run()
-    record = records[best.n_states]
-    record.summarise(best.validation_log_prob(), weight)
-    record.epochs, record.chosen = len(history.epochs) - 1, True
-    return best, list(records.values())
+        settings = self.settings.candidate(choice.flow, len(self._parts[0].train), length)
+        for place in (0, 1):
+            if self.interrupted:
+                break
+            folder = None
+            if self.run_dir is not None:
+                name = f"{choice.flow}-{choice.n_states}" + ("-longer" if length > 1 else "")
+                folder = self.run_dir / "selection" / name / f"half-{place + 1}"
+            fit = Fit(
+                settings,
+                self._parts[place],
+                choice.n_states,
+                folder,
+                self.quiet,
+                self.resume,
+                peaks=self.peaks(self._trained[place]),
+                description=f"try {choice.n_states} state{'s' if choice.n_states > 1 else ''}",
+                encoder_steps=500,
+            )
+            history = fit.run()
+            fit.settle()
+            self.interrupted |= history.interrupted
+            other = self.halves[1 - place]
+            candidate.scores[other] = fit.log_prob(self._values[other])
+            candidate.seconds += history.seconds
+            candidate.epochs += (len(history.epochs) - 1) * len(self._parts[place].train) / self._rows
+            if place == 0 and choice != rival:
+                difference, error, _ = self._compare(choice, rival)
+                if difference < -_HOPELESS * error:
+                    break
+        self._summarise(candidate)
+
+    def _compare(self, one: Choice, two: Choice) -> tuple[float, float, bool]:
+        """Mean paired difference, its standard error, and whether it is over all rows."""
+        if one == two:
+            return 0.0, 0.0, True
+        difference = self.candidates[one].scores - self.candidates[two].scores
+        known = ~np.isnan(difference)
+        mean, error = _mean_and_error(difference[known], None if self.weight is None else self.weight[known])
+        return mean, error, bool(known.all())
+
+    def _summarise(self, candidate: Candidate) -> None:
+        known = ~np.isnan(candidate.scores)
+        candidate.rows = int(known.sum())
+        if candidate.rows:
+            candidate.validation, candidate.standard_error = _mean_and_error(
+                candidate.scores[known], None if self.weight is None else self.weight[known]
+            )
+
+    def _finish(self, best: Choice) -> None:
+        for choice, candidate in self.candidates.items():
+            candidate.chosen = choice == best
+            candidate.difference, candidate.difference_error, _ = self._compare(choice, best)
 
 
-def _parsimonious(ranked: list[Fit], scores: dict[int, np.ndarray], weight: np.ndarray | None) -> Fit:
-    """The fewest states among those not worse than the best by more than a standard error."""
-    best = ranked[0]
-    for fit in sorted(ranked, key=lambda f: f.n_states):
-        worse = summarise(scores[best.n_states] - scores[fit.n_states], "exact", weight)
-        if worse.value <= worse.standard_error or fit is best:
-            return fit
-    return best
+def _neighbours(k: int, most: int) -> list[int]:
+    """Numbers of states beside K: one more and less of a few, a half and twice of many."""
+    near = (k - 1, k + 1) if k <= 6 else (k // 2, 2 * k)
+    return [n for n in near if 1 <= n <= most]
 
 
-def _best_so_far(
-    stopped: Fit,
-    fits: list[Fit],
-    scores: dict[int, np.ndarray],
-    weight: np.ndarray | None,
-    records: dict[int, Candidate],
-) -> tuple[Fit, list[Candidate]]:
-    known = [f for f in fits if f.n_states in scores]
-    best = max(known, key=lambda f: float(np.average(scores[f.n_states], weights=weight)), default=stopped)
-    if best.history is not None:
-        best.history.interrupted = True
-    records[best.n_states].chosen = True
-    return best, list(records.values())
+def _mean_and_error(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
+    if len(values) == 0:
+        return 0.0, math.inf
+    w = np.ones(len(values)) if weight is None else weight
+    share = w / w.sum()
+    with np.errstate(invalid="ignore"):
+        mean = float((share * values).sum())
+        error = math.sqrt(float((share**2 * (values - mean) ** 2).sum()))
+    return (mean, error) if math.isfinite(mean) else (mean if mean < 0 else -math.inf, math.inf)
+
+
+def _mean_one(weight: np.ndarray) -> np.ndarray:
+    return np.asarray(weight / weight.mean())

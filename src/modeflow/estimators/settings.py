@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,12 @@ _OBJECTIVE = "truncated"
 LATENTS = ("discrete", "continuous")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
 _BATCH_RANGE = (64, 1024)
+#: What `flow="auto"` chooses from; the first where there is nothing to choose by.
+FLOW_CHOICES = ("nsf-autoregressive", "nsf-coupling")
+#: Training of a candidate on half the rows: epochs, and steps, at the least.
+_CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
+#: Steps for which rows keep the states they start in.
+_HOLD_STEPS = 500
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,29 @@ class Settings:
                 )
 
     @property
+    def flows(self) -> tuple[str, ...]:
+        """The flows to choose from: one, unless ``flow="auto"``."""
+        return FLOW_CHOICES if self.params["flow"] == "auto" else (self.params["flow"],)
+
+    def with_flow(self, flow: str) -> Settings:
+        """The same settings with this flow."""
+        return replace(self, params={**self.params, "flow": flow})
+
+    def candidate(self, flow: str, rows: int, length: int = 1) -> Settings:
+        """The settings of a short training on so many rows, annealed to its end, to be compared."""
+        steps = math.ceil(rows / self.training(rows).batch_size)
+        epochs = max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / steps))
+        short = {
+            # An epoch of half the rows has half the steps.
+            "max_epochs": min(length * epochs, 2 * self.params["max_epochs"]),
+            "schedule": "cosine",
+            "patience": None,
+        }
+        return replace(
+            self.with_flow(flow), params={**self.params, "flow": flow, **short, "tensorboard": False}
+        )
+
+    @property
     def continuous(self) -> bool:
         """Whether the latent is continuous."""
         return bool(self.params.get("latent") == "continuous")
@@ -118,6 +147,8 @@ class Settings:
             given.setdefault("kl_warmup_steps", steps // (4 if self.continuous else 10))
         if self.params.get("objective") == "elbo" and not self.continuous:
             given.setdefault("anneal_steps", steps // 2)
+        if self.params.get("objective") in ("truncated", "marginal") and not self.continuous:
+            given.setdefault("hold_steps", min(_HOLD_STEPS, steps // 3))
         return given
 
 

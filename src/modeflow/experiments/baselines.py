@@ -117,10 +117,10 @@ def fit_baselines(
         )
     )
     if run.estimator.n_states_ > 1 or run.config["model"] == "nvf":
-        flow = run.config.settings.get("flow", run.config["model"])
+        flow = run.estimator.flow_
         say(f"fitting a plain flow ({flow})")
         began = time.perf_counter()
-        plain = _plain_flow(run.config, quiet)
+        plain = _plain_flow(run.config, flow, quiet)
         plain.fit(frame(split.train), validation=frame(split.validation))
         rows.append(
             _row(
@@ -138,12 +138,12 @@ def fit_baselines(
     return rows
 
 
-def _plain_flow(config: RunConfig, quiet: bool) -> DensityEstimator:
+def _plain_flow(config: RunConfig, flow: str, quiet: bool) -> DensityEstimator:
     """The same flow and training without states."""
     states = ("n_states", "max_states", "latent", "latent_features", "prior")
     own = {*states, "objective", "objective_options", "encoder_features", "flow"}
     settings = {k: v for k, v in config.settings.items() if k not in own}
-    return RunConfig.build({**settings, "model": config["flow"]}).estimator(verbose=not quiet)
+    return RunConfig.build({**settings, "model": flow}).estimator(verbose=not quiet)
 
 
 def _row(

@@ -22,11 +22,19 @@ import numpy as np
 from modeflow.data import Dataset, Split, Table, check_writable, read_table, resolve, split_table
 from modeflow.data._source import is_text_file
 from modeflow.data.table import atomic_write
+from modeflow.data.toy_islands import Shapes
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators import DensityEstimator, load_estimator
 from modeflow.experiments.config import RunConfig, read_config
 from modeflow.experiments.image_runs import fit_images
-from modeflow.metrics import bridge_mass, modes_found, summarise, true_bridge_mass
+from modeflow.metrics import (
+    adjusted_rand,
+    bridge_mass,
+    islands_reached,
+    modes_found,
+    summarise,
+    true_bridge_mass,
+)
 from modeflow.training import signals_held
 
 __all__ = ["Run", "fit_run", "frame", "load_run", "load_table", "solver_note", "split_data"]
@@ -294,6 +302,11 @@ def _truth(estimator: DensityEstimator, toy: Any, test: Table) -> dict[str, Any]
         "gap": float(gap.mean()),
         "gap_standard_error": float(gap.std(ddof=1) / np.sqrt(len(gap))),
     }
+    if isinstance(toy, Shapes):
+        samples, _ = estimator.sample(_BRIDGE_SAMPLES)
+        states = estimator.predict(frame(test)) if estimator.n_states_ > 1 else np.zeros(len(test))
+        truth |= islands_reached(toy, np.asarray(samples))
+        truth["agreement"] = adjusted_rand(toy.log_joint(test.values).argmax(1), states)
     if toy.modes is not None and toy.scale is not None:
         samples = np.asarray(estimator.sample(_BRIDGE_SAMPLES)[0])
         truth |= {

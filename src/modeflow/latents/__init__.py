@@ -3,8 +3,8 @@
 from modeflow.latents.base import LatentModel
 from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel, GaussianEncoder
 from modeflow.latents.discrete import DiscreteLatentModel, PrunedLogProb
-from modeflow.latents.initialise import find_islands
 from modeflow.latents.initialise_images import initialise_images
+from modeflow.latents.islands import find_islands
 from modeflow.latents.kbest import k_best
 from modeflow.latents.objectives import (
     OBJECTIVES,

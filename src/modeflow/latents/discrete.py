@@ -362,19 +362,3 @@ class DiscreteLatentModel(LatentModel):
         full = share.new_zeros(self.n_states)
         full[self.prior.active] = share.mean(0)
         return full
-
-    @torch.no_grad()
-    def prune(self, usage: Tensor, threshold: float) -> list[int]:
-        """Switch off the states whose usage is below `threshold`; the prior is renormalised.
-
-        Arguments:
-            usage: shape ``(K,)``.
-            threshold: share of the data below which a state counts as dead. The most used state stays.
-
-        Returns:
-            indices of the states switched off.
-        """
-        dead = self.prior.active & (usage.to(self.prior.active.device) < threshold)
-        dead[usage.argmax()] = False
-        self.prior.active &= ~dead
-        return torch.nonzero(dead).flatten().tolist()

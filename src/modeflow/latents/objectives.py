@@ -56,6 +56,10 @@ def warmup(step: int | None, length: int) -> float:
     return 1.0 if step is None or length <= 0 else min(1.0, (step + 1) / length)
 
 
+#: While states are held, a state with less of a row's mass is left out of it.
+_HELD = 1e-2
+
+
 class Objective(nn.Module):
     """Contract: called as ``objective(model, x, weight, step) -> Loss``, in nats per row."""
 
@@ -194,13 +198,17 @@ class Truncated(Objective):
         epsilon: encoder mass below which a state is left out, in ``[0, 1)``; 0 takes them all.
         explore: states added at random, per row, on average; how a state whose encoder mass has vanished
             can come back.
+        hold_steps: for so many steps the encoder is held as it was started, and the flow and the prior are
+            fitted to its states (:math:`-\sum_{k \in S} q_k \log \pi_k p(x|k)`): so the flow takes the shape
+            of the islands that the states start on, before a row may change its state.
 
     Raises:
         ConfigError: for a value that is not allowed.
     """
 
-    def __init__(self, epsilon: float = 1e-2, explore: float = 0.02) -> None:
+    def __init__(self, epsilon: float = 1e-2, explore: float = 0.02, hold_steps: int = 0) -> None:
         super().__init__()
+        self.hold_steps = hold_steps
         if not 0 <= epsilon < 1:
             raise ConfigError(f"epsilon must lie in [0, 1), received {epsilon}")
         if not explore >= 0:
@@ -209,6 +217,8 @@ class Truncated(Objective):
         self.explore = explore
 
     def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        if step is not None and step < self.hold_steps:
+            return self._held(model, x, weight)
         log_q = self.encode(model, x)[:, model.prior.active]
         if self.epsilon == 0:
             joint = model.log_joint(x)
@@ -225,12 +235,24 @@ class Truncated(Objective):
         nll, kl = weighted_mean(-log_prob, weight), weighted_mean(kl, weight)
         return Loss(nll + kl, {"nll": nll.detach(), "encoder_kl": kl.detach()})
 
+    def _held(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None) -> Loss:
+        with torch.no_grad():
+            q = self.encode(model, x)[:, model.prior.active].exp()
+            q = torch.where(q > min(_HELD, 0.5 / q.shape[1]), q, torch.zeros_like(q))
+            q = q / q.sum(-1, keepdim=True)
+        joint = model.log_joint_of(x, q > 0)
+        # Where q is zero the joint was not evaluated: 0 * -inf would be NaN.
+        expected = torch.where(q > 0, q * joint, torch.zeros_like(q)).sum(-1)
+        loss = weighted_mean(-expected, weight)
+        nll = weighted_mean(-torch.logsumexp(joint.detach(), dim=-1), weight)
+        return Loss(loss, {"nll": nll, "encoder_kl": torch.zeros_like(nll)})
+
 
 class Marginal(Truncated):
     """`Truncated` to nothing: the exact negative log-likelihood, over all states."""
 
-    def __init__(self) -> None:
-        super().__init__(epsilon=0.0)
+    def __init__(self, hold_steps: int = 0) -> None:
+        super().__init__(epsilon=0.0, hold_steps=hold_steps)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {

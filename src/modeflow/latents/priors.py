@@ -44,6 +44,11 @@ class CategoricalPrior(nn.Module):
         if self.learned:
             self.logits.copy_(probs.clamp_min(1e-6).log().to(self.logits))
 
+    @torch.no_grad()
+    def switch_off(self, states: Tensor) -> None:
+        """Switch states off; the probabilities of the others are renormalised."""
+        self.active[states.to(self.active.device)] = False
+
     def active_states(self) -> Tensor:
         """Indices of the states in use, shape ``(A,)``."""
         return torch.nonzero(self.active).flatten()

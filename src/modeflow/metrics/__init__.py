@@ -24,7 +24,9 @@ from modeflow.metrics.likelihood import (
     summarise_bits,
 )
 from modeflow.metrics.modes import (
+    adjusted_rand,
     bridge_mass,
+    islands_reached,
     modes_found,
     normalized_mutual_information,
     state_usage_entropy,
@@ -38,11 +40,13 @@ __all__ = [
     "LogLikelihood",
     "Memorisation",
     "PrecisionRecall",
+    "adjusted_rand",
     "bits_per_dim",
     "bridge_mass",
     "frechet_distance",
     "image_bits",
     "inception_fid",
+    "islands_reached",
     "memorisation",
     "modes_found",
     "nearest_images",

@@ -10,7 +10,9 @@ import numpy as np
 from modeflow.errors import ConfigError, DataError
 
 __all__ = [
+    "adjusted_rand",
     "bridge_mass",
+    "islands_reached",
     "modes_found",
     "normalized_mutual_information",
     "state_usage_entropy",
@@ -101,6 +103,40 @@ def modes_found(
     return int((counts >= min_fraction * len(samples) / len(modes)).sum())
 
 
+class HasIslands(Protocol):
+    """A toy whose islands have densities."""
+
+    def sample(self, n: int, seed: int = 0) -> np.ndarray: ...
+    def log_joint(self, x: np.ndarray) -> np.ndarray: ...
+
+
+def islands_reached(toy: HasIslands, samples: np.ndarray, quantile: float = 1e-3) -> dict[str, float]:
+    """Mass off the islands, and how many of them samples reach.
+
+    Off the islands lies what has less density, in truth, than all but `quantile` of the truth's own samples.
+
+    Returns:
+        ``bridge_mass`` of the samples, ``true_bridge_mass`` (the quantile), ``modes`` and ``modes_found``: an
+        island counts where at least a fifth of its share of samples lies.
+
+    Raises:
+        DataError: no samples.
+    """
+    if not len(samples):
+        raise DataError("0 samples given; need at least one")
+    own = np.logaddexp.reduce(toy.log_joint(toy.sample(_BLOCK, seed=1)), axis=1)
+    joint = toy.log_joint(samples)
+    on = ~(np.logaddexp.reduce(joint, axis=1) < np.quantile(own, quantile))
+    count = joint.shape[1]
+    share = np.bincount(joint[on].argmax(1), minlength=count) / len(samples)
+    return {
+        "bridge_mass": float((~on).mean()),
+        "true_bridge_mass": quantile,
+        "modes_found": int((share >= 0.2 / count).sum()),
+        "modes": count,
+    }
+
+
 def state_usage_entropy(probabilities: np.ndarray) -> float:
     """Entropy in nats of the states' average use, -Σ_k q̄_k log q̄_k with q̄ = mean over rows of q(k | x).
 
@@ -125,6 +161,25 @@ def state_usage_entropy(probabilities: np.ndarray) -> float:
     return max(0.0, float(-(used * np.log(used)).sum()))
 
 
+def adjusted_rand(states: np.ndarray, labels: np.ndarray) -> float:
+    """Adjusted Rand index of two labellings: 1 the same partition, 0 as by chance.
+
+    Raises:
+        DataError: empty, or of different lengths.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    states, labels = _labellings(states, labels)
+    return float(adjusted_rand_score(labels, states))
+
+
+def _labellings(states: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    states, labels = np.asarray(states), np.asarray(labels)
+    if states.ndim != 1 or states.shape != labels.shape or not len(states):
+        raise DataError(f"two labellings need the same shape (rows,), got {states.shape}, {labels.shape}")
+    return states, labels
+
+
 def normalized_mutual_information(states: np.ndarray, labels: np.ndarray) -> float:
     """Mutual information of two labellings over the mean of their entropies: 1 agree, 0 independent.
 
@@ -133,9 +188,7 @@ def normalized_mutual_information(states: np.ndarray, labels: np.ndarray) -> flo
     """
     from sklearn.metrics import normalized_mutual_info_score
 
-    states, labels = np.asarray(states), np.asarray(labels)
-    if states.ndim != 1 or states.shape != labels.shape or not len(states):
-        raise DataError(f"two labellings need the same shape (rows,), got {states.shape}, {labels.shape}")
+    states, labels = _labellings(states, labels)
     return float(normalized_mutual_info_score(labels, states))
 
 

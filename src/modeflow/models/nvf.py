@@ -32,6 +32,7 @@ def NVF(
     final_temperature: float | None = None,
     anneal_steps: int | None = None,
     kl_warmup_steps: int | None = None,
+    hold_steps: int | None = None,
 ) -> DiscreteLatentModel:
     r"""NVF with a discrete latent: ``p(x) = Σ_k π_k p(x | z = k)``, each term a conditional flow.
 
@@ -45,6 +46,7 @@ def NVF(
         encoder_features: hidden widths of the encoder q(z|x).
         epsilon: encoder mass below which "truncated" leaves a state out, in ``[0, 1)``.
         explore: states that "truncated" adds at random, per row, on average.
+        hold_steps: optimiser steps for which rows keep the states they start in ("truncated", "marginal").
         temperature, final_temperature, anneal_steps: of the Gumbel-softmax sample of "elbo".
         kl_warmup_steps: optimiser steps over which the weight of the KL term of both ELBOs rises to one.
             Options are the objective's default where None; one that it has no use for is refused.
@@ -63,6 +65,7 @@ def NVF(
     options = {
         "epsilon": epsilon,
         "explore": explore,
+        "hold_steps": hold_steps,
         "temperature": temperature,
         "final_temperature": final_temperature,
         "anneal_steps": anneal_steps,

@@ -240,10 +240,12 @@ def plot_density(
     data_states: object = None,
     sample_states: object = None,
     columns: Sequence[str] | None = None,
+    rival: tuple[str, DensityGrid] | None = None,
 ) -> Figure:
     """Draw a table of one or two columns: data, density of the model on a log scale, samples.
 
-    Panels whose content is None are left out. With one column it is a histogram under the density.
+    Panels whose content is None are left out. With one column it is a histogram under the density. `rival`
+    is the name and the density of another model of two columns, on the same scale.
     """
     d, s = _clouds(data, samples, data_states, sample_states, None)
     cloud = d or s
@@ -253,8 +255,9 @@ def plot_density(
         return _one_column(d, s, density, names[0])
     if width != 2:
         raise ShapeError(f"a density map needs a table of 1 or 2 columns; this one has {width}")
-    panels = [w for w, v in (("data", d), ("density", density), ("samples", s)) if v is not None]
-    figure = new_figure(4.7 * max(1, len(panels)) + (0.6 if density else 0), 4.7)
+    there = (("data", d), ("density", density), ("samples", s), ("rival", rival))
+    panels = [what for what, content in there if content is not None]
+    figure = new_figure(4.7 * max(1, len(panels)) + 0.6 * ((density is not None) + (rival is not None)), 4.7)
     if not panels:
         say_nothing(figure.add_subplot(), "nothing to draw")
         return figure
@@ -265,7 +268,11 @@ def plot_density(
         ranges = [frame(density.xs, 0), frame(density.ys, 0)]
     for k, what in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), k + 1)
-        axes.set_title(_draw_panel(figure, axes, what, d, s, density, ranges))
+        if what == "rival" and rival is not None:
+            axes.set_title(rival[0])
+            _density_map(axes, figure, rival[1], False)
+        else:
+            axes.set_title(_draw_panel(figure, axes, what, d, s, density, ranges))
         _plane(axes, ranges, names)
     return figure
 

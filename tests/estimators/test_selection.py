@@ -1,0 +1,177 @@
+"""The number of states: which is chosen, at what cost, and that nothing changes a model that was chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_moons
+from sklearn.metrics import adjusted_rand_score
+from small_estimators import FAST, FLOW, islands
+
+from modeflow import NVF, FlowDensity
+from modeflow.data import Schema
+from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
+from modeflow.estimators.selection import Candidate, Choice, Selection, most_states
+from modeflow.estimators.settings import Settings
+
+SMALL = {**FAST, "encoder_features": (16,), "max_states": 4}
+
+
+def blobs(n, seed, weights=(0.6, 0.25, 0.1, 0.05)):
+    rng = np.random.default_rng(seed)
+    centres = np.array([[0.0, 0], [8, 0], [0, 8], [8, 8]])
+    k = rng.choice(len(weights), n, p=weights)
+    return centres[k] + rng.normal(size=(n, 2)), k
+
+
+def test_the_number_of_states_is_the_number_of_islands():
+    x, truth = blobs(900, 0)
+    estimator = NVF("auto", **{**SMALL, "max_states": 8, "max_epochs": 10}).fit(x)
+    assert estimator.n_states_ == 4
+    assert adjusted_rand_score(truth, estimator.predict(x)) > 0.98
+    tried = {c["n_states"]: c for c in estimator.selection_}
+    assert {1, 4, 5} <= set(tried)
+    assert [k for k, c in tried.items() if c["chosen"]] == [4]
+    assert tried[4]["rows"] == 900  # every row was scored by a model that had not seen it
+    assert tried[1]["difference"] < -2 * tried[1]["difference_error"]
+    assert tried[1]["rows"] == 450  # hopeless on one half
+
+
+def test_islands_that_are_no_gaussians_are_kept_through_training():
+    x, truth = make_moons(800, noise=0.06, random_state=0)
+    flow = {**FLOW, "layers": 3, "hidden_features": 24}
+    options = {**SMALL, "max_epochs": 25, "learning_rate": 5e-3, "flow_options": flow}
+    estimator = NVF(2, **options).fit(x)
+    assert adjusted_rand_score(truth, estimator.predict(x)) > 0.98
+
+
+def test_one_state_is_a_legal_answer():
+    x = np.random.default_rng(0).normal(size=(600, 2))
+    estimator = NVF("auto", **{**SMALL, "max_epochs": 12}).fit(x)
+    assert estimator.n_states_ == 1
+
+
+def test_every_row_is_scored_by_the_half_it_is_not_in():
+    x, _ = blobs(300, 1)
+    x = np.c_[x, np.arange(300.0)]
+    estimator = NVF("auto", **SMALL)
+    settings = Settings(estimator.get_params(deep=False), 3)
+    schema = Schema.infer(x, ("a", "b", "row"), "none")
+    selection = Selection(settings, FitData(x[:270], x[270:], None, None, schema), None, True, False)
+    seen = [{*part.train[:, 2], *part.validation[:, 2]} for part in selection._parts]
+    assert not seen[0] & seen[1]
+    assert len(seen[0] | seen[1]) == 300
+    for place, half in enumerate(selection.halves):
+        assert set(selection._values[half][:, 2]) == seen[place]
+        assert not {*selection._parts[place].train[:, 2]} & {*selection._parts[place].validation[:, 2]}
+
+
+def test_differences_are_paired_and_weighted():
+    estimator = NVF("auto", **SMALL)
+    settings = Settings(estimator.get_params(deep=False), 3)
+    x, _ = blobs(60, 1)
+    weight = np.random.default_rng(0).uniform(0.5, 2, 60)
+    schema = Schema.infer(x, ("a", "b"), "none")
+    selection = Selection(
+        settings, FitData(x[:50], x[50:], weight[:50], weight[50:], schema), None, True, False
+    )
+    rng = np.random.default_rng(1)
+    one, two = Choice("f", 1), Choice("f", 2)
+    a, b = rng.normal(size=60), rng.normal(size=60)
+    b[40:] = np.nan
+    selection.candidates = {one: Candidate("f", 1, scores=a), two: Candidate("f", 2, scores=b)}
+    mean, error, whole = selection._compare(one, two)
+    d, w = (a - b)[:40], selection.weight[:40]
+    assert not whole
+    assert mean == pytest.approx(np.average(d, weights=w))
+    assert error == pytest.approx(np.sqrt((w**2 * (d - mean) ** 2).sum()) / w.sum())
+
+
+def test_a_state_has_thirty_rows_at_the_least():
+    assert most_states(32, 10_000) == 32
+    assert most_states(32, 100) == 3
+    assert most_states(32, 10) == 1
+
+
+@pytest.mark.parametrize("kind", [NVF, FlowDensity])
+def test_the_flow_is_chosen_and_stored(kind, tmp_path):
+    x = islands(300)
+    options = {k: v for k, v in SMALL.items() if kind is NVF or k in FAST}
+    states = {"n_states": 2} if kind is NVF else {}
+    estimator = kind(**states, **{**options, "flow": "auto"}).fit(x)
+    assert {c["flow"] for c in estimator.selection_} == {"nsf-autoregressive", "nsf-coupling"}
+    assert estimator.flow_ in ("nsf-autoregressive", "nsf-coupling")
+    loaded = kind.load(estimator.save(tmp_path / "m.safetensors"))
+    assert loaded.flow_ == estimator.flow_
+    assert np.array_equal(loaded.score_samples(x), estimator.score_samples(x))
+
+
+# -- nothing changes a model after it was chosen unless it is no worse
+
+
+def test_rare_islands_are_not_switched_off():
+    """Once 30 far rows of 10,000 were said to be "no data", and scored -406."""
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.normal(0, 1, (1990, 2)), rng.normal(20, 1, (10, 2))]
+    estimator = NVF(2, **SMALL).fit(x)
+    assert estimator.n_states_ == 2
+    assert estimator.dead_states_ == []
+    assert estimator.score_samples(x[-10:]).mean() > -12
+
+
+def fitted(n_states=3):
+    estimator = NVF(n_states, **SMALL).fit(islands())
+    model = estimator.model_
+    return model, torch.from_numpy(islands()), torch.from_numpy(islands(100, 1))
+
+
+def test_states_that_hold_nothing_are_switched_off():
+    model, train, validation = fitted()
+    affine = model.model.likelihood.transform.transforms[0]
+    with torch.no_grad():
+        affine.table[1, :2] += 500  # far from all rows
+        model.model.prior.logits[1] = model.model.prior.logits.max() - 6
+        before = [model.log_prob(rows).double().mean() for rows in (train, validation)]
+        assert prune_dead_states(model, train, validation) == [1]
+        after = [model.log_prob(rows).double().mean() for rows in (train, validation)]
+    assert model.model.prior.active.tolist() == [True, False, True]
+    assert all(a >= b for a, b in zip(after, before, strict=True))
+
+
+def test_a_state_that_one_row_of_either_needs_stays():
+    model, train, validation = fitted()
+    affine = model.model.likelihood.transform.transforms[0]
+    with torch.no_grad():
+        affine.table[1, :2] += 500
+        model.model.prior.logits[1] = model.model.prior.logits.max() - 6
+        # A row of validation that this state alone explains.
+        row = model.decode(model.model.sample_with_states(1, None, 1)[0].double())
+        assert prune_dead_states(model, train, torch.cat([validation, row])) == []
+        assert prune_dead_states(model, torch.cat([train, row]), validation) == []
+
+
+def test_training_that_is_not_clearly_better_than_its_start_is_undone():
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    settings = Settings(NVF(2, **SMALL).get_params(deep=False), 0)
+    data = FitData(x[:200], x[200:], None, None, Schema.infer(x, ("a", "b"), "none"))
+    fit = Fit(settings, data, 2)
+    fit.run()
+    start, weight = fit._start, next(iter(fit.model.model.likelihood.parameters()))
+
+    def settle(by):
+        """With weights that are so far from the start."""
+        fit.model.load_state_dict(start)
+        with torch.no_grad():
+            weight.add_(by)
+        fit.history.best_epoch = 2
+        return fit.settle(), all(torch.equal(v, start[k]) for k, v in fit.model.state_dict().items())
+
+    assert settle(0.2) == (True, True)
+    assert fit.history.best_epoch == 0
+    with torch.no_grad():  # the other way round: a bad start
+        weight.add_(0.2)
+    start = {k: v.clone() for k, v in fit.model.state_dict().items()}
+    fit._start = start
+    assert settle(-0.2) == (False, False)
+    assert fit.history.best_epoch == 2
