@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 
 FLOW = {"layers": 2, "hidden_features": 8, "blocks": 1, "bins": 4}
-FAST: dict[str, Any] = {"max_epochs": 3, "batch_size": 64, "flow_options": FLOW, "random_state": 0}
+FAST: dict[str, Any] = {
+    "flow": "nsf-coupling",
+    "max_epochs": 3,
+    "batch_size": 64,
+    "flow_options": FLOW,
+    "random_state": 0,
+}
 
 
 def islands(n: int = 400, seed: int = 0) -> np.ndarray:

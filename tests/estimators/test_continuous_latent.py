@@ -34,14 +34,15 @@ def test_it_is_an_estimator_with_a_bound(fitted, tmp_path):
     model, x = fitted
     assert model.density_kind_ == "lower bound" and model.n_states_ == 1
     scores = model.score_samples(x)
-    assert np.array_equal(scores[:5], model.score_samples(x[:5]))
+    # The encoder's products round by the size of the batch: 4e-16 for either spline flow.
+    np.testing.assert_allclose(scores[:5], model.score_samples(x[:5]), rtol=1e-12)
     rows, states = model.sample(50, random_state=1)
     assert rows.shape == (50, 2) and not states.any()
     mean, scale = model.encode(x)
     assert mean.shape == scale.shape == (400, 1) and (scale > 0).all()
     model.save(tmp_path / "model.safetensors")
     again = load_estimator(tmp_path / "model.safetensors")
-    assert np.array_equal(again.score_samples(x[:5]), scores[:5])
+    assert np.array_equal(again.score_samples(x), scores)
     assert np.array_equal(again.encode(x[:5])[0], mean[:5])
 
 

@@ -60,6 +60,29 @@ def test_the_same_numbers_come_back(fitted, file):
         assert list(loaded.feature_names_in_) == ["a", "b"]
 
 
+def test_the_default_options_of_the_flow_are_those_it_was_fitted_with(tmp_path):
+    """A file without the options that were built (format 1) is of the recipe's defaults, not today's."""
+    x = islands(100)
+    fast = {**FAST, "max_epochs": 1}
+    new = FlowDensity("nsf-coupling", **fast).fit(x)
+    assert new.flow_ == "nsf-coupling" and new.flow_options_ == {**fast["flow_options"], "tail_bound": 5.0}
+    again = load_estimator(new.save(tmp_path / "new.safetensors"))
+    assert again.flow_options_ == new.flow_options_ and again.flow_options == fast["flow_options"]
+    np.testing.assert_array_equal(again.score_samples(x), new.score_samples(x))
+    old = FlowDensity("nsf-coupling", **{**fast, "flow_options": {**fast["flow_options"], "tail_bound": 3.0}})
+    file = old.fit(x).save(tmp_path / "old.safetensors")
+
+    def older(header):
+        del header["built"]
+        header["format_version"] = 1
+        del header["params"]["flow_options"]["tail_bound"]
+
+    edit(file, older)
+    loaded = load_estimator(file)
+    np.testing.assert_array_equal(loaded.score_samples(x), old.score_samples(x))
+    assert np.abs(new.score_samples(x) - old.score_samples(x)).max() > 1e-3  # so that it would show
+
+
 def test_pruned_states_stay_pruned(tmp_path):
     fitted = NVF(3, **SMALL).fit(islands())
     fitted.model_.model.prior.active[0] = False

@@ -202,3 +202,48 @@ def test_the_checkpoint_is_replaced_whole(tmp_path, monkeypatch):
         Trainer(config(max_epochs=2), tmp_path).fit(model(), rows(), resume=True)
     assert checkpoint(tmp_path).read_bytes() == before
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["last.safetensors"]
+
+
+def test_the_tail_of_a_plateau_resumes_at_any_step(tmp_path):
+    """Killed on the plateau, at the step that begins the tail, within the tail: the same to the last bit."""
+
+    class Killed(BaseException):
+        pass
+
+    settings = config(
+        schedule="plateau", patience=3, max_epochs=60, learning_rate=0.1, ema=0.5, checkpoint_every_steps=3
+    )
+    whole = model()
+    history = Trainer(settings, tmp_path / "a").fit(whole, rows(100), rows(60), augment=noise)
+    assert history.stopped == "patience"
+    rates = [row["learning_rate"] for row in history.epochs]
+    begins = next(i for i in range(2, len(rates)) if rates[i] < rates[i - 1])
+    steps = history.epochs[begins - 1]["step"]
+    assert 0 < steps < history.steps
+    for stop in (steps - 1, steps, steps + 1, history.steps - 2):
+        calls = []
+
+        def dying(batch, generator, calls=calls, stop=stop):
+            calls.append(1)
+            if len(calls) > stop:
+                raise Killed
+            return noise(batch, generator)
+
+        folder = tmp_path / str(stop)
+        with pytest.raises(Killed):
+            Trainer(settings, folder).fit(model(), rows(100), rows(60), augment=dying)
+        again = model()
+        Trainer(settings, folder).fit(again, rows(100), rows(60), augment=noise, resume=True)
+        a, b = load_file(checkpoint(tmp_path / "a")), load_file(checkpoint(folder))
+        assert a.keys() == b.keys()
+        assert not [name for name in a if not torch.equal(a[name], b[name])], stop
+        assert without_seconds(tmp_path / "a") == without_seconds(folder)
+
+
+def test_a_tail_that_has_ended_is_the_end(tmp_path):
+    """More patience does not open a run again whose learning rate has fallen to zero."""
+    options = {"schedule": "plateau", "max_epochs": 60, "learning_rate": 3.0}
+    first = Trainer(config(patience=2, **options), tmp_path).fit(model(), rows(), rows(60))
+    assert (first.stopped, first.epochs[-1]["epoch"]) == ("patience", 3)  # two epochs, and a quarter: one
+    again = Trainer(config(patience=9, **options), tmp_path).fit(model(), rows(), rows(60), resume=True)
+    assert again.epochs == first.epochs

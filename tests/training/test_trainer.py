@@ -22,6 +22,7 @@ from small_trainings import config, model, noise, rows
 from modeflow.densities import Flow, StandardNormal
 from modeflow.errors import ConfigError, DataError, TrainingError
 from modeflow.training import TrainConfig, Trainer, seeded
+from modeflow.training.tail import Tail
 from modeflow.transforms import ConditionalAffine
 
 
@@ -94,6 +95,56 @@ def test_patience_stops():
     history = Trainer(config(max_epochs=50, learning_rate=3.0, patience=4)).fit(model(), rows(), rows(80))
     assert history.stopped == "patience"
     assert history.epochs[-1]["epoch"] == history.best_epoch + 4
+
+
+def test_a_plateau_ends_in_a_tail():
+    """Constant until patience is used up, then to zero over half as many steps again."""
+    # A learning rate that ruins the model at once: patience is used up after eight epochs of two steps.
+    settings = config(schedule="plateau", max_epochs=60, learning_rate=3.0, patience=8, warmup_steps=0)
+    history = Trainer(settings).fit(model(objective="truncated"), rows(64), rows(80))
+    assert (history.stopped, history.steps) == ("patience", 24)
+    rates = [row["learning_rate"] for row in history.epochs[1:]]
+    assert rates == pytest.approx([3.0] * 8 + [3.0 * part / 8 for part in (7, 5, 3, 1)])
+
+
+def test_the_tail_begins_at_the_best_weights(monkeypatch):
+    """What was lost on the plateau is not annealed: the first step of the tail starts at the best."""
+    net, x = model(objective="truncated"), rows(64)
+    settings = config(schedule="plateau", max_epochs=60, learning_rate=3.0, patience=2, warmup_steps=0)
+    start, firsts = state(net), []
+    plain = Tail.after
+
+    def after(*args):
+        firsts.append(None)
+        return plain(*args)
+
+    def watch(batch, generator):
+        if firsts == [None]:
+            firsts[0] = state(net)
+        return batch
+
+    monkeypatch.setattr(Tail, "after", after)
+    history = Trainer(settings).fit(net, x, rows(80), augment=watch)
+    assert history.best_epoch == 0 and same(firsts[0], start)
+
+
+@pytest.mark.parametrize("validation", [None, 80])
+def test_a_plateau_without_patience_or_validation_anneals_within_the_budget(validation):
+    settings = config(schedule="plateau", max_epochs=10, patience=None, warmup_steps=0)
+    held = None if validation is None else rows(validation)
+    history = Trainer(settings).fit(model(objective="truncated"), rows(32), held)
+    assert (history.stopped, history.steps) == ("max_epochs", 10)
+    rates = [row["learning_rate"] for row in history.epochs[1:]]
+    assert rates == pytest.approx([1e-3] * 7 + [7.5e-4, 5e-4, 2.5e-4])  # six steps, then four down to zero
+
+
+def test_an_average_forgets_where_training_began():
+    """With a decay of 0.999 the average of 50 steps used to be 95 hundredths the start."""
+    net, x = model(objective="truncated"), rows(64)
+    history = Trainer(config(max_epochs=25, ema=0.999, learning_rate=0.02)).fit(net, x, rows(80))
+    best = Trainer(config(max_epochs=25, learning_rate=0.02)).fit(model(objective="truncated"), x, rows(80))
+    gains = [h.best_validation - h.epochs[0]["validation"] for h in (history, best)]
+    assert gains[0] > 0.5 * gains[1]
 
 
 def test_training_neither_reads_nor_disturbs_the_global_generator():

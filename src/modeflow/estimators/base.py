@@ -22,7 +22,7 @@ from modeflow.estimators.fitting import Fit, FitData, Peaks, warn_of_lost_digits
 from modeflow.estimators.frames import as_frame, frame_kind
 from modeflow.estimators.selection import Choice, Selection
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
-from modeflow.estimators.storage import load_as, save_estimator, stored_params
+from modeflow.estimators.storage import load_as, plain_value, save_estimator, stored_params
 from modeflow.estimators.trivial import warn_worse_than_gaussians
 from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel
@@ -117,7 +117,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         folder = None if run_dir is None else Path(run_dir)
         quiet = not self.verbose
         choice, peaks, self.selection_ = self._choose(settings, data, folder, quiet, resume)
-        self.flow_ = choice.flow
         best = Fit(settings.with_flow(choice.flow), data, choice.n_states, folder, quiet, resume, peaks)
         history = best.run()
         best.settle()
@@ -125,6 +124,8 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         dead = [] if history.interrupted else best.prune()
         best.calibrate()
         score = best.validation_log_prob()
+        self.flow_ = str(best.settings.params["flow"])
+        self.flow_options_ = dict(best.settings.params["flow_options"])
         self._set_fitted(best.model, schema)
         self._frame_kind = kind
         self.dead_states_ = dead
@@ -352,11 +353,11 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         content = {
             "class": type(self).__name__,
             "params": stored_params(self),
+            "built": plain_value({"flow": self.flow_, "flow_options": self.flow_options_}),
             "schema": self.schema_.to_dict(),
             "named_columns": hasattr(self, "feature_names_in_"),
             "frame": self._frame_kind,
             "n_states": latent_model(self.model_).n_states,
-            "flow": self.flow_,
             "fitted": {name: getattr(self, name) for name in _KEPT},
         }
         return save_estimator(path, content, self.model_.state_dict())
@@ -376,13 +377,18 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         try:
             estimator = cls(**header["params"])
             schema = Schema.from_dict(header["schema"])
+            params = estimator.get_params(deep=False)
+            # What the parameters leave open; nothing in files of format 1, whose defaults were the recipe's.
+            built = header.get("built", {})
+            flow = built.get("flow") if params["flow"] == "auto" else params["flow"]
+            options = {**built.get("flow_options", {}), **(params["flow_options"] or {})}
             with seeded(0):
-                params = {**estimator.get_params(deep=False), "flow": header["flow"]}
-                model = build_model(params, schema.dim, int(header["n_states"]))
+                chosen = {**params, "flow": flow, "flow_options": options}
+                model = build_model(chosen, schema.dim, int(header["n_states"]))
+            estimator.flow_, estimator.flow_options_ = flow, options
             model.load_state_dict(state)
             estimator._set_fitted(model, schema)
             estimator._frame_kind = header.get("frame")
-            estimator.flow_ = header["flow"]
             for name in _KEPT:
                 setattr(estimator, name, header["fitted"][name])
             if header["named_columns"]:

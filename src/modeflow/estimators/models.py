@@ -11,13 +11,19 @@ from modeflow.estimators.images import ImageDensity
 __all__ = ["ESTIMATORS", "NVF", "FlowDensity"]
 
 _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FLOWS`).
-        flow_options: keyword arguments of the flow, such as ``{"layers": 4, "hidden_features": 32}``.
-        max_epochs: longest training; it ends earlier where validation stops improving.
-        batch_size: rows a step; ``"auto"`` makes about a hundred steps an epoch.
-        learning_rate, weight_decay, schedule: of AdamW, whose decay is decoupled; ``"cosine"`` or
+        flow_options: keyword arguments of the flow, such as ``{"layers": 4, "hidden_features": 32}``. Of the
+            spline flows some are set unless given (`modeflow.estimators.settings.FLOW_DEFAULTS`).
+        max_epochs: longest training; it ends earlier where validation stops improving. ``"auto"``: as many as
+            make 20,000 steps, at least 30.
+        batch_size: rows a step; ``"auto"`` makes about a hundred steps an epoch, within 64 to 1024 rows.
+        learning_rate, weight_decay: of AdamW, whose decay is decoupled.
+        schedule: of the learning rate: ``"plateau"``, constant until `patience` is used up and then falling
+            to zero over half as many steps again, from the best weights; ``"cosine"`` over `max_epochs`; or
             ``"constant"``.
         ema: decay of an exponential average of the weights, used in their place; None for none.
-        patience: epochs without improvement on validation before training stops; None for never.
+        patience: evaluations (one an epoch, or where epochs are shorter, every 50 steps) without improvement
+            on validation before the learning rate falls or, with another schedule, training stops; None for
+            never.
         validation_fraction: share of the rows held out, where `fit` receives no validation rows.
         dequantize: ``"auto"`` finds the columns on a lattice (whole numbers, cents) and its step, ``"none"``
             takes all for continuous; or the names of those on a lattice; or a mapping from names to a step,
@@ -32,6 +38,7 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
     Attributes:
         model_: the fitted torch density, in the units of the data.
         schema_: names and kinds of the columns.
+        flow_, flow_options_: the flow that was built, with all options that were set.
         n_states_, weights_: states in use and their prior probabilities.
         validation_: mean log-density of the held-out rows, with standard error and kind.
         history_: one row an epoch. training_: how training ended. dead_states_: states switched off.
@@ -78,19 +85,19 @@ class NVF(DensityEstimator):
         max_states: int = 32,
         latent: str = "discrete",
         latent_features: int = 2,
-        flow: str = "nsf-coupling",
+        flow: str = "nsf-autoregressive",
         flow_options: Mapping[str, Any] | None = None,
         prior: str = "learned",
         objective: str = "truncated",
         objective_options: Mapping[str, Any] | None = None,
         encoder_features: Sequence[int] = (64, 64),
-        max_epochs: int = 200,
+        max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         weight_decay: float = 0.0,
-        schedule: str = "cosine",
-        ema: float | None = None,
-        patience: int | None = 30,
+        schedule: str = "plateau",
+        ema: float | None = 0.995,
+        patience: int | None = 15,
         validation_fraction: float = 0.1,
         dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,
@@ -142,16 +149,16 @@ class FlowDensity(DensityEstimator):
 
     def __init__(
         self,
-        flow: str = "nsf-coupling",
+        flow: str = "nsf-autoregressive",
         *,
         flow_options: Mapping[str, Any] | None = None,
-        max_epochs: int = 200,
+        max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
         weight_decay: float = 0.0,
-        schedule: str = "cosine",
-        ema: float | None = None,
-        patience: int | None = 30,
+        schedule: str = "plateau",
+        ema: float | None = 0.995,
+        patience: int | None = 15,
         validation_fraction: float = 0.1,
         dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,

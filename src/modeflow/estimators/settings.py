@@ -12,6 +12,7 @@ import torch
 
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, nearest
+from modeflow.flows import flow_recipe
 from modeflow.latents import ContinuousELBO, LatentModel
 from modeflow.latents.objectives import check_options, option_names
 from modeflow.models import NVF as build_nvf
@@ -24,21 +25,41 @@ __all__ = ["Settings", "build_model", "check_states"]
 #: The default of `objective`, which a continuous latent has no use for.
 _OBJECTIVE = "truncated"
 LATENTS = ("discrete", "continuous")
+#: Numbers that may be "auto".
+_AUTO = ("n_states", "max_epochs", "batch_size")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
 _BATCH_RANGE = (64, 1024)
-#: What `flow="auto"` chooses from; the first where there is nothing to choose by.
-FLOW_CHOICES = ("nsf-autoregressive", "nsf-coupling")
+#: What `flow="auto"` chooses from, a flow and options each; the first where there is nothing to choose by.
+FLOW_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "nsf-autoregressive": ("nsf-autoregressive", {}),
+    "nsf-autoregressive, shallow": ("nsf-autoregressive", {"layers": 3, "mixing": "reverse"}),
+    "nsf-coupling": ("nsf-coupling", {}),
+}
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
 #: Steps for which rows keep the states they start in.
 _HOLD_STEPS = 500
+#: What `max_epochs="auto"` is: so many steps, and at least so many epochs.
+_AUTO_STEPS, _LEAST_EPOCHS = 20_000, 30
+#: Fewest steps between two evaluations: where an epoch has fewer, several epochs pass.
+_EVALUATION_STEPS = 50
+#: Longest warm-up and annealing of an objective by default, in steps: early stopping may come soon after.
+_LONGEST_WARMUP, _LONGEST_ANNEALING = 2_000, 4_000
+
+#: Options in which the estimators' defaults differ from the recipes', which are those of the papers; chosen
+#: by validation likelihood on real tables (benchmarks/defaults.py). What the user gives comes first.
+FLOW_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "nsf-coupling": {"tail_bound": 5.0},
+    "nsf-autoregressive": {"tail_bound": 5.0},
+}
 
 
 @dataclass(frozen=True)
 class Settings:
     """The parameters of an estimator, checked.
 
-    `params` are those of `get_params`; `seed` is the integer that `random_state` gave.
+    `params` are those of `get_params`, with the default options of the flow filled in; `seed` is the integer
+    that `random_state` gave.
     """
 
     params: Mapping[str, Any]
@@ -68,6 +89,10 @@ class Settings:
                     f"encoder_features must list the hidden widths, received {p['encoder_features']!r}"
                 )
 
+        for name in ("max_epochs", "batch_size"):
+            check_states(p[name], name)
+        object.__setattr__(self, "params", {**p, "flow_options": flow_options(p["flow"], p["flow_options"])})
+
     def _check_objective(self) -> None:
         """Nothing that is asked of the objective may be dropped."""
         objective, options = self.params["objective"], self.params["objective_options"] or {}
@@ -91,41 +116,56 @@ class Settings:
     @property
     def flows(self) -> tuple[str, ...]:
         """The flows to choose from: one, unless ``flow="auto"``."""
-        return FLOW_CHOICES if self.params["flow"] == "auto" else (self.params["flow"],)
+        return tuple(FLOW_CHOICES) if self.params["flow"] == "auto" else (self.params["flow"],)
 
     def with_flow(self, flow: str) -> Settings:
-        """The same settings with this flow."""
-        return replace(self, params={**self.params, "flow": flow})
+        """The same settings with one of `flows`; options that the user gave come first."""
+        if self.params["flow"] != "auto":
+            return self
+        name, options = FLOW_CHOICES[flow]
+        given = {**options, **self.params["flow_options"]}
+        return replace(self, params={**self.params, "flow": name, "flow_options": given})
 
     def candidate(self, flow: str, rows: int, length: int = 1) -> Settings:
         """The settings of a short training on so many rows, annealed to its end, to be compared."""
-        steps = math.ceil(rows / self.training(rows).batch_size)
-        epochs = max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / steps))
-        short = {
-            # An epoch of half the rows has half the steps.
-            "max_epochs": min(length * epochs, 2 * self.params["max_epochs"]),
-            "schedule": "cosine",
-            "patience": None,
-        }
-        return replace(
-            self.with_flow(flow), params={**self.params, "flow": flow, **short, "tensorboard": False}
-        )
+        epochs = length * max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / self.batches(rows)))
+        # Never much longer than the fit itself; an epoch of half the rows has half the steps.
+        epochs = min(epochs, 2 * self.max_epochs(rows))
+        short = {"max_epochs": epochs, "schedule": "cosine", "patience": None, "tensorboard": False}
+        chosen = self.with_flow(flow)
+        return replace(chosen, params={**chosen.params, **short})
 
     @property
     def continuous(self) -> bool:
         """Whether the latent is continuous."""
         return bool(self.params.get("latent") == "continuous")
 
+    def batch_size(self, rows: int) -> int:
+        """Rows a step, for a table of so many training rows."""
+        batch = self.params["batch_size"]
+        if batch != "auto":
+            return int(batch)
+        low, high = _BATCH_RANGE
+        return int(min(max(2 ** round(math.log2(max(rows / 100, 1))), low), high))
+
+    def max_epochs(self, rows: int) -> int:
+        """Epochs at most, for a table of so many training rows."""
+        epochs = self.params["max_epochs"]
+        if epochs != "auto":
+            return int(epochs)
+        return max(_LEAST_EPOCHS, math.ceil(_AUTO_STEPS / self.batches(rows)))
+
+    def batches(self, rows: int) -> int:
+        """Steps an epoch."""
+        return math.ceil(rows / self.batch_size(rows))
+
     def training(self, rows: int) -> TrainConfig:
         """The training configuration for a table of so many training rows."""
         p = self.params
-        batch = p["batch_size"]
-        if batch == "auto":
-            low, high = _BATCH_RANGE
-            batch = int(min(max(2 ** round(math.log2(max(rows / 100, 1))), low), high))
         return TrainConfig(
-            max_epochs=p["max_epochs"],
-            batch_size=batch,
+            max_epochs=self.max_epochs(rows),
+            batch_size=self.batch_size(rows),
+            evaluate_every=math.ceil(_EVALUATION_STEPS / self.batches(rows)),
             learning_rate=p["learning_rate"],
             weight_decay=p["weight_decay"],
             schedule=p["schedule"],
@@ -141,24 +181,34 @@ class Settings:
     def objective_options(self, rows: int) -> dict[str, Any]:
         """Options of the objective, schedules filled in from the number of steps."""
         given = dict(self.params.get("objective_options") or {})
-        config = self.training(rows)
-        steps = config.max_epochs * math.ceil(rows / config.batch_size)
+        steps = self.max_epochs(rows) * self.batches(rows)
         if self.continuous or self.params.get("objective") in ("elbo", "elbo-sum"):
-            given.setdefault("kl_warmup_steps", steps // (4 if self.continuous else 10))
+            warmup = steps // (4 if self.continuous else 10)
+            given.setdefault("kl_warmup_steps", min(warmup, _LONGEST_WARMUP))
         if self.params.get("objective") == "elbo" and not self.continuous:
-            given.setdefault("anneal_steps", steps // 2)
+            given.setdefault("anneal_steps", min(steps // 2, _LONGEST_ANNEALING))
         if self.params.get("objective") in ("truncated", "marginal") and not self.continuous:
             given.setdefault("hold_steps", min(_HOLD_STEPS, steps // 3))
         return given
 
 
+def flow_options(flow: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of a flow: those given, and the estimators' defaults for the others."""
+    try:
+        key = flow_recipe(flow).key
+    except ConfigError:  # said where the flow is built
+        key = ""
+    return {**FLOW_DEFAULTS.get(key, {}), **(given or {})}
+
+
 def check_states(n_states: Any, name: str = "n_states") -> None:
-    """Raise `ConfigError` unless `n_states` is a positive integer (or "auto", for `n_states` itself)."""
-    if isinstance(n_states, str) and n_states == "auto" and name == "n_states":
+    """Raise `ConfigError` unless the value is a positive integer (or "auto", where `name` may be that)."""
+    may_be_auto = name in _AUTO
+    if may_be_auto and isinstance(n_states, str) and n_states == "auto":
         return
     whole = isinstance(n_states, (int, np.integer)) and not isinstance(n_states, bool)
     if not whole or n_states < 1:
-        auto = " or 'auto'" if name == "n_states" else ""
+        auto = " or 'auto'" if may_be_auto else ""
         raise ConfigError(f"{name} must be an integer of 1 or more{auto}, received {n_states!r}")
 
 

@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from modeflow.estimators.base import DensityEstimator
     from modeflow.estimators.images import ImageDensity
 
-__all__ = ["FORMAT_VERSION", "load_as", "load_estimator", "read_header", "save_estimator", "stored_params"]
+__all__ = [
+    "FORMAT_VERSION",
+    "load_as",
+    "load_estimator",
+    "plain_value",
+    "read_header",
+    "save_estimator",
+    "stored_params",
+]
 
 _Kind = TypeVar("_Kind")
 
 #: Raised when a file written today could be misread by yesterday's code.
-#: 1: kinds of columns, mean and scale. 2: lattices with step and range, bounds and tails of columns.
+#: 1: kinds of columns, mean and scale; options of the flow as its recipe has them. 2: lattices with step and
+#: range, bounds and tails of columns; what the flow was built with.
 FORMAT_VERSION = 2
 MODEL_FILE = "model.safetensors"
 _LARGEST_HEADER = 100_000_000
@@ -140,17 +149,17 @@ def stored_params(estimator: Any) -> dict[str, Any]:
     params = estimator.get_params(deep=False)
     if isinstance(params.get("random_state"), np.random.RandomState):
         params["random_state"] = None
-    return {name: _plain_value(value) for name, value in params.items()}
+    return {name: plain_value(value) for name, value in params.items()}
 
 
-def _plain_value(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """NumPy's numbers and arrays as Python's, so that they are JSON."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (tuple, list, np.ndarray)):
-        return [_plain_value(v) for v in value]
+        return [plain_value(v) for v in value]
     if isinstance(value, dict):
-        return {str(k): _plain_value(v) for k, v in value.items()}
+        return {str(k): plain_value(v) for k, v in value.items()}
     return value
 
 

@@ -18,7 +18,9 @@ from modeflow.nets.randomness import get_states, set_states
 
 __all__ = ["fingerprint", "load_checkpoint", "save_checkpoint"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+#: The oldest format that holds all that is needed.
+_OLDEST_VERSION = 3
 
 
 def checkpoint_path(run_dir: Path) -> Path:
@@ -106,7 +108,7 @@ def load_checkpoint(run_dir: Path) -> tuple[dict[str, Tensor], dict[str, Any]] |
         raise TrainingError(damaged) from error
     if version > FORMAT_VERSION:
         raise TrainingError(f"the checkpoint '{path}' is from a newer version of modeflow: upgrade")
-    if version < FORMAT_VERSION:
+    if version < _OLDEST_VERSION:
         raise TrainingError(
             f"the checkpoint '{path}' is from an older version of modeflow: go on with that version, or "
             "delete it to start again from the beginning"

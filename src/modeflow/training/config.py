@@ -9,11 +9,12 @@ from numbers import Real
 from typing import Any
 
 from modeflow.errors import ConfigError, nearest
+from modeflow.training.tail import Tail
 from modeflow.transforms.activations import ACTIVATIONS
 
 __all__ = ["TrainConfig"]
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("plateau", "cosine", "constant")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")
 STRATEGIES = ("auto", "ddp_spawn", "ddp_fork", "ddp_notebook")
 
@@ -39,11 +40,15 @@ class TrainConfig:
         batch_size: rows a step, over all processes.
         learning_rate: of Adam, at its peak.
         weight_decay: decoupled (AdamW): every step multiplies all weights by one minus this times the rate.
-        schedule: ``cosine`` decay to zero over `max_epochs`, or ``constant``; both after a linear rise over
-            `warmup_steps` (at most a tenth of all steps).
+        schedule: after a linear rise over `warmup_steps` (at most a tenth of all steps): ``cosine`` decay to
+            zero over `max_epochs`; ``constant``; or ``plateau``, constant until `patience` is used up, then
+            from the best weights a linear decay to zero over half as many steps as there were, with
+            which training ends (the decay ends with `max_epochs` where patience does not come first).
         gradient_clip: largest norm of the gradient; None for no limit.
-        ema: decay of an exponential average of the weights, which is then what is evaluated and kept.
-        patience: evaluations without a better validation before training stops; None: never.
+        ema: decay of an exponential average of the weights, which is then what is evaluated and kept; at step
+            t it is (1 + t) / (10 + t) where that is less.
+        patience: evaluations without a better validation before training stops, or, with ``plateau``, before
+            the decay (during which they are counted anew); None: never.
         evaluate_every: epochs between evaluations.
         checkpoint_every_seconds, checkpoint_every_steps: how often a run folder gets a checkpoint, whichever
             comes first; there is one before the first step and one at the end in any case.
@@ -142,11 +147,13 @@ class TrainConfig:
                 raise ConfigError(f"{key!r} is not a training setting{nearest(key, known)}")
         return cls(**values)
 
-    def learning_rate_at(self, step: int, total_steps: int) -> float:
-        """The learning rate at an optimiser step: a pure function, so that resuming needs no state."""
+    def learning_rate_at(self, step: int, total_steps: int, tail: Tail | None = None) -> float:
+        """The learning rate at an optimiser step: a pure function of these and the tail, if it has begun."""
         warmup = min(self.warmup_steps, total_steps // 10)
-        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-        if self.schedule == "constant":
-            return self.learning_rate * rise
-        share = max(0, step - warmup) / max(1, total_steps - warmup)
-        return self.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        rate = self.learning_rate * (min(1.0, (step + 1) / warmup) if warmup else 1.0)
+        if self.schedule == "cosine":
+            share = max(0, step - warmup) / max(1, total_steps - warmup)
+            return rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+        if self.schedule == "plateau":
+            return rate * (tail or Tail.of_budget(total_steps)).factor(step)
+        return rate

@@ -54,7 +54,7 @@ class Job:
         log = Log(self.run_dir if first else None, self.config.tensorboard and first)
         if fresh:
             log.restart(loop.history.epochs)
-        progress = TrainingProgress(self.description, self.config.max_epochs, loop.at.epoch, quiet)
+        progress = TrainingProgress(self.description, loop.last_epoch, loop.at.epoch, quiet)
         try:
             with showing(False), stop_on_signals(worker) as stop:  # the training has its own bar
                 history = loop.run(self.until_epoch, stop, log, progress)

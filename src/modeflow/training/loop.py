@@ -25,6 +25,7 @@ from modeflow.training.history import History, Log
 from modeflow.training.progress import TrainingProgress
 from modeflow.training.rows import Position, Rows
 from modeflow.training.seeding import mixed_seed
+from modeflow.training.tail import Tail
 from modeflow.transforms import set_activations
 
 __all__ = ["Augment", "Evaluate", "Loop"]
@@ -156,7 +157,7 @@ class Loop:
         config, at = self.config, self.at
         self._generator.manual_seed(mixed_seed(config.seed, 1, at.epoch))
         order = torch.randperm(len(self.rows.train), generator=self._generator).to(self.device)
-        total_steps = config.max_epochs * self.batches
+        total_steps = self.total_steps
         # On another device the sums stay there: looking at a number would wait for it.
         near = self.device.type == "cpu"
         sums: dict[str, Any] = {
@@ -172,7 +173,7 @@ class Loop:
                 interrupted = True
                 break
             index = order[at.batch * config.batch_size : (at.batch + 1) * config.batch_size]
-            rate = config.learning_rate_at(at.step, total_steps)
+            rate = config.learning_rate_at(at.step, total_steps, self.tail)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             loss = self._step(index)
@@ -223,7 +224,9 @@ class Loop:
             self._fail(bad)
         self.optimizer.step()
         if self.ema is not None and self.config.ema is not None:
-            torch._foreach_lerp_(self.ema, [v.data for v in self.flat.vectors], 1 - self.config.ema)
+            # Over fewer steps at first: else the average would long stay where training began.
+            decay = min(self.config.ema, (1 + self.at.step) / (10 + self.at.step))
+            torch._foreach_lerp_(self.ema, [v.data for v in self.flat.vectors], 1 - decay)
         return loss
 
     def _look(self) -> None:
@@ -256,7 +259,9 @@ class Loop:
         if extra is not None and at.epoch > 0:
             row |= extra()  # with several processes, of the share of the first
         self.world.align(self.model)
-        due = at.epoch % config.evaluate_every == 0 or at.epoch >= config.max_epochs
+        tail = self.tail
+        last = at.epoch >= config.max_epochs or (tail is not None and at.step >= tail.end)
+        due = at.epoch % config.evaluate_every == 0 or last
         with _Swapped(self.flat.vectors, self.ema):
             if self.rows.validation is None:
                 self._keep_best(at.epoch, math.nan)
@@ -271,14 +276,43 @@ class Loop:
             progress.update(at.epoch, row["validation"], self.history.best_validation)
         else:
             progress.update(at.epoch)
-        if config.patience is not None and at.since_best >= config.patience:
+        row["learning_rate"] = config.learning_rate_at(max(at.step - 1, 0), self.total_steps, tail)
+        if tail is not None and at.step >= tail.end:
             at.finished = "patience"
-        total = config.max_epochs * self.batches
-        row["learning_rate"] = config.learning_rate_at(max(at.step - 1, 0), total)
+        elif config.patience is not None and at.since_best >= config.patience:
+            self._lose_patience(progress)
         row["seconds"] = round(time.monotonic() - self._began, 3)
         self.history.epochs.append(row)
         if self.world.first:
             log.add(row)
+
+    @property
+    def total_steps(self) -> int:
+        """The budget."""
+        return self.config.max_epochs * self.batches
+
+    @property
+    def last_epoch(self) -> int:
+        """With which training ends, as far as is known."""
+        return self.config.max_epochs if self.tail is None else math.ceil(self.tail.end / self.batches)
+
+    @property
+    def tail(self) -> Tail | None:
+        """What a plateau brought about, once it has begun."""
+        return None if self.at.tail is None else Tail(*self.at.tail)
+
+    def _lose_patience(self, progress: TrainingProgress) -> None:
+        """Validation has stopped improving: training ends, at once or after a tail from the best weights."""
+        at = self.at
+        if self.config.schedule != "plateau" or at.tail is not None:
+            at.finished = "patience"
+        elif at.step < Tail.of_budget(self.total_steps).start:  # else the tail of the budget is under way
+            tail = Tail.after(at.step, self.batches, self.total_steps)
+            at.tail, at.since_best = (tail.start, tail.length), 0
+            progress.expect(self.last_epoch)
+            self.model.load_state_dict(self.best)
+            if self.ema is not None:
+                self.ema = [v.detach().clone() for v in self.flat.vectors]
 
     def _keep_best(self, epoch: int, validation: float) -> None:
         self.best = snapshot.copy_state(self.model)

@@ -44,6 +44,11 @@ class TrainingProgress:
             text = f"validation {current:.3f} (best {best:.3f})"
             self._bar.update(self._task, completed=epoch, validation=text)
 
+    def expect(self, epochs: int) -> None:
+        """Training ends with another epoch than was thought."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=epochs)
+
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:

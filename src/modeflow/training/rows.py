@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -70,7 +70,12 @@ class Rows:
 
 @dataclass
 class Position:
-    """Where the training stands; all of it goes into a checkpoint."""
+    """Where the training stands; all of it goes into a checkpoint.
+
+    Attributes:
+        since_best: evaluations since the best one, or since the tail began.
+        tail: first step and number of steps of the decay that a plateau brought about, once it has begun.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -79,3 +84,4 @@ class Position:
     seconds: float = 0.0
     finished: str = ""
     sums: dict[str, float] = field(default_factory=dict)
+    tail: Sequence[int] | None = None

@@ -107,9 +107,10 @@ def _check(loop: Loop, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -
 
 
 def _reopen(loop: Loop) -> None:
-    """A finished run goes on where the settings now allow more."""
+    """A finished run goes on where the settings now allow more; a tail that has ended is the end."""
     at, config = loop.at, loop.config
-    more = at.epoch < config.max_epochs
+    tail = loop.tail
+    more = at.epoch < config.max_epochs and (tail is None or at.step < tail.end)
     patient = config.patience is None or at.since_best < config.patience
     if (at.finished == "max_epochs" and more) or (at.finished == "patience" and more and patient):
         at.finished = ""
