@@ -80,8 +80,8 @@ def test_differences_are_paired_and_weighted():
     one, two = Choice("f", 1), Choice("f", 2)
     a, b = rng.normal(size=60), rng.normal(size=60)
     b[40:] = np.nan
-    selection.candidates = {one: Candidate("f", 1, scores=a), two: Candidate("f", 2, scores=b)}
-    mean, error, whole = selection._compare(one, two)
+    selection.trials = {(one, 1): Candidate("f", 1, scores=a), (two, 1): Candidate("f", 2, scores=b)}
+    mean, error, whole = selection._compare(one, two, 1)
     d, w = (a - b)[:40], selection.weight[:40]
     assert not whole
     assert mean == pytest.approx(np.average(d, weights=w))

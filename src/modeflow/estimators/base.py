@@ -140,12 +140,14 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         """The flow and the number of states, the islands of the training rows, and what was learned."""
         k = 1 if settings.continuous else self._fixed_states or self.n_states
         flows = settings.flows
+        if settings.continuous or data.train.shape[1] == 1:  # no comparison; of one column all are the same
+            flows = flows[:1]
         if k != "auto" and (len(flows) == 1 or len(data.train) < _FEWEST_TO_CHOOSE):
             return Choice(flows[0], int(cast(int, k))), None, []
         selection = Selection(settings, data, folder, quiet, resume)
         choice = selection.run(flows, k)
         peaks = selection.peaks(np.arange(len(data.train)))
-        return choice, peaks, [c.to_dict() for c in selection.candidates.values()]
+        return choice, peaks, [trial.to_dict() for trial in selection.trials.values()]
 
     def _split(
         self,

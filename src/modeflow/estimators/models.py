@@ -10,7 +10,9 @@ from modeflow.estimators.images import ImageDensity
 
 __all__ = ["ESTIMATORS", "NVF", "FlowDensity"]
 
-_COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FLOWS`).
+_COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FLOWS`), or ``"auto"``: of the
+            spline flows in `modeflow.estimators.settings.FLOW_CHOICES` (autoregressive, deep or shallow, and
+            coupling) the one that is best on rows it was not fitted to; see `modeflow.estimators.selection`.
         flow_options: keyword arguments of the flow, such as ``{"layers": 4, "hidden_features": 32}``. Of the
             spline flows some are set unless given (`modeflow.estimators.settings.FLOW_DEFAULTS`).
         max_epochs: longest training; it ends earlier where validation stops improving. ``"auto"``: as many as
@@ -54,8 +56,9 @@ class NVF(DensityEstimator):
     its posterior (`predict_proba`). With ``n_states=1`` it is the plain flow.
 
     Arguments:
-        n_states: K, or ``"auto"`` to choose among 1, 2, 4, ... `max_states` on validation likelihood, at the
-            cost of about two fits.
+        n_states: K, or ``"auto"``: the islands that are visible in the data, or another number up to
+            `max_states` that is clearly better on rows it was not fitted to. Both choices together cost less
+            than two fits more.
         max_states: largest K tried by ``"auto"``.
         latent: ``"discrete"`` (islands), or ``"continuous"`` for data along a manifold: z is then Gaussian
             with `latent_features` dimensions, the density a lower bound (IWAE with `score_draws` draws of
@@ -71,7 +74,8 @@ class NVF(DensityEstimator):
             nothing. An option that the objective has no use for is refused.
         encoder_features: hidden widths of the encoder q(z|x).
         {_COMMON}
-        selection_: what was learned of every K tried by ``"auto"``.
+        flow_, flow_options_: the flow that was fitted.
+        selection_: what was learned of every flow and K tried.
 
     Reference:
         Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
@@ -85,7 +89,7 @@ class NVF(DensityEstimator):
         max_states: int = 32,
         latent: str = "discrete",
         latent_features: int = 2,
-        flow: str = "nsf-autoregressive",
+        flow: str = "auto",
         flow_options: Mapping[str, Any] | None = None,
         prior: str = "learned",
         objective: str = "truncated",
@@ -149,7 +153,7 @@ class FlowDensity(DensityEstimator):
 
     def __init__(
         self,
-        flow: str = "nsf-autoregressive",
+        flow: str = "auto",
         *,
         flow_options: Mapping[str, Any] | None = None,
         max_epochs: int | str = "auto",

@@ -34,6 +34,8 @@ __all__ = ["Candidate", "Choice", "Selection", "most_states"]
 _BETTER = 2.0
 #: Standard errors after which a candidate that is worse on one half is not fitted to the other.
 _HOPELESS = 3.0
+#: How much longer than numbers of states flows are trained to be compared: the deep ones begin slowly.
+_FLOW_LENGTH = 2
 #: How much longer the islands and a number of states that beat them are trained, to be compared once more.
 _DUEL = 3
 #: Most candidates after the first few: neighbours of the best so far.
@@ -60,11 +62,11 @@ class Candidate:
         flow, n_states: the choice.
         rows: scored by models that had not seen them.
         validation: mean log-density of these rows, nats. standard_error: of that mean.
-        difference: mean paired difference to what was chosen, on the rows that both scored, nats;
-            difference_error: its standard error.
+        difference: mean paired difference to the best of those it was compared with, on the rows that both
+            scored, nats; difference_error: its standard error.
         epochs: that both halves were trained for, in passes over all rows.
         seconds: that the candidate took.
-        chosen: whether this one was.
+        chosen: whether this one was, after its longest trial.
     """
 
     flow: str
@@ -106,7 +108,7 @@ class Selection:
         self, settings: Settings, data: FitData, run_dir: Path | None, quiet: bool, resume: bool
     ) -> None:
         self.settings, self.run_dir, self.quiet, self.resume = settings, run_dir, quiet, resume
-        self.candidates: dict[Choice, Candidate] = {}
+        self.trials: dict[tuple[Choice, int], Candidate] = {}
         self.interrupted = False
         values = np.concatenate([data.train, data.validation])
         weights = [data.weight, data.validation_weight]
@@ -161,68 +163,56 @@ class Selection:
             first, likely = (min(self._survey.relief.cut(level).count, most) for level in (CLEAR, LIKELY))
         else:
             first = int(n_states)
-        best = self._best_of([Choice(flow, first) for flow in flows], 0.0)
+        best = Choice(flows[0], first)
+        if len(flows) > 1:
+            best = self._best_of([Choice(flow, first) for flow in flows], 0.0, _FLOW_LENGTH)
         if n_states == "auto" and most > 1:
             best = self._best_states(best, sorted({1, likely, min(4 * first, most)} - {first}), most)
-        self._finish(best)
+        tried = [candidate for (choice, _), candidate in self.trials.items() if choice == best]
+        if tried:
+            tried[-1].chosen = True
         return best
 
     def _best_states(self, first: Choice, others: Sequence[int], most: int) -> Choice:
         best = self._best_of([first, *(Choice(first.flow, k) for k in others)], _BETTER)
         for _ in range(_NEIGHBOURS):
-            untried = [
-                choice
-                for k in _neighbours(best.n_states, most)
-                if (choice := Choice(best.flow, k)) not in self.candidates
-            ]
-            if not untried or self.interrupted:
-                break
+            near = [Choice(best.flow, k) for k in _neighbours(best.n_states, most)]
+            untried = [choice for choice in near if (choice, 1) not in self.trials]
             better = self._best_of([best, *untried], _BETTER)
             if better == best:
                 break
             best = better
-        return best if best == first else self._duel(first, best)
+        # Many Gaussians are good at once, a few states that bend need time: both once more, longer.
+        return best if best == first else self._best_of([first, best], _BETTER, _DUEL)
 
-    def _duel(self, first: Choice, best: Choice) -> Choice:
-        """Both once more, longer: many Gaussians are good at once, a few states that bend need time."""
-        short = {choice: self.candidates.pop(choice) for choice in (first, best)}
-        for choice in (first, best):
-            self._try(choice, first, _DUEL)
-            if self.interrupted:
-                self.candidates |= short
-                return best
-            self.candidates[choice].seconds += short[choice].seconds
-            self.candidates[choice].epochs += short[choice].epochs
-        return self._best_of([first, best], _BETTER)
-
-    def _best_of(self, choices: Sequence[Choice], margin: float) -> Choice:
-        """The best, or the first where none is better by `margin` standard errors."""
-        best = choices[0]
+    def _best_of(self, choices: Sequence[Choice], margin: float, length: int = 1) -> Choice:
+        """The best after trainings of this length, or the first where none is better by so many errors."""
+        best = first = choices[0]
         for choice in choices:
-            self._try(choice, best)
+            if not self.interrupted:
+                self._try(choice, first, length)
         for choice in choices[1:]:
-            difference, error, whole = self._compare(choice, choices[0])
+            difference, error, whole = self._compare(choice, first, length)
             # One that beats the first must also beat the best so far, if only in the mean.
-            if whole and difference > margin * error and self._compare(choice, best)[0] > 0:
+            if whole and difference > margin * error and self._compare(choice, best, length)[0] > 0:
                 best = choice
+        for choice in choices:
+            if (trial := self.trials.get((choice, length))) is not None:
+                trial.difference, trial.difference_error, _ = self._compare(choice, best, length)
         return best
 
     # -- how good ---------------------------------------------------------------------------------
 
-    def _try(self, choice: Choice, rival: Choice, length: int = 1) -> None:
+    def _try(self, choice: Choice, rival: Choice, length: int) -> None:
         """Fit and score a candidate, on one half alone where it is hopeless beside a rival."""
-        if choice in self.candidates:
+        if (choice, length) in self.trials:
             return
-        self.candidates[choice] = candidate = Candidate(
-            choice.flow, choice.n_states, scores=np.full(self._rows, np.nan)
-        )
+        trial = Candidate(choice.flow, choice.n_states, scores=np.full(self._rows, np.nan))
         settings = self.settings.candidate(choice.flow, len(self._parts[0].train), length)
         for place in (0, 1):
-            if self.interrupted:
-                break
             folder = None
             if self.run_dir is not None:
-                name = f"{choice.flow}-{choice.n_states}" + ("-longer" if length > 1 else "")
+                name = f"{choice.flow}-{choice.n_states}-{length}".replace(", ", "-")
                 folder = self.run_dir / "selection" / name / f"half-{place + 1}"
             fit = Fit(
                 settings,
@@ -236,39 +226,34 @@ class Selection:
                 encoder_steps=500,
             )
             history = fit.run()
-            fit.settle()
             self.interrupted |= history.interrupted
+            if self.interrupted:
+                return
+            fit.settle()
             other = self.halves[1 - place]
-            candidate.scores[other] = fit.log_prob(self._values[other])
-            candidate.seconds += history.seconds
-            candidate.epochs += (len(history.epochs) - 1) * len(self._parts[place].train) / self._rows
+            trial.scores[other] = fit.log_prob(self._values[other])
+            trial.seconds += history.seconds
+            trial.epochs += (len(history.epochs) - 1) * len(self._parts[place].train) / self._rows
+            self.trials[choice, length] = trial
             if place == 0 and choice != rival:
-                difference, error, _ = self._compare(choice, rival)
+                difference, error, _ = self._compare(choice, rival, length)
                 if difference < -_HOPELESS * error:
                     break
-        self._summarise(candidate)
+        known = ~np.isnan(trial.scores)
+        trial.rows = int(known.sum())
+        weight = None if self.weight is None else self.weight[known]
+        trial.validation, trial.standard_error = _mean_and_error(trial.scores[known], weight)
 
-    def _compare(self, one: Choice, two: Choice) -> tuple[float, float, bool]:
-        """Mean paired difference, its standard error, and whether it is over all rows."""
+    def _compare(self, one: Choice, two: Choice, length: int) -> tuple[float, float, bool]:
+        """Mean paired difference on the rows that both scored, its error, and whether these are all rows."""
         if one == two:
             return 0.0, 0.0, True
-        difference = self.candidates[one].scores - self.candidates[two].scores
+        if not {(one, length), (two, length)} <= set(self.trials):
+            return -math.inf, math.inf, False
+        difference = self.trials[one, length].scores - self.trials[two, length].scores
         known = ~np.isnan(difference)
         mean, error = _mean_and_error(difference[known], None if self.weight is None else self.weight[known])
         return mean, error, bool(known.all())
-
-    def _summarise(self, candidate: Candidate) -> None:
-        known = ~np.isnan(candidate.scores)
-        candidate.rows = int(known.sum())
-        if candidate.rows:
-            candidate.validation, candidate.standard_error = _mean_and_error(
-                candidate.scores[known], None if self.weight is None else self.weight[known]
-            )
-
-    def _finish(self, best: Choice) -> None:
-        for choice, candidate in self.candidates.items():
-            candidate.chosen = choice == best
-            candidate.difference, candidate.difference_error, _ = self._compare(choice, best)
 
 
 def _neighbours(k: int, most: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -117,10 +117,10 @@ def fit_baselines(
         )
     )
     if run.estimator.n_states_ > 1 or run.config["model"] == "nvf":
-        flow = run.estimator.flow_
+        flow, options = run.estimator.flow_, run.estimator.flow_options_
         say(f"fitting a plain flow ({flow})")
         began = time.perf_counter()
-        plain = _plain_flow(run.config, flow, quiet)
+        plain = _plain_flow(run.config, flow, options, quiet)
         plain.fit(frame(split.train), validation=frame(split.validation))
         rows.append(
             _row(
@@ -138,12 +138,14 @@ def fit_baselines(
     return rows
 
 
-def _plain_flow(config: RunConfig, flow: str, quiet: bool) -> DensityEstimator:
+def _plain_flow(config: RunConfig, flow: str, options: Mapping[str, Any], quiet: bool) -> DensityEstimator:
     """The same flow and training without states."""
     states = ("n_states", "max_states", "latent", "latent_features", "prior")
     own = {*states, "objective", "objective_options", "encoder_features", "flow"}
     settings = {k: v for k, v in config.settings.items() if k not in own}
-    return RunConfig.build({**settings, "model": flow}).estimator(verbose=not quiet)
+    return RunConfig.build({**settings, "model": flow, "flow_options": dict(options)}).estimator(
+        verbose=not quiet
+    )
 
 
 def _row(
