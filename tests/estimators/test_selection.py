@@ -27,7 +27,7 @@ def blobs(n, seed, weights=(0.6, 0.25, 0.1, 0.05)):
 
 def test_the_number_of_states_is_the_number_of_islands():
     x, truth = blobs(900, 0)
-    estimator = NVF("auto", **{**SMALL, "max_states": 8, "max_epochs": 10}).fit(x)
+    estimator = NVF("auto", **{**SMALL, "max_states": 8, "max_epochs": 4}).fit(x)
     assert estimator.n_states_ == 4
     assert adjusted_rand_score(truth, estimator.predict(x)) > 0.98
     tried = {c["n_states"]: c for c in estimator.selection_}

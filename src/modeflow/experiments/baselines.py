@@ -143,9 +143,8 @@ def _plain_flow(config: RunConfig, flow: str, options: Mapping[str, Any], quiet:
     states = ("n_states", "max_states", "latent", "latent_features", "prior")
     own = {*states, "objective", "objective_options", "encoder_features", "flow"}
     settings = {k: v for k, v in config.settings.items() if k not in own}
-    return RunConfig.build({**settings, "model": flow, "flow_options": dict(options)}).estimator(
-        verbose=not quiet
-    )
+    settings |= {"model": flow, "flow_options": dict(options)}
+    return RunConfig.build(settings).estimator(verbose=not quiet)
 
 
 def _row(
