@@ -148,7 +148,7 @@ class Codes(nn.Module):
         super().__init__()
         self.register_buffer("codebook", torch.tensor([[-1.0], [0.0], [1.0]]))
 
-    def log_posterior(self, e: Tensor) -> Tensor:
+    def log_approximate_posterior(self, e: Tensor) -> Tensor:
         return torch.log_softmax(-(e.unsqueeze(2) - self.codebook).square().sum(-1), -1)
 
 

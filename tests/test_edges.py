@@ -33,7 +33,9 @@ def end(request, monkeypatch):
 
     monkeypatch.setattr(torch, "rand", rand)
     monkeypatch.setattr(torch, "rand_like", lambda like, **options: fill(torch.empty_like(like, **options)))
-    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self, *_: self.fill_(0.0 if low else 100.0))
+    monkeypatch.setattr(
+        torch.Tensor, "exponential_", lambda self, *_, **options: self.fill_(0.0 if low else 100.0)
+    )
     monkeypatch.setattr(
         streams._RowNoise, "uniform", lambda self, like: fill(torch.empty(like.shape, dtype=torch.float64))
     )

