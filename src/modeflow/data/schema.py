@@ -227,8 +227,9 @@ class Schema:
                 name, row = self.columns[i], off[0]
                 warnings.warn(
                     f"column '{name}' has steps of {lattice.step:g} in the model; {len(off)} of "
-                    f"{len(values)} rows lie between them (the first holds {values[row, i]:g}), scored as the nearest. If "
-                    f"they are right, fit with dequantize={{'{name}': STEP}}, a finer one, or 'none'",
+                    f"{len(values)} rows lie between them (the first holds {values[row, i]:g}), scored as "
+                    f"the nearest. If they are right, fit with dequantize={{'{name}': STEP}}, a finer one, "
+                    "or 'none'",
                     UserWarning,
                     stacklevel=5,
                 )

@@ -7,8 +7,8 @@ row is scored once by a model that has not seen it, and two candidates are compa
 
 over all N rows (a tenth of them, held out once, has less than a third of the power). The islands that are
 visible in the data are the candidate to beat: another number of states is taken only where it is better by
-more than two standard errors, and is so again after a longer training of both. Only what is chosen is then
-fitted at length.
+more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
+column at least. Only what is chosen is then fitted at length.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ __all__ = ["Candidate", "Choice", "Selection", "most_states"]
 
 #: Standard errors by which another number of states must be better than the islands.
 _BETTER = 2.0
+#: Nats a column that it must be better by on top, after the longer training.
+_WORTH = 0.01
 #: Standard errors after which a candidate that is worse on one half is not fitted to the other.
 _HOPELESS = 3.0
 #: How much longer than numbers of states flows are trained to be compared: the deep ones begin slowly.
@@ -183,10 +185,13 @@ class Selection:
                 break
             best = better
         # Many Gaussians are good at once, a few states that bend need time: both once more, longer.
-        return best if best == first else self._best_of([first, best], _BETTER, _DUEL)
+        least = _WORTH * self._values.shape[1]
+        return best if best == first else self._best_of([first, best], _BETTER, _DUEL, least)
 
-    def _best_of(self, choices: Sequence[Choice], margin: float, length: int = 1) -> Choice:
-        """The best after trainings of this length, or the first where none is better by so many errors."""
+    def _best_of(
+        self, choices: Sequence[Choice], margin: float, length: int = 1, least: float = 0.0
+    ) -> Choice:
+        """The best after trainings of this length; the first unless better by so many errors and nats."""
         best = first = choices[0]
         for choice in choices:
             if not self.interrupted:
@@ -194,7 +199,7 @@ class Selection:
         for choice in choices[1:]:
             difference, error, whole = self._compare(choice, first, length)
             # One that beats the first must also beat the best so far, if only in the mean.
-            if whole and difference > margin * error and self._compare(choice, best, length)[0] > 0:
+            if whole and difference > margin * error + least and self._compare(choice, best, length)[0] > 0:
                 best = choice
         for choice in choices:
             if (trial := self.trials.get((choice, length))) is not None:

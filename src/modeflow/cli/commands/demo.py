@@ -16,10 +16,11 @@ from modeflow.errors import DataError
 _DATA = "shapes"
 _SETTINGS: dict[str, Any] = {
     "rows": 5000,
-    "max_epochs": 50,
-    "patience": 12,
-    "batch_size": 256,
-    "flow_options": {"layers": 4, "hidden_features": 32},
+    "max_epochs": 60,
+    "patience": 10,
+    "batch_size": 128,
+    "flow": "nsf-autoregressive",
+    "flow_options": {"layers": 3, "mixing": "reverse"},
     "max_states": 16,
 }
 _SAMPLES = 20_000
