@@ -1,0 +1,130 @@
+"""A flow that writes down what it is shown, and whose density in training mode is visibly another.
+
+Its first layer is the identity. In training mode it claims `LIFT` nats more than is so, and what is drawn
+through it is not a number; so a number that was computed in training mode, or a training in evaluation mode,
+shows. Every batch is kept with the mode in which it came and whether a gradient was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeflow.densities import StandardNormal
+from modeflow.densities.flow import Flow
+from modeflow.flows import FLOWS
+from modeflow.latents import posteriors
+from modeflow.nets import MLP
+from modeflow.transforms import Composite, ConditionalAffine
+from modeflow.transforms.base import Transform
+from modeflow.transforms.image import Flatten
+
+#: Nats that the density claims beyond what is so, in training mode.
+LIFT = 40.0
+
+
+@dataclass
+class Seen:
+    """One batch: what part saw it, its values, and how it was asked."""
+
+    part: str
+    rows: Tensor
+    training: bool
+    gradient: bool
+
+
+class Watch:
+    """What the layers of the models made within `watched` were shown, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+
+    def see(self, part: str, rows: Tensor, training: bool) -> None:
+        self.seen.append(Seen(part, rows.detach().double().clone(), training, torch.is_grad_enabled()))
+
+    def of(self, part: str, gradient: bool | None = None) -> list[Seen]:
+        """The batches of a part, with or without a gradient."""
+        return [s for s in self.seen if s.part == part and gradient in (None, s.gradient)]
+
+    def take(self) -> list[Seen]:
+        """What was seen so far; then start anew."""
+        seen, self.seen = self.seen, []
+        return seen
+
+
+_WATCH: list[Watch] = []
+
+
+class Watched(Transform):
+    """The identity, which writes down what it is shown."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if _WATCH:
+            _WATCH[-1].see("flow", x, self.training)
+        return x, x.new_full((len(x),), LIFT if self.training else 0.0)
+
+    def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if _WATCH:
+            _WATCH[-1].see("sample", u, self.training)
+        return u * torch.nan if self.training else u, u.new_zeros(len(u))
+
+
+class WatchedMLP(MLP):
+    """The encoder's network, watched."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _WATCH:
+            _WATCH[-1].see("encoder", x, self.training)
+        return super().forward(x)
+
+
+def _table_flow(features: int, context_features: int = 0) -> Flow:
+    affine = ConditionalAffine(features, context_features)
+    return Flow(Composite([Watched(), affine]), StandardNormal(features), context_features)
+
+
+def _image_flow(shape: tuple[int, int, int], context_features: int = 0) -> Flow:
+    size = int(np.prod(shape))
+    layers: list[Any] = [Watched(), Flatten(shape), ConditionalAffine(size, context_features)]
+    return Flow(Composite(layers), StandardNormal(size), context_features, shape)
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Within the block ``flow="watched"`` and ``"watched-image"`` exist, and encoders of tables are watched."""
+    table = replace(FLOWS["realnvp"], key="watched", name="Watched", recipe=_table_flow, preset={})
+    image = replace(FLOWS["glow"], key="watched-image", name="WatchedImage", recipe=_image_flow, preset={})
+    watch = Watch()
+    _WATCH.append(watch)
+    try:
+        with (
+            patch.dict(FLOWS, {"watched": table, "watched-image": image}),
+            patch.object(posteriors, "MLP", WatchedMLP),
+        ):
+            yield watch
+    finally:
+        _WATCH.pop()
+
+
+def in_units(estimator: Any, seen: list[Seen]) -> np.ndarray:
+    """Rows that the flow of a table was shown, in the units of the data."""
+    with torch.no_grad():
+        rows = torch.cat([s.rows for s in seen])
+        return np.asarray(estimator.model_.decode(rows).numpy())
+
+
+def wrong_modes(seen: list[Seen]) -> list[str]:
+    """Batches with a gradient in evaluation mode, or without one in training mode."""
+    return [
+        f"{s.part}: {len(s.rows)} rows with {'a' if s.gradient else 'no'} gradient, "
+        f"in {'training' if s.training else 'evaluation'} mode"
+        for s in seen
+        if s.gradient != s.training
+    ]
