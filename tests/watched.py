@@ -98,7 +98,7 @@ def _image_flow(shape: tuple[int, int, int], context_features: int = 0) -> Flow:
 
 @contextmanager
 def watched() -> Iterator[Watch]:
-    """Within the block ``flow="watched"`` and ``"watched-image"`` exist, and encoders of tables are watched."""
+    """Within the block flows "watched" and "watched-image" exist, and encoders of tables are watched."""
     table = replace(FLOWS["realnvp"], key="watched", name="Watched", recipe=_table_flow, preset={})
     image = replace(FLOWS["glow"], key="watched-image", name="WatchedImage", recipe=_image_flow, preset={})
     watch = Watch()
@@ -121,10 +121,19 @@ def in_units(estimator: Any, seen: list[Seen]) -> np.ndarray:
 
 
 def wrong_modes(seen: list[Seen]) -> list[str]:
-    """Batches with a gradient in evaluation mode, or without one in training mode."""
-    return [
-        f"{s.part}: {len(s.rows)} rows with {'a' if s.gradient else 'no'} gradient, "
-        f"in {'training' if s.training else 'evaluation'} mode"
-        for s in seen
-        if s.gradient != s.training
-    ]
+    """Batches of the flow with a gradient in evaluation mode, or without one in training mode.
+
+    The encoder is always in the mode of the flow that is asked next: a training that holds the encoder asks
+    it without a gradient.
+    """
+    wrong, mode = [], None
+    for s in reversed(seen):
+        if s.part == "encoder":
+            right = mode is None or s.gradient or s.training == mode
+        else:
+            mode = s.training
+            right = s.gradient == s.training
+        if not right:
+            gradient, now = ("a" if s.gradient else "no"), ("training" if s.training else "evaluation")
+            wrong.append(f"{s.part}: {len(s.rows)} rows with {gradient} gradient, in {now} mode")
+    return wrong

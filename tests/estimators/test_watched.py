@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
-import oracle
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.stats import kstest
-from watched import LIFT, in_units, watched, wrong_modes
 
+import oracle
 from modeflow import NVF, FlowDensity, load_estimator
+from modeflow.estimators.fitting import Fit
+from watched import LIFT, in_units, watched, wrong_modes
 
 SMALL = {
     "flow": "watched",
@@ -123,14 +126,41 @@ def test_a_continuous_latent_trains_and_scores_in_its_modes():
 
 
 def test_the_number_of_states_is_chosen_in_evaluation_mode_on_rows_not_trained_on():
-    """Whatever the scheme: no score counts that is of a row on which the scored model was trained."""
     x = table(200)
-    with watched() as watch:
+    scored = []
+    ask = Fit.log_prob
+
+    def spy(fit, rows, *args, **options):
+        found = ask(fit, rows, *args, **options)
+        scored.append((fit.n_states, np.array(rows), fit.data, found))
+        return found
+
+    with watched() as watch, patch.object(Fit, "log_prob", spy):
         model = NVF("auto", max_states=2, **{**SMALL, "max_epochs": 3}).fit(x)
         seen = watch.take()
     assert wrong_modes(seen) == []
-    chosen = [c for c in model.selection_ if c["chosen"]]
-    assert len(chosen) == 1 and all(c["validation"] < LIFT / 2 for c in model.selection_)
+    marks = {row[0] for row in x.tolist()}
+    of = {}
+    for k, rows, data, found in scored:
+        shown, trained, stopped = (
+            {row[0] for row in r.tolist()} for r in (rows, data.train, data.validation)
+        )
+        assert shown <= marks and trained <= marks
+        assert not shown & trained and not shown & stopped and not trained & stopped
+        of.setdefault(k, []).append((rows, found))
+    (chosen,) = [c for c in model.selection_ if c["chosen"]]
+    assert chosen["n_states"] == model.n_states_ + len(model.dead_states_)
+    for candidate in model.selection_:
+        # The last scores of a candidate: of a half each, of all rows where both halves were tried.
+        parts, rows = [], 0
+        for part, found in reversed(of[candidate["n_states"]]):
+            if rows < candidate["rows"]:
+                parts.append(found)
+                rows += len(part)
+        value, error = oracle.mean_and_error(np.concatenate(parts))
+        assert rows == candidate["rows"] and value < LIFT / 4
+        assert candidate["validation"] == pytest.approx(value, abs=1e-6)
+        assert candidate["standard_error"] == pytest.approx(error, rel=0.02)
 
 
 # -- noise
@@ -158,7 +188,7 @@ def test_noise_of_training_is_fresh_and_fills_the_cell_around_a_whole_number(fit
 
 
 def test_noise_of_validation_fills_the_cell_and_stays(fitted):
-    model, x, held, seen = fitted
+    model, _, held, seen = fitted
     first, *_, last = (i for i, s in enumerate(seen) if s.part == "flow" and s.gradient)
     which, offsets = offsets_of(model, of_training(seen[first:last], False), held)
     one = np.array([offsets[which == i][0] for i in range(len(held))])
@@ -207,4 +237,5 @@ def test_the_encoder_is_calibrated_after_the_fit_and_saved_so(tmp_path):
     # What is pruned is pruned by it, and only outside training.
     with torch.no_grad():
         expected = torch.softmax(sharpness * logits, 1)
-        torch.testing.assert_close(model.model_.model.approximate_posterior(u).double(), expected, atol=1e-5, rtol=1e-4)  # fmt: skip
+        found = model.model_.model.approximate_posterior(u).double()
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

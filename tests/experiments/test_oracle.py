@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import oracle
 import polars as pl
 import pytest
 import torch
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
+import oracle
 from modeflow.data import toy
 from modeflow.experiments import RunConfig, fit_baselines, fit_run, load_run
 from modeflow.report.gather import gather
@@ -24,8 +24,12 @@ SMALL = {
     "max_epochs": 4,
     "batch_size": 32,
     "n_states": 2,
+    "patience": None,
+    "schedule": "constant",
     "seed": 5,
 }
+#: What a plain flow beside the model shares with it.
+PLAIN = ("flow_options", "max_epochs", "patience", "schedule")
 #: Mean log-likelihoods in float64, with derivatives by finite differences.
 EXACT = 1e-5
 #: With a column of whole numbers: sixteen offsets against the integral.
@@ -112,7 +116,9 @@ def test_what_a_fit_says_of_its_training_holds_of_the_saved_model(runs, kind):
     model = oracle.saved(run)
     training = result["training"]
     known = {row["epoch"]: row["validation"] for row in model.history_ if "validation" in row}
-    assert training["best_validation"] == max(known.values()) == known[training["best_epoch"]]
+    # The best of all, or the start where what followed is not clearly better.
+    assert training["best_validation"] == known[training["best_epoch"]]
+    assert training["best_epoch"] in (0, max(known, key=lambda epoch: known[epoch]))
     assert max(known) == training["steps"] / -(-len(train) // SMALL["batch_size"])
     if kind == "counted":
         # One offset a row instead of the integral: standard error over rows and five of them.
@@ -143,7 +149,7 @@ def test_sizes_and_weights_are_those_in_the_file(runs, kind):
     np.testing.assert_allclose(result["weights"], weights, atol=1e-6)
     assert result["n_states"] == len(weights) == 2
     # They are the shares of the training rows, nearly: both islands are half of them.
-    assert 0.35 < weights.min()
+    assert weights.min() > 0.35
 
 
 @pytest.mark.parametrize("kind", ["real", "counted"])
@@ -170,7 +176,7 @@ def test_baselines_are_densities_in_the_units_of_the_data(runs, kind):
 
     if kind == "counted":
         offsets = (np.arange(32) + 0.5) / 32 - 0.5
-        theirs = np.logaddexp.reduce([at(test + [0, o]) for o in offsets]) - np.log(32)
+        theirs = np.logaddexp.reduce([at(test + np.array([0, o])) for o in offsets]) - np.log(32)
     else:
         theirs = at(test)
     # The noise of whole numbers differs, so does the mixture, a little.
@@ -181,7 +187,7 @@ def test_baselines_are_densities_in_the_units_of_the_data(runs, kind):
     assert mixture["difference_standard_error"] == pytest.approx(error, rel=0.1)
     assert mixture["n_parameters"] == 2 * (2 + 3) + 1
     # The plain flow: fitted again, scored by the oracle.
-    settings = {k: v for k, v in run.config.settings.items() if k in ("flow_options", "max_epochs")}
+    settings = {k: v for k, v in run.config.settings.items() if k in PLAIN}
     plain = RunConfig.build(
         {**settings, "batch_size": 32, "model": SMALL["flow"], "seed": SMALL["seed"]}
     ).estimator()
@@ -265,7 +271,7 @@ def test_the_gap_to_the_truth_is_that_of_the_test_rows(tmp_path):
     assert told["gap"] == pytest.approx(gap, abs=EXACT)
     assert told["gap_standard_error"] == pytest.approx(error, abs=EXACT)
     # Other samples of the same model: 20,000 beside the 100,000 (five standard errors: 1 alarm in a million).
-    drawn, _ = oracle.saved(run).sample(20_000, random_state=1)
+    drawn = np.asarray(oracle.saved(run).sample(20_000, random_state=1)[0])
     share = (np.linalg.norm(drawn[:, None] - ring.modes, axis=2).min(1) > 4 * ring.scale).mean()
     error = np.sqrt(max(share * (1 - share), 1e-4) / 20_000 * 1.2)
     assert abs(told["bridge_mass"] - share) < 5 * error
