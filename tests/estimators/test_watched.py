@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -12,7 +13,9 @@ from scipy.stats import kstest
 
 import oracle
 from modeflow import NVF, FlowDensity, load_estimator
+from modeflow.estimators import fitting
 from modeflow.estimators.fitting import Fit
+from modeflow.latents.initialise import initialise_continuous
 from watched import LIFT, in_units, watched, wrong_modes
 
 SMALL = {
@@ -115,7 +118,9 @@ def test_what_is_asked_of_a_fitted_model_is_asked_in_evaluation_mode(fitted, tmp
     assert {s.part for s in seen} >= {"flow", "sample"} and not any(s.training for s in seen)
 
 
-def test_a_continuous_latent_trains_and_scores_in_its_modes():
+def test_a_continuous_latent_trains_and_scores_in_its_modes(monkeypatch):
+    start = partial(initialise_continuous, steps=20)  # where the latent starts is tested elsewhere
+    monkeypatch.setattr(fitting, "initialise_continuous", start)
     x = table(100)
     with watched() as watch:
         model = NVF(latent="continuous", latent_features=1, **{**SMALL, "max_epochs": 2}).fit(x)

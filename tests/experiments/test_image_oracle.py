@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torch.nn import functional as F
 
 import oracle
 from modeflow import ImageDensity
+from modeflow.estimators import images as images_module
 from modeflow.experiments import RunConfig, fit_run
+from modeflow.latents import initialise_images
 from watched import LIFT, watched, wrong_modes
 
 N, LEVELS, SIDE, SEED = 60, 8, 4, 3
@@ -155,7 +158,7 @@ def test_a_model_of_images_knows_nothing_of_the_test_images(tmp_path):
     *_, rows = oracle.split_rows(N, SEED)
     moved = pictures()
     moved[rows] = LEVELS - 1 - moved[rows]
-    options = {"model": "discrete-vae", "n_states": 2, "max_epochs": 1}
+    options = {"model": "vae", "latent_features": 1, "max_epochs": 1}
     (_, one, a), (_, two, b) = (
         fit(tmp_path, name, images, **options) for name, images in (("one", pictures()), ("two", moved))
     )
@@ -163,6 +166,12 @@ def test_a_model_of_images_knows_nothing_of_the_test_images(tmp_path):
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert one["bits_per_dim"]["validation"] == two["bits_per_dim"]["validation"]
     assert one["bits_per_dim"]["test"] != two["bits_per_dim"]["test"]
+
+
+@pytest.fixture(autouse=True)
+def _short_start(monkeypatch):
+    """Where states start is tested elsewhere."""
+    monkeypatch.setattr(images_module, "initialise_images", partial(initialise_images, steps=20))
 
 
 # -- by a flow that writes down what it is shown
