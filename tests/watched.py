@@ -19,8 +19,10 @@ from torch import Tensor
 
 from modeflow.densities import StandardNormal
 from modeflow.densities.flow import Flow
+from modeflow.estimators import fitting
 from modeflow.flows import FLOWS
 from modeflow.latents import posteriors
+from modeflow.latents.initialise import initialise
 from modeflow.nets import MLP
 from modeflow.transforms import Composite, ConditionalAffine
 from modeflow.transforms.base import Transform
@@ -107,6 +109,10 @@ def watched() -> Iterator[Watch]:
         with (
             patch.dict(FLOWS, {"watched": table, "watched-image": image}),
             patch.object(posteriors, "MLP", WatchedMLP),
+            # Where states start is tested elsewhere: a few steps of the encoder will do.
+            patch.object(
+                fitting, "initialise", lambda m, x, seed, steps: initialise(m, x, seed, min(steps, 50))
+            ),
         ):
             yield watch
     finally:

@@ -94,6 +94,26 @@ def test_rows_held_out_by_the_estimator_are_not_trained_on():
     assert len(held) == round(0.1 * len(x)) == model.validation_["n"]
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_the_maps_of_the_columns_are_learned_from_training_rows(given):
+    """Other validation rows, other scores, the same scales."""
+    options = {k: v for k, v in SMALL.items() if k != "encoder_features"} | {"max_epochs": 1}
+    x, held = table(), fresh()
+    maps, scores = [], []
+    with watched() as watch:
+        for share in (1.0, 0.5):
+            if given:
+                model = FlowDensity(**options).fit(x, validation=held * [share, 1])
+            else:
+                model = FlowDensity(**options).fit(x)
+                trained = matched(in_units(model, of_training(watch.take(), True)), x)
+                x[np.setdiff1d(np.arange(len(x)), trained), 0] *= 0.5
+            maps.append(model.model_.transform.state_dict())
+            scores.append(model.validation_["value"])
+    assert scores[0] != scores[1]
+    assert all(torch.equal(maps[0][name], maps[1][name]) for name in maps[0])
+
+
 def test_numbers_reported_are_those_of_evaluation_mode(fitted):
     model, x, held, _ = fitted
     expected = oracle.log_density(model, held)
