@@ -58,6 +58,19 @@ def test_ctrl_c_ends_a_loop_of_fits_with_the_last_one_fitted(interrupted_at, tmp
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("step", [4, 30, 60])
+def test_a_choice_that_was_interrupted_is_resumed(interrupted_at, tmp_path, step):
+    """Whatever was best so far: the run folder must not hold a checkpoint of it."""
+    x = islands(200)
+    options = {**SMALL, "flow": "auto", "max_epochs": 2}
+    whole = NVF(2, **options).fit(x)
+    interrupted_at(step)
+    with pytest.raises(KeyboardInterrupt):
+        NVF(2, **options).fit(x, run_dir=tmp_path)
+    again = NVF(2, **options).fit(x, run_dir=tmp_path, resume=True)
+    np.testing.assert_array_equal(again.score_samples(x), whole.score_samples(x))
+
+
 def test_sigterm_goes_to_the_handler_of_the_caller(interrupted_at):
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))

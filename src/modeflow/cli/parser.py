@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         "  modeflow fit -o run --resume                 go on after an interruption\n"
         "  modeflow fit --config run/config.yaml -o again    repeat a run\n\n"
         "settings (--set or YAML), with their defaults:\n"
-        "  n_states=auto max_states=32 flow=nsf-autoregressive flow_options={} objective=truncated\n"
+        "  n_states=auto max_states=32 flow=auto flow_options={} objective=truncated\n"
         "  prior=learned encoder_features=[64,64] max_epochs=auto batch_size=auto learning_rate=0.002\n"
         "  weight_decay=0 schedule=plateau ema=0.995 patience=15 dequantize=auto score_draws=16 devices=1\n"
         "  precision=32-true\n"

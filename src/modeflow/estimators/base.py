@@ -117,7 +117,9 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         folder = None if run_dir is None else Path(run_dir)
         quiet = not self.verbose
         choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
-        best = Fit(settings.with_flow(choice.flow), data, choice.n_states, folder, quiet, resume, peaks)
+        # A choice that was interrupted may end otherwise when it is resumed: no checkpoint of it is kept.
+        home = None if stopped else folder
+        best = Fit(settings.with_flow(choice.flow), data, choice.n_states, home, quiet, resume, peaks)
         history = best.run(0 if stopped else None)
         history.interrupted |= stopped
         best.settle()

@@ -319,7 +319,7 @@ def prune_dead_states(
         if not without.any():
             break
         after = means(without)
-        if bool((after >= best).all()):
+        if bool(((after >= best) & best.isfinite()).all()):
             kept, best = without, after
     dead = states[~kept]
     if len(dead):

@@ -240,10 +240,13 @@ class Selection:
             trial.seconds += history.seconds
             trial.epochs += (len(history.epochs) - 1) * len(self._parts[place].train) / self._rows
             self.trials[choice, length] = trial
+            self._summarise(trial)
             if place == 0 and choice != rival:
                 difference, error, _ = self._compare(choice, rival, length)
                 if difference < -_HOPELESS * error:
                     break
+
+    def _summarise(self, trial: Candidate) -> None:
         known = ~np.isnan(trial.scores)
         trial.rows = int(known.sum())
         weight = None if self.weight is None else self.weight[known]
@@ -255,8 +258,10 @@ class Selection:
             return 0.0, 0.0, True
         if not {(one, length), (two, length)} <= set(self.trials):
             return -math.inf, math.inf, False
-        difference = self.trials[one, length].scores - self.trials[two, length].scores
-        known = ~np.isnan(difference)
+        a, b = self.trials[one, length].scores, self.trials[two, length].scores
+        known = ~(np.isnan(a) | np.isnan(b))
+        difference = np.zeros(len(a))
+        np.subtract(a, b, out=difference, where=known & (a != b))  # of a row without density in both: none
         mean, error = _mean_and_error(difference[known], None if self.weight is None else self.weight[known])
         return mean, error, bool(known.all())
 
@@ -272,10 +277,11 @@ def _mean_and_error(values: np.ndarray, weight: np.ndarray | None) -> tuple[floa
         return 0.0, math.inf
     w = np.ones(len(values)) if weight is None else weight
     share = w / w.sum()
-    with np.errstate(invalid="ignore"):
-        mean = float((share * values).sum())
-        error = math.sqrt(float((share**2 * (values - mean) ** 2).sum()))
-    return (mean, error) if math.isfinite(mean) else (mean if mean < 0 else -math.inf, math.inf)
+    if not np.isfinite(values).all():  # a row without density decides; where both have such rows, the worse
+        worse, better = (values == -np.inf).any(), (values == np.inf).any()
+        return (-math.inf if worse or not better else math.inf), 0.0
+    mean = float((share * values).sum())
+    return mean, math.sqrt(float((share**2 * (values - mean) ** 2).sum()))
 
 
 def _mean_one(weight: np.ndarray) -> np.ndarray:

@@ -22,8 +22,8 @@ import numpy as np
 __all__ = ["Islands", "Relief", "find_islands", "merge_islands", "survey"]
 
 #: Islands stand out by so many standard errors of a log-density at the least (ripples do not), and the
-#: density between them is lower than theirs by so many nats (a fifteenth; a quarter).
-CLEAR, LIKELY = (7.0, math.log(15)), (5.0, math.log(4))
+#: density between them is lower than theirs by so many nats (a twentieth; a fifth).
+CLEAR, LIKELY = (8.0, math.log(20)), (5.5, math.log(5))
 #: Neighbours at the least and at the most.
 _NEIGHBOURS = (8, 20)
 #: A distance to a neighbour counts as this share of the median at the least: rows may be repeated.
@@ -116,8 +116,8 @@ def _relief(x: np.ndarray, distance: np.ndarray, neighbour: np.ndarray, floor: f
     """Rows enter by rising distance to their k-th neighbour; parts that meet are joined, and recorded."""
     n, k = distance.shape
     reach = np.log(np.maximum(distance[:, -1], floor))
-    # Mean log-ratio of distances: one over the dimension around a row (Levina and Bickel).
-    inverse = (reach[:, None] - np.log(np.maximum(distance[:, :-1], floor))).sum(1) / (k - 2)
+    # The mean log-ratio of distances is one over the dimension around a row (Levina and Bickel).
+    inverse = (reach[:, None] - np.log(np.maximum(distance[:, :-1], floor))).sum(1) / (k - 1)
     adjacent: list[list[int]] = neighbour.tolist()
     back: list[list[int]] = [[] for _ in range(n)]
     for i, row in enumerate(adjacent):

@@ -200,7 +200,8 @@ class Truncated(Objective):
             can come back.
         hold_steps: for so many steps the encoder is held as it was started, and the flow and the prior are
             fitted to its states (:math:`-\sum_{k \in S} q_k \log \pi_k p(x|k)`): so the flow takes the shape
-            of the islands that the states start on, before a row may change its state.
+            of the islands that the states start on, before a row may change its state. (A decay of weights
+            shrinks the encoder all the while.)
 
     Raises:
         ConfigError: for a value that is not allowed.
