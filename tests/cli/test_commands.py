@@ -266,6 +266,7 @@ def test_a_killed_fit_resumes(here, tmp_path):
     command = [
         sys.executable, "-m", "modeflow", "fit", "ring:k=4", "--rows", "2000", "--set", "n_states=4",
         "--set", "max_epochs=12", "--set", "batch_size=64", "--set", "flow_options.layers=2",
+        "--set", "flow=nsf-coupling",
     ]  # fmt: skip
     process = subprocess.Popen([*command, "-o", str(tmp_path / "run")], stderr=subprocess.DEVNULL)
     log = tmp_path / "run" / "metrics.jsonl"
