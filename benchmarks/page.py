@@ -266,7 +266,8 @@ def islands(content: dict[str, Any]) -> list[str]:
         cells = []
         for key, digits in (("agreement", 3), ("test", 3)):
             cells += [
-                f"{number(r[key]['mean'], digits)} ± {r[key]['standard_error']:.{digits}f}" for r in (ours, theirs)
+                f"{number(r[key]['mean'], digits)} ± {r[key]['standard_error']:.{digits}f}"
+                for r in (ours, theirs)
             ]
         states = ", ".join(map(str, ours["states"]))
         body.append([name, f"{ours['islands']}", states, *cells, f"{ours['seconds']['mean']:.0f}"])
@@ -278,7 +279,16 @@ def islands(content: dict[str, Any]) -> list[str]:
         f"{content['test_rows']:,} other rows, mean and standard error over seeds. Processor seconds of NVF, choice included.",
         "",
         *table(
-            ["", "islands", "states chosen", "agreement, NVF", "GaussianMixture", "test, NVF", "GaussianMixture", "s"],
+            [
+                "",
+                "islands",
+                "states chosen",
+                "agreement, NVF",
+                "GaussianMixture",
+                "test, NVF",
+                "GaussianMixture",
+                "s",
+            ],
             body,
         ),
         "",
