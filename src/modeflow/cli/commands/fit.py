@@ -113,11 +113,13 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"{rows['test']} test rows, {len(result['columns'])} columns",
         f"latent        continuous, dimension {result['latent_features']}"
         if result.get("latent_features")
-        else f"states        {states}"
-        + (f" (chosen; tried {_tried(result)})" if result["selection"] else ""),
+        else f"states        {states}" + _tried(result, "n_states"),
         f"test          {likelihood_text(result['log_likelihood']['test'])}",
         f"validation    {likelihood_text(result['log_likelihood']['validation'])}",
     ]
+    if flows := _tried(result, "flow"):
+        chosen = [c["flow"] for c in result["selection"] if c["chosen"]]
+        lines.insert(1, f"flow          {', '.join(chosen)}{flows}")
     bounds = result.get("bounds")
     if bounds:
         lines.append(f"test, ELBO    {likelihood_text(bounds['elbo'])}; IWAE above: {bounds['draws']} draws")
@@ -142,8 +144,15 @@ def time_line(result: dict[str, Any]) -> str:
     """How long the fit took, and the training in it."""
     training = result["training"].get("seconds")
     share = "" if training is None else f", of which training {training:.1f} s"
+    if training is not None and training > result["seconds"]:  # a resumed fit counts its earlier parts
+        share = f"; training {training:.1f} s in all, with what came before it was resumed"
     return f"time          {result['seconds']:.1f} s{share}"
 
 
-def _tried(result: dict[str, Any]) -> str:
-    return ", ".join(f"{c['n_states']}: {c['validation']:.3f}" for c in result["selection"])
+def _tried(result: dict[str, Any], what: str) -> str:
+    """The choices that were compared, with their last held-out log-density; empty where there was one."""
+    last = {c[what]: c["validation"] for c in result["selection"]}
+    if len(last) < 2:
+        return ""
+    tried = ", ".join(f"{choice}: {value:.3f}" for choice, value in last.items())
+    return f" (chosen; tried {tried})".replace(": -", ": −")
