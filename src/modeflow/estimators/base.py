@@ -134,7 +134,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         self.dead_states_ = dead
         self.validation_ = summarise(score, self.density_kind_, data.validation_weight).to_dict()
         warn_worse_than_gaussians(data, settings.seed, score)
-        self.history_ = [] if history is None else history.epochs
+        self.history_ = history.epochs
         self.training_ = training_summary(history)
 
     def _choose(

@@ -120,20 +120,19 @@ class Selection:
             weight = np.concatenate(
                 [np.ones(n) if w is None else w for w, n in zip(weights, sizes, strict=True)]
             )
-        self.weight = weight
+        self.weight, self._values = weight, values
         order = np.random.default_rng([settings.seed, 1]).permutation(len(values))
         self.halves = order[::2], order[1::2]
         self._trained: list[np.ndarray] = []
-        self._parts = [self._part(values, half, data.schema) for half in self.halves]
+        self._parts = [self._part(half, data.schema) for half in self.halves]
         self._survey: Survey | None = None
         self._rows = len(values)
 
-    def _part(self, values: np.ndarray, half: np.ndarray, schema: Schema) -> FitData:
+    def _part(self, half: np.ndarray, schema: Schema) -> FitData:
         """The rows that one half is fitted to, and those of the half that end its training."""
         count = max(1, round(_STOPPING_SHARE * len(half)))
         stop, fit = half[:count], half[count:]
-        weight = self.weight
-        self._values = values
+        weight, values = self.weight, self._values
         self._trained.append(fit)
         if weight is None:
             return FitData(values[fit], values[stop], None, None, schema)
