@@ -18,7 +18,7 @@ from modeflow.data import Schema, check_fit_table
 from modeflow.data.table import check_finite, default_columns
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, DataError, ModelFileError
-from modeflow.estimators.fitting import Fit, FitData, Peaks, warn_of_lost_digits
+from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, warn_of_lost_digits
 from modeflow.estimators.frames import as_frame, frame_kind
 from modeflow.estimators.selection import Choice, Selection
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
@@ -163,7 +163,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
     ) -> FitData:
         if validation is not None:
             held = schema.validate(*_plain(validation, "validation"))
-            return FitData(values, held, _mean_one(weight), None, schema)
+            return FitData(values, held, mean_one(weight), None, schema)
         n = len(values)
         count = min(max(round(self.validation_fraction * n), 1), n - 2)
         order = np.random.default_rng(settings.seed).permutation(n)
@@ -176,7 +176,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
                 f"column '{schema.columns[int(constant.argmax())]}' is constant in the training part; "
                 "drop it or pass validation="
             )
-        return FitData(train, values[held_rows], _mean_one(parts[0]), _mean_one(parts[1]), schema)
+        return FitData(train, values[held_rows], mean_one(parts[0]), mean_one(parts[1]), schema)
 
     def _set_fitted(self, model: Preprocessed, schema: Schema) -> None:
         self.model_ = model.eval()
@@ -487,10 +487,6 @@ def _weights(sample_weight: Any, values: np.ndarray) -> np.ndarray | None:
     if not weight.sum() > 0:
         raise DataError("sample_weight is zero for every row")
     return weight
-
-
-def _mean_one(weight: np.ndarray | None) -> np.ndarray | None:
-    return None if weight is None else weight / weight.mean()
 
 
 def _plain(X: Any, what: str) -> tuple[np.ndarray, list[str] | None]:

@@ -26,7 +26,7 @@ from modeflow.training.snapshot import copy_state
 from modeflow.transforms import Columns
 from modeflow.transforms.noise import open_uniform
 
-__all__ = ["Fit", "FitData", "Peaks", "prune_dead_states", "standardised"]
+__all__ = ["Fit", "FitData", "Peaks", "mean_one", "prune_dead_states", "standardised"]
 
 #: Which rows were looked at, and the peaks of the density there.
 Peaks = tuple[np.ndarray, Relief]
@@ -255,6 +255,11 @@ def _encoded(columns: Columns, rows: Tensor, weight: Tensor | None) -> Tensor:
     with torch.no_grad():
         standard: Tensor = columns(rows)[0]
     return standard if weight is None else standard[_repeated(weight)]
+
+
+def mean_one(weight: np.ndarray | None) -> np.ndarray | None:
+    """Weights of mean one, in the same proportions."""
+    return None if weight is None else weight / weight.mean()
 
 
 def _tensor(weight: np.ndarray | None) -> Tensor | None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from modeflow.data import Schema
-from modeflow.estimators.fitting import Fit, FitData, Peaks, standardised
+from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, standardised
 from modeflow.estimators.settings import Settings
 from modeflow.latents.initialise import look
 from modeflow.latents.islands import CLEAR, LIKELY
@@ -134,9 +134,8 @@ class Selection:
         stop, fit = half[:count], half[count:]
         weight, values = self.weight, self._values
         self._trained.append(fit)
-        if weight is None:
-            return FitData(values[fit], values[stop], None, None, schema)
-        return FitData(values[fit], values[stop], _mean_one(weight[fit]), _mean_one(weight[stop]), schema)
+        parts = (None, None) if weight is None else (weight[fit], weight[stop])
+        return FitData(values[fit], values[stop], mean_one(parts[0]), mean_one(parts[1]), schema)
 
     def peaks(self, rows: np.ndarray) -> Peaks | None:
         """Of these rows: which were looked at, and the peaks of all rows' density (None where unknown).
@@ -281,7 +280,3 @@ def _mean_and_error(values: np.ndarray, weight: np.ndarray | None) -> tuple[floa
         return (-math.inf if worse or not better else math.inf), 0.0
     mean = float((share * values).sum())
     return mean, math.sqrt(float((share**2 * (values - mean) ** 2).sum()))
-
-
-def _mean_one(weight: np.ndarray) -> np.ndarray:
-    return np.asarray(weight / weight.mean())
