@@ -23,7 +23,7 @@ demo: $(STAMP)  ## fit, score, sample and report on embedded data (under three m
 	$(BIN)/modeflow demo
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 lint: $(STAMP)  ## formatting, lint, types, one-way imports
 	$(BIN)/ruff format --check .

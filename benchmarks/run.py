@@ -6,7 +6,21 @@ import runpy
 import sys
 from pathlib import Path
 
-ALL = ("jacobian", "cost", "objectives", "toys", "tables", "flows", "speed", "steps", "scaling", "page")
+ALL = (
+    "jacobian",
+    "cost",
+    "objectives",
+    "blobs",
+    "islands",
+    "toys",
+    "tables",
+    "defaults",
+    "flows",
+    "speed",
+    "steps",
+    "scaling",
+    "page",
+)
 
 
 def main() -> None:

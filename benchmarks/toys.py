@@ -1,34 +1,36 @@
 """Toys of known entropy: how close does each model come, and how much mass lies between the islands?
 
-Models: NVF with K chosen, NVF told K, plain NSF (coupling) and RealNVP of as many parameters as NVF told K,
-zuko's NSF, scikit-learn's GaussianMixture (K by BIC). Same rows, same number of optimiser steps at most,
-same early stopping on the same validation rows. Seconds are of the processor, one thread a fit.
+Models: NVF (its flow a coupling NSF) with K chosen, NVF told K, plain NSF (coupling) and RealNVP of as many
+parameters as NVF told K, zuko's NSF, scikit-learn's GaussianMixture (K by BIC). Same rows, same number of
+optimiser steps at most, same training (schedule, averaged weights, early stopping on the same validation
+rows) of all flows. Seconds are of the processor, one thread a fit. Results are kept as they come.
 
-Run: python benchmarks/toys.py [--seeds 5] [--jobs 2]
+Run: python benchmarks/toys.py [--seeds 3] [--jobs 2]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import torch
 
-from common import ZukoNSF, n_parameters, sizes_near, summary, write
+from common import RESULTS, ZukoNSF, n_parameters, sizes_near, summary, write
 from modeflow.data import Schema, toy
 from modeflow.data.table import default_columns
 from modeflow.densities import Preprocessed
 from modeflow.estimators import NVF, FlowDensity
-from modeflow.estimators.settings import build_model
+from modeflow.estimators.settings import Settings, build_model
 from modeflow.experiments.baselines import GaussianMixtureByBIC
 from modeflow.flows import build_flow
 from modeflow.metrics import bridge_mass, modes_found, true_bridge_mass
-from modeflow.training import TrainConfig, Trainer, seeded
+from modeflow.training import Trainer, seeded
 from modeflow.transforms import Standardize
 
 TOYS = {"ring": 8, "moons": 2, "grid": 25, "gaussians:k=8,d=10": 8}
@@ -38,7 +40,7 @@ FIT = {"max_epochs": 40, "batch_size": 512, "patience": 12}
 
 
 def model_size(features: int, k: int) -> int:
-    params = NVF(flow_options=FLOW).get_params()
+    params = NVF(flow="nsf-coupling", flow_options=FLOW).get_params()
     return n_parameters(build_model(params, features, k))
 
 
@@ -68,8 +70,8 @@ def fit(model: str, name: str, seed: int) -> dict[str, Any]:
         x = torch.from_numpy(train)
         with seeded(seed):
             density = Preprocessed(Standardize(d).fit(x), build(width))
-            config = TrainConfig(**FIT, seed=seed)  # type: ignore[arg-type]
-            Trainer(config).fit(density, x, torch.from_numpy(held))
+            settings = Settings({**FlowDensity().get_params(), **FIT}, seed)
+            Trainer(settings.training(ROWS), quiet=True).fit(density, x, torch.from_numpy(held))
             seconds = time.process_time() - began
             with torch.no_grad():
                 scores = density.log_prob(torch.from_numpy(test)).double().numpy()
@@ -77,9 +79,8 @@ def fit(model: str, name: str, seed: int) -> dict[str, Any]:
         extra = {"parameters": size, "hidden": width}
     else:
         if model.startswith("NVF"):
-            estimator: Any = NVF(
-                k if "known" in model else "auto", flow_options=FLOW, random_state=seed, **FIT
-            )
+            count: Any = k if "known" in model else "auto"
+            estimator: Any = NVF(count, flow="nsf-coupling", flow_options=FLOW, random_state=seed, **FIT)
         else:
             flow = "nsf-coupling" if model == "NSF" else "realnvp"
 
@@ -115,22 +116,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
+    file = RESULTS / "toys.json"
     runs: list[dict[str, Any]] = []
+    if file.exists():
+        runs = json.loads(file.read_text(encoding="utf-8")).get("runs", [])
+    done = {(r["model"], r["toy"], r["seed"]) for r in runs}
+    wanted = [(m, t, s) for s in range(args.seeds) for t in TOYS for m in MODELS]
+    wanted = [each for each in wanted if each not in done]
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        wanted = [(m, t, s) for t in TOYS for s in range(args.seeds) for m in MODELS]
-        for run in pool.map(fit, *zip(*wanted, strict=True)):
+        for future in as_completed([pool.submit(fit, *each) for each in wanted]):
+            run = future.result()
             runs.append(run)
             gap = f" gap {run['gap']:+.4f}" if "gap" in run else ""
             print(
-                f"{run['toy']:20}{run['model']:16} seed {run['seed']} test {run['test']:.4f}{gap}", flush=True
+                f"{run['toy']:20}{run['model']:16} seed {run['seed']} test {run['test']:.4f}{gap} "
+                f"K={run.get('states', '-')} {run['seconds']:.0f} s",
+                flush=True,
             )
+            store(runs)
+
+
+def store(runs: list[dict[str, Any]]) -> None:
+    """Write means over the seeds there are, and every run."""
+    runs.sort(key=lambda r: (list(TOYS).index(r["toy"]), MODELS.index(r["model"]), r["seed"]))
     table = []
     for name in TOYS:
         for model in MODELS:
             rows = [r for r in runs if r["toy"] == name and r["model"] == model]
+            if not rows:
+                continue
             line: dict[str, Any] = {"toy": name, "model": model, "parameters": rows[0]["parameters"]}
             for key in ("test", "gap", "bridge", "modes_found", "seconds"):
                 if key in rows[0]:
@@ -146,8 +163,7 @@ def main() -> None:
         "flow": FLOW,
         "fit": FIT,
     }
-    path = write("toys", {"settings": settings, "table": table, "runs": runs})
-    print(f"wrote {path}")
+    write("toys", {"settings": settings, "table": table, "runs": runs})
 
 
 if __name__ == "__main__":

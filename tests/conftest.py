@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# A shell has Ctrl-C ignored by what runs in the background, and modeflow leaves it so; tests send their own.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -1,20 +1,21 @@
-"""Progress of whatever takes longer than a moment: on stderr, for people only.
+"""Progress of whatever takes longer than a moment, on stderr.
 
 `showing` says, around a piece of work, whether its user wants to see anything; `track` and `busy` mark the
-parts of it that may take long. A bar appears after two seconds, so that what is quick shows none, and none
-appears inside another or where stderr is no terminal.
+parts of it that may take long. On a terminal a bar appears after two seconds, so that what is quick shows
+none, and none appears inside another. Where stderr is a file or a pipe there are lines instead (`Lines`).
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-__all__ = ["busy", "showing", "track"]
+__all__ = ["Lines", "busy", "on_terminal", "showing", "track"]
 
 _Item = TypeVar("_Item")
 
@@ -22,6 +23,38 @@ _Item = TypeVar("_Item")
 DELAY = 2.0
 _SHOW: ContextVar[bool] = ContextVar("modeflow_show_progress", default=False)
 _here = threading.local()
+#: Seconds between two lines of a log at least, and as a share of the time since the work began.
+_APART, _SHARE = 10.0, 0.1
+
+
+def on_terminal() -> bool:
+    """Whether stderr is one. Asked of the stream itself: rich takes FORCE_COLOR for a terminal."""
+    return sys.stderr.isatty()
+
+
+class Lines:
+    """Progress in a log: a line after ten seconds, and others at growing distances.
+
+    All of a process keep their distance from one another, so that many short pieces of work are not louder
+    than a long one.
+
+    Arguments:
+        what: is being done.
+    """
+
+    _last = -_APART
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self._began = time.monotonic()
+
+    def say(self, how_far: str) -> None:
+        """How far it is, if a line is due."""
+        now = time.monotonic()
+        since = now - max(Lines._last, self._began)
+        if since >= max(_APART, _SHARE * (now - self._began)):
+            Lines._last = now
+            print(f"modeflow: {self.what}: {how_far}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -96,14 +129,36 @@ class _NoBar:
         """Nothing."""
 
 
+class _LineBar:
+    """Lines in place of a bar."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        self._lines, self._total, self._done = Lines(what), total, 0
+        # Work that cannot say how far it is says once that it is under way.
+        self._timer = threading.Timer(_APART, self._lines.say, ("under way",)) if total is None else None
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        if self._total:
+            self._lines.say(f"{100 * self._done / self._total:.0f} %")
+
+    def close(self) -> None:
+        """Nothing more is said."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 @contextmanager
-def _bar(what: str, total: int | None) -> Iterator[_Bar | _NoBar]:
-    # Asked of the stream itself: rich takes FORCE_COLOR for a terminal.
-    if not _SHOW.get() or getattr(_here, "active", False) or not sys.stderr.isatty():
+def _bar(what: str, total: int | None) -> Iterator[_Bar | _LineBar | _NoBar]:
+    if not _SHOW.get() or getattr(_here, "active", False):
         yield _NoBar()
         return
     _here.active = True
-    bar = _Bar(what, total)
+    bar = _Bar(what, total) if on_terminal() else _LineBar(what, total)
     try:
         yield bar
     finally:

@@ -77,6 +77,9 @@ def test_missing_and_wrong_files(tmp_path, capsys):
     refused(capsys, "fit", tmp_path / "t.npy", "-o", tmp_path / "r")
     assert "did you mean 'ring'" in refused(capsys, "fit", "rnig", "-o", tmp_path / "r")
     assert "no data" in refused(capsys, "fit", "-o", tmp_path / "r")
+    assert "there is no run at" in refused(capsys, "fit", "-o", tmp_path / "r", "--resume")
+    assert "--rows" in refused(capsys, "fit", "iris", "--rows", 0, "-o", tmp_path / "r")
+    assert "--rows" in refused(capsys, "fit", "iris", "--rows", 999, "-o", tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
@@ -85,6 +88,9 @@ def test_wrong_columns_at_score_time(run, tmp_path, capsys):
     assert "missing 'b'" in line
     assert "unexpected 'c'" in line
     assert "missing 'b'" in refused(capsys, "score", run / "run", csv(tmp_path, "a\n1\n"))
+    # Another table altogether: its columns of text are the lesser fault.
+    line = refused(capsys, "score", run / "run", csv(tmp_path, "c,d\n1,x\n2,y\n3,z\n"))
+    assert "missing 'a', 'b'; unexpected 'c', 'd'" in line
     np.save(tmp_path / "x.npy", np.zeros((4, 3)))
     assert "x2" in refused(capsys, "score", run / "run", tmp_path / "x.npy")
 

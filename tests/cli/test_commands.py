@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from modeflow import NVF, ImageDensity, load_estimator
 from modeflow.cli import main
+from modeflow.cli.commands.fit import summary, time_line
 
 SMALL = [
     "--set", "max_epochs=2", "--set", "flow_options.layers=1", "--set", "flow_options.hidden_features=8",
@@ -130,6 +131,8 @@ def test_sample_to_file_and_to_stdout(here, capsys):
     assert len(lines) == 4
     code, out, _ = call(capsys, "sample", here / "run", "-n", 3, "--json")
     assert len(json.loads(out)["rows"]) == 3
+    row = json.loads(call(capsys, "sample", here / "run", "-n", 1, "--with-state", "--json")[1])["rows"][0]
+    assert [type(v) for v in row] == [float, float, int, int]
     # What is sampled can be scored.
     call(capsys, "sample", here / "run", "-n", 20, "-o", here / "s.csv")
     assert call(capsys, "score", here / "run", here / "s.csv")[0] == 0
@@ -186,6 +189,24 @@ def test_settings_from_file_and_command_line(here, capsys):
     assert stored["flow_options"] == {"layers": 1}
     # The run knows its columns; the table may have more.
     assert call(capsys, "score", here / "conf", here / "table.csv")[0] == 0
+
+
+def test_what_was_compared_is_named(here):
+    """Two flows, and three numbers of states of the one that was best; each by trials of one length."""
+    trials = [
+        {
+            "flow": flow, "n_states": k, "length": length, "chosen": (k, length) == (3, 3),
+            "validation": -1.0, "difference": difference, "difference_error": 0.05,
+        }
+        for flow, k, length, difference in (
+            ("a", 2, 1, 0.1), ("b", 2, 1, 0.0), ("a", 2, 2, -0.5), ("b", 2, 2, 0.0),
+            ("b", 3, 1, 0.0), ("b", 1, 1, -2.0), ("b", 2, 3, -0.1), ("b", 3, 3, 0.0),
+        )
+    ]  # fmt: skip
+    result = json.loads((here / "run" / "result.json").read_text()) | {"selection": trials, "n_states": 3}
+    lines = "\n".join(summary(result))
+    assert "flow          b (chosen; nats a row of others beside it: a: −0.500 ± 0.050)" in lines
+    assert "states        3 (chosen; nats a row of others beside it: 2: +0.000 ± 0.050, 1: −2.000" in lines
 
 
 def test_split_by_file(here, capsys):
@@ -262,7 +283,22 @@ def test_help_has_examples_and_is_quick():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_killed_fit_resumes(here, tmp_path):
+def _check_said_to_be_interrupted(run, table, capsys):
+    """Every command that uses the run says so, and how to go on."""
+    pl.DataFrame(np.random.default_rng(0).normal(size=(9, 2)), schema=["x", "y"]).write_csv(table)
+    columns = load_estimator(run).schema_.columns
+    pl.read_csv(table).rename(dict(zip(["x", "y"], columns, strict=True))).write_csv(table)
+    how = f"go on with `modeflow fit -o {run} --resume`"
+    for command in (["score", run, table], ["sample", run, "-n", 2], ["assign", run, table]):
+        code, _, err = call(capsys, *command, "--quiet")
+        assert code == 0
+        assert err.count("interrupted") == 1 and how in err
+    assert json.loads(call(capsys, "score", run, table, "--json")[1])["interrupted"]
+    assert call(capsys, "report", run, "--no-baselines")[0] == 0
+    assert "was interrupted" in (run / "report.html").read_text()
+
+
+def test_a_killed_fit_resumes(here, tmp_path, capsys):
     command = [
         sys.executable, "-m", "modeflow", "fit", "ring:k=4", "--rows", "2000", "--set", "n_states=4",
         "--set", "max_epochs=12", "--set", "batch_size=64", "--set", "flow_options.layers=2",
@@ -277,11 +313,20 @@ def test_a_killed_fit_resumes(here, tmp_path):
     code = process.wait(timeout=60)
     assert code == 130
     assert (tmp_path / "run" / "model.safetensors").exists()
+    _check_said_to_be_interrupted(tmp_path / "run", tmp_path / "t.csv", capsys)
     assert main(["fit", "-o", str(tmp_path / "run"), "--resume", "--quiet"]) == 0
     assert main(["fit", *command[4:], "-o", str(tmp_path / "whole"), "--quiet"]) == 0
     x = np.random.default_rng(0).normal(size=(20, 2))
     np.testing.assert_array_equal(
         load_estimator(tmp_path / "run").score_samples(x), load_estimator(tmp_path / "whole").score_samples(x)
+    )
+    assert "interrupted" not in call(capsys, "score", tmp_path / "run", tmp_path / "t.csv")[2]
+    # Training that lasted longer than this call is counted with what came before.
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    result["seconds"], result["training"]["seconds"] = 3.0, 9.0
+    assert (
+        time_line(result)
+        == "time          3.0 s; training 9.0 s in all, with what came before it was resumed"
     )
 
 

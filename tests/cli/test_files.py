@@ -125,7 +125,7 @@ def test_one_bad_cell_costs_its_row(here, tmp_path, capsys):
     worst = {r["row"] for r in result["least_likely_rows"]}
     assert not worst & {3, 7, 9}
     code, _, err = call(capsys, "assign", here / "run", file, "-o", tmp_path / "a.csv", "--quiet")
-    assert code == 0 and "3 of 20 rows" in err
+    assert code == 0 and "3 of 20 rows have no state (NaN)" in err
     states = pl.read_csv(tmp_path / "a.csv")
     assert states["state"].dtype.is_integer()
     assert states["state"].is_null().arg_true().to_list() == [2, 6, 8]
@@ -158,6 +158,7 @@ def test_pipes(here, tmp_path, capsys, monkeypatch):
     code, scores, err = call(capsys, "score", here / "run", "-", "-o", "-")
     assert code == 0
     assert pl.read_csv(io.StringIO(scores)).height == 30
+    assert "wrote to stdout: 30 rows" in err
     assert "mean log-density" in err
     monkeypatch.setattr(sys, "stdin", Stdin(out.encode()))
     code, states, err = call(capsys, "assign", here / "run", "-", "-o", "-")

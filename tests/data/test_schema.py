@@ -39,6 +39,37 @@ def test_dict_round_trip_is_plain_json():
             Schema.from_dict(broken)
 
 
+def test_samples_have_the_digits_of_their_data():
+    """Measurements that hardly repeat are continuous, and were still written with four digits."""
+    rng = np.random.default_rng(5)
+    values = np.column_stack([np.round(rng.normal(3, 1, 300), 4), rng.normal(size=300)])
+    schema = Schema.infer(values, ["a", "b"])
+    assert (schema.lattice_columns, schema.decimals) == ((), (4, None))
+    again = Schema.from_dict(json.loads(json.dumps(schema.to_dict())))
+    assert again == schema
+    drawn = rng.normal(size=(50, 2))
+    rounded = again.quantize(drawn)
+    np.testing.assert_array_equal(rounded[:, 0], np.round(drawn[:, 0], 4))
+    np.testing.assert_array_equal(rounded[:, 1], drawn[:, 1])
+    # Who says that a column is continuous is given all digits; a file of an earlier version knows none.
+    assert Schema.infer(values, ["a", "b"], "none").decimals == (None, None)
+    stored = schema.to_dict()
+    del stored["decimals"]
+    assert Schema.from_dict(stored).decimals == (None, None)
+    for wrong in ("44", [4], [4, "x"]):
+        with pytest.raises(ConfigError):
+            Schema.from_dict({**schema.to_dict(), "decimals": wrong})
+
+
+def test_bounds_between_steps_go_inwards():
+    values = np.arange(1.0, 9.0).repeat(4)[:, None]
+    for low, high, ends in ((0.4, 9.6, (1, 9)), (0.6, 9.4, (1, 9)), (1, 8, (1, 8)), (None, 8.9, (None, 8))):
+        schema = Schema.infer(values, ["n"], {"n": {"step": 1, "low": low, "high": high}})
+        assert (schema.lattices[0].low, schema.lattices[0].high) == ends
+        drawn = schema.quantize(np.linspace(-5, 20, 400)[:, None])
+        assert drawn.max() <= high and (low is None or drawn.min() >= low)
+
+
 def test_validate_reorders_and_names_what_differs():
     turned = SCHEMA.validate(MIXED[:, [2, 0, 1]], ["flag", "x", "count"])
     np.testing.assert_array_equal(turned, MIXED)

@@ -213,3 +213,16 @@ def test_table_checks_itself():
         Table(VALUES, ("a",))
     with pytest.raises(DataError, match="twice"):
         Table(VALUES, ("a", "a"))
+
+
+def test_columns_that_are_mostly_missing_are_named_as_the_ones_to_leave_out(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b,c\n1,,3\n2,,4\n3,5,\n4,6,5\n")
+    with pytest.raises(DataError, match=r"leave out 'b', which lacks more than a third, or drop these rows"):
+        read_table(file)
+    file.write_text("a,b,c\n1,,\n2,,\n3,5,6\n")
+    with pytest.raises(DataError, match=r"leave out 'b', 'c', which lack more than a third, or drop"):
+        read_table(file)
+    file.write_text("a,b\n,\n,\n3,5\n")
+    with pytest.raises(DataError, match=r"in data row 1; drop these rows|first in data row 1; drop"):
+        read_table(file)

@@ -16,11 +16,11 @@ from modeflow.report.words import compare
 DRAWS = 4
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("integers")
+@pytest.fixture(scope="module", params=[1, 100], ids=["whole numbers", "hundredths"])
+def run(tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("lattice")
     rng = np.random.default_rng(0)
-    frame = pl.DataFrame({"count": rng.poisson(30, 300), "size": rng.normal(size=300)})
+    frame = pl.DataFrame({"count": rng.poisson(30, 300) / request.param, "size": rng.normal(size=300)})
     frame.write_csv(folder / "table.csv")
     settings = {"model": "nsf-coupling", "max_epochs": 1, "score_draws": DRAWS, "flow_options": {"layers": 1}}
     return fit_run(RunConfig.build({"data": str(folder / "table.csv"), **settings}), folder / "run")

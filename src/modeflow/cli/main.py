@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status (0, 2 for bad input, 130 after Ctrl-C)."""
     from modeflow.cli.parser import build_parser
     from modeflow.errors import ModeflowError
+    from modeflow.progress import showing
 
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions, not for a command
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser)
     args = parser.parse_args(argv)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), showing(not (args.quiet or args.json)):
             warnings.showwarning = _one_line_warning
             # Notices of libraries about their own internals are not the user's business.
             warnings.filterwarnings("ignore", category=DeprecationWarning)

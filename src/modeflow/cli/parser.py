@@ -89,9 +89,13 @@ def build_parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.add_argument("--skip-text", action="store_true", help="leave out columns of text, and name them")
 
-    def seed_and_device(sub: argparse.ArgumentParser, seed: bool = True) -> None:
+    def seed_and_device(sub: argparse.ArgumentParser, seed: str = "0") -> None:
+        """`seed`: which it is by default; none is offered where that is empty."""
         if seed:
-            sub.add_argument("--seed", type=int, default=None, metavar="N", help="seed of all randomness")
+            sub.add_argument(
+                "--seed", type=int, default=None, metavar="N",
+                help=f"seed of all randomness (default {seed})",
+            )  # fmt: skip
         sub.add_argument("--device", default=None, metavar="D", help="auto (default), cpu or cuda")
 
     demo = add(
@@ -162,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     score.add_argument("-o", "--out", metavar="FILE", help="write one log-density a row (- for stdout)")
     files(score)
     score.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
-    seed_and_device(score, seed=False)
+    seed_and_device(score, seed="")
 
     sample = add("sample", "draw new rows", "modeflow sample run -n 1000 -o samples.csv --state 3")
     sample.add_argument("run_folder", metavar="RUN")
@@ -182,7 +186,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--state", type=int, metavar="K", help="only from this state")
     sample.add_argument("--with-state", action="store_true", help="add a column `state`")
-    seed_and_device(sample)
+    seed_and_device(sample, "that of the fit: the same rows each time")
 
     assign = add(
         "assign", "posterior over the states (modes), per row", "modeflow assign run table.csv -o modes.csv"
@@ -194,13 +198,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     files(assign)
     assign.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
-    seed_and_device(assign, seed=False)
+    seed_and_device(assign, seed="")
 
     report = add("report", "a page about a run: RUN/report.html", "modeflow report run")
     report.add_argument("run_folder", metavar="RUN")
     report.add_argument("-o", "--out", metavar="FILE", help="where to write (default RUN/report.html)")
     report.add_argument("--no-baselines", action="store_true", help="do not fit the models to compare with")
-    seed_and_device(report, seed=False)
+    seed_and_device(report, seed="")
 
     add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
 

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from modeflow.data._cells import quoted
 from modeflow.data._numbers import BadColumn, Numbers
 from modeflow.errors import DataError
 
 __all__ = ["check_finite", "complain", "counted", "infinite_text", "missing_text"]
+
+#: Share of missing cells above which a column is better left out than its rows.
+_SPARSE = 1 / 3
 
 
 def check_finite(values: np.ndarray, columns: Sequence[str], what: str) -> None:
@@ -29,6 +33,10 @@ def missing_text(mask: np.ndarray, columns: Sequence[str], remedy: str) -> str:
     first = int(np.flatnonzero(mask.any(axis=1))[0]) + 1
     counts = counted(dict(zip(columns, mask.sum(axis=0).tolist(), strict=True)))
     plural = "s" if total != 1 else ""
+    sparse = [name for name, share in zip(columns, mask.mean(axis=0), strict=True) if share > _SPARSE]
+    if sparse and len(sparse) < len(columns):
+        which = "which lack" if len(sparse) > 1 else "which lacks"
+        remedy = f"; leave out {quoted(sparse)}, {which} more than a third, or{remedy.lstrip(';')}"
     return f"{total} missing value{plural} (NaN) in {counts}, first in data row {first}{remedy}"
 
 

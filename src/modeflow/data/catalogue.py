@@ -79,7 +79,7 @@ def load_dataset(name: str, n: int | None = None, seed: int = 0) -> Dataset:
         ConfigError: bad parameters of a toy, or n < 1.
     """
     if n is not None and n < 1:
-        raise ConfigError(f"n={n} must be at least 1")
+        raise ConfigError(f"rows: there must be at least one, {n} asked for (--rows, n=)")
     base = name.partition(":")[0]
     if name == _PUBLISHED_MOONS:
         return _subset(_published_moons(), n, seed)
@@ -154,7 +154,7 @@ def _subset(data: Dataset, n: int | None, seed: int) -> Dataset:
     if n is None or n == len(data.table):
         return data
     if n > len(data.table):
-        raise DataError(f"'{data.name}' has {len(data.table)} rows, n={n} asks for more")
+        raise DataError(f"'{data.name}' has {len(data.table)} rows, and {n} are asked for (--rows, n=)")
     rows = np.sort(np.random.default_rng(seed).choice(len(data.table), n, replace=False))
     table = data.table.take(rows)
     split = data.split and Split(table, data.split.validation, data.split.test)

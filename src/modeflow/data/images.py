@@ -16,6 +16,7 @@ import numpy as np
 
 from modeflow.data.table import atomic_write, check_writable
 from modeflow.errors import ConfigError, DataError
+from modeflow.progress import track
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -225,15 +226,10 @@ def read_image_folder(path: str | os.PathLike[str], size: int | None = None) -> 
 
 
 def _read_files(files: Sequence[Path], size: int | None) -> np.ndarray:
-    from rich.console import Console
-    from rich.progress import track
-
     parts: list[np.ndarray] = []
     first: tuple[int, int] | None = None
     grey = True
-    console = Console(stderr=True)
-    show = console.is_terminal and len(files) > 2000
-    for file in track(files, "read images", console=console, transient=True, disable=not show):
+    for file in track(files, "read images"):
         with open_image(file) as image:
             grey = grey and image.mode in ("1", "L", "I", "I;16")
             pixels = np.asarray(prepared(image, size))

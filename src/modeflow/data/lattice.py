@@ -26,7 +26,7 @@ import numpy as np
 
 from modeflow.errors import ConfigError
 
-__all__ = ["Lattice", "find_lattice", "lattice_of_step", "repeats"]
+__all__ = ["Lattice", "find_lattice", "lattice_of_step", "repeats", "short_decimals"]
 
 #: Decimals looked for; more than twelve digits are nobody's rounding.
 _DECIMALS = 12
@@ -151,6 +151,15 @@ def lattice_of_step(column: np.ndarray, step: float) -> Lattice:
         decimals = more
         offset = offset if more is None else round(offset, more)
     return _with_range(Lattice(float(step), offset, decimals), levels, counts)
+
+
+def short_decimals(column: np.ndarray) -> int | None:
+    """Digits after the point that all values of a (continuous) column keep to; None where there is no end."""
+    levels = np.unique(column)
+    found = _decimal(levels) if len(levels) > 1 else None
+    if found is None or found.decimals is None or found.step < _FINEST * column.std():
+        return None
+    return found.decimals
 
 
 def repeats(counts: np.ndarray) -> bool:

@@ -21,13 +21,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step
+from modeflow.data._lattice_options import lattice_as_said
+from modeflow.data.lattice import Lattice, short_decimals
 from modeflow.data.table import check_finite
 from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.transforms.noise import row_noise, uniform_noise
@@ -50,11 +51,14 @@ class Schema:
         columns: the D column names, in the order of the model's dimensions.
         kinds: "continuous", "integer" (a lattice of whole numbers) or "lattice" (of others) for each.
         lattices: the lattice of each, None for continuous ones; by default all whole numbers for "integer".
+        decimals: digits after the point that samples of a continuous column are rounded to, as its data are;
+            None for all digits.
     """
 
     columns: tuple[str, ...]
     kinds: tuple[Kind, ...]
     lattices: tuple[Lattice | None, ...] = ()
+    decimals: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.columns) != len(self.kinds):
@@ -66,6 +70,10 @@ class Schema:
             object.__setattr__(self, "lattices", whole)
         if len(self.lattices) != len(self.columns):
             raise ConfigError(f"{len(self.columns)} columns but {len(self.lattices)} lattices in the schema")
+        if not self.decimals:
+            object.__setattr__(self, "decimals", (None,) * len(self.columns))
+        if len(self.decimals) != len(self.columns):
+            raise ConfigError(f"{len(self.columns)} columns but {len(self.decimals)} decimals in the schema")
         for name, kind, lattice in zip(self.columns, self.kinds, self.lattices, strict=True):
             if kind not in ("continuous", "integer", "lattice"):
                 raise ConfigError(
@@ -115,7 +123,12 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """The schema as plain lists, for config files."""
         lattices = [None if lattice is None else lattice.to_dict() for lattice in self.lattices]
-        return {"columns": list(self.columns), "kinds": list(self.kinds), "lattices": lattices}
+        return {
+            "columns": list(self.columns),
+            "kinds": list(self.kinds),
+            "lattices": lattices,
+            "decimals": list(self.decimals),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Schema:
@@ -127,16 +140,24 @@ class Schema:
             columns, kinds = data["columns"], data["kinds"]
         except (KeyError, TypeError) as error:
             raise ConfigError("a schema needs 'columns' and 'kinds'") from error
-        lattices = data.get("lattices", [])
-        if any(isinstance(part, str) for part in (columns, kinds, lattices)):
-            raise ConfigError("a schema's 'columns', 'kinds' and 'lattices' are lists")
+        lattices, decimals = data.get("lattices", []), data.get("decimals", [])
+        if any(isinstance(part, str) for part in (columns, kinds, lattices, decimals)):
+            raise ConfigError("a schema's 'columns', 'kinds', 'lattices' and 'decimals' are lists")
+        if not all(each is None or isinstance(each, int) for each in decimals):
+            raise ConfigError("a schema's 'decimals' are whole numbers or null")
         known = tuple(None if each is None else Lattice.from_dict(each) for each in lattices)
-        return cls(tuple(str(c) for c in columns), tuple(kinds), known)
+        return cls(tuple(str(c) for c in columns), tuple(kinds), known, tuple(decimals))
 
     @classmethod
-    def of(cls, columns: Sequence[str], lattices: Sequence[Lattice | None]) -> Schema:
+    def of(
+        cls,
+        columns: Sequence[str],
+        lattices: Sequence[Lattice | None],
+        decimals: Sequence[int | None] = (),
+    ) -> Schema:
         """The schema of columns with these lattices."""
-        return cls(tuple(columns), tuple(_kind(lattice) for lattice in lattices), tuple(lattices))
+        kinds = tuple(_kind(lattice) for lattice in lattices)
+        return cls(tuple(columns), kinds, tuple(lattices), tuple(decimals))
 
     @classmethod
     def infer(cls, values: np.ndarray, columns: Sequence[str], dequantize: Dequantize = "auto") -> Schema:
@@ -172,8 +193,15 @@ class Schema:
             if name not in columns:
                 hint = nearest(str(name), columns) or f"; the columns are {listing(columns)}"
                 raise ConfigError(f"dequantize names an unknown column '{name}'{hint}")
-        found = [_lattice(values[:, i], name, said[name]) for i, name in enumerate(columns)]
-        return cls.of(columns, found)
+        found = [lattice_as_said(values[:, i], name, said[name]) for i, name in enumerate(columns)]
+        # Decimals that hardly repeat are measurements, continuous, but samples of them have no more digits.
+        digits = [
+            short_decimals(values[:, i])
+            if found[i] is None and said[name] == "auto" and np.isfinite(values[:, i]).all()
+            else None
+            for i, name in enumerate(columns)
+        ]
+        return cls.of(columns, found, digits)
 
     def validate(self, values: np.ndarray, columns: Sequence[str] | None = None) -> np.ndarray:
         """Check rows to be scored and bring them into the model's column order.
@@ -292,7 +320,8 @@ class Schema:
         return np.asarray(sobol.random_base2(int(n_draws - 1).bit_length())[:n_draws])
 
     def quantize(self, samples: np.ndarray) -> np.ndarray:
-        """Bring the columns on lattices of samples (..., D) to the nearest value in range; returns a copy.
+        """Bring the columns on lattices of samples (..., D) to the nearest value in range, and round others
+        to the digits of their data; returns a copy.
 
         The bins are those of `dequantize`: a sample x + s u with |u| < 1/2 becomes x. What lies beyond the
         range of a column gets the outermost value (whose score, taken over its own bin, is then a lower
@@ -306,6 +335,9 @@ class Schema:
             if lattice.low is not None or lattice.high is not None:
                 n = np.clip(n, lattice.low, lattice.high)
             rounded[..., i] = lattice.value(n)
+        for i, digits in enumerate(self.decimals):
+            if digits is not None:
+                rounded[..., i] = np.round(rounded[..., i], digits)
         return rounded
 
 
@@ -313,56 +345,6 @@ def _kind(lattice: Lattice | None) -> Kind:
     if lattice is None:
         return "continuous"
     return "integer" if lattice.whole else "lattice"
-
-
-def _lattice(column: np.ndarray, name: str, said: Any) -> Lattice | None:
-    """The lattice of one column, as found or as said."""
-    if isinstance(said, str):
-        if said not in ("auto", "none", "lattice"):
-            raise ConfigError(f"dequantize['{name}']='{said}' is not known; use 'auto', 'none' or a step")
-        if said == "none" or not np.isfinite(column).all():
-            return None
-        found = find_lattice(column, evidence=said == "auto")
-        if found is None and said == "lattice":
-            value = column[np.argmax(column != np.round(column))]
-            raise DataError(
-                f"column '{name}' lies on no lattice (it holds {value:g}): name a step, "
-                f"dequantize={{'{name}': 0.01}}, or do not dequantise this column"
-            )
-        return found
-    options = dict(said) if isinstance(said, Mapping) else {"step": said}
-    unknown = set(options) - {"step", "low", "high"}
-    step = options.get("step")
-    numbers = [v for v in options.values() if v is not None]
-    if unknown or any(isinstance(v, bool) or not isinstance(v, (int, float, np.number)) for v in numbers):
-        raise ConfigError(f"dequantize['{name}'] needs a step, or step, low and high; received {said!r}")
-    if step is not None and not (math.isfinite(step) and step > 0):
-        raise ConfigError(f"dequantize['{name}'] needs a step above 0, received {step!r}")
-    found = find_lattice(column, False) if step is None else lattice_of_step(column, float(step))
-    if found is None:
-        raise ConfigError(f"dequantize['{name}'] needs a step: its values show none")
-    wrong = np.flatnonzero(found.misses(column))
-    if len(wrong):
-        raise DataError(
-            f"column '{name}', data row {wrong[0] + 1} holds {column[wrong[0]]:g}, which is no multiple of "
-            f"the step {found.step:g} from {column.min():g}; give a finer step or do not dequantise it"
-        )
-    return _bounded(found, name, column, options)
-
-
-def _bounded(lattice: Lattice, name: str, column: np.ndarray, options: Mapping[str, Any]) -> Lattice:
-    """The lattice with the bounds that the user gave."""
-    ends, piled = [lattice.low, lattice.high], list(lattice.piled)
-    for side, key in enumerate(("low", "high")):
-        if key in options:
-            bound = options[key]
-            ends[side] = None if bound is None else int(lattice.number(np.array(float(bound))))
-            piled[side] = bound is not None
-    low, high = ends
-    n = lattice.number(np.array([column.min(), column.max()]))
-    if (low is not None and n[0] < low) or (high is not None and n[1] > high):
-        raise DataError(f"column '{name}' holds values beyond the bounds that dequantize gives it")
-    return replace(lattice, low=low, high=high, piled=(piled[0], piled[1]))
 
 
 def _keys(values: np.ndarray) -> torch.Tensor:

@@ -183,7 +183,8 @@ def read_rows(
     reading, label = _read(path, columns, array, header, skip_text, known)
     numbers = reading.numbers
     whole = [bad for bad in numbers.bad if bad.is_text]
-    if whole:
+    # Where the model's own columns are not all there, that is what the caller is to be told, in `load_rows`.
+    if whole and set(known) <= set(numbers.columns):
         raise complain(dataclasses.replace(numbers, bad=whole), label, reading.line_of)
     reasons: dict[int, list[str]] = {}
     for bad in numbers.bad:

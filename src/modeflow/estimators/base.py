@@ -19,7 +19,7 @@ from modeflow.data.table import check_finite, default_columns
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, warn_of_lost_digits
-from modeflow.estimators.frames import as_frame, frame_kind
+from modeflow.estimators.frames import as_frame, frame_kind, refuse_text
 from modeflow.estimators.selection import Choice, Selection
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.estimators.storage import load_as, plain_value, save_estimator, stored_params
@@ -37,6 +37,8 @@ __all__ = ["DensityEstimator", "blocks", "training_summary"]
 # Rows scored at once: bounds memory. Fewer where each is evaluated in many states and at many offsets, so
 # that a block is a progress bar's step.
 _ROWS, _FEWEST_ROWS, _EVALUATIONS = 8192, 256, 131_072
+#: Most steps that the encoder is fitted to the islands for; and where a signal waits to be given back.
+_ENCODER_STEPS, _HURRIED_STEPS = 2000, 100
 #: Training rows below which `flow="auto"` takes the first without a comparison.
 _FEWEST_TO_CHOOSE = 100
 
@@ -119,7 +121,17 @@ class DensityEstimator(DensityMixin, BaseEstimator):
         choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
         # A choice that was interrupted may end otherwise when it is resumed: no checkpoint of it is kept.
         home = None if stopped else folder
-        best = Fit(settings.with_flow(choice.flow), data, choice.n_states, home, quiet, resume, peaks)
+        steps = _HURRIED_STEPS if stopped else _ENCODER_STEPS
+        best = Fit(
+            settings.with_flow(choice.flow),
+            data,
+            choice.n_states,
+            home,
+            quiet,
+            resume,
+            peaks,
+            encoder_steps=steps,
+        )
         history = best.run(0 if stopped else None)
         history.interrupted |= stopped
         best.settle()
@@ -408,6 +420,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
     # -- inside ---------------------------------------------------------------------------------
 
     def _matrix(self, X: Any, reset: bool) -> np.ndarray:
+        refuse_text(X, "X")
         values = validate_data(
             self,
             X,
@@ -440,7 +453,7 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             return np.asarray((inner.log_joint(u) + logabsdet.unsqueeze(-1)).cpu().numpy())
 
         result = np.empty((len(values), self.n_states_))
-        draws = self.score_draws if self.schema_.integer_columns else 1
+        draws = self.score_draws if self.schema_.lattice_columns else 1
         for rows in self._blocks(len(values), self.n_states_ * draws):
             result[rows] = self.schema_.averaged(log_joint, values[rows], self.score_draws)
         return result
@@ -492,6 +505,7 @@ def _weights(sample_weight: Any, values: np.ndarray) -> np.ndarray | None:
 def _plain(X: Any, what: str) -> tuple[np.ndarray, list[str] | None]:
     """Values and column names of an array or a data frame, as `fit` reads its X: missing values are NaN."""
     names = getattr(X, "columns", None)
+    refuse_text(X, what)
     values = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name=what)
     return values, None if names is None else [str(name) for name in names]
 

@@ -21,6 +21,7 @@ from modeflow.latents.initialise import initialise, initialise_continuous
 from modeflow.latents.islands import Relief
 from modeflow.latents.partition import Survey
 from modeflow.metrics import summarise
+from modeflow.progress import track
 from modeflow.training import History, Trainer, seeded
 from modeflow.training.snapshot import copy_state
 from modeflow.transforms import Columns
@@ -35,6 +36,8 @@ Peaks = tuple[np.ndarray, Relief]
 _VALIDATION_EPSILON = 1e-4
 #: Most validation rows whose posterior the encoder is calibrated by.
 _CALIBRATION_ROWS = 4096
+#: Steps that the encoder may be fitted to the islands for, however short the training.
+_LEAST_ENCODER_STEPS = 200
 #: Training rows among which lost digits are looked for.
 _DIGIT_ROWS = 20_000
 #: A state that expects fewer training rows than this may hold none.
@@ -120,7 +123,10 @@ class Fit:
             standard = _encoded(columns, noisy, weight).to(self.model.dtype)
             inner = latent_model(self.model)
             if isinstance(inner, DiscreteLatentModel):
-                initialise(inner, self._islands(standard), seed % (2**32), self.encoder_steps)
+                # Never much longer than the training itself.
+                steps = config.max_epochs * self.settings.batches(len(data.train))
+                steps = min(self.encoder_steps, max(steps, _LEAST_ENCODER_STEPS))
+                initialise(inner, self._islands(standard), seed % (2**32), steps)
             elif isinstance(inner, ContinuousLatentModel):
                 initialise_continuous(inner, standard.to(inner.dtype), seed % (2**32))
         self._start = copy_state(self.model)
@@ -335,5 +341,6 @@ def prune_dead_states(
 def _log_joint(model: Preprocessed, inner: DiscreteLatentModel, rows: Tensor) -> Tensor:
     """Of the (dequantised) rows, float64 on the CPU."""
     with torch.no_grad():
-        parts = [inner.log_joint(model.encode(part)[0]) for part in rows.split(8192)]
+        blocks = track(rows.split(1024), "look for states without rows")
+        parts = [inner.log_joint(model.encode(part)[0]) for part in blocks]
     return torch.cat(parts).double().cpu()

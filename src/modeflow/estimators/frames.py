@@ -8,14 +8,51 @@ from typing import Any
 import numpy as np
 
 from modeflow.data import Schema
+from modeflow.data.schema import listing
+from modeflow.errors import DataError
 
-__all__ = ["as_frame", "frame_kind"]
+__all__ = ["as_frame", "frame_kind", "refuse_text"]
 
 
 def frame_kind(X: Any) -> str | None:
     """The library of a data frame, ``"pandas"`` or ``"polars"``; None for anything else."""
     home = type(X).__module__.partition(".")[0]
     return home if home in ("pandas", "polars") and hasattr(X, "columns") else None
+
+
+def refuse_text(X: Any, what: str) -> None:
+    """Raise `DataError` for a data frame with columns that are no numbers; names all of them."""
+    kind = frame_kind(X)
+    if kind is None:
+        return
+    wrong: dict[str, Any] = {}
+    for place, (name, dtype) in enumerate(zip(X.columns, X.dtypes, strict=True)):
+        column = X.iloc[:, place] if kind == "pandas" else X[name]
+        if _is_numeric(kind, dtype, column):
+            continue
+        first = column.dropna().head(1) if kind == "pandas" else column.drop_nulls().head(1)
+        wrong[str(name)] = first.to_list() if kind == "polars" else first.tolist()
+    if wrong:
+        name, cells = next(iter(wrong.items()))
+        example = f" ('{name}' holds {str(cells[0])[:40]!r})" if cells else ""
+        raise DataError(
+            f"{what}: {'columns' if len(wrong) > 1 else 'column'} {listing(list(wrong))} "
+            f"{'are' if len(wrong) > 1 else 'is'} not numbers{example}: encode as numbers or leave out"
+        )
+
+
+def _is_numeric(kind: str, dtype: Any, column: Any) -> bool:
+    if kind == "polars":
+        return bool(dtype.is_numeric() or str(dtype) in ("Boolean", "Null"))
+    if getattr(dtype, "kind", "O") in "biuf":
+        return True
+    if getattr(dtype, "kind", "O") in "mM":
+        return False
+    try:  # numbers may hide in a column of objects
+        column.dropna().astype("float64")
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def as_frame(rows: np.ndarray, schema: Schema, kind: str | None) -> Any:

@@ -34,7 +34,8 @@ __all__ = ["Candidate", "Choice", "Selection", "most_states"]
 _BETTER = 2.0
 #: Nats a column that it must be better by on top, after the longer training.
 _WORTH = 0.01
-#: Standard errors after which a candidate that is worse on one half is not fitted to the other.
+#: Standard errors after which a flow that is worse on one half is not fitted to the other; a number of states
+#: has to be `_BETTER` on both, and is given up where it is no better on the first.
 _HOPELESS = 3.0
 #: How much longer than numbers of states flows are trained to be compared: the deep ones begin slowly.
 _FLOW_LENGTH = 2
@@ -61,7 +62,7 @@ class Candidate:
     """What is known of a choice.
 
     Attributes:
-        flow, n_states: the choice.
+        flow, n_states: the choice. length: of the training, in short ones.
         rows: scored by models that had not seen them.
         validation: mean log-density of these rows, nats. standard_error: of that mean.
         difference: mean paired difference to the best of those it was compared with, on the rows that both
@@ -69,10 +70,12 @@ class Candidate:
         epochs: that both halves were trained for, in passes over all rows.
         seconds: that the candidate took.
         chosen: whether this one was, after its longest trial.
+        halves: how many were fitted.
     """
 
     flow: str
     n_states: int
+    length: int = 1
     rows: int = 0
     validation: float = -math.inf
     standard_error: float = math.inf
@@ -81,6 +84,7 @@ class Candidate:
     epochs: float = 0.0
     seconds: float = 0.0
     chosen: bool = False
+    halves: int = 0
     scores: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,7 +169,9 @@ class Selection:
             first = int(n_states)
         best = Choice(flows[0], first)
         if len(flows) > 1:
-            best = self._best_of([Choice(flow, first) for flow in flows], 0.0, _FLOW_LENGTH)
+            choices = [Choice(flow, first) for flow in flows]
+            if self._promising(choices):
+                best = self._best_of(choices, 0.0, _FLOW_LENGTH)
         if n_states == "auto" and most > 1:
             best = self._best_states(best, sorted({1, likely, min(4 * first, most)} - {first}), most)
         tried = [candidate for (choice, _), candidate in self.trials.items() if choice == best]
@@ -183,8 +189,24 @@ class Selection:
                 break
             best = better
         # Many Gaussians are good at once, a few states that bend need time: both once more, longer.
-        least = _WORTH * self._values.shape[1]
-        return best if best == first else self._best_of([first, best], _BETTER, _DUEL, least)
+        return best if best == first else self._best_of([first, best], _BETTER, _DUEL, self._worth)
+
+    def _promising(self, choices: Sequence[Choice]) -> bool:
+        """Whether any is better than the first by what is worth it, after a short training on one half.
+
+        The first is the one that begins most slowly: where it leads already, it is taken, and where islands
+        are Gaussians, as all start, flows do not differ.
+        """
+        for choice in choices:
+            if not self.interrupted:
+                self._try(choice, choice, 1, halves=1)
+        self._note(choices, choices[0], 1)
+        return any(self._compare(c, choices[0], 1)[0] > self._worth for c in choices[1:])
+
+    @property
+    def _worth(self) -> float:
+        """Nats that a candidate must be better by to be worth a closer look."""
+        return _WORTH * self._values.shape[1]
 
     def _best_of(
         self, choices: Sequence[Choice], margin: float, length: int = 1, least: float = 0.0
@@ -193,26 +215,43 @@ class Selection:
         best = first = choices[0]
         for choice in choices:
             if not self.interrupted:
-                self._try(choice, first, length)
+                self._try(choice, first, length, hopeless=-_HOPELESS if margin == 0 else 0.0)
         for choice in choices[1:]:
             difference, error, whole = self._compare(choice, first, length)
             # One that beats the first must also beat the best so far, if only in the mean.
             if whole and difference > margin * error + least and self._compare(choice, best, length)[0] > 0:
                 best = choice
+        self._note(choices, best, length)
+        return best
+
+    def _note(self, choices: Sequence[Choice], best: Choice, length: int) -> None:
+        """Keep how much worse than the best each was."""
         for choice in choices:
             if (trial := self.trials.get((choice, length))) is not None:
                 trial.difference, trial.difference_error, _ = self._compare(choice, best, length)
-        return best
 
     # -- how good ---------------------------------------------------------------------------------
 
-    def _try(self, choice: Choice, rival: Choice, length: int) -> None:
-        """Fit and score a candidate, on one half alone where it is hopeless beside a rival."""
-        if (choice, length) in self.trials:
-            return
-        trial = Candidate(choice.flow, choice.n_states, scores=np.full(self._rows, np.nan))
+    def _try(
+        self, choice: Choice, rival: Choice, length: int, halves: int = 2, hopeless: float = 0.0
+    ) -> None:
+        """Fit and score a candidate, on one half alone where it is hopeless beside a rival.
+
+        Arguments:
+            choice: to be tried. rival: it must be better than. length: of the training, in short ones.
+            halves: to be fitted to, those included that it was.
+            hopeless: difference to the rival on the first half, in standard errors, below which it is given
+                up.
+        """
+        trial = self.trials.get((choice, length))
+        if trial is None:
+            trial = Candidate(choice.flow, choice.n_states, length, scores=np.full(self._rows, np.nan))
         settings = self.settings.candidate(choice.flow, len(self._parts[0].train), length)
-        for place in (0, 1):
+        for place in range(trial.halves, halves):
+            if place == 1 and choice != rival:
+                difference, error, _ = self._compare(choice, rival, length)
+                if difference < hopeless * error:
+                    return
             folder = None
             if self.run_dir is not None:
                 name = f"{choice.flow}-{choice.n_states}-{length}".replace(", ", "-")
@@ -238,11 +277,8 @@ class Selection:
             trial.seconds += history.seconds
             trial.epochs += (len(history.epochs) - 1) * len(self._parts[place].train) / self._rows
             self.trials[choice, length] = trial
+            trial.halves += 1
             self._summarise(trial)
-            if place == 0 and choice != rival:
-                difference, error, _ = self._compare(choice, rival, length)
-                if difference < -_HOPELESS * error:
-                    break
 
     def _summarise(self, trial: Candidate) -> None:
         known = ~np.isnan(trial.scores)

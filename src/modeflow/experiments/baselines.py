@@ -112,7 +112,7 @@ def fit_baselines(
             mixture.n_parameters,
             note,
             began,
-            weakest("lower bound" if schema.integer_columns else "exact"),
+            weakest("lower bound" if schema.lattice_columns else "exact"),
             "exact",
         )
     )

@@ -41,14 +41,14 @@ class RowsToScore:
         full[self.rows] = values
         return full
 
-    def bad_text(self, most: int = 5) -> str | None:
-        """One line that counts and names the rows without a score; None where there is none."""
+    def bad_text(self, what: str = "score", most: int = 5) -> str | None:
+        """One line that counts and names the rows without a score (state, ...); None where there is none."""
         if not self.bad:
             return None
         listed = "; ".join(f"row {row + 1}: {why}" for row, why in list(self.bad.items())[:most])
         more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
         verb = "have" if len(self.bad) > 1 else "has"
-        return f"{len(self.bad)} of {self.total} rows {verb} no score (NaN): {listed}{more}"
+        return f"{len(self.bad)} of {self.total} rows {verb} no {what} (NaN): {listed}{more}"
 
 
 def load_rows(

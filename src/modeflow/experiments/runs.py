@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,24 @@ class Run:
     config: RunConfig
     estimator: Any
     result: dict[str, Any]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the training was ended by a signal, so that the model is only the best until then."""
+        return bool(self.result.get("training", {}).get("interrupted", False))
+
+    @property
+    def interruption(self) -> str:
+        """What there is to say of an interrupted run, and how to go on."""
+        return (
+            f"the training of this run was interrupted, and its model is the best until then: go on with "
+            f"`modeflow fit -o {shlex.quote(str(self.path))} --resume`"
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the run must know: that it was interrupted, and what its fit warned of."""
+        return [self.interruption] * self.interrupted + list(self.result.get("warnings", []))
 
     def data(self) -> tuple[Dataset, Split]:
         """The data of the run, split as it was then.
@@ -239,10 +258,14 @@ def _measure(estimator: DensityEstimator, dataset: Dataset, split: Split) -> dic
     """Likelihood of all three parts; for a toy, the gap to the truth and the phantom bridges.
 
     Of the training rows as many are scored as there are test rows (`_LEAST_SCORED` at least), evenly drawn:
-    the mean is as exact as the one that it is compared to, and takes no longer. ``n`` says how many.
+    the mean is as exact as the one that it is compared to, and takes no longer. ``n`` says how many. Whoever
+    interrupted the training waits for the process to end: then so few are scored of all parts.
     """
     kind: Any = estimator.density_kind_
+    hurried = bool(estimator.training_.get("interrupted"))
     parts = {"train": _some(split.train, len(split.test)), "validation": split.validation, "test": split.test}
+    if hurried:
+        parts = {name: _some(part, 0) for name, part in parts.items()}
     likelihood = {
         name: summarise(estimator.score_samples(frame(part)), kind).to_dict() for name, part in parts.items()
     }
@@ -257,6 +280,8 @@ def _measure(estimator: DensityEstimator, dataset: Dataset, split: Split) -> dic
         "weights": [round(float(w), 6) for w in estimator.weights_],
         "n_parameters": sum(p.numel() for p in estimator.model_.parameters()),
     }
+    if hurried:
+        return result
     part = split.test.take(np.arange(min(len(split.test), _SOLVED)))
     differences = estimator.solver_differences(frame(part))
     if differences is not None:

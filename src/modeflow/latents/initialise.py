@@ -14,6 +14,7 @@ from modeflow.latents.continuous import ContinuousLatentModel
 from modeflow.latents.discrete import DiscreteLatentModel
 from modeflow.latents.islands import survey
 from modeflow.latents.partition import Survey, partition
+from modeflow.progress import busy, track
 from modeflow.transforms import Composite, ConditionalAffine
 
 __all__ = ["fit_briefly", "initialise", "initialise_continuous", "look"]
@@ -29,7 +30,7 @@ def fit_briefly(
 ) -> None:
     """A few steps of Adam on `parts`, by a loss of the numbers of random rows."""
     optimiser = torch.optim.Adam(parts.parameters(), lr=2e-3)
-    for _ in range(steps):
+    for _ in track(range(steps), "start"):
         loss = loss_of(torch.randint(rows, (batch,)))
         optimiser.zero_grad()
         loss.backward()
@@ -42,7 +43,8 @@ def look(x: Tensor, seed: int = 0, max_rows: int = MAX_ROWS) -> Survey:
     if len(x) > max_rows:
         index = np.sort(np.random.default_rng(seed).choice(len(x), max_rows, replace=False))
     rows = x.double().cpu().numpy()[index]
-    return Survey(rows, survey(rows), index)
+    with busy("look for islands"):
+        return Survey(rows, survey(rows), index)
 
 
 def initialise(
@@ -85,7 +87,7 @@ def _fit_encoder(
     least = float(torch.special.entr(shares).sum(1).mean())
     optimiser = torch.optim.Adam(encoder.parameters(), lr=3e-3)
     recent = math.inf
-    for step in range(steps):
+    for step in track(range(steps), "start the states"):
         index = torch.randint(len(rows), (min(batch_size, len(rows)),))
         loss = -(shares[index] * encoder(rows[index])).sum(-1).mean()
         optimiser.zero_grad()
@@ -135,7 +137,7 @@ def initialise_continuous(
     reach = NearestNeighbors(n_neighbors=2 * _NEIGHBOURS).fit(rows).kneighbors()[0][:, -1]
     rows = rows[reach <= np.quantile(reach, 1 - _LEFT_OUT)]
     dimensions = min(model.latent_features, rows.shape[1])
-    with warnings.catch_warnings():
+    with busy("unroll the data"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # several islands: they are joined where they are closest
         places = Isomap(n_neighbors=_NEIGHBOURS, n_components=dimensions).fit_transform(rows)
     target = np.zeros((len(rows), model.latent_features))

@@ -76,7 +76,7 @@ def gather(
         density=density_grid(estimator, split.train.values),
         worst_rows=find_worst(split.test.values, scores, states, _WORST, numbers),
         worst_rows_of="the test part of the data" if numbers is None else dataset.name,
-        warnings=list(run.result.get("warnings", [])),
+        warnings=run.warnings,
         truth=_truth(run.result.get("truth")),
         seed=run.config["seed"],
         seconds=run.result.get("seconds"),

@@ -143,7 +143,7 @@ def gather_images(run: Run, announce: Callable[[str], None] | None = None, quiet
         parameters=settings,
         command=f"modeflow fit --config {file} -o {shlex.quote(str(run.path) + '-again')}",
         notes=list(data.notes),
-        warnings=list(run.result.get("warnings", [])),
+        warnings=run.warnings,
     )
 
 

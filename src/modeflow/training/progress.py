@@ -1,20 +1,26 @@
-"""A progress bar on stderr, for people only."""
+"""Progress of a training on stderr: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
+
+from modeflow import progress
+from modeflow.progress import Lines
 
 __all__ = ["TrainingProgress"]
 
 
 class TrainingProgress:
-    """Epoch, time left, current and best validation likelihood; nothing where stderr is no terminal."""
+    """Epoch, time left, current and best validation likelihood."""
 
     def __init__(self, description: str, epochs: int, done: int, quiet: bool) -> None:
         self._bar: Any = None
-        # Asked of the stream itself: rich takes FORCE_COLOR for a terminal.
-        if quiet or not sys.stderr.isatty():
+        self._lines: Lines | None = None
+        self._epochs, self._validation = epochs, ""
+        if quiet:
+            return
+        if not progress.on_terminal():
+            self._lines = Lines(description)
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -36,16 +42,17 @@ class TrainingProgress:
 
     def update(self, epoch: float, current: float | None = None, best: float | None = None) -> None:
         """Move to an epoch (fractions while one is under way)."""
-        if self._bar is None:
-            return
-        if current is None:
-            self._bar.update(self._task, completed=epoch)
-        else:
-            text = f"validation {current:.3f} (best {best:.3f})"
-            self._bar.update(self._task, completed=epoch, validation=text)
+        if current is not None:
+            self._validation = f"validation {current:.3f} (best {best:.3f})"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=epoch, validation=self._validation)
+        elif self._lines is not None:
+            validation = f", {self._validation}" if self._validation else ""
+            self._lines.say(f"epoch {epoch:.0f} of {self._epochs}{validation}")
 
     def expect(self, epochs: int) -> None:
         """Training ends with another epoch than was thought."""
+        self._epochs = epochs
         if self._bar is not None:
             self._bar.update(self._task, total=epochs)
 

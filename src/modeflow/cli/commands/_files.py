@@ -1,4 +1,4 @@
-"""Options of how a table is read, and tables that come in through a pipe."""
+"""What commands take in: a run, the rows to be scored by it, tables that come in through a pipe."""
 
 from __future__ import annotations
 
@@ -8,10 +8,42 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["kept_input", "reading_of"]
+from modeflow.cli.commands._output import columns_of, say_notes, set_device, warn
+
+__all__ = ["kept_input", "open_run", "reading_of", "rows_of"]
 
 #: Where a run keeps the rows that came through a pipe.
 _KEPT = "data.parquet"
+
+
+def open_run(args: argparse.Namespace) -> Any:
+    """The run that a command is given, on the device asked for; says where its training was interrupted."""
+    from modeflow.experiments import load_run
+
+    run = load_run(args.run_folder)
+    if run.interrupted:
+        warn(run.interruption)
+    set_device(args, run.estimator)
+    run.estimator.verbose = not (args.quiet or args.json)
+    return run
+
+
+def rows_of(args: argparse.Namespace, run: Any) -> tuple[Any, Any]:
+    """The rows of DATA for the estimator of a run: `RowsToScore`, and the good ones as the estimator takes
+    them."""
+    from modeflow.experiments import load_rows
+    from modeflow.experiments.runs import frame
+
+    estimator = run.estimator
+    loaded = load_rows(
+        args.data,
+        estimator,
+        columns_of(args.columns) or run.config["columns"],
+        **reading_of(args, run.config),
+    )
+    say_notes(args, loaded.table.notes)
+    named = hasattr(estimator, "feature_names_in_")
+    return loaded, frame(loaded.table) if named else loaded.table.values
 
 
 def reading_of(args: argparse.Namespace, config: Any) -> dict[str, Any]:

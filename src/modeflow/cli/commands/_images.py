@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.cli.commands._output import emit, say, set_device
+from modeflow.cli.commands._output import emit, say, say_wrote
 from modeflow.errors import ConfigError
 
 __all__ = ["assign", "bits_text", "report", "sample", "score", "summary"]
@@ -65,19 +65,12 @@ def _load(args: argparse.Namespace, fitted: Any) -> np.ndarray:
     return loaded.images if loaded.test is None else loaded.test
 
 
-def _prepare(args: argparse.Namespace, fitted: Any) -> Any:
-    estimator = fitted.estimator
-    set_device(args, estimator)
-    estimator.verbose = not (args.quiet or args.json)
-    return estimator
-
-
 def score(args: argparse.Namespace, fitted: Any) -> int:
     """Log-probability and bits per dimension of every image."""
     from modeflow.data import write_table
     from modeflow.metrics import summarise_bits
 
-    estimator, images = _prepare(args, fitted), _load(args, fitted)
+    estimator, images = fitted.estimator, _load(args, fitted)
     log_prob, cost = estimator.log_prob_and_cost(images)
     dims = int(np.prod(estimator.shape_))
     bits = summarise_bits(log_prob, cost, estimator.density_kind_, dims)
@@ -89,7 +82,7 @@ def score(args: argparse.Namespace, fitted: Any) -> int:
         write_table(
             args.out, np.column_stack([rows, log_prob, each, cost]), columns, integer_columns=("image",)
         )
-        say(args, f"wrote {args.out}: {len(each)} images, column '{name}'")
+        say_wrote(args, f"{len(each)} images, column '{name}'")
     worst = np.argsort(log_prob)[:5]
     result = {
         "run": args.run_folder,
@@ -120,7 +113,7 @@ def sample(args: argparse.Namespace, fitted: Any) -> int:
         check_writable(target.with_suffix(suffix))
     if args.with_state:
         raise ConfigError("--with-state is of tables: `modeflow assign` writes the codes or states of images")
-    estimator = _prepare(args, fitted)
+    estimator = fitted.estimator
     seed = fitted.config["seed"] if args.seed is None else args.seed
     count = 64 if args.n is None else args.n
     images, _ = estimator.sample(
@@ -179,7 +172,7 @@ def assign(args: argparse.Namespace, fitted: Any) -> int:
     """Codes, numbers or states of every image."""
     from modeflow.data import write_table
 
-    estimator = _prepare(args, fitted)
+    estimator = fitted.estimator
     if estimator.latent == "none":
         raise ConfigError("the model has no latent: there is nothing to assign")
     z = estimator.encode(_load(args, fitted))
@@ -190,7 +183,7 @@ def assign(args: argparse.Namespace, fitted: Any) -> int:
         values = np.column_stack([np.arange(1, len(z) + 1), z])
         whole = ("image",) if word == "z" else ("image", *names)
         write_table(args.out, values, ("image", *names), integer_columns=whole)
-        say(args, f"wrote {args.out}: {len(z)} images, {z.shape[1]} {word}s")
+        say_wrote(args, f"{len(z)} images, {z.shape[1]} {word}s")
     if word == "z":
         lines = [f"{n}: mean {c.mean():.3f}, spread {c.std():.3f}" for n, c in zip(names, z.T, strict=True)]
         counts: list[Any] = []

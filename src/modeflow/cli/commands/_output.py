@@ -16,7 +16,9 @@ __all__ = [
     "say",
     "say_notes",
     "say_unscored",
+    "say_wrote",
     "set_device",
+    "warn",
 ]
 
 
@@ -37,11 +39,22 @@ def say_notes(args: argparse.Namespace, notes: Iterable[str]) -> None:
         say(args, f"modeflow: {note}")
 
 
-def say_unscored(rows: Any) -> None:
-    """How many rows have no score and why: on stderr also with ``--quiet``, as it concerns the result."""
-    text = rows.bad_text()
+def say_unscored(rows: Any, what: str = "score") -> None:
+    """How many rows have no score (state, ...) and why: on stderr also with ``--quiet``, as it concerns the
+    result."""
+    text = rows.bad_text(what)
     if text:
-        print(f"modeflow: warning: {text}", file=sys.stderr, flush=True)
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """A line on stderr that concerns the result, and is said also with ``--quiet``."""
+    print(f"modeflow: warning: {text}", file=sys.stderr, flush=True)
+
+
+def say_wrote(args: argparse.Namespace, what: str) -> None:
+    """That ``-o`` was written, and what is in it."""
+    say(args, f"wrote {'to stdout' if args.out == '-' else args.out}: {what}")
 
 
 def say(args: argparse.Namespace, line: str) -> None:

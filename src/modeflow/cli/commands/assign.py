@@ -7,42 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.cli.commands._files import reading_of
-from modeflow.cli.commands._output import (
-    check_output,
-    columns_of,
-    emit,
-    say,
-    say_notes,
-    say_unscored,
-    set_device,
-)
+from modeflow.cli.commands._files import open_run, rows_of
+from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
 
 
 def run(args: argparse.Namespace) -> int:
     """The posterior over the states for every row; of a continuous latent, its mean and scale."""
     from modeflow.data import write_table
-    from modeflow.experiments import load_rows, load_run
-    from modeflow.experiments.runs import frame
 
     check_output(args)
-    fitted = load_run(args.run_folder)
+    fitted = open_run(args)
     if fitted.config.images:
         from modeflow.cli.commands import _images
 
         return _images.assign(args, fitted)
     estimator = fitted.estimator
-    set_device(args, estimator)
-    estimator.verbose = not (args.quiet or args.json)
-    loaded = load_rows(
-        args.data,
-        estimator,
-        columns_of(args.columns) or fitted.config["columns"],
-        **reading_of(args, fitted.config),
-    )
-    table = loaded.table
-    say_notes(args, table.notes)
-    rows = frame(table) if hasattr(estimator, "feature_names_in_") else table.values
+    loaded, rows = rows_of(args, fitted)
     if estimator.latent_features_:
         return _continuous(args, estimator, rows, loaded)
     proba = estimator.predict_proba(rows)
@@ -53,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
         columns = ("row", "state", "probability", *(f"p{k}" for k in range(proba.shape[1])))
         values = np.column_stack([number, loaded.spread(np.column_stack([state, proba.max(1), proba]))])
         write_table(args.out, values, columns, integer_columns=("row", "state"))
-        say(args, f"wrote {args.out}: {loaded.total} rows, {proba.shape[1]} states")
-    say_unscored(loaded)
+        say_wrote(args, f"{loaded.total} rows, {proba.shape[1]} states")
+    say_unscored(loaded, "state")
     result = {
         "run": args.run_folder,
         "data": args.data,
@@ -87,8 +67,8 @@ def _continuous(args: argparse.Namespace, estimator: Any, rows: Any, loaded: Any
         number = np.arange(1, loaded.total + 1)
         values = np.column_stack([number, loaded.spread(np.column_stack([mean, scale]))])
         write_table(args.out, values, columns, integer_columns=("row",))
-        say(args, f"wrote {args.out}: {loaded.total} rows, {dimensions} dimensions of z")
-    say_unscored(loaded)
+        say_wrote(args, f"{loaded.total} rows, {dimensions} dimensions of z")
+    say_unscored(loaded, "z")
     latent = [
         {
             "dimension": j,

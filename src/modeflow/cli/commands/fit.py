@@ -65,6 +65,8 @@ def _fit(
     from modeflow.training import signals_held
 
     stored = folder / "config.yaml"
+    if args.resume and not stored.exists() and "data" not in given:
+        raise ConfigError(f"there is no run at '{folder}' to go on with: give DATA to begin one")
     if args.resume and stored.exists():
         config = config_of(folder)
         changed = [k for k, v in given.items() if k not in ("device",) and _differs(config.settings, k, v)]
@@ -150,9 +152,24 @@ def time_line(result: dict[str, Any]) -> str:
 
 
 def _tried(result: dict[str, Any], what: str) -> str:
-    """The choices that were compared, with their last held-out log-density; empty where there was one."""
-    last = {c[what]: c["validation"] for c in result["selection"]}
-    if len(last) < 2:
+    """What the choice was compared with, and by how much that was worse; empty where there was nothing.
+
+    Flows for one number of states, and numbers of states of the flow chosen. Only trainings of one length
+    compare: of flows the longest, of states the one that all had.
+    """
+    trials = result["selection"]
+    other = "flow" if what == "n_states" else "n_states"
+    first = next((c for c in trials if c["chosen"] or what == "flow"), None)
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for c in trials:
+        if first is not None and c[other] == first[other]:
+            groups.setdefault(c.get("length", 1), []).append(c)
+    compared = [group for _, group in sorted(groups.items()) if len(group) > 1]
+    if not compared:
         return ""
-    tried = ", ".join(f"{choice}: {value:.3f}" for choice, value in last.items())
-    return f" (chosen; tried {tried})".replace(": -", ": −")
+    shown = compared[0] if what == "n_states" else compared[-1]
+    chosen = next(c[what] for c in trials if c["chosen"])
+    tried = ", ".join(
+        f"{c[what]}: {c['difference']:+.3f} ± {c['difference_error']:.3f}" for c in shown if c[what] != chosen
+    )
+    return f" (chosen; nats a row of others beside it: {tried})".replace(": -", ": −")

@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modeflow.cli.commands._output import emit, say, set_device
+from modeflow.cli.commands._files import open_run
+from modeflow.cli.commands._output import emit, say
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page about a run."""
     from modeflow.data import check_writable
-    from modeflow.experiments import load_run
     from modeflow.report import gather, write_report
 
     target = Path(args.out) if args.out else Path(args.run_folder) / "report.html"
-    fitted = load_run(args.run_folder)
+    fitted = open_run(args)
     check_writable(target)
-    set_device(args, fitted.estimator)
     if fitted.config.images:
         from modeflow.cli.commands import _images
 

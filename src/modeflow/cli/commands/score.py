@@ -6,52 +6,31 @@ import argparse
 
 import numpy as np
 
-from modeflow.cli.commands._files import reading_of
-from modeflow.cli.commands._output import (
-    check_output,
-    columns_of,
-    emit,
-    say,
-    say_notes,
-    say_unscored,
-    set_device,
-)
+from modeflow.cli.commands._files import open_run, rows_of
+from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
 
 
 def run(args: argparse.Namespace) -> int:
     """Score every row; the header of the file says what the number is. A row with a bad cell scores NaN."""
     from modeflow.data import write_table
-    from modeflow.experiments import load_rows, load_run
-    from modeflow.experiments.runs import frame
     from modeflow.metrics import summarise
 
     check_output(args)
-    fitted = load_run(args.run_folder)
+    fitted = open_run(args)
     if fitted.config.images:
         from modeflow.cli.commands import _images
 
         return _images.score(args, fitted)
     estimator = fitted.estimator
-    set_device(args, estimator)
-    estimator.verbose = not (args.quiet or args.json)
-    rows = load_rows(
-        args.data,
-        estimator,
-        columns_of(args.columns) or fitted.config["columns"],
-        **reading_of(args, fitted.config),
-    )
-    table = rows.table
-    say_notes(args, table.notes)
-    log_prob = estimator.score_samples(
-        frame(table) if hasattr(estimator, "feature_names_in_") else table.values
-    )
+    rows, values = rows_of(args, fitted)
+    log_prob = estimator.score_samples(values)
     mean = summarise(log_prob, estimator.density_kind_)
     name = f"log_density_{estimator.density_kind_.replace(' ', '_')}_nats"
     if args.out:
         numbers = np.arange(1, rows.total + 1, dtype=np.float64)
         scores = np.column_stack([numbers, rows.spread(log_prob)])
         write_table(args.out, scores, ("row", name), integer_columns=("row",))
-        say(args, f"wrote {args.out}: {rows.total} rows, column '{name}'")
+        say_wrote(args, f"{rows.total} rows, column '{name}'")
     say_unscored(rows)
     worst = np.argsort(log_prob)[:5]
     result = {
@@ -63,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
             {"row": int(rows.rows[i]) + 1, "log_density": float(log_prob[i])} for i in worst
         ],
         "rows_without_score": [{"row": row + 1, "reason": why} for row, why in rows.bad.items()],
-        "notes": list(table.notes),
+        "notes": list(rows.table.notes),
+        "interrupted": fitted.interrupted,
         "out": args.out,
     }
     lines = [
