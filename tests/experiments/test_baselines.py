@@ -7,8 +7,10 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
-from modeflow.experiments import RunConfig, fit_baselines, fit_run
+from modeflow.data import Split, Table
+from modeflow.experiments import RunConfig, baselines, fit_baselines, fit_run
 from modeflow.experiments.baselines import GaussianMixtureByBIC
 from modeflow.report.gather import gather
 from modeflow.report.words import compare
@@ -49,3 +51,41 @@ def test_integer_columns_leave_nothing_open(run):
     assert ours.kind == mixture.kind == "lower bound" and ours.own_kind == "exact"
     clear = compare(ours, type(mixture)(**{**vars(mixture), "difference": -1.0}))
     assert clear.verdict == "worse" and "both dequantised alike" in clear.words
+
+
+def test_baselines_know_nothing_of_the_test_rows(tmp_path, monkeypatch):
+    """With test rows in the gap, which training makes unlikely, all are fitted to the same numbers."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.normal(-3, 1, (150, 2)), rng.normal(3, 0.5, (150, 2))])
+    pl.DataFrame(x, schema=["a", "b"]).write_csv(tmp_path / "t.csv")
+    settings = {
+        "flow": "nsf-coupling",
+        "flow_options": {"layers": 1, "hidden_features": 8},
+        "max_epochs": 10,
+        "batch_size": 8,
+        "learning_rate": 0.005,
+        "ema": None,
+    }
+    run = fit_run(
+        RunConfig.build({"data": str(tmp_path / "t.csv"), "n_states": 2, **settings}), tmp_path / "r"
+    )
+    split = run.data()[1]
+    fitted = []
+    for name in ("_plain_flow", "GaussianMixtureByBIC"):
+        make = getattr(baselines, name)
+
+        def kept(*args, make=make, **options):
+            fitted.append(make(*args, **options))
+            return fitted[-1]
+
+        monkeypatch.setattr(baselines, name, kept)
+    table = split.test
+    for moved in (0.0, 1.0):
+        far = Table(0.1 * table.values, table.columns) if moved else table
+        (run.path / "baselines.json").unlink(missing_ok=True)
+        fit_baselines(run, Split(split.train, split.validation, far))
+    mixtures, flows = fitted[::2], fitted[1::2]
+    np.testing.assert_array_equal(mixtures[0].mixture_.means_, mixtures[1].mixture_.means_)
+    first, second = (flow.model_.state_dict() for flow in flows)
+    assert flows[0].training_["best_epoch"] > 0
+    assert all(torch.equal(first[key], second[key]) for key in first)
