@@ -42,7 +42,8 @@ class ImageDensity(FittedImages):
 
     Arguments:
         latent: ``"sequential"`` (a map of codes), ``"discrete"``, ``"continuous"`` or ``"none"``.
-        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"``.
+        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"``. What concerns another latent, or a flow where
+            there is none, is not used.
         n_codes, code_features: codes and their dimension. n_states: of a discrete latent.
         codes_per_image: codes of the whole image; None for one at each place of a map.
         latent_features: of a continuous one. halvings: the map of codes is smaller by ``2**halvings``.
@@ -66,7 +67,7 @@ class ImageDensity(FittedImages):
         activations: what is stored for the gradient: ``"keep"``, ``"recompute"``, ``"invert"``.
         device, devices, precision: ``"auto"``, ``"cpu"``, ``"cuda"``; processes; ``"32-true"`` or
             ``"bf16-mixed"``. Images are always scored in float32.
-        random_state: seed. tensorboard: also write its events. verbose: show progress (on a terminal).
+        random_state: seed. tensorboard: also write its events. verbose: show progress.
 
     Attributes:
         model_: the fitted torch model. shape_: ``(channels, height, width)``.

@@ -35,7 +35,7 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
             ``"32-true"`` or as lightning-fabric names it. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.
         tensorboard: also write TensorBoard events, where `fit` has a `run_dir`.
-        verbose: show a progress bar (on a terminal).
+        verbose: show progress: a bar on a terminal, else a line now and then.
 
     Attributes:
         model_: the fitted torch density, in the units of the data.
@@ -57,8 +57,8 @@ class NVF(DensityEstimator):
 
     Arguments:
         n_states: K, or ``"auto"``: the islands that are visible in the data, or another number up to
-            `max_states` that is clearly better on rows it was not fitted to. Both choices together cost less
-            than two fits more.
+            `max_states` that is clearly better on rows it was not fitted to. What both choices cost together
+            is measured in docs/benchmarks.md: about as much again as the fit itself.
         max_states: largest K tried by ``"auto"``.
         latent: ``"discrete"`` (islands), or ``"continuous"`` for data along a manifold: z is then Gaussian
             with `latent_features` dimensions, the density a lower bound (IWAE with `score_draws` draws of

@@ -42,7 +42,7 @@ class Trainer:
     Arguments:
         config: settings.
         run_dir: folder for log and checkpoints; None for none.
-        quiet: no progress bar (there is none anyway where stderr is not a terminal).
+        quiet: no progress: no bar on a terminal, no lines elsewhere.
         description: what the progress bar says.
     """
 
