@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+
+# Of this process and of those that tests start; before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -93,7 +93,7 @@ def test_subset_keeps_rows_labels_and_says_so():
         same = (whole.table.values == row).all(1)
         assert label in whole.labels[same]
     assert "random 30 of 150 rows" in part.notes[-1]
-    with pytest.raises(DataError, match="has 150 rows, n=151"):
+    with pytest.raises(DataError, match="has 150 rows, and 151 are asked for"):
         load_dataset("iris", n=151)
 
 

@@ -94,7 +94,7 @@ def test_cifar_from_its_binary_archive(root, monkeypatch):
     for raw in images.values():
         raw[:, 0] %= 10
     archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=1) as tar:
+    with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=0) as tar:
         for name in sets._CIFAR_FILES:
             raw = images["test_batch" if name == "test_batch.bin" else "data_batch_1"].tobytes()
             member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
