@@ -134,7 +134,8 @@ def test_bounds_of_images(tmp_path):
     _, told, model = fit(tmp_path, "bounds", pictures(), **options)
     *_, test = split(pictures())
     inner = model.model_
-    mean, log_scale = inner.posterior_net(as_batch(test))
+    encoded = inner.posterior_net(as_batch(test))
+    mean, log_scale = encoded.location, encoded.log_scale
     normal = torch.distributions.Normal(0.0, 1.0)
     q = torch.distributions.Normal(mean, log_scale.exp())
     weights = []

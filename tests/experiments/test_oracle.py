@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import numpy as np
 import polars as pl
@@ -15,9 +14,7 @@ from sklearn.mixture import GaussianMixture
 
 import oracle
 from modeflow.data import toy
-from modeflow.estimators import fitting
 from modeflow.experiments import RunConfig, fit_baselines, fit_run, load_run
-from modeflow.latents.initialise import initialise_continuous
 from modeflow.report.gather import gather
 
 SMALL = {
@@ -282,9 +279,7 @@ def test_the_gap_to_the_truth_is_that_of_the_test_rows(tmp_path):
     assert told["modes_found"] == told["modes"] == 8
 
 
-def test_the_bounds_of_a_continuous_latent(tmp_path, monkeypatch):
-    start = partial(initialise_continuous, steps=20)  # where the latent starts is tested elsewhere
-    monkeypatch.setattr(fitting, "initialise_continuous", start)
+def test_the_bounds_of_a_continuous_latent(tmp_path):
     settings = {"latent": "continuous", "latent_features": 1, "score_draws": 8, "max_epochs": 2}
     run = fit(tmp_path, "bounds", real(120), **settings)
     test = real(120).to_numpy()[oracle.split_rows(120, SMALL["seed"])[2]]

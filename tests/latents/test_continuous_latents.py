@@ -11,7 +11,8 @@ from torch import nn
 from modeflow.densities import Flow, StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.flows import NSF
-from modeflow.latents import ContinuousELBO, ContinuousLatentModel, GaussianEncoder
+from modeflow.latents import ContinuousELBO, ContinuousLatentModel, build_posterior
+from modeflow.latents.posteriors import DiagonalGaussian
 from modeflow.testing import perturb
 from modeflow.training import TrainConfig, Trainer
 from modeflow.transforms import ConditionalAffine
@@ -23,13 +24,15 @@ D = 3
 class Linear(nn.Module):
     """q(z|x) = N(A x, diag(variance))."""
 
+    closed_kl = True
+
     def __init__(self, matrix, variance):
         super().__init__()
         self.register_buffer("matrix", matrix)
         self.register_buffer("log_scale", 0.5 * variance.log())
 
     def forward(self, x):
-        return x @ self.matrix.T, self.log_scale.expand(len(x), -1)
+        return DiagonalGaussian(x @ self.matrix.T, self.log_scale.expand(len(x), -1))
 
 
 def linear_model(latent, seed=0, off=0.0, **options):
@@ -57,7 +60,8 @@ def exact_log_prob(w, x):
 
 def exact_elbo(w, model, x):
     """-D/2 log 2π - (|x - W m|² + tr W C W') / 2 - KL, for q = N(m, C)."""
-    mean, log_scale = model.approximate_posterior(x)
+    q = model.approximate_posterior(x)
+    mean, log_scale = q.location, q.log_scale
     variance = torch.exp(2 * log_scale)
     misfit = (x - mean @ w.T).square().sum(1) + (variance * w.square().sum(0)).sum(1)
     kl = 0.5 * (variance + mean.square() - 1 - 2 * log_scale).sum(1)
@@ -110,7 +114,8 @@ def test_samples_have_the_moments_of_the_model():
 def test_free_bits_and_warmup():
     _, model = linear_model(2, off=0.2)
     x = rows(40)
-    mean, log_scale = model.approximate_posterior(x)
+    q = model.approximate_posterior(x)
+    mean, log_scale = q.location, q.log_scale
     each = (0.5 * (torch.exp(2 * log_scale) + mean.square() - 1) - log_scale).mean(0)
     plain = model.objective(x)
     assert torch.allclose(plain.terms["kl"], each.sum())
@@ -136,7 +141,9 @@ def test_a_linear_model_learns_the_principal_subspace():
     direction = torch.tensor([2.0, -1.0, 0.5])
     x = torch.randn(4000, 1) * direction + torch.randn(4000, D)
     model = ContinuousLatentModel(
-        StandardNormal(1), Flow(ConditionalAffine(D, 1), StandardNormal(D), 1), GaussianEncoder(D, 1, ())
+        StandardNormal(1),
+        Flow(ConditionalAffine(D, 1), StandardNormal(D), 1),
+        build_posterior("gaussian", 1, D, ()),
     )
     perturb(model, 0.1)
     Trainer(TrainConfig(max_epochs=60, learning_rate=3e-2, patience=None), quiet=True).fit(model, x)
@@ -152,8 +159,10 @@ def test_a_linear_model_learns_the_principal_subspace():
 
 def test_parts_that_do_not_fit():
     with pytest.raises(ConfigError, match="context_features"):
-        ContinuousLatentModel(StandardNormal(2), NSF(3, 1, layers=1), GaussianEncoder(3, 2))
+        ContinuousLatentModel(StandardNormal(2), NSF(3, 1, layers=1), build_posterior("gaussian", 2, 3))
     with pytest.raises(ConfigError, match="draws"):
-        ContinuousLatentModel(StandardNormal(1), NSF(3, 1, layers=1), GaussianEncoder(3, 1), draws=0)
+        ContinuousLatentModel(
+            StandardNormal(1), NSF(3, 1, layers=1), build_posterior("gaussian", 1, 3), draws=0
+        )
     with pytest.raises(ConfigError, match="free_bits"):
         ContinuousELBO(free_bits=-1.0)

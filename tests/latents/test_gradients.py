@@ -21,13 +21,14 @@ from modeflow.flows import NSF, Dequantized, Glow
 from modeflow.latents import (
     ContinuousELBO,
     ContinuousLatentModel,
-    GaussianEncoder,
+    GaussianPosterior,
     GumbelELBO,
     Marginal,
     SummedELBO,
     Truncated,
 )
 from modeflow.models.images import ImageModel
+from modeflow.nets import MLP
 from modeflow.testing import perturb
 
 #: Steps of the differences. Networks and splines have kinks: a step that crosses one says nothing, a smaller
@@ -224,7 +225,7 @@ def test_gumbel_noise_is_of_gumbels_distribution(monkeypatch):
 def continuous(prior=None, **options) -> ContinuousLatentModel:
     torch.manual_seed(0)
     flow = NSF(2, 2, layers=2, hidden_features=8, blocks=1, bins=4)
-    encoder = GaussianEncoder(2, 2, (8,))
+    encoder = GaussianPosterior(2, lambda outputs: MLP(2, outputs, (8,)))
     made = ContinuousLatentModel(
         prior or StandardNormal(2), flow, encoder, ContinuousELBO(**options), draws=2
     )
@@ -246,7 +247,8 @@ def noise_of(m: ContinuousLatentModel, monkeypatch) -> list[Tensor]:
 
 def posterior_of(m: ContinuousLatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-scale of q(z | x)."""
-    return m.posterior_net(x)
+    q = m.posterior_net(x)
+    return q.location, q.log_scale
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -279,11 +279,13 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             raise ConfigError("the latent is discrete: use predict_proba or predict")
         with torch.no_grad():
             parts = [
-                inner.approximate_posterior(scorer.encode(as_tensor(values[rows]).to(scorer.device))[0])
+                inner.approximate_posterior(
+                    scorer.encode(as_tensor(values[rows]).to(scorer.device))[0]
+                ).moments()
                 for rows in self._blocks(len(values))
             ]
-        mean, log_scale = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
-        return mean, np.exp(log_scale)
+        mean, spread = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+        return mean, spread
 
     @shield()
     def bounds(self, X: Any) -> dict[str, Any]:

@@ -36,8 +36,8 @@ Peaks = tuple[np.ndarray, Relief]
 _VALIDATION_EPSILON = 1e-4
 #: Most validation rows whose posterior the encoder is calibrated by.
 _CALIBRATION_ROWS = 4096
-#: Steps that the encoder may be fitted to the islands for, however short the training.
-_LEAST_ENCODER_STEPS = 200
+#: Steps that a latent may be started for, however short the training; and those of a continuous one.
+_LEAST_START_STEPS, _CONTINUOUS_START_STEPS = 200, 500
 #: Training rows among which lost digits are looked for.
 _DIGIT_ROWS = 20_000
 #: A state that expects fewer training rows than this may hold none.
@@ -122,13 +122,14 @@ class Fit:
             fit_columns(columns, noisy, weight, data.schema, self.settings)
             standard = _encoded(columns, noisy, weight).to(self.model.dtype)
             inner = latent_model(self.model)
+            # A start is never much longer than the training itself.
+            budget = max(config.max_epochs * self.settings.batches(len(data.train)), _LEAST_START_STEPS)
             if isinstance(inner, DiscreteLatentModel):
-                # Never much longer than the training itself.
-                steps = config.max_epochs * self.settings.batches(len(data.train))
-                steps = min(self.encoder_steps, max(steps, _LEAST_ENCODER_STEPS))
+                steps = min(self.encoder_steps, budget)
                 initialise(inner, self._islands(standard), seed % (2**32), steps)
             elif isinstance(inner, ContinuousLatentModel):
-                initialise_continuous(inner, standard.to(inner.dtype), seed % (2**32))
+                steps = min(_CONTINUOUS_START_STEPS, budget)
+                initialise_continuous(inner, standard.to(inner.dtype), seed % (2**32), steps=steps)
         self._start = copy_state(self.model)
         name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
         self.trainer = Trainer(config, self.run_dir, self.quiet, description=name)

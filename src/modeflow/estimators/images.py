@@ -42,11 +42,12 @@ class ImageDensity(FittedImages):
 
     Arguments:
         latent: ``"sequential"`` (a map of codes), ``"discrete"``, ``"continuous"`` or ``"none"``.
-        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"``. What concerns another latent, or a flow where
-            there is none, is not used.
+        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"``. What concerns another latent, or a flow
+            where there is none, is not used.
         n_codes, code_features: codes and their dimension. n_states: of a discrete latent.
         codes_per_image: codes of the whole image; None for one at each place of a map.
-        latent_features: of a continuous one. halvings: the map of codes is smaller by ``2**halvings``.
+        latent_features, posterior: of a continuous one, see `ImageModel`. halvings: the map of codes is
+            smaller by ``2**halvings``.
         encoder_channels, decoder_channels, components: see `ImageModel`.
         flow, flow_options: the flow by its name, and its options. entry, context_in: see `ImageModel`.
         prior, prior_options: of the codes, ``"gpt2"`` or ``"independent"``.
@@ -81,8 +82,8 @@ class ImageDensity(FittedImages):
     #: Parameters that `ImageModel` takes as they are.
     _MODEL: ClassVar[tuple[str, ...]] = (
         "levels", "latent", "likelihood", "n_codes", "code_features", "codes_per_image", "n_states",
-        "latent_features", "halvings", "encoder_channels", "decoder_channels", "components", "flow",
-        "flow_options", "entry", "context_in", "prior", "prior_options", "free_bits", "sequences",
+        "latent_features", "posterior", "halvings", "encoder_channels", "decoder_channels", "components",
+        "flow", "flow_options", "entry", "context_in", "prior", "prior_options", "free_bits", "sequences",
         "dequantisation", "draws", "latent_draws",
     )  # fmt: skip
     #: Parameters that `TrainConfig` takes as they are.
@@ -101,6 +102,7 @@ class ImageDensity(FittedImages):
         codes_per_image: int | None = None,
         n_states: int = 10,
         latent_features: int = 32,
+        posterior: str = "gaussian",
         halvings: int = 2,
         encoder_channels: int = 64,
         decoder_channels: int = 64,
@@ -144,6 +146,7 @@ class ImageDensity(FittedImages):
         self.codes_per_image = codes_per_image
         self.n_states = n_states
         self.latent_features = latent_features
+        self.posterior = posterior
         self.halvings = halvings
         self.encoder_channels = encoder_channels
         self.decoder_channels = decoder_channels

@@ -64,6 +64,8 @@ class NVF(DensityEstimator):
             with `latent_features` dimensions, the density a lower bound (IWAE with `score_draws` draws of
             z), and `encode` says where on it a row lies; what concerns states is not used.
         latent_features: dimensions of a continuous latent.
+        posterior: of a continuous z: ``"gaussian"``, ``"full-gaussian"`` or ``"iaf"``, see
+            `modeflow.latents.posteriors`.
         prior: ``"learned"`` or ``"uniform"``.
         objective: what is minimised: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"``, see
             `modeflow.latents.objectives`.
@@ -89,6 +91,7 @@ class NVF(DensityEstimator):
         max_states: int = 32,
         latent: str = "discrete",
         latent_features: int = 2,
+        posterior: str = "gaussian",
         flow: str = "auto",
         flow_options: Mapping[str, Any] | None = None,
         prior: str = "learned",
@@ -116,6 +119,7 @@ class NVF(DensityEstimator):
         self.max_states = max_states
         self.latent = latent
         self.latent_features = latent_features
+        self.posterior = posterior
         self.flow = flow
         self.flow_options = flow_options
         self.prior = prior

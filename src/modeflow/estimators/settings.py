@@ -228,6 +228,7 @@ def build_model(
             int(params["latent_features"]),
             flow=params["flow"],
             flow_options=dict(params["flow_options"] or {}),
+            posterior=params["posterior"],
             encoder_features=params["encoder_features"],
             draws=int(params["score_draws"]),
             **(objective_options or {}),

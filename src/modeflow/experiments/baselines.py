@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from modeflow.data import Schema, Split
-from modeflow.estimators import DensityEstimator
+from modeflow.estimators import NVF, DensityEstimator, FlowDensity
 from modeflow.experiments.config import RunConfig
 from modeflow.experiments.runs import Run, frame, write_json
 from modeflow.transforms.base import Exactness, weakest
@@ -140,8 +140,7 @@ def fit_baselines(
 
 def _plain_flow(config: RunConfig, flow: str, options: Mapping[str, Any], quiet: bool) -> DensityEstimator:
     """The same flow and training without states."""
-    states = ("n_states", "max_states", "latent", "latent_features", "prior")
-    own = {*states, "objective", "objective_options", "encoder_features", "flow"}
+    own = {"flow"} | (set(NVF().get_params()) - set(FlowDensity().get_params()))  # what concerns states
     settings = {k: v for k, v in config.settings.items() if k not in own}
     settings |= {"model": flow, "flow_options": dict(options)}
     return RunConfig.build(settings).estimator(verbose=not quiet)

@@ -1,7 +1,7 @@
 """Latent-variable models made of four parts: prior, likelihood, posterior, objective."""
 
 from modeflow.latents.base import LatentModel
-from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel, GaussianEncoder
+from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel
 from modeflow.latents.discrete import DiscreteLatentModel, PrunedLogProb
 from modeflow.latents.initialise_images import initialise_images
 from modeflow.latents.islands import find_islands
@@ -15,28 +15,43 @@ from modeflow.latents.objectives import (
     Truncated,
     build_objective,
 )
-from modeflow.latents.posteriors import CategoricalEncoder
+from modeflow.latents.posteriors import (
+    POSTERIORS,
+    Approximate,
+    CategoricalEncoder,
+    FlowPosterior,
+    FullGaussianPosterior,
+    GaussianPosterior,
+    Posterior,
+    build_posterior,
+)
 from modeflow.latents.priors import CategoricalPrior
 from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer
 
 __all__ = [
     "OBJECTIVES",
+    "POSTERIORS",
+    "Approximate",
     "CategoricalEncoder",
     "CategoricalPrior",
     "ContinuousELBO",
     "ContinuousLatentModel",
     "DiscreteLatentModel",
-    "GaussianEncoder",
+    "FlowPosterior",
+    "FullGaussianPosterior",
+    "GaussianPosterior",
     "GumbelELBO",
     "LatentModel",
     "Marginal",
     "Objective",
+    "Posterior",
     "PrunedLogProb",
     "SequentialLatentModel",
     "SummedELBO",
     "Truncated",
     "VectorQuantizer",
     "build_objective",
+    "build_posterior",
     "find_islands",
     "initialise_images",
     "k_best",

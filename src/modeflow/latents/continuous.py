@@ -12,63 +12,30 @@ from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.latents.base import LatentModel
 from modeflow.latents.objectives import warmup, whole_steps
-from modeflow.nets.mlp import MLP
+from modeflow.latents.posteriors import Approximate, Posterior
 from modeflow.transforms.base import weakest
-from modeflow.transforms.noise import row_noise, standard_normal
-from modeflow.transforms.surjections import soft_log_scale
+from modeflow.transforms.noise import row_noise
 
-__all__ = ["ContinuousELBO", "ContinuousLatentModel", "GaussianEncoder"]
+__all__ = ["ContinuousELBO", "ContinuousLatentModel"]
 
 
 #: Draws of z where validation is scored while training.
 _QUICK_DRAWS = 8
 
 
-class GaussianEncoder(nn.Module):
-    r"""``q(z | x) = N(m(x), diag s(x)^2)`` with m and log s from one network.
-
-    Arguments:
-        features: dimension of the data.
-        latent_features: dimension of z.
-        hidden_features: widths of the hidden layers.
-        net: another network from x to 2 L numbers, in the place of the MLP (for images).
-    """
-
-    def __init__(
-        self,
-        features: int = 0,
-        latent_features: int = 1,
-        hidden_features: tuple[int, ...] = (64, 64),
-        net: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.latent_features = latent_features
-        self.net = MLP(features, 2 * latent_features, hidden_features) if net is None else net
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-scale, both ``(B, L)``."""
-        mean, raw = self.net(x).chunk(2, dim=-1)
-        # Softly within ±8: neither a collapse to a point nor an overflow of the exponential.
-        return mean, soft_log_scale(raw, 8.0)
-
-
-def gaussian_kl(mean: Tensor, log_scale: Tensor) -> Tensor:
-    """``KL(N(m, s^2) || N(0, 1))`` of every dimension, nats."""
-    return 0.5 * (mean.square() + torch.exp(2 * log_scale) - 1) - log_scale
-
-
 class ContinuousELBO(nn.Module):
     r"""Negative evidence lower bound with one reparametrised sample of z a row.
 
-    .. math:: -\log p(x \mid z) + \beta \sum_j \max(\mathrm{KL}_j, \lambda), \qquad z = m + s\,\epsilon
+    .. math:: -\log p(x \mid z) + \beta \sum_j \max(\mathrm{KL}_j, \lambda), \qquad z \sim q(z \mid x)
 
-    KL_j is the batch's mean of dimension j, in closed form against N(0, I) (one sample of it, undivided and
-    without free bits, against another prior).
+    KL_j is the batch's mean of part j, in closed form: of dimension j between a diagonal Gaussian and
+    N(0, I), undivided for a full one. Where there is none (another prior, a posterior by a flow) it is one
+    sample of it, without free bits.
 
     Arguments:
         kl_warmup_steps: optimiser steps over which β rises from 0 to 1.
-        free_bits: λ, nats of every dimension that cost nothing: they keep a flexible likelihood from
-            ignoring z. Of a prior N(0, I) alone.
+        free_bits: λ, nats of every part that cost nothing: they keep a flexible likelihood from
+            ignoring z. Only where the divergence has a closed form.
 
     Raises:
         ConfigError: for a value that is not allowed.
@@ -88,17 +55,15 @@ class ContinuousELBO(nn.Module):
     def forward(
         self, model: ContinuousLatentModel, x: Tensor, weight: Tensor | None, step: int | None
     ) -> Loss:
-        mean, log_scale = model.approximate_posterior(x)
-        noise = standard_normal(mean)
-        z = mean + torch.exp(log_scale) * noise
+        q = model.approximate_posterior(x)
+        z, log_q = q.rsample_and_log_prob()
         nll = weighted_mean(-model.likelihood_log_prob(x, z), weight)
-        if isinstance(model.prior, StandardNormal):
-            each = gaussian_kl(mean, log_scale)
+        each = q.kl(model.prior)
+        if each is None:
+            kl = cost = weighted_mean(log_q - model.prior.log_prob(z), weight)
+        else:
             each = (each if weight is None else each * weight.unsqueeze(-1)).mean(0)
             kl, cost = each.sum(), each.clamp_min(self.free_bits).sum()
-        else:
-            log_q = model.log_approximate_posterior(noise, log_scale)
-            kl = cost = weighted_mean(log_q - model.prior.log_prob(z), weight)
         terms = {"nll": nll.detach(), "kl": kl.detach()}
         return Loss(nll + warmup(step, self.kl_warmup_steps) * cost, terms)
 
@@ -116,7 +81,7 @@ class ContinuousLatentModel(LatentModel):
     Arguments:
         prior: p(z), a density over ``(L,)``.
         likelihood: p(x|z), a density whose context is z, ``context_features = L``.
-        posterior: q(z|x), called as ``posterior(x) -> (mean, log_scale)``.
+        posterior: q(z|x), called as ``posterior(x) -> Approximate``, see `modeflow.latents.posteriors`.
         objective: what `objective` minimises.
         draws: S.
         chunk_rows: rows (of data times draws) evaluated at once where no gradient is needed.
@@ -134,7 +99,7 @@ class ContinuousLatentModel(LatentModel):
         self,
         prior: Density,
         likelihood: Density,
-        posterior: nn.Module,
+        posterior: Posterior,
         objective: ContinuousELBO | None = None,
         draws: int = 64,
         chunk_rows: int = 4096,
@@ -152,9 +117,9 @@ class ContinuousLatentModel(LatentModel):
         self.likelihood = likelihood
         self.posterior_net = posterior
         self.loss = ContinuousELBO() if objective is None else objective
-        if self.loss.free_bits and not isinstance(prior, StandardNormal):
+        if self.loss.free_bits and not (isinstance(prior, StandardNormal) and posterior.closed_kl):
             raise ConfigError(
-                "free_bits are of a prior N(0, I), whose divergence has a part of each dimension"
+                "free_bits are of a prior N(0, I) and a Gaussian posterior, of closed divergence"
             )
         self.draws, self.chunk_rows = draws, chunk_rows
         self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
@@ -170,17 +135,11 @@ class ContinuousLatentModel(LatentModel):
 
     # -- the approximate posterior --------------------------------------------------------------------------
 
-    def approximate_posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale of q(z | x), both ``(B, L)``."""
+    def approximate_posterior(self, x: Tensor) -> Approximate:
+        """q(z | x), a distribution over z for every row."""
         self._check_event(x)
-        mean, log_scale = self.posterior_net(x)
-        return mean, log_scale
-
-    @staticmethod
-    def log_approximate_posterior(noise: Tensor, log_scale: Tensor) -> Tensor:
-        """``log q(z | x)`` of ``z = mean + scale * noise``, shape ``(B,)``."""
-        constant = 0.5 * math.log(2 * math.pi)
-        return -(0.5 * noise.square() + log_scale + constant).sum(-1)
+        q: Approximate = self.posterior_net(x)
+        return q
 
     # -- the bounds -----------------------------------------------------------------------------
 
@@ -198,14 +157,13 @@ class ContinuousLatentModel(LatentModel):
         return torch.cat([self._log_weights(part, count) for part in x.split(self.chunk_rows)])
 
     def _log_weights(self, x: Tensor, draws: int) -> Tensor:
-        mean, log_scale = self.posterior_net(x)
+        q = self.posterior_net(x)
         columns = []
         for draw in range(draws):
             with row_noise(x, draw, self):
-                noise = standard_normal(mean)
-                z = mean + torch.exp(log_scale) * noise
+                z, log_q = q.rsample_and_log_prob()
                 joint = self.likelihood_log_prob(x, z) + self.prior._log_prob(z, None)
-            columns.append(joint - self.log_approximate_posterior(noise, log_scale))
+            columns.append(joint - log_q)
         return torch.stack(columns, dim=1)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -232,10 +190,10 @@ class ContinuousLatentModel(LatentModel):
         return self.iwae(x, min(self.draws, _QUICK_DRAWS))
 
     def infer(self, x: Tensor) -> Tensor:
-        return self.approximate_posterior(x)[0]
+        return self.approximate_posterior(x).centre()
 
     def read(self, x: Tensor) -> Tensor:
-        return self.approximate_posterior(x)[0]
+        return self.approximate_posterior(x).centre()
 
     def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         return torch.lerp(self.infer(x), self.infer(y), share)
@@ -248,13 +206,13 @@ class ContinuousLatentModel(LatentModel):
         return z, z
 
     def latent_cost(self, x: Tensor) -> Tensor:
-        mean, log_scale = self.approximate_posterior(x)
-        if isinstance(self.prior, StandardNormal):
-            return gaussian_kl(mean, log_scale).sum(-1)
+        q = self.approximate_posterior(x)
+        each = q.kl(self.prior)
+        if each is not None:
+            return each.sum(-1)
         with row_noise(x, 0, self):
-            noise = standard_normal(mean)
-        z = mean + torch.exp(log_scale) * noise
-        return self.log_approximate_posterior(noise, log_scale) - self.prior.log_prob(z)
+            z, log_q = q.rsample_and_log_prob()
+        return log_q - self.prior.log_prob(z)
 
     def _sample(
         self,

@@ -145,15 +145,14 @@ def initialise_continuous(
     inputs, wanted = torch.from_numpy(rows).to(x), torch.from_numpy(target).to(x)
 
     def to_target(index: Tensor) -> Tensor:
-        mean, log_scale = model.posterior_net(inputs[index].to(model.dtype))
-        misfit = (mean - wanted[index].to(mean)).square().mean()
-        return misfit + (log_scale - math.log(scale)).square().mean()
+        q = model.posterior_net(inputs[index].to(model.dtype))
+        misfit = (q.location - wanted[index].to(q.location)).square().mean()
+        return misfit + (q.log_scale - math.log(scale)).square().mean()
 
     def to_data(index: Tensor) -> Tensor:
         batch = inputs[index].to(model.dtype)
         with torch.no_grad():
-            mean, log_scale = model.posterior_net(batch)
-            z = mean + torch.exp(log_scale) * torch.randn_like(mean)
+            z, _ = model.posterior_net(batch).rsample_and_log_prob()
         return -model.likelihood_log_prob(batch, z).mean()
 
     fit_briefly(model.posterior_net, to_target, len(inputs), steps)

@@ -9,7 +9,7 @@ from modeflow.densities.decoders import GaussianDecoder
 from modeflow.densities.normal import StandardNormal
 from modeflow.flows import build_flow
 from modeflow.flows.stack import check_sizes
-from modeflow.latents import ContinuousELBO, ContinuousLatentModel, GaussianEncoder
+from modeflow.latents import ContinuousELBO, ContinuousLatentModel, build_posterior
 
 __all__ = ["VAE", "ContinuousNVF"]
 
@@ -20,6 +20,7 @@ def ContinuousNVF(
     *,
     flow: str = "nsf-coupling",
     flow_options: dict[str, Any] | None = None,
+    posterior: str = "gaussian",
     encoder_features: Sequence[int] = (64, 64),
     kl_warmup_steps: int = 0,
     free_bits: float = 0.0,
@@ -32,7 +33,8 @@ def ContinuousNVF(
     Arguments:
         features: dimension D of the data. latent_features: dimension L of z.
         flow, flow_options: the conditional flow, by its name in `modeflow.flows.FLOWS`.
-        encoder_features: hidden widths of the encoder q(z|x).
+        posterior: q(z|x) by its name, ``"gaussian"``, ``"full-gaussian"`` or ``"iaf"``, see
+            `modeflow.latents.posteriors`. encoder_features: hidden widths of its network.
         kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one.
         free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
         draws: of z, over which the bound averages.
@@ -48,7 +50,7 @@ def ContinuousNVF(
     return ContinuousLatentModel(
         StandardNormal(latent_features),
         build_flow(flow, features, latent_features, flow_options),
-        GaussianEncoder(features, latent_features, tuple(encoder_features)),
+        build_posterior(posterior, latent_features, features, encoder_features),
         ContinuousELBO(kl_warmup_steps, free_bits),
         draws,
     )
@@ -59,6 +61,7 @@ def VAE(
     latent_features: int = 2,
     *,
     decoder_features: Sequence[int] = (64, 64),
+    posterior: str = "gaussian",
     encoder_features: Sequence[int] = (64, 64),
     scale: str = "shared",
     kl_warmup_steps: int = 0,
@@ -68,7 +71,8 @@ def VAE(
     r"""Variational autoencoder: `ContinuousNVF` with a Gaussian in the place of the flow.
 
     Arguments:
-        features, latent_features, encoder_features, kl_warmup_steps, free_bits, draws: as in `ContinuousNVF`.
+        features, latent_features, posterior, encoder_features, kl_warmup_steps, free_bits, draws: as in
+            `ContinuousNVF`.
         decoder_features: hidden widths of the decoder. scale: as in `GaussianDecoder`.
 
     Raises:
@@ -81,7 +85,7 @@ def VAE(
     return ContinuousLatentModel(
         StandardNormal(latent_features),
         GaussianDecoder(features, latent_features, decoder_features, scale),
-        GaussianEncoder(features, latent_features, tuple(encoder_features)),
+        build_posterior(posterior, latent_features, features, encoder_features),
         ContinuousELBO(kl_warmup_steps, free_bits),
         draws,
     )

@@ -23,11 +23,11 @@ from modeflow.latents import (
     ContinuousELBO,
     ContinuousLatentModel,
     DiscreteLatentModel,
-    GaussianEncoder,
     LatentModel,
     SequentialLatentModel,
     VectorQuantizer,
     build_objective,
+    build_posterior,
 )
 from modeflow.nets.encoder import ConvEncoder, ConvVectorEncoder
 from modeflow.transforms.pixels import PixelBins, PixelGaussianize
@@ -53,6 +53,7 @@ def ImageModel(
     codes_per_image: int | None = None,
     n_states: int = 10,
     latent_features: int = 32,
+    posterior: str = "gaussian",
     halvings: int = 2,
     encoder_channels: int = 64,
     decoder_channels: int = 64,
@@ -94,6 +95,7 @@ def ImageModel(
         latent: ``"sequential"``, ``"discrete"``, ``"continuous"``, or ``"none"`` (one density for all).
         likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"`` (discretised, exact on whole numbers).
         n_codes, code_features: V and d of the codes. n_states: K. latent_features: of a continuous z.
+        posterior: of a continuous z, by its name in `modeflow.latents.POSTERIORS`.
         codes_per_image: so many codes, each of the whole image; None for a map of codes, one for each place.
         halvings: the map of codes is smaller than the image by ``2**halvings``; so the encoder's.
         encoder_channels, decoder_channels: widths of the networks to and from z.
@@ -177,11 +179,14 @@ def ImageModel(
         quantizer = VectorQuantizer(n_codes, code_features)
         model = SequentialLatentModel(codes, density, encoder, quantizer, sequences, stage)
     elif latent == "continuous":
-        net = ConvVectorEncoder(shape, 2 * latent_features, encoder_channels, halvings, levels)
+
+        def reads(outputs: int) -> nn.Module:
+            return ConvVectorEncoder(shape, outputs, encoder_channels, halvings, levels)
+
         loss = ContinuousELBO(free_bits=free_bits, **warmup)
-        posterior = GaussianEncoder(latent_features=latent_features, net=net)
+        q = build_posterior(posterior, latent_features, make_net=reads)
         model = ContinuousLatentModel(
-            StandardNormal(latent_features), density, posterior, loss, latent_draws, chunk_rows=256
+            StandardNormal(latent_features), density, q, loss, latent_draws, chunk_rows=256
         )
     else:
         _choice("prior", prior or "learned", ("learned", "uniform"))
