@@ -42,8 +42,8 @@ class ImageDensity(FittedImages):
 
     Arguments:
         latent: ``"sequential"`` (a map of codes), ``"discrete"``, ``"continuous"`` or ``"none"``.
-        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"``. What concerns another latent, or a flow where
-            there is none, is not used.
+        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"``. What concerns another latent, or a flow
+            where there is none, is not used.
         n_codes, code_features: codes and their dimension. n_states: of a discrete latent.
         codes_per_image: codes of the whole image; None for one at each place of a map.
         latent_features: of a continuous one. halvings: the map of codes is smaller by ``2**halvings``.

@@ -6,10 +6,11 @@ row is scored once by a model that has not seen it, and two candidates are compa
 .. math:: d_i = \log p_a(x_i) - \log p_b(x_i), \qquad \bar d \pm \mathrm{sd}(d) / \sqrt{N}
 
 over all N rows (a tenth of them, held out once, has less than a third of the power). Of flows the one that
-begins most slowly is taken if it leads already after a short training on one half; else all are compared after
-a longer one on both. Of numbers of states the islands that are visible in the data are the candidate to beat: another number of states is taken only where it is better by
-more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
-column at least. Only what is chosen is then fitted at length.
+begins most slowly is taken if it leads already after a short training on one half; else all are compared
+after a longer one on both. Of numbers of states the islands that are visible in the data are the candidate to
+beat: another is taken only where it is better by more than two standard errors, and is so again after a
+longer training of both, by a hundredth of a nat a column at least. Only what is chosen is then fitted at
+length.
 """
 
 from __future__ import annotations
