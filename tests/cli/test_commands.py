@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import polars as pl
@@ -349,3 +350,21 @@ def test_samples_are_written_as_the_columns_were(tmp_path, capsys):
         assert 1e31 < np.median(np.array(mass, float)) < 1e35
         assert all(len(p.partition(".")[2]) == 1 and float(p) >= 0 for p in price)
         assert all(c.isdigit() for c in count)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_no_unit_is_too_small_or_too_large_for_any_command(unit, tmp_path, capsys):
+    """Fit, baselines and the page: the numbers are those of the plain unit, shifted by its logarithm."""
+    x = table().select("speed", "mass").to_numpy()
+    mixtures = []
+    for name, scale in (("plain", 1.0), ("scaled", unit)):
+        pl.DataFrame(x * [scale, 1], schema=["a", "b"]).write_csv(tmp_path / f"{name}.csv")
+        command = ["fit", tmp_path / f"{name}.csv", "-o", tmp_path / name, "--set", "n_states=2", *SMALL]
+        code, _, err = call(capsys, *command)
+        assert code == 0 and "RuntimeWarning" not in err and "nan" not in err
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            assert call(capsys, "report", tmp_path / name)[0] == 0
+        rows = json.loads((tmp_path / name / "baselines.json").read_text())
+        mixtures.append(rows[0]["value"] + np.log(scale))
+    assert mixtures[1] == pytest.approx(mixtures[0], abs=1e-6)

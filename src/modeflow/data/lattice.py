@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from modeflow.data.spread import mean_and_spread
 from modeflow.errors import ConfigError
 
 __all__ = ["Lattice", "find_lattice", "lattice_of_step", "repeats", "short_decimals"]
@@ -132,7 +133,7 @@ def find_lattice(column: np.ndarray, evidence: bool = True) -> Lattice | None:
         # Decimals that fill few of their steps may be rounded multiples of a larger one (centred integers).
         if found is None or len(levels) < 0.2 * (levels[-1] - levels[0]) / found.step:
             found = _regular(levels, 0.0 if found is None else found.step) or found
-        if found is None or (evidence and found.step < _FINEST * column.std()):
+        if found is None or (evidence and found.step < _FINEST * mean_and_spread(column)[1]):
             return None
     if found.step < 4 * np.spacing(np.abs(levels).max()):
         return None
@@ -157,7 +158,7 @@ def short_decimals(column: np.ndarray) -> int | None:
     """Digits after the point that all values of a (continuous) column keep to; None where there is no end."""
     levels = np.unique(column)
     found = _decimal(levels) if len(levels) > 1 else None
-    if found is None or found.decimals is None or found.step < _FINEST * column.std():
+    if found is None or found.decimals is None or found.step < _FINEST * mean_and_spread(column)[1]:
         return None
     return found.decimals
 

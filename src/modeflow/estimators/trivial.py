@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 
+from modeflow.data.spread import mean_and_spread
 from modeflow.estimators.fitting import FitData
 from modeflow.metrics import BitsPerDim, summarise
 
@@ -29,8 +30,7 @@ def independent_gaussians(train: np.ndarray, rows: np.ndarray, weight: np.ndarra
     Returns:
         nats, shape ``(M,)``.
     """
-    mean = np.average(train, axis=0, weights=weight)
-    scale = np.sqrt(np.average((train - mean) ** 2, axis=0, weights=weight))
+    mean, scale = mean_and_spread(train, weight)
     z = (rows - mean) / scale
     return np.asarray(-(0.5 * z**2 + np.log(scale) + 0.5 * math.log(2 * math.pi)).sum(1))
 
@@ -75,7 +75,7 @@ def warn_worse_than_uniform(bits: BitsPerDim, levels: int) -> None:
 
 def _warn(excess: float, error: float, least: float, rival: str, unit: str) -> None:
     error = error if math.isfinite(error) else 0.0
-    if excess <= max(_ERRORS * error, least):
+    if not excess > max(_ERRORS * error, least):
         return
     warnings.warn(
         f"the fitted density is worse than {rival}, by {excess:.3g} ± {error:.1g} {unit}",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from modeflow.data import Schema, Split
+from modeflow.data.spread import mean_and_spread
 from modeflow.estimators import NVF, DensityEstimator, FlowDensity
 from modeflow.experiments.config import RunConfig
 from modeflow.experiments.runs import Run, frame, write_json
@@ -41,7 +42,7 @@ class GaussianMixtureByBIC:
         from sklearn.mixture import GaussianMixture
 
         x = self.schema.dequantize(values, np.random.default_rng(self.seed))
-        self.mean_, self.scale_ = x.mean(0), x.std(0)
+        self.mean_, self.scale_ = mean_and_spread(x)
         u = (x - self.mean_) / self.scale_
         self.bic_: dict[int, float] = {}
         best = math.inf

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modeflow.data.spread import mean_and_spread
 from modeflow.errors import ShapeError
 from modeflow.report.canvas import halo, label, new_figure, save_picture, say_nothing, styled
 from modeflow.report.colours import DATA, FAINT, INK, MODEL, state_colour, state_marker
@@ -120,8 +121,8 @@ def _number_states(axes: Axes, cloud: Cloud, i: int, j: int) -> None:
         rows = rows[np.all(np.isfinite(rows), axis=1)]
         if len(rows) == 0:
             continue
-        spread = np.std(rows, axis=0) + 1e-12
-        away = np.sum(((rows - np.median(rows, axis=0)) / spread) ** 2, axis=1)
+        spread = mean_and_spread(rows)[1]
+        away = np.sum(((rows - np.median(rows, axis=0)) / np.where(spread > 0, spread, 1.0)) ** 2, axis=1)
         x, y = rows[np.argmin(away)]
         axes.text(
             x, y, str(z), ha="center", va="center", color=INK, fontsize=9.5, fontweight="bold",

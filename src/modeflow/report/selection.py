@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modeflow.data.spread import mean_and_spread
 from modeflow.errors import ShapeError
 
 __all__ = ["as_table", "choose_columns", "frame", "subset", "valley_depth"]
@@ -46,7 +47,7 @@ def valley_depth(values: np.ndarray, bins: int = 96) -> float:
         return 0.0
     counts, _ = np.histogram(np.clip(x, low, high), bins=bins, range=(low, high))
     # Half of Silverman's width: with his full width, modes that stand close flow together.
-    width = max(1.0, 0.5 * 1.06 * np.std(x) * len(x) ** -0.2 * bins / (high - low))
+    width = max(1.0, 0.5 * 1.06 * mean_and_spread(x)[1] * len(x) ** -0.2 * bins / (high - low))
     reach = int(np.ceil(4 * width))
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     f = np.convolve(np.pad(counts.astype(float), reach), kernel / kernel.sum(), mode="valid")
@@ -58,11 +59,11 @@ def _separation(values: np.ndarray, states: np.ndarray) -> float:
     """Return the share of the variance of `values` that lies between the states."""
     good = np.isfinite(values)
     x, z = values[good], states[good]
-    total = float(np.var(x)) if len(x) else 0.0
-    if total <= 0:
+    if len(x) == 0 or not (spread := mean_and_spread(x)[1]) > 0:
         return 0.0
+    x = (x - np.mean(x)) / spread
     between = sum(np.mean(z == k) * (np.mean(x[z == k]) - np.mean(x)) ** 2 for k in np.unique(z).tolist())
-    return float(between / total)
+    return float(between)
 
 
 def choose_columns(data: np.ndarray, states: np.ndarray | None, max_columns: int) -> tuple[list[int], str]:

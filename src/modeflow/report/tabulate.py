@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modeflow.data.spread import mean_and_spread
 from modeflow.errors import ShapeError
 from modeflow.report.contents import ColumnRow, StateRow, WorstRow
 from modeflow.report.selection import as_states, as_table
@@ -24,7 +25,7 @@ def describe_columns(values: object, names: Sequence[str]) -> list[ColumnRow]:
             rows.append(ColumnRow(str(name), "empty", missing=missing))
             continue
         kind = "integer" if np.all(x == np.round(x)) else "continuous"
-        numbers = (float(x.mean()), float(x.std()), float(x.min()), float(x.max()))
+        numbers = (*map(float, mean_and_spread(x)), float(x.min()), float(x.max()))
         rows.append(ColumnRow(str(name), kind, *numbers, missing))
     return rows
 
