@@ -22,7 +22,7 @@ from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, warn_of_l
 from modeflow.estimators.frames import as_frame, frame_kind, refuse_text
 from modeflow.estimators.selection import Choice, Selection
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
-from modeflow.estimators.storage import load_as, plain_value, save_estimator, stored_params
+from modeflow.estimators.storage import Stored, plain_value, save_estimator, stored_params
 from modeflow.estimators.trivial import warn_worse_than_gaussians
 from modeflow.flows import FLOWS
 from modeflow.latents import ContinuousLatentModel
@@ -43,7 +43,7 @@ _ENCODER_STEPS, _HURRIED_STEPS = 2000, 100
 _FEWEST_TO_CHOOSE = 100
 
 
-class DensityEstimator(DensityMixin, BaseEstimator):
+class DensityEstimator(Stored, DensityMixin, BaseEstimator):
     """Base of `NVF` and `FlowDensity`; not for direct use."""
 
     #: Fixed K of the estimator; None where `n_states` is a parameter.
@@ -381,15 +381,6 @@ class DensityEstimator(DensityMixin, BaseEstimator):
             "fitted": {name: getattr(self, name) for name in _KEPT},
         }
         return save_estimator(path, content, self.model_.state_dict())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Load what `save` wrote, or the model of a run folder. Executes no code from the file.
-
-        Raises:
-            ModelFileError: missing, damaged, foreign, from a newer version, or of another class.
-        """
-        return load_as(cls, path)
 
     @classmethod
     @shield()

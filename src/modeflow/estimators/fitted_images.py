@@ -17,7 +17,7 @@ from torch import Tensor
 from modeflow.data.images import as_images
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.base import blocks
-from modeflow.estimators.storage import load_as, save_estimator, stored_params
+from modeflow.estimators.storage import Stored, save_estimator, stored_params
 from modeflow.latents import DiscreteLatentModel, LatentModel
 from modeflow.metrics import BitsPerDim, LogLikelihood, summarise, summarise_bits
 from modeflow.progress import showing
@@ -31,7 +31,7 @@ ROWS = 256
 _KEPT = ("validation_", "history_", "training_")
 
 
-class FittedImages(DensityMixin, BaseEstimator):
+class FittedImages(Stored, DensityMixin, BaseEstimator):
     """What `ImageDensity` offers once it is fitted; not for direct use."""
 
     device: str
@@ -221,15 +221,6 @@ class FittedImages(DensityMixin, BaseEstimator):
             "fitted": {name: getattr(self, name) for name in _KEPT},
         }
         return save_estimator(path, content, self.model_.state_dict())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Load what `save` wrote, or the model of a run folder. Executes no code from the file.
-
-        Raises:
-            ModelFileError: missing, damaged, foreign, from a newer version, or of another class.
-        """
-        return load_as(cls, path)
 
     @classmethod
     @shield()

@@ -23,7 +23,7 @@ from modeflow.latents.partition import Survey
 from modeflow.metrics import summarise
 from modeflow.progress import track
 from modeflow.training import History, Trainer, seeded
-from modeflow.training.snapshot import copy_state
+from modeflow.training.state import copy_state
 from modeflow.transforms import Columns
 from modeflow.transforms.noise import open_uniform
 

@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -16,21 +16,15 @@ from modeflow._version import __version__
 from modeflow.data.table import atomic_write, check_writable
 from modeflow.errors import ModeflowError, ModelFileError
 
-if TYPE_CHECKING:
-    from modeflow.estimators.base import DensityEstimator
-    from modeflow.estimators.images import ImageDensity
-
 __all__ = [
     "FORMAT_VERSION",
-    "load_as",
+    "Stored",
     "load_estimator",
     "plain_value",
     "read_header",
     "save_estimator",
     "stored_params",
 ]
-
-_Kind = TypeVar("_Kind")
 
 #: Raised when a file written today could be misread by yesterday's code.
 #: 1: kinds of columns, mean and scale; options of the flow as its recipe has them. 2: lattices with step and
@@ -163,29 +157,41 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def load_as(cls: type[_Kind], path: str | os.PathLike[str]) -> _Kind:
-    """`load_estimator`, refusing what is not of the class.
+class Stored:
+    """An estimator that can be saved; its subclasses are found again by their names."""
 
-    Raises:
-        ModelFileError: as there, or another class.
-    """
-    loaded = load_estimator(path)
-    if not isinstance(loaded, cls):
-        name = type(loaded).__name__
-        raise ModelFileError(f"'{path}' holds a {name}, not a {cls.__name__}: use {name}.load")
-    return loaded
+    _classes: ClassVar[dict[str, type[Stored]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        Stored._classes.setdefault(cls.__name__, cls)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Load what `save` wrote, or the model of a run folder. Executes no code from the file.
+
+        Raises:
+            ModelFileError: missing, damaged, foreign, from a newer version, or of another class.
+        """
+        loaded = load_estimator(path)
+        if not isinstance(loaded, cls):
+            name = type(loaded).__name__
+            raise ModelFileError(f"'{path}' holds a {name}, not a {cls.__name__}: use {name}.load")
+        return loaded
+
+    @classmethod
+    def _restore(cls, header: dict[str, Any], state: dict[str, torch.Tensor], path: str) -> Self:
+        raise NotImplementedError
 
 
-def load_estimator(path: str | os.PathLike[str]) -> DensityEstimator | ImageDensity:
+def load_estimator(path: str | os.PathLike[str]) -> Any:
     """Load a fitted estimator from a model file or a run folder.
 
     Raises:
         ModelFileError: missing, damaged, foreign, or from a newer version.
     """
-    from modeflow.estimators.models import ESTIMATORS
-
     header = read_header(path)
-    kind = ESTIMATORS.get(str(header.get("class")))
+    kind = Stored._classes.get(str(header.get("class")))
     if kind is None:
         raise ModelFileError(f"'{path}' holds a model of unknown class {header.get('class')!r}")
     return kind._restore(header, read_tensors(model_path(path)), str(path))

@@ -12,7 +12,9 @@ from typing import Any
 
 import yaml
 
+from modeflow._version import __version__
 from modeflow.data import is_image_source
+from modeflow.data.table import atomic_write
 from modeflow.errors import ConfigError, ModelFileError, nearest
 from modeflow.estimators import ESTIMATORS, DensityEstimator, ImageDensity
 from modeflow.flows import FLOWS, flow_recipe
@@ -151,9 +153,6 @@ class RunConfig:
 
     def write(self, path: Path) -> None:
         """Write the settings as YAML; `read_config` of the file repeats them."""
-        from modeflow._version import __version__
-        from modeflow.data.table import atomic_write
-
         content = {"format_version": RUN_FORMAT, "modeflow_version": __version__, **self.settings}
         text = yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True)
         atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))

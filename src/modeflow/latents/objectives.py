@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,8 @@ from torch.nn import functional as F
 
 from modeflow.densities.base import Loss, weighted_mean
 from modeflow.errors import ConfigError, nearest
+from modeflow.latents.priors import CategoricalPrior
 from modeflow.transforms.noise import gumbel_noise, uniform_noise
-
-if TYPE_CHECKING:
-    from modeflow.latents.discrete import DiscreteLatentModel
 
 __all__ = [
     "OBJECTIVES",
@@ -56,6 +54,31 @@ def warmup(step: int | None, length: int) -> float:
     return 1.0 if step is None or length <= 0 else min(1.0, (step + 1) / length)
 
 
+class States(Protocol):
+    """What an objective asks of a model with K discrete states, of which A are active."""
+
+    training: bool
+    prior: CategoricalPrior
+
+    def log_approximate_posterior(self, x: Tensor) -> Tensor:
+        """``log q(z | x)``, ``(B, K)``."""
+
+    def count_usage(self, log_q: Tensor) -> None:
+        """Count the states that the encoder gave rows."""
+
+    def likelihood_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x | z)`` for a (relaxed) one-hot z, ``(B,)``."""
+
+    def log_likelihoods(self, x: Tensor, states: Tensor) -> Tensor:
+        """``log p(x | z = k)`` for every k in `states`, ``(B, len(states))``."""
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """``log π_k + log p(x | k)``, ``(B, A)``."""
+
+    def log_joint_of(self, x: Tensor, keep: Tensor) -> Tensor:
+        """The same at the pairs marked in ``keep (B, A)``, -inf elsewhere."""
+
+
 #: While states are held, a state with less of a row's mass is left out of it.
 _HELD = 1e-2
 
@@ -63,11 +86,11 @@ _HELD = 1e-2
 class Objective(nn.Module):
     """Contract: called as ``objective(model, x, weight, step) -> Loss``, in nats per row."""
 
-    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+    def forward(self, model: States, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         raise NotImplementedError
 
     @staticmethod
-    def encode(model: DiscreteLatentModel, x: Tensor) -> Tensor:
+    def encode(model: States, x: Tensor) -> Tensor:
         """``log q(z | x)``, counted as usage of the states while training."""
         log_q = model.log_approximate_posterior(x)
         if model.training:
@@ -156,7 +179,7 @@ class GumbelELBO(_ELBO):
         ratio = self.final_temperature / self.temperature
         return self.temperature * math.exp(share * math.log(ratio))
 
-    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+    def forward(self, model: States, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         log_q = self.encode(model, x)
         soft = torch.softmax((log_q + gumbel_noise(log_q)) / self.temperature_at(step), dim=-1)
         hard = F.one_hot(soft.argmax(-1), log_q.shape[-1]).to(soft.dtype)
@@ -171,7 +194,7 @@ class SummedELBO(_ELBO):
     .. math:: -\sum_k q_k \log p(x \mid k) + \beta\,\mathrm{KL}(q(z|x) \,\|\, p(z))
     """
 
-    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+    def forward(self, model: States, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         log_q = self.encode(model, x)
         log_p = model.prior.log_probs()
         states = model.prior.active_states()
@@ -217,7 +240,7 @@ class Truncated(Objective):
         self.epsilon = epsilon
         self.explore = explore
 
-    def forward(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+    def forward(self, model: States, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         if step is not None and step < self.hold_steps:
             return self._held(model, x, weight)
         log_q = self.encode(model, x)[:, model.prior.active]
@@ -236,7 +259,7 @@ class Truncated(Objective):
         nll, kl = weighted_mean(-log_prob, weight), weighted_mean(kl, weight)
         return Loss(nll + kl, {"nll": nll.detach(), "encoder_kl": kl.detach()})
 
-    def _held(self, model: DiscreteLatentModel, x: Tensor, weight: Tensor | None) -> Loss:
+    def _held(self, model: States, x: Tensor, weight: Tensor | None) -> Loss:
         with torch.no_grad():
             q = self.encode(model, x)[:, model.prior.active].exp()
             q = torch.where(q > min(_HELD, 0.5 / q.shape[1]), q, torch.zeros_like(q))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
+from modeflow.data import check_writable
 from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.report.colours import FAINT, GRID, INK
 
@@ -145,8 +146,6 @@ def write_atomic(path: str | os.PathLike[str], content: bytes) -> Path:
     Raises:
         DataError: the file cannot be written.
     """
-    from modeflow.data import check_writable
-
     target = check_writable(path)
     try:
         _replace(target, content)

@@ -20,6 +20,7 @@ from modeflow.experiments.image_runs import images_of, split_of
 from modeflow.metrics import BitsPerDim, GenerationScores, nearest_images, score_samples_of
 from modeflow.report import words
 from modeflow.report.canvas import to_svg, write_atomic
+from modeflow.report.page import template_environment
 
 __all__ = ["ImageReport", "gather_images", "render_image_report", "write_image_report"]
 
@@ -268,8 +269,6 @@ def _measures(report: ImageReport) -> list[tuple[str, str, str]]:
 def render_image_report(report: ImageReport) -> str:
     """The page as HTML."""
     import yaml
-
-    from modeflow.report.page import template_environment
 
     test = _rows(report)[0]
     headline = f"{test['value']} bits per dimension on {test['n']} test images"

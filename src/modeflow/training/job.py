@@ -16,7 +16,6 @@ from modeflow.training.history import History, Log
 from modeflow.training.loop import Augment, Evaluate, Loop
 from modeflow.training.progress import TrainingProgress
 from modeflow.training.signals import stop_on_signals
-from modeflow.training.snapshot import restore
 
 __all__ = ["Job"]
 
@@ -53,8 +52,8 @@ class Job:
             self._restore(loop, quiet)
         log = Log(self.run_dir if first else None, self.config.tensorboard and first)
         if fresh:
-            log.restart(loop.history.epochs)
-        progress = TrainingProgress(self.description, loop.last_epoch, loop.at.epoch, quiet)
+            log.restart(loop.state.history.epochs)
+        progress = TrainingProgress(self.description, loop.last_epoch, loop.state.at.epoch, quiet)
         try:
             with showing(False), stop_on_signals(worker) as stop:  # the training has its own bar
                 history = loop.run(self.until_epoch, stop, log, progress)
@@ -74,7 +73,7 @@ class Job:
     def _restore(self, loop: Loop, quiet: bool) -> None:
         found = None if self.run_dir is None else load_checkpoint(self.run_dir)
         if found is not None:
-            restore(loop, *found)
+            loop.state.restore(loop.config, loop.rows, loop.device, *found)
             return
         where = "there is no run folder" if self.run_dir is None else f"no checkpoint in '{self.run_dir}'"
         level = logging.INFO if quiet else logging.WARNING

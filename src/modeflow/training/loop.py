@@ -16,15 +16,15 @@ from modeflow.densities import Density, Loss
 from modeflow.errors import ConfigError, TrainingError
 from modeflow.nets.randomness import reseed
 from modeflow.training import checkpoint as store
-from modeflow.training import snapshot
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, World
 from modeflow.training.diagnose import Attempt, Watch, explain_non_finite
 from modeflow.training.flat import FlatParameters
 from modeflow.training.history import History, Log
 from modeflow.training.progress import TrainingProgress
-from modeflow.training.rows import Position, Rows
+from modeflow.training.rows import Rows
 from modeflow.training.seeding import mixed_seed
+from modeflow.training.state import TrainState, copy_state
 from modeflow.training.tail import Tail
 from modeflow.transforms import set_activations
 
@@ -73,23 +73,18 @@ class Loop:
             )
         if config.activations != "keep":
             set_activations(model, config.activations)
-        self.flat = FlatParameters(self.parameters)
-        self.optimizer = self._optimizer()
-        self.watch = Watch(self.optimizer, self.device)
+        flat = FlatParameters(self.parameters)
+        averages = [v.detach().clone() for v in flat.vectors] if config.ema else None
+        self.state = TrainState(model, flat, self._optimizer(flat), averages, copy_state(model))
+        self.watch = Watch(self.state.optimizer, self.device)
         self.batches = math.ceil(len(rows.train) / config.batch_size)
-        self.at = Position()
-        self.history = History()
-        self.best: dict[str, Tensor] = snapshot.copy_state(model)
-        self.live: dict[str, Tensor] | None = None
-        self.ema = [v.detach().clone() for v in self.flat.vectors] if config.ema else None
-        self.rng: dict[str, Tensor] | None = None
         self._last_save = self._began = time.monotonic()
         self._generator = torch.Generator()
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self, flat: FlatParameters) -> torch.optim.Optimizer:
         # Without decay this is Adam, to the last bit.
         return torch.optim.AdamW(
-            self.flat.vectors, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
+            flat.vectors, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
         )
 
     # -- running --------------------------------------------------------------------------------
@@ -106,55 +101,55 @@ class Loop:
         To be called within `seeded`: the generators belong to the loop meanwhile.
         """
         try:
-            if not self.at.finished:
-                self.flat.attach()
+            if not self.state.at.finished:
+                self.state.flat.attach()
                 self._run(until_epoch, stop, log, progress)
         finally:  # also where an error or a second Ctrl-C ends it
-            self.model.load_state_dict(self.best)
-            self.flat.detach()
+            self.model.load_state_dict(self.state.best)
+            self.state.flat.detach()
             self.model.eval()
         # A copy: the loop goes on with its own if it is continued.
-        return replace(self.history, epochs=[dict(row) for row in self.history.epochs])
+        return replace(self.state.history, epochs=[dict(row) for row in self.state.history.epochs])
 
     def _run(
         self, until_epoch: int | None, stop: Callable[[], bool], log: Log, progress: TrainingProgress
     ) -> None:
-        if self.live is not None:
-            self.model.load_state_dict(self.live)
-            self.live = None
+        if self.state.live is not None:
+            self.model.load_state_dict(self.state.live)
+            self.state.live = None
         self.world.align(self.model)
-        if self.rng is None or self.world.rank > 0:  # a checkpoint holds the state of the first process
-            seeds = (self.at.step,) if self.at.step else ()
+        if self.state.rng is None or self.world.rank > 0:  # a checkpoint holds the state of the first process
+            seeds = (self.state.at.step,) if self.state.at.step else ()
             reseed(mixed_seed(self.config.seed, self.world.rank, *seeds))
         else:
-            store.set_rng(self.rng, self.device)
-        self._began = time.monotonic() - self.at.seconds
-        self.history.interrupted = False
-        if not self.history.epochs:
+            store.set_rng(self.state.rng, self.device)
+        self._began = time.monotonic() - self.state.at.seconds
+        self.state.history.interrupted = False
+        if not self.state.history.epochs:
             self._finish_epoch(log, progress)
             # From here on there is a checkpoint, and it is not that of an earlier run in this folder.
             self.save()
         last = self.config.max_epochs if until_epoch is None else min(until_epoch, self.config.max_epochs)
-        while not self.at.finished and self.at.epoch < last:
+        while not self.state.at.finished and self.state.at.epoch < last:
             if self._epoch(stop, progress):
-                self.history.interrupted = True
+                self.state.history.interrupted = True
                 break
             self._finish_epoch(log, progress)
             self._save_if_time()
-        if not self.at.finished and self.at.epoch >= self.config.max_epochs:
-            self.at.finished = "max_epochs"
-        self.at.seconds = time.monotonic() - self._began
-        self.rng = store.rng_tensors(self.device)
-        self.history.stopped = (
-            "interrupted" if self.history.interrupted else self.at.finished or "until_epoch"
+        if not self.state.at.finished and self.state.at.epoch >= self.config.max_epochs:
+            self.state.at.finished = "max_epochs"
+        self.state.at.seconds = time.monotonic() - self._began
+        self.state.rng = store.rng_tensors(self.device)
+        self.state.history.stopped = (
+            "interrupted" if self.state.history.interrupted else self.state.at.finished or "until_epoch"
         )
-        self.history.seconds, self.history.steps = self.at.seconds, self.at.step
+        self.state.history.seconds, self.state.history.steps = self.state.at.seconds, self.state.at.step
         self.save()
-        self.live = snapshot.copy_state(self.model)
+        self.state.live = copy_state(self.model)
 
     def _epoch(self, stop: Callable[[], bool], progress: TrainingProgress) -> bool:
         """Train on the rest of an epoch; True if a signal cut it short."""
-        config, at = self.config, self.at
+        config, at = self.config, self.state.at
         self._generator.manual_seed(mixed_seed(config.seed, 1, at.epoch))
         order = torch.randperm(len(self.rows.train), generator=self._generator).to(self.device)
         total_steps = self.total_steps
@@ -173,8 +168,8 @@ class Loop:
                 interrupted = True
                 break
             index = order[at.batch * config.batch_size : (at.batch + 1) * config.batch_size]
-            rate = config.learning_rate_at(at.step, total_steps, self.tail)
-            for group in self.optimizer.param_groups:
+            rate = config.learning_rate_at(at.step, total_steps, self.state.tail)
+            for group in self.state.optimizer.param_groups:
                 group["lr"] = rate
             loss = self._step(index)
             share = len(index) / len(order)
@@ -213,20 +208,20 @@ class Loop:
             return self.model.objective(x, weight, step), len(x) / len(index)
 
     def _step(self, index: Tensor) -> Loss:
-        attempt = Attempt(self.at.epoch + 1, self.at.step, index, store.rng_tensors(self.device))
-        loss, share = self._loss(index, self.at.step)
-        self.flat.zero_grad()
-        loss = self.world.backward(loss, self.flat.gradients, share)
+        attempt = Attempt(self.state.at.epoch + 1, self.state.at.step, index, store.rng_tensors(self.device))
+        loss, share = self._loss(index, self.state.at.step)
+        self.state.flat.zero_grad()
+        loss = self.world.backward(loss, self.state.flat.gradients, share)
         limit = self.config.gradient_clip or math.inf
-        norm = self.flat.clip(limit)
+        norm = self.state.flat.clip(limit)
         bad = self.watch.see(attempt, norm, loss.value)
         if bad is not None:
             self._fail(bad)
-        self.optimizer.step()
-        if self.ema is not None and self.config.ema is not None:
+        self.state.optimizer.step()
+        if self.state.ema is not None and self.config.ema is not None:
             # Over fewer steps at first: else the average would long stay where training began.
-            decay = min(self.config.ema, (1 + self.at.step) / (10 + self.at.step))
-            torch._foreach_lerp_(self.ema, [v.data for v in self.flat.vectors], 1 - decay)
+            decay = min(self.config.ema, (1 + self.state.at.step) / (10 + self.state.at.step))
+            torch._foreach_lerp_(self.state.ema, [v.data for v in self.state.flat.vectors], 1 - decay)
         return loss
 
     def _look(self) -> None:
@@ -252,28 +247,28 @@ class Loop:
 
     def _finish_epoch(self, log: Log, progress: TrainingProgress) -> None:
         """Log the epoch; where due, evaluate, keep the best weights, and decide whether to stop."""
-        at, config = self.at, self.config
+        at, config = self.state.at, self.config
         row: dict[str, Any] = {"epoch": at.epoch, "step": at.step, **at.sums}
         at.sums = {}
         extra = getattr(self.model, "epoch_metrics", None)
         if extra is not None and at.epoch > 0:
             row |= extra()  # with several processes, of the share of the first
         self.world.align(self.model)
-        tail = self.tail
+        tail = self.state.tail
         last = at.epoch >= config.max_epochs or (tail is not None and at.step >= tail.end)
         due = at.epoch % config.evaluate_every == 0 or last
-        with _Swapped(self.flat.vectors, self.ema):
+        with _Swapped(self.state.flat.vectors, self.state.ema):
             if self.rows.validation is None:
-                self._keep_best(at.epoch, math.nan)
+                self.state.keep_best(at.epoch, math.nan)
             elif due:
                 row["validation"] = current = self._validation()
-                if at.epoch == 0 or current > self.history.best_validation:
-                    self._keep_best(at.epoch, current)
+                if at.epoch == 0 or current > self.state.history.best_validation:
+                    self.state.keep_best(at.epoch, current)
                     at.since_best = 0
                 else:
                     at.since_best += 1
         if self.rows.validation is not None and due:
-            progress.update(at.epoch, row["validation"], self.history.best_validation)
+            progress.update(at.epoch, row["validation"], self.state.history.best_validation)
         else:
             progress.update(at.epoch)
         row["learning_rate"] = config.learning_rate_at(max(at.step - 1, 0), self.total_steps, tail)
@@ -282,7 +277,7 @@ class Loop:
         elif config.patience is not None and at.since_best >= config.patience:
             self._lose_patience(progress)
         row["seconds"] = round(time.monotonic() - self._began, 3)
-        self.history.epochs.append(row)
+        self.state.history.epochs.append(row)
         if self.world.first:
             log.add(row)
 
@@ -294,29 +289,24 @@ class Loop:
     @property
     def last_epoch(self) -> int:
         """With which training ends, as far as is known."""
-        return self.config.max_epochs if self.tail is None else math.ceil(self.tail.end / self.batches)
-
-    @property
-    def tail(self) -> Tail | None:
-        """What a plateau brought about, once it has begun."""
-        return None if self.at.tail is None else Tail(*self.at.tail)
+        return (
+            self.config.max_epochs
+            if self.state.tail is None
+            else math.ceil(self.state.tail.end / self.batches)
+        )
 
     def _lose_patience(self, progress: TrainingProgress) -> None:
         """Validation has stopped improving: training ends, at once or after a tail from the best weights."""
-        at = self.at
+        at = self.state.at
         if self.config.schedule != "plateau" or at.tail is not None:
             at.finished = "patience"
         elif at.step < Tail.of_budget(self.total_steps).start:  # else the tail of the budget is under way
             tail = Tail.after(at.step, self.batches, self.total_steps)
             at.tail, at.since_best = (tail.start, tail.length), 0
             progress.expect(self.last_epoch)
-            self.model.load_state_dict(self.best)
-            if self.ema is not None:
-                self.ema = [v.detach().clone() for v in self.flat.vectors]
-
-    def _keep_best(self, epoch: int, validation: float) -> None:
-        self.best = snapshot.copy_state(self.model)
-        self.history.best_epoch, self.history.best_validation = epoch, validation
+            self.model.load_state_dict(self.state.best)
+            if self.state.ema is not None:
+                self.state.ema = [v.detach().clone() for v in self.state.flat.vectors]
 
     def _validation(self) -> float:
         """Weighted mean log-density of the validation rows, in full precision."""
@@ -343,9 +333,10 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint, where there is a run folder."""
         self._last_save = time.monotonic()
-        self.at.seconds = self._last_save - self._began
+        self.state.at.seconds = self._last_save - self._began
         if self.run_dir is not None and self.world.first:
-            store.save_checkpoint(self.run_dir, *snapshot.take(self))
+            content = self.state.to_checkpoint(self.config, self.rows, self.device)
+            store.save_checkpoint(self.run_dir, *content)
 
 
 class _Swapped:

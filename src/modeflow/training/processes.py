@@ -173,7 +173,7 @@ def _in_process(fabric: Any, model: Density, task: _Task) -> dict[str, Any] | No
             return vars(job.run(loop, worker=True))
     except ModeflowError as error:
         if loop is not None and world.first:
-            best = {k: v.cpu().contiguous().clone() for k, v in loop.best.items()}
+            best = {k: v.cpu().contiguous().clone() for k, v in loop.state.best.items()}
             save_file(best, str(task.scratch / "best.safetensors"))
         note = task.scratch / f"error-{world.rank:04}.json"
         note.write_text(json.dumps([type(error).__name__, str(error)]), encoding="utf-8")

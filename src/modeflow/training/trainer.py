@@ -152,7 +152,7 @@ class Trainer:
             return None
         if loop.rows.fingerprint() == rows.fingerprint():
             return loop
-        if not loop.at.finished:
+        if not loop.state.at.finished:
             raise TrainingError(
                 "this trainer paused the model on other rows: give the same rows, or use a new Trainer"
             )

@@ -19,9 +19,20 @@ from torch.utils.checkpoint import checkpoint
 from modeflow.errors import ConfigError, nearest
 from modeflow.nets.randomness import repeated, stream
 
-__all__ = ["ACTIVATIONS", "chain_saving", "set_activations"]
+__all__ = ["ACTIVATIONS", "chain", "chain_saving", "set_activations"]
 
 ACTIVATIONS = ("keep", "recompute", "invert")
+
+
+def chain(
+    layers: Sequence[Any], x: Tensor, context: Tensor | None, inverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One layer after the other, or their inverses in the reverse order, and the sum of log-determinants."""
+    total = x.new_zeros(x.shape[0])
+    for layer in reversed(layers) if inverse else layers:
+        x, logabsdet = layer.inverse(x, context) if inverse else layer(x, context)
+        total = total + logabsdet
+    return x, total
 
 
 def set_activations(module: nn.Module, kind: str) -> None:
@@ -35,15 +46,13 @@ def set_activations(module: nn.Module, kind: str) -> None:
     Raises:
         ConfigError: for another kind.
     """
-    from modeflow.transforms.base import Composite
-
     if kind not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise ConfigError(
             f"activations must be one of {known}; received {kind!r}{nearest(kind, ACTIVATIONS)}"
         )
     for part in module.modules():
-        if isinstance(part, Composite):
+        if isinstance(getattr(part, "activations", None), str):  # a chain of layers
             part.activations = kind
 
 
@@ -83,8 +92,6 @@ def chain_saving(
 
 
 def _recomputed(layers: Sequence[Any], x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    from modeflow.transforms.base import chain
-
     own = stream(x.device) is not None
     result: tuple[Tensor, Tensor] = checkpoint(
         chain,
@@ -118,8 +125,6 @@ class _Inverted(torch.autograd.Function):
     def forward(
         ctx: Any, layers: tuple[Any, ...], x: Tensor, context: Tensor | None, *parameters: Tensor
     ) -> Any:
-        from modeflow.transforms.base import chain
-
         x, total = chain(layers, x, context)
         ctx.layers = layers
         ctx.save_for_backward(x, context)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.native import applies
-from modeflow.transforms.activations import chain_saving
+from modeflow.transforms.activations import chain, chain_saving
 
 __all__ = ["Composite", "Exactness", "Inverse", "Transform", "chain", "weakest"]
 
@@ -80,17 +80,6 @@ class Transform(nn.Module):
         A temperature multiplies the scale of what is drawn. Signs, places and orders have none.
         """
         return self.inverse(u, context)[0]
-
-
-def chain(
-    layers: Sequence[Any], x: Tensor, context: Tensor | None, inverse: bool = False
-) -> tuple[Tensor, Tensor]:
-    """One layer after the other, or their inverses in the reverse order, and the sum of log-determinants."""
-    total = x.new_zeros(x.shape[0])
-    for layer in reversed(layers) if inverse else layers:
-        x, logabsdet = layer.inverse(x, context) if inverse else layer(x, context)
-        total = total + logabsdet
-    return x, total
 
 
 class Composite(Transform):
