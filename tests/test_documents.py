@@ -81,3 +81,10 @@ def test_the_measured_settings_are_those_of_the_configuration(monkeypatch):
     for name, value in {**measured["MODELS"]["nvf"], **measured["FIT"]}.items():
         if name not in ("random_state", "device"):
             assert config[name] == value, name
+
+
+def test_the_navigation_has_every_page():
+    """Pages of flows and of the API reference too, which are many and added by hand."""
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if f": {page}\n" not in listed + "\n"] == []

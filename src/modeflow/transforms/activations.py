@@ -53,7 +53,7 @@ def set_activations(module: nn.Module, kind: str) -> None:
         )
     for part in module.modules():
         if isinstance(getattr(part, "activations", None), str):  # a chain of layers
-            part.activations = kind
+            part.activations = kind  # type: ignore[assignment]
 
 
 def chain_saving(
