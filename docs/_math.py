@@ -1,4 +1,4 @@
-"""Formulas of docstrings for the API pages: ``.. math::`` and ``:math:`` as the site's renderer reads them."""
+"""Formulas of docstrings for the API pages: ``.. math::`` and ``:math:`` as the renderer reads them."""
 
 from __future__ import annotations
 
