@@ -25,7 +25,8 @@ def describe_columns(values: object, names: Sequence[str]) -> list[ColumnRow]:
             rows.append(ColumnRow(str(name), "empty", missing=missing))
             continue
         kind = "integer" if np.all(x == np.round(x)) else "continuous"
-        numbers = (*map(float, mean_and_spread(x)), float(x.min()), float(x.max()))
+        mean, spread = mean_and_spread(x)
+        numbers = (float(mean), float(spread), float(x.min()), float(x.max()))
         rows.append(ColumnRow(str(name), kind, *numbers, missing))
     return rows
 
