@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def seconds_per_epoch(options: dict[str, Any], images: np.ndarray, start: float)
             blocks.append((time.process_time() - began) / count)
         return min(blocks)
 
-    model.start_steps = 1
+    model.schedule = replace(model.schedule, start_steps=1)
     quick, full = 0.0, 0.0
     if model.starting_likelihood() is not None and start:
         quick = steps(5, 0)

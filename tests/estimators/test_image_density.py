@@ -146,7 +146,7 @@ def test_stages_of_the_paper_fit_first_the_flow_then_the_prior():
     assert stages == ["flow"] * 3 + ["prior"] * 3 + ["joint"] * 3
     first = [row for row in model.history_ if row["stage"] == "flow"][-1]
     assert "code_length" not in first and "nll" in first
-    assert model.model_.stage == "joint"
+    assert model.model_.schedule.stage == "joint"
     with pytest.raises(ConfigError, match="stages must be"):
         ImageDensity(**SMALL, stages=["prior"]).fit(digits())
     with pytest.raises(ConfigError, match="stages may name flow, prior, joint"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from modeflow.latents import (
     GaussianPosterior,
     GumbelELBO,
     Marginal,
+    Schedule,
     SummedELBO,
     Truncated,
 )
@@ -328,12 +330,16 @@ def coded(stage="joint") -> SequentialLatentModel:
     flow = NSF(2, L * WIDTH, layers=2, hidden_features=8, blocks=1, bins=4)
     prior = perturb(IndependentCodes(V, L), 0.7, seed=2)
     m = SequentialLatentModel(
-        prior, perturb(flow, 0.2, seed=1), _Encoder(), VectorQuantizer(V, WIDTH), codebook_steps=0
+        prior,
+        perturb(flow, 0.2, seed=1),
+        _Encoder(),
+        VectorQuantizer(V, WIDTH),
+        schedule=Schedule(codebook_steps=0),
     )
     m.train()
     m.objective(rows(200).float())  # the codes start at what the encoder gives
-    m.set_stage(stage)
-    m.code_warmup_steps = 10
+    m.schedule = replace(m.schedule, stage=stage)
+    m.schedule = replace(m.schedule, code_warmup_steps=10)
     return m.double().train()
 
 
@@ -398,7 +404,7 @@ def test_the_first_stage_is_the_loss_without_the_prior_and_the_second_the_prior_
     x, m = rows(), coded("flow")
     nll, commitment, length, *_ = code_terms(m, x)
     check(m, m.objective(x, None, 99).value, lambda: nll().mean() + commitment())
-    m.set_stage("prior")
+    m.schedule = replace(m.schedule, stage="prior")
     check(m, m.objective(x, None, 99).value, lambda: length().mean())
 
 
@@ -482,7 +488,7 @@ def test_the_truncated_objective_of_images():
 def test_the_first_layer_alone_at_the_start():
     """In its first steps a flow of images is fitted by what its first layer says, and that alone moves."""
     m, x = image_model("none", "flow", entry="pixels"), images()
-    m.start_steps = 2
+    m.schedule = replace(m.schedule, start_steps=2)
     (bins,) = (part for part in m.modules() if hasattr(part, "parameters_at"))
     params = bins.parameters_at(None)
 

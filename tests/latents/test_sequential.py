@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from modeflow.training import TrainConfig, Trainer
 pytest.importorskip("vector_quantize_pytorch")
 pytest.importorskip("transformers")
 
+from modeflow.latents import Schedule
 from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer
 
 V, L, WIDTH, D = 3, 4, 2, 2
@@ -94,7 +96,7 @@ def test_stages_fit_their_parts():
     m, x = model().float().train(), rows(64)
 
     def touched(stage):
-        m.set_stage(stage)
+        m.schedule = replace(m.schedule, stage=stage)
         m.zero_grad()
         loss = m.objective(x)
         loss.value.backward()
@@ -109,7 +111,7 @@ def test_stages_fit_their_parts():
     assert touched("flow") == ({"likelihood", "encoder"}, {"nll", "commitment"})
     assert touched("prior") == ({"prior"}, {"code_length"})
     assert touched("joint") == ({"prior", "likelihood", "encoder"}, {"nll", "commitment", "code_length"})
-    m.set_stage("joint")
+    m.schedule = replace(m.schedule, stage="joint")
     terms = m.objective(x).terms
     bound = float(m.eval().top_k(x, 1).mean())
     m.train()
@@ -138,9 +140,9 @@ def test_two_stages_find_separate_modes():
             return self.net(y).unsqueeze(1)
 
     flow = NSF(2, 2, layers=2, hidden_features=16)
-    m = SequentialLatentModel(IndependentCodes(4, 1), flow, One(), quantizer, stage="flow")
+    m = SequentialLatentModel(IndependentCodes(4, 1), flow, One(), quantizer, schedule=Schedule(stage="flow"))
     Trainer(TrainConfig(max_epochs=25, patience=None, learning_rate=3e-3), quiet=True).fit(m, x)
-    m.set_stage("prior")
+    m.schedule = replace(m.schedule, stage="prior")
     Trainer(TrainConfig(max_epochs=25, patience=None, learning_rate=3e-2), quiet=True).fit(m, x)
     m.sequences = 4
     # Entropy of the data: log 3 + log(2 π e 0.09) = 1.53; what beats it by more than overfitting is no bound.
@@ -156,7 +158,7 @@ def test_parts_that_do_not_fit():
     with pytest.raises(ConfigError, match="context_features=8"):
         SequentialLatentModel(IndependentCodes(3, 4), flow, Encoder(), quantizer)
     with pytest.raises(ConfigError, match="did you mean 'joint'"):
-        model().set_stage("jiont")
+        Schedule(stage="jiont")
     with pytest.raises(ConfigError, match="sequences"):
         SequentialLatentModel(IndependentCodes(3, 2), flow, Encoder(), quantizer, sequences=0)
 
@@ -196,7 +198,7 @@ def test_only_the_direction_of_what_the_encoder_says_counts():
 
 
 def test_codes_stand_still_after_their_steps():
-    m, x = model(codebook_steps=5).float().train(), rows(50)
+    m, x = model(schedule=Schedule(codebook_steps=5)).float().train(), rows(50)
     before = m.quantizer.codebook.clone()
     m.objective(x, step=5)
     assert torch.equal(before, m.quantizer.codebook)
@@ -206,7 +208,7 @@ def test_codes_stand_still_after_their_steps():
 
 def test_dead_codes_are_revived_early_and_stay_dead_later():
     m = model(quantizer_options={"dead_below": 0.5}).float().train()
-    m.code_warmup_steps = 10
+    m.schedule = replace(m.schedule, code_warmup_steps=10)
     away = torch.tensor([1e3, 1e3])
     for step, revived in ((10, False), (3, True)):
         book = m.quantizer.vq._codebook

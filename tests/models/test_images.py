@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from modeflow.densities import DiscretizedDecoder
 from modeflow.errors import ConfigError
-from modeflow.latents import DiscreteLatentModel
+from modeflow.latents import DiscreteLatentModel, Schedule
 from modeflow.training import TrainConfig, Trainer
 
 pytest.importorskip("vector_quantize_pytorch")
@@ -133,7 +134,7 @@ def test_the_encoder_learns_what_codes_cost():
         with torch.no_grad():
             p.sub_(step * g)
     assert expected() < before
-    model.code_warmup_steps = 10
+    model.schedule = replace(model.schedule, code_warmup_steps=10)
     unpressed = torch.autograd.grad(model.objective(x, step=0).value, encoder, allow_unused=True)
     assert any(
         g is not None and u is not None and not torch.allclose(g, u)
@@ -143,7 +144,7 @@ def test_the_encoder_learns_what_codes_cost():
 
 def test_a_flow_starts_from_the_likelihood_of_its_first_layer():
     x = digits()
-    model = small("sequential", "flow", start_steps=5).train()
+    model = small("sequential", "flow", schedule=Schedule(start_steps=5)).train()
     start = model.starting_likelihood()
     assert isinstance(start, DiscretizedDecoder)
     torch.manual_seed(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,15 +18,14 @@ from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.base import training_summary
 from modeflow.estimators.fitted_images import ROWS, FittedImages, to_tensor
 from modeflow.estimators.trivial import warn_worse_than_uniform
-from modeflow.latents import DiscreteLatentModel, LatentModel, SequentialLatentModel, initialise_images
-from modeflow.latents.sequential import STAGES
+from modeflow.latents import STAGES, DiscreteLatentModel, LatentModel, Schedule, initialise_images
 from modeflow.models.images import ImageModel
 from modeflow.progress import showing
 from modeflow.training import TrainConfig, Trainer, seeded, shield, signals_held
 
 __all__ = ["ImageDensity"]
 
-#: Share of the first stage's steps in which the codes move (`SequentialLatentModel`, `codebook_steps`).
+#: Share of the first stage's steps in which the codes move (`Schedule`, `codebook_steps`).
 _CODEBOOK = 0.4
 #: Fewest epochs and optimiser steps of ``max_epochs="auto"``.
 _EPOCHS, _STEPS = 20, 2000
@@ -237,27 +237,26 @@ class ImageDensity(FittedImages):
             raise ConfigError(f"code_warmup must lie in [0, 1], received {self.code_warmup!r}")
         with seeded(seed):
             model = self._build(shape, steps // 10)
-            model.start_steps = min(round(self.start * steps), steps - 1)
+            schedule = Schedule(
+                min(round(self.start * steps), steps - 1),
+                round(self.code_warmup * steps),
+                round(_CODEBOOK * steps),
+            )
             if isinstance(model, DiscreteLatentModel):
                 initialise_images(model, rows, seed % 2**32)
-        if isinstance(model, SequentialLatentModel):
-            model.code_warmup_steps = round(self.code_warmup * steps)
-            model.codebook_steps = round(_CODEBOOK * steps)
         history: list[dict[str, Any]] = []
         last: Any = None
         for number, stage in enumerate(stages):
-            if isinstance(model, SequentialLatentModel):
-                model.set_stage(stage)
-                if number:  # a later stage builds on the codes as they are
-                    model.start_steps = model.codebook_steps = 0
+            # A later stage builds on the codes as they are.
+            later = {"start_steps": 0, "codebook_steps": 0} if number else {}
+            model.schedule = replace(schedule, stage=stage, **later)
             folder = None if run_dir is None else Path(run_dir) / (f"stage-{number + 1}" if number else "")
             trainer = Trainer(config, folder, not self.verbose, "fit" if len(stages) == 1 else f"fit {stage}")
             last = trainer.fit(model, rows, held_rows, resume=resume, augment=_as_float, evaluate=_evaluate)
             history += [{"stage": stage, **row} for row in last.epochs]
             if last.interrupted:
                 break
-        if isinstance(model, SequentialLatentModel):
-            model.set_stage("joint")
+        model.schedule = replace(schedule, stage="joint")
         self.history_ = history
         self.training_ = training_summary(last)
         self._set_fitted(model, shape)
@@ -320,7 +319,7 @@ def _as_float(batch: Tensor, generator: torch.Generator) -> Tensor:
 
 def _evaluate(model: Any, x: Tensor) -> Tensor:
     """Log-probability of validation images, of what the stage fits."""
-    stage = getattr(model, "stage", "joint")
+    stage = model.schedule.stage
     parts = []
     for part in x.split(ROWS):
         rows = part.float()

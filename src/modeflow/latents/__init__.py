@@ -1,6 +1,6 @@
 """Latent-variable models made of four parts: prior, likelihood, posterior, objective."""
 
-from modeflow.latents.base import LatentModel
+from modeflow.latents.base import STAGES, LatentModel, Schedule
 from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel
 from modeflow.latents.discrete import DiscreteLatentModel, PrunedLogProb
 from modeflow.latents.initialise_images import initialise_images
@@ -31,6 +31,7 @@ from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer
 __all__ = [
     "OBJECTIVES",
     "POSTERIORS",
+    "STAGES",
     "Approximate",
     "CategoricalEncoder",
     "CategoricalPrior",
@@ -46,6 +47,7 @@ __all__ = [
     "Objective",
     "Posterior",
     "PrunedLogProb",
+    "Schedule",
     "SequentialLatentModel",
     "SummedELBO",
     "Truncated",

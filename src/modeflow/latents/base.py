@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density, Loss, check_temperature
 from modeflow.densities.flow import Flow
 from modeflow.densities.image_decoders import DiscretizedDecoder
-from modeflow.errors import ConfigError
+from modeflow.errors import ConfigError, nearest
 from modeflow.progress import track
 from modeflow.transforms.pixels import PixelGaussianize
 
-__all__ = ["LatentModel"]
+__all__ = ["STAGES", "LatentModel", "Schedule"]
+
+#: What the objective of a sequential latent fits: everything but the prior, the prior alone, or all.
+STAGES = ("flow", "prior", "joint")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is fitted when, in optimiser steps; a latent has no use for what is not of its kind.
+
+    Arguments:
+        start_steps: over which the first layer of a flow of images is fitted alone, as a likelihood.
+        code_warmup_steps: over which the pressure of the code length on the encoder of codes rises; after
+            them dead codes stay dead.
+        codebook_steps: after which codes stand still; None: never. Moving averages shorten distances,
+            whatever the codes then cost; a codebook that follows them to the end undoes what the code length
+            has taught.
+        stage: one of `STAGES`.
+
+    Raises:
+        ConfigError: for another stage.
+    """
+
+    start_steps: int = 0
+    code_warmup_steps: int = 0
+    codebook_steps: int | None = None
+    stage: str = "joint"
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise ConfigError(
+                f"stage must be one of {', '.join(STAGES)}; received {self.stage!r}"
+                f"{nearest(self.stage, STAGES)}"
+            )
 
 
 class LatentModel(Density):
@@ -26,26 +63,27 @@ class LatentModel(Density):
     tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
     chunk_rows: int
-    #: Optimiser steps over which the first layer of an image flow is fitted alone, as a likelihood.
-    start_steps: int = 0
+    #: What `objective` fits when.
+    schedule: Schedule = Schedule()
 
     # -- fitting ---------------------------------------------------------------------------------
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
-        """The loss on a batch; in the first `start_steps` with `starting_likelihood` in the flow's place.
+        """The loss on a batch; in the first steps with `starting_likelihood` in the flow's place.
 
         Which island an image lies on is then learned before what is around it: fitted together from the
         start, the flow would chase a layer that still moves.
         """
         self._check_event(x)
-        start = self.starting_likelihood() if step is not None and step < self.start_steps else None
-        if start is None:
-            return self._objective(x, weight, step)
-        full, self.likelihood = self.likelihood, start
-        try:
-            return self._objective(x, weight, step)
-        finally:
-            self.likelihood = full
+        early = step is not None and step < self.schedule.start_steps
+        start = self.starting_likelihood() if early else None
+        return (self if start is None else self.with_likelihood(start))._objective(x, weight, step)
+
+    def with_likelihood(self, likelihood: Density) -> Self:
+        """The same model, its other parts shared, with another likelihood."""
+        twin = copy.copy(self)
+        twin._modules = {**self._modules, "likelihood": likelihood}
+        return twin
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         raise NotImplementedError

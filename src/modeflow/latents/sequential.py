@@ -10,19 +10,16 @@ from torch import Tensor, nn
 
 from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.densities.sequences import SequencePrior
-from modeflow.errors import ConfigError, nearest
-from modeflow.latents.base import LatentModel
+from modeflow.errors import ConfigError
+from modeflow.latents.base import LatentModel, Schedule
 from modeflow.latents.kbest import k_best
 from modeflow.latents.objectives import warmup
 from modeflow.transforms.base import weakest
 
-__all__ = ["STAGES", "SequentialLatentModel", "VectorQuantizer"]
+__all__ = ["SequentialLatentModel", "VectorQuantizer"]
 
 #: Strings drawn at once.
 _STRINGS = 1024
-
-#: What `SequentialLatentModel.objective` fits: everything but the prior, the prior alone, or all.
-STAGES = ("flow", "prior", "joint")
 
 
 class VectorQuantizer(nn.Module):
@@ -136,13 +133,8 @@ class SequentialLatentModel(LatentModel):
         prior: p(z). likelihood: p(x|z), whose context is the codes of the string, ``context_features = L d``.
         encoder: x to ``(B, L, d)``, or to a map ``(B, d, h, w)`` that is read in raster order.
         quantizer: from there to codes.
-        sequences: size of S. stage: what `objective` fits (`STAGES`).
+        sequences: size of S. schedule: what is fitted when.
         chunk_rows: images (times strings) evaluated at once.
-        code_warmup_steps: optimiser steps over which the pressure of the code length on the encoder rises;
-            after them dead codes stay dead.
-        codebook_steps: optimiser steps after which the codes stand still; None: never. Moving averages
-            shorten distances, whatever the codes then cost; a codebook that follows them to the end undoes
-            what the code length has taught.
 
     Raises:
         ConfigError: parts that do not fit.
@@ -159,10 +151,8 @@ class SequentialLatentModel(LatentModel):
         encoder: nn.Module,
         quantizer: VectorQuantizer,
         sequences: int = 1,
-        stage: str = "joint",
+        schedule: Schedule = Schedule(),  # noqa: B008 (frozen)
         chunk_rows: int = 256,
-        code_warmup_steps: int = 0,
-        codebook_steps: int | None = None,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         self.levels = likelihood.levels
@@ -178,21 +168,8 @@ class SequentialLatentModel(LatentModel):
         self.prior, self.likelihood = prior, likelihood
         self.encoder, self.quantizer = encoder, quantizer
         self.sequences, self.chunk_rows = sequences, chunk_rows
-        self.code_warmup_steps, self.codebook_steps = code_warmup_steps, codebook_steps
         self.exactness = weakest("lower bound", likelihood.exactness)
-        self.set_stage(stage)
-
-    def set_stage(self, stage: str) -> None:
-        """Choose what `objective` fits: ``"flow"`` (all but the prior), ``"prior"``, or ``"joint"``.
-
-        Raises:
-            ConfigError: for another stage.
-        """
-        if stage not in STAGES:
-            raise ConfigError(
-                f"stage must be one of {', '.join(STAGES)}; received {stage!r}{nearest(stage, STAGES)}"
-            )
-        self.stage = stage
+        self.schedule = schedule
 
     # -- codes ----------------------------------------------------------------------------------
 
@@ -290,7 +267,8 @@ class SequentialLatentModel(LatentModel):
         choose cheap ones, through ``Σ_j Σ_v q(z_j = v | x) (-log p(v | z_<j))`` (what a choice does to later
         positions is left out of it).
         """
-        if self.stage == "prior":
+        schedule = self.schedule
+        if schedule.stage == "prior":
             with torch.no_grad():
                 codes = self.codes(x)
             nll = weighted_mean(-self.prior.log_prob(codes), weight)
@@ -298,20 +276,20 @@ class SequentialLatentModel(LatentModel):
         e = self.embed(x)
         # Early on a dead code is a waste. Later it is one that does not pay: revived, it would take positions
         # at random from codes that the flow and the prior know.
-        settled = max(self.start_steps, self.code_warmup_steps)
+        settled = max(schedule.start_steps, schedule.code_warmup_steps)
         revive = step is None or settled == 0 or step < settled
-        learn = step is None or self.codebook_steps is None or step < self.codebook_steps
+        learn = step is None or schedule.codebook_steps is None or step < schedule.codebook_steps
         quantised, codes, commitment = self.quantizer(e, revive, learn)
         nll = weighted_mean(-self.likelihood._log_prob(x, self._flat(quantised)), weight)
         terms = {"nll": nll.detach(), "commitment": commitment.detach()}
         loss = nll + commitment
-        if self.stage == "joint":
+        if schedule.stage == "joint":
             log_p = self.prior.log_probs(codes)
             chosen = log_p.gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
             length = weighted_mean(-chosen, weight)
             terms["code_length"] = length.detach()
             expected = -(self.quantizer.log_approximate_posterior(e).exp() * log_p.detach()).sum((1, 2))
-            pressure = weighted_mean(expected, weight) * warmup(step, self.code_warmup_steps)
+            pressure = weighted_mean(expected, weight) * warmup(step, schedule.code_warmup_steps)
             loss = loss + length + pressure - pressure.detach()
         return Loss(loss, terms)
 

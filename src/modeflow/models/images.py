@@ -24,6 +24,7 @@ from modeflow.latents import (
     ContinuousLatentModel,
     DiscreteLatentModel,
     LatentModel,
+    Schedule,
     SequentialLatentModel,
     VectorQuantizer,
     build_objective,
@@ -71,8 +72,7 @@ def ImageModel(
     dequantisation: str = "uniform",
     draws: int = 1,
     latent_draws: int = 16,
-    stage: str = "joint",
-    start_steps: int = 0,
+    schedule: Schedule | None = None,
 ) -> LatentModel:
     r"""A latent-variable model of images, ``p(x) = ∫ p(z) p(x | z) dz``, by its likelihood and its latent.
 
@@ -111,8 +111,7 @@ def ImageModel(
         free_bits: of a continuous latent.
         sequences: strings over which the bound sums. dequantisation, draws: as in `Dequantized`.
         latent_draws: of a continuous z, over which the bound averages.
-        stage: what is fitted first, see `SequentialLatentModel`.
-        start_steps: optimiser steps over which the flow's first layer is fitted alone.
+        schedule: what is fitted when.
 
     Raises:
         ConfigError: for sizes that do not fit, an unknown name, or an option of the objective of another
@@ -177,7 +176,7 @@ def ImageModel(
             encoder = nn.Sequential(net, nn.Unflatten(1, (length, code_features)))
         codes = _codes(prior, n_codes, length, prior_options)
         quantizer = VectorQuantizer(n_codes, code_features)
-        model = SequentialLatentModel(codes, density, encoder, quantizer, sequences, stage)
+        model = SequentialLatentModel(codes, density, encoder, quantizer, sequences)
     elif latent == "continuous":
 
         def reads(outputs: int) -> nn.Module:
@@ -198,7 +197,8 @@ def ImageModel(
             fitted = build_objective(objective or "truncated", **warmup)
             classifier = CategoricalEncoder(n_states=n_states, net=net)
             model = DiscreteLatentModel(states, density, classifier, fitted, chunk_rows=256)
-    model.start_steps = start_steps
+    if schedule is not None:
+        model.schedule = schedule
     return model
 
 
