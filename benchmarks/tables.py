@@ -130,13 +130,15 @@ def fit(model: str, name: str, split: int) -> dict[str, Any]:
 
 
 def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per table and model, mean and standard error over the splits."""
+    """Per table and model, mean and standard error over the splits; of one split, over its test rows."""
     rows = []
     for name in TABLES:
         for model in MODELS:
             mine = [r for r in runs if (r["table"], r["model"]) == (name, model)]
             if mine:
                 line = {key: summary([r[key] for r in mine]) for key in ("test", "seconds")}
+                if len(mine) == 1:
+                    line["test"]["standard_error"] = mine[0]["test_se"]
                 shared = {k: mine[0][k] for k in ("columns", "density")}
                 states = [r.get("states") for r in mine]
                 rows.append({"table": name, "model": model, **shared, **line, "states": states})
