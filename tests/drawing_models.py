@@ -21,6 +21,7 @@ from modeflow.latents import (
     DiscreteLatentModel,
     GumbelELBO,
 )
+from modeflow.latents.posteriors import Approximate, DiagonalGaussian, Posterior
 from modeflow.latents.sequential import SequentialLatentModel
 from modeflow.nets import MLP
 from modeflow.testing import perturb
@@ -81,16 +82,16 @@ PARTS: dict[str, Part] = {
 }
 
 
-class Encoder(nn.Module):
+class Encoder(Posterior):
     """Of a z a little wider than its prior, so that importance weights have a variance."""
 
     def __init__(self, features: int, latent: int, scale: float = 1.2) -> None:
-        super().__init__()
-        self.net, self.scale = nn.Linear(features, latent), scale
+        super().__init__(latent, lambda outputs: nn.Linear(features, latent))
+        self.scale = scale
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Approximate:
         mean = 0.1 * torch.tanh(self.net(x))
-        return mean, torch.full_like(mean, self.scale).log()
+        return DiagonalGaussian(mean, torch.full_like(mean, self.scale).log())
 
 
 def continuous(prior: Density, likelihood: Density) -> ContinuousLatentModel:
