@@ -38,23 +38,12 @@ def test_lines_come_at_growing_distances(clock, capsys):
 
 def test_nothing_is_said_unless_wanted(clock, capsys):
     for wanted in (False, True):
-        with showing(wanted), track_of(3) as steps, busy("inside"):
-            for _ in steps:
-                clock[0] += 60.0
-        assert len(said(capsys)) == 3 * wanted
-
-
-class track_of:
-    """`track` as a block, so that `busy` lies within."""
-
-    def __init__(self, n):
-        self.steps = track(range(n), "outer")
-
-    def __enter__(self):
-        return self.steps
-
-    def __exit__(self, *_):
-        self.steps.close()
+        with showing(wanted):
+            for _ in track(range(3), "outer"):
+                with busy("inside"):
+                    clock[0] += 60.0
+        lines = said(capsys)
+        assert len(lines) == 3 * wanted and "inside" not in "".join(lines)
 
 
 def test_a_training_says_how_far_it_is(clock, capsys):

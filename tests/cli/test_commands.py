@@ -301,7 +301,7 @@ def _check_said_to_be_interrupted(run, table, capsys):
 
 def test_a_killed_fit_resumes(here, tmp_path, capsys):
     command = [
-        sys.executable, "-m", "modeflow", "fit", "ring:k=4", "--rows", "2000", "--set", "n_states=4",
+        sys.executable, "-m", "modeflow", "fit", "ring:k=4", "--rows", "1200", "--set", "n_states=4",
         "--set", "max_epochs=12", "--set", "batch_size=64", "--set", "flow_options.layers=2",
         "--set", "flow=nsf-coupling",
     ]  # fmt: skip
