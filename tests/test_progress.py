@@ -57,9 +57,9 @@ def test_a_training_says_how_far_it_is(clock, capsys):
     training.update(4.2)
     training.close()
     assert said(capsys) == [
-        "modeflow: fit: epoch 2 of 40",
-        "modeflow: fit: epoch 3 of 40, validation -1.250 (best -1.000)",
-        "modeflow: fit: epoch 4 of 7, validation -1.250 (best -1.000)",
+        "modeflow: fit: epoch 2 of at most 40",
+        "modeflow: fit: epoch 3 of at most 40, validation -1.250 (best -1.000)",
+        "modeflow: fit: epoch 4 of at most 7, validation -1.250 (best -1.000)",
     ]
     quiet = TrainingProgress("fit", 40, 0, quiet=True)
     clock[0] += 100.0

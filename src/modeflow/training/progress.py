@@ -48,7 +48,7 @@ class TrainingProgress:
             self._bar.update(self._task, completed=epoch, validation=self._validation)
         elif self._lines is not None:
             validation = f", {self._validation}" if self._validation else ""
-            self._lines.say(f"epoch {epoch:.0f} of {self._epochs}{validation}")
+            self._lines.say(f"epoch {epoch:.0f} of at most {self._epochs}{validation}")
 
     def expect(self, epochs: int) -> None:
         """Training ends with another epoch than was thought."""
