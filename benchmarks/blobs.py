@@ -11,7 +11,6 @@ Run: python benchmarks/blobs.py [--seeds 9]
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from typing import Any
@@ -21,7 +20,7 @@ import torch
 from scipy.stats import norm
 from sklearn.mixture import GaussianMixture
 
-from common import RESULTS, summary, write
+from common import earlier_runs, summary, write
 from modeflow.estimators import NVF
 from modeflow.metrics import adjusted_rand
 
@@ -113,8 +112,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=9)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    file = RESULTS / "blobs.json"
-    runs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
+    runs = earlier_runs("blobs", test_rows=TEST)
     for seed in range(args.seeds):
         for name in SETS:
             if any((r["set"], r["seed"]) == (name, seed) for r in runs):

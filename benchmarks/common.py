@@ -24,6 +24,21 @@ def write(name: str, content: dict[str, Any]) -> Path:
     return atomic_write(RESULTS / f"{name}.json", lambda file: file.write_text(text, encoding="utf-8"))
 
 
+def earlier_runs(name: str, **same: Any) -> list[dict[str, Any]]:
+    """The runs of ``results/<name>.json``, so that what has a result is not measured again.
+
+    Ends the program unless the file holds the same under these keys: numbers that were measured with other
+    settings would pass for new ones.
+    """
+    file = RESULTS / f"{name}.json"
+    if not file.exists():
+        return []
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if any(content.get(key) != value for key, value in json.loads(json.dumps(same)).items()):
+        raise SystemExit(f"{file} was measured with other settings: remove it")
+    return list(content["runs"])
+
+
 def n_parameters(model: torch.nn.Module) -> int:
     """Trainable numbers."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -14,7 +14,6 @@ Run: python benchmarks/defaults.py [--tables bike ...]
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 import warnings
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import RESULTS, summary, write
+from common import earlier_runs, summary, write
 from modeflow.data import Schema, load_dataset
 from modeflow.data.table import default_columns
 from modeflow.estimators import NVF, FlowDensity
@@ -150,13 +149,7 @@ def main() -> None:
         "new": {**_defaults(), "flow_options": FLOW_DEFAULTS, "flows": FLOW_CHOICES},
         "units": "nats per row",
     }
-    earlier = RESULTS / "defaults.json"
-    runs: list[dict[str, Any]] = []
-    if earlier.exists():
-        content = json.loads(earlier.read_text(encoding="utf-8"))
-        if content["settings"] != json.loads(json.dumps(settings)):
-            raise SystemExit(f"{earlier} was measured with other settings: remove it")
-        runs = content["runs"]
+    runs = earlier_runs("defaults", settings=settings)
     for split in args.splits:
         for table in args.tables:
             for model in (*MODELS, *(SMALL_MODELS if table in SMALL else ())):

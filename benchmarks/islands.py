@@ -10,7 +10,6 @@ Run: python benchmarks/islands.py [--seeds 3]
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -21,7 +20,7 @@ import torch
 from sklearn.datasets import make_blobs, make_circles, make_moons
 from sklearn.mixture import GaussianMixture
 
-from common import RESULTS, summary, write
+from common import earlier_runs, summary, write
 from modeflow.data import toy
 from modeflow.estimators import NVF
 from modeflow.metrics import adjusted_rand
@@ -122,8 +121,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    file = RESULTS / "islands.json"
-    runs: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
+    runs = earlier_runs("islands", rows=ROWS, test_rows=TEST)
     for seed in range(args.seeds):
         for name in SETS:
             for model in MODELS:

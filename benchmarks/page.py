@@ -114,12 +114,7 @@ def tables(content: dict[str, Any]) -> list[str]:
     s = content["settings"]
     rows = {(r["table"], r["model"]): r for r in content["table"]}
     models = list(dict.fromkeys(r["model"] for r in content["table"]))
-    splits = len({r["split"] for r in content["runs"]})
-    spread = (
-        f"mean and standard error over {splits} splits"
-        if splits > 1
-        else "one split, ± standard error over its test rows"
-    )
+    splits, spread = splits_of(content)
     lines = [
         "## Real tables",
         "",
@@ -159,6 +154,13 @@ def tables(content: dict[str, Any]) -> list[str]:
         "",
     ]
     return [*lines, place(content), "", "`python benchmarks/tables.py`", ""]
+
+
+def splits_of(content: dict[str, Any]) -> tuple[int, str]:
+    """How many splits there are, and what the numbers after ± are."""
+    splits = len({r["split"] for r in content["runs"]})
+    over = f"mean and standard error over {splits} splits"
+    return splits, over if splits > 1 else "one split, ± standard error over its test rows"
 
 
 def _gain(runs: list[dict[str, Any]], name: str) -> str:
@@ -495,12 +497,7 @@ def short_tables_of_version_1(real: dict[str, Any]) -> list[str]:
 
 def short_tables(real: dict[str, Any]) -> list[str]:
     rows = {(r["table"], r["model"]): r for r in real["table"]}
-    splits = len({r["split"] for r in real["runs"]})
-    spread = (
-        f"mean and standard error over {splits} splits"
-        if splits > 1
-        else "one split, ± standard error over its test rows"
-    )
+    _, spread = splits_of(real)
     models = tuple(dict.fromkeys(r["model"] for r in real["table"]))
     body = []
     for name in dict.fromkeys(r["table"] for r in real["table"]):

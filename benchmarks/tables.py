@@ -12,7 +12,6 @@ Run: python benchmarks/tables.py [--jobs 2]
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 import warnings
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import RESULTS, ZukoNSF, n_parameters, summary, write
+from common import RESULTS, ZukoNSF, earlier_runs, n_parameters, summary, write
 from modeflow.data import Schema, load_dataset, split_table
 from modeflow.densities import Preprocessed
 from modeflow.estimators import NVF, FlowDensity
@@ -154,16 +153,13 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure the tables again that have results")
     args = parser.parse_args()
     # Fits take long: what an interrupted or narrower run measured is kept and not fitted again.
-    earlier = RESULTS / "tables.json"
-    runs: list[dict[str, Any]] = []
-    if earlier.exists():
-        runs = json.loads(earlier.read_text(encoding="utf-8"))["runs"]
+    settings = {"train_cap": TRAIN, "zuko": ZUKO, "scaled": TABLES, "units": "nats per row"}
+    runs = earlier_runs("tables", settings=settings)
     if args.fresh:
         runs = [r for r in runs if r["table"] not in args.tables]
     done = {(r["model"], r["table"], r["split"]) for r in runs}
     order = [(m, t, s) for s in SPLITS for t in TABLES for m in MODELS]
     wanted = [each for each in order if each not in done and each[1] in args.tables]
-    settings = {"train_cap": TRAIN, "zuko": ZUKO, "scaled": TABLES, "units": "nats per row"}
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
         for future in as_completed([pool.submit(fit, *each) for each in wanted]):
             run = future.result()
@@ -175,7 +171,7 @@ def main() -> None:
                 f"± {run['test_se']:.4f} K={run.get('states', '-')} {run['seconds']:.0f} s",
                 flush=True,
             )
-    print(f"{len(runs)} results in {earlier}")
+    print(f"{len(runs)} results in {RESULTS / 'tables.json'}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Run: python benchmarks/toys.py [--seeds 3] [--jobs 2]
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import RESULTS, ZukoNSF, n_parameters, sizes_near, summary, write
+from common import ZukoNSF, earlier_runs, n_parameters, sizes_near, summary, write
 from modeflow.data import Schema, toy
 from modeflow.data.table import default_columns
 from modeflow.densities import Preprocessed
@@ -119,10 +118,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
-    file = RESULTS / "toys.json"
-    runs: list[dict[str, Any]] = []
-    if file.exists():
-        runs = json.loads(file.read_text(encoding="utf-8")).get("runs", [])
+    runs = earlier_runs("toys", settings=settings())
     done = {(r["model"], r["toy"], r["seed"]) for r in runs}
     wanted = [(m, t, s) for s in range(args.seeds) for t in TOYS for m in MODELS]
     wanted = [each for each in wanted if each not in done]
@@ -137,6 +133,20 @@ def main() -> None:
                 flush=True,
             )
             store(runs)
+
+
+def settings() -> dict[str, Any]:
+    """What the numbers depend on; the training is that of the estimators' defaults."""
+    training = {name: FlowDensity().get_params()[name] for name in ("schedule", "learning_rate", "ema")}
+    return {
+        "rows": ROWS,
+        "validation": VALIDATION,
+        "test": TEST,
+        "samples": SAMPLES,
+        "flow": FLOW,
+        "fit": FIT,
+        "training": training,
+    }
 
 
 def store(runs: list[dict[str, Any]]) -> None:
@@ -155,15 +165,7 @@ def store(runs: list[dict[str, Any]]) -> None:
             line |= {k: rows[0][k] for k in ("true_bridge", "modes") if k in rows[0]}
             line["states"] = [r.get("states") for r in rows]
             table.append(line)
-    settings = {
-        "rows": ROWS,
-        "validation": VALIDATION,
-        "test": TEST,
-        "samples": SAMPLES,
-        "flow": FLOW,
-        "fit": FIT,
-    }
-    write("toys", {"settings": settings, "table": table, "runs": runs})
+    write("toys", {"settings": settings(), "table": table, "runs": runs})
 
 
 if __name__ == "__main__":
