@@ -18,7 +18,7 @@ from modeflow.data import Schema, check_fit_table
 from modeflow.data.table import check_finite, default_columns
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, DataError, ModelFileError
-from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, warn_of_lost_digits
+from modeflow.estimators.fitting import ENCODER_STEPS, Fit, FitData, Peaks, mean_one, warn_of_lost_digits
 from modeflow.estimators.frames import as_frame, frame_kind, refuse_text
 from modeflow.estimators.selection import Choice, Selection
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
@@ -37,8 +37,8 @@ __all__ = ["DensityEstimator", "blocks", "training_summary"]
 # Rows scored at once: bounds memory. Fewer where each is evaluated in many states and at many offsets, so
 # that a block is a progress bar's step.
 _ROWS, _FEWEST_ROWS, _EVALUATIONS = 8192, 256, 131_072
-#: Most steps that the encoder is fitted to the islands for; and where a signal waits to be given back.
-_ENCODER_STEPS, _HURRIED_STEPS = 2000, 100
+#: Most steps that the encoder is fitted to the islands for where a signal waits to be given back.
+_HURRIED_STEPS = 100
 #: Training rows below which `flow="auto"` takes the first without a comparison.
 _FEWEST_TO_CHOOSE = 100
 
@@ -121,7 +121,6 @@ class DensityEstimator(Stored, DensityMixin, BaseEstimator):
         choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
         # A choice that was interrupted may end otherwise when it is resumed: no checkpoint of it is kept.
         home = None if stopped else folder
-        steps = _HURRIED_STEPS if stopped else _ENCODER_STEPS
         best = Fit(
             settings.with_flow(choice.flow),
             data,
@@ -130,7 +129,7 @@ class DensityEstimator(Stored, DensityMixin, BaseEstimator):
             quiet,
             resume,
             peaks,
-            encoder_steps=steps,
+            encoder_steps=_HURRIED_STEPS if stopped else ENCODER_STEPS,
         )
         history = best.run(0 if stopped else None)
         history.interrupted |= stopped

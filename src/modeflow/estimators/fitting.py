@@ -27,7 +27,7 @@ from modeflow.training.state import copy_state
 from modeflow.transforms import Columns
 from modeflow.transforms.noise import open_uniform
 
-__all__ = ["Fit", "FitData", "Peaks", "mean_one", "prune_dead_states", "standardised"]
+__all__ = ["ENCODER_STEPS", "Fit", "FitData", "Peaks", "mean_one", "prune_dead_states", "standardised"]
 
 #: Which rows were looked at, and the peaks of the density there.
 Peaks = tuple[np.ndarray, Relief]
@@ -36,6 +36,8 @@ Peaks = tuple[np.ndarray, Relief]
 _VALIDATION_EPSILON = 1e-4
 #: Most validation rows whose posterior the encoder is calibrated by.
 _CALIBRATION_ROWS = 4096
+#: Most steps that the encoder is fitted to the islands for.
+ENCODER_STEPS = 2000
 #: Steps that a latent may be started for, however short the training; and those of a continuous one.
 _LEAST_START_STEPS, _CONTINUOUS_START_STEPS = 200, 500
 #: Training rows among which lost digits are looked for.
@@ -105,7 +107,7 @@ class Fit:
     resume: bool = False
     peaks: Peaks | None = None
     description: str = ""
-    encoder_steps: int = 2000
+    encoder_steps: int = ENCODER_STEPS
     model: Preprocessed = field(init=False)
     history: History | None = field(init=False, default=None)
 

@@ -16,7 +16,6 @@ name               q(z | x)                              KL to N(0, I)     numbe
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -27,10 +26,11 @@ from torch import Tensor, nn
 from modeflow.densities.base import Density
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError, nearest
-from modeflow.nets import MADE, MLP
-from modeflow.transforms import AffineElementwise, Composite, Inverse, MaskedAutoregressive, Permutation
+from modeflow.flows.affine import IAF
+from modeflow.nets import MLP
+from modeflow.transforms import Transform
 from modeflow.transforms.noise import row_noise, standard_normal
-from modeflow.transforms.surjections import soft_log_scale
+from modeflow.transforms.surjections import gaussian_log_prob, soft_log_scale
 
 __all__ = [
     "POSTERIORS",
@@ -91,12 +91,6 @@ class Approximate(ABC):
         return mean, (squares / _MOMENT_DRAWS - mean.square()).clamp_min(0).sqrt()
 
 
-def _log_normal(noise: Tensor, log_scale: Tensor) -> Tensor:
-    """``log N`` of ``m + s noise``, ``(B,)``."""
-    constant = 0.5 * math.log(2 * math.pi)
-    return -(0.5 * noise.square() + log_scale + constant).sum(-1)
-
-
 class DiagonalGaussian(Approximate):
     """``N(m, diag s^2)``."""
 
@@ -106,10 +100,10 @@ class DiagonalGaussian(Approximate):
     def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
         noise = standard_normal(self.location)
         z = self.location + torch.exp(self.log_scale) * noise
-        return z, _log_normal(noise, self.log_scale)
+        return z, gaussian_log_prob(noise, self.log_scale)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return _log_normal((z - self.location) * torch.exp(-self.log_scale), self.log_scale)
+        return gaussian_log_prob((z - self.location) * torch.exp(-self.log_scale), self.log_scale)
 
     def kl(self, prior: Density) -> Tensor | None:
         if not isinstance(prior, StandardNormal):
@@ -136,12 +130,12 @@ class FullGaussian(Approximate):
     def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
         noise = standard_normal(self.location)
         z = self.location + (self.factor @ noise.unsqueeze(-1)).squeeze(-1)
-        return z, _log_normal(noise, self.log_scale)
+        return z, gaussian_log_prob(noise, self.log_scale)
 
     def log_prob(self, z: Tensor) -> Tensor:
         centred = (z - self.location).unsqueeze(-1)
         noise = torch.linalg.solve_triangular(self.factor, centred, upper=False).squeeze(-1)
-        return _log_normal(noise, self.log_scale)
+        return gaussian_log_prob(noise, self.log_scale)
 
     def kl(self, prior: Density) -> Tensor | None:
         if not isinstance(prior, StandardNormal):
@@ -161,14 +155,14 @@ class Flowed(Approximate):
         transform: whose `inverse` is T. context: h, ``(B, H)``.
     """
 
-    def __init__(self, location: Tensor, log_scale: Tensor, transform: nn.Module, context: Tensor) -> None:
+    def __init__(self, location: Tensor, log_scale: Tensor, transform: Transform, context: Tensor) -> None:
         self.location, self.log_scale = location, log_scale
         self._base = DiagonalGaussian(location, log_scale)
         self._transform, self._context = transform, context
 
     def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
         start, log_prob = self._base.rsample_and_log_prob()
-        z, logabsdet = self._transform.inverse(start, self._context)  # type: ignore[operator]
+        z, logabsdet = self._transform.inverse(start, self._context)
         return z, log_prob - logabsdet
 
     def log_prob(self, z: Tensor) -> Tensor:
@@ -176,7 +170,7 @@ class Flowed(Approximate):
         return self._base.log_prob(start) + logabsdet
 
     def centre(self) -> Tensor:
-        z: Tensor = self._transform.inverse(self.location, self._context)[0]  # type: ignore[operator]
+        z: Tensor = self._transform.inverse(self.location, self._context)[0]
         return z
 
 
@@ -251,7 +245,7 @@ class FlowPosterior(Posterior):
 
     Arguments:
         latent_features, make_net: as in `Posterior`.
-        layers: of the flow. hidden_features: of its networks. hints: H, the width of h.
+        layers: of the flow. hidden_features: of its networks.
 
     Reference:
         Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016,
@@ -259,6 +253,7 @@ class FlowPosterior(Posterior):
     """
 
     closed_kl = False
+    #: H, the width of h.
     _HINTS = 16
 
     def __init__(
@@ -269,14 +264,11 @@ class FlowPosterior(Posterior):
         hidden_features: Sequence[int] = (32,),
     ) -> None:
         super().__init__(latent_features, make_net)
-        affine = AffineElementwise()
-        parts: list[nn.Module] = []
-        for i in range(layers):
-            made = MADE(latent_features, affine.n_params, tuple(hidden_features), self._HINTS)
-            parts.append(Inverse(MaskedAutoregressive(made, affine, self._HINTS)))
-            if i + 1 < layers and latent_features > 1:
-                parts.append(Permutation.reverse(latent_features))
-        self.flow = Composite(parts)  # type: ignore[arg-type]
+        widths = tuple(hidden_features)
+        recipe = IAF(
+            latent_features, self._HINTS, layers=layers, hidden_features=widths, context_affine="none"
+        )
+        self.flow = recipe.transform
 
     @staticmethod
     def outputs(latent_features: int) -> int:

@@ -289,11 +289,8 @@ class Loop:
     @property
     def last_epoch(self) -> int:
         """With which training ends, as far as is known."""
-        return (
-            self.config.max_epochs
-            if self.state.tail is None
-            else math.ceil(self.state.tail.end / self.batches)
-        )
+        tail = self.state.tail
+        return self.config.max_epochs if tail is None else math.ceil(tail.end / self.batches)
 
     def _lose_patience(self, progress: TrainingProgress) -> None:
         """Validation has stopped improving: training ends, at once or after a tail from the best weights."""
