@@ -5,161 +5,19 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <condition_variable>
-#include <functional>
 #include <memory>
-#include <mutex>
-#include <new>
-#include <thread>
 #include <vector>
 
-#ifndef _WIN32
-#include <dlfcn.h>
-#include <pthread.h>
-#endif
-
+#include "dispatch.h"
 #include "kernels.h"
+#include "pool.h"
 #include "stack.h"
 
 namespace nb = nanobind;
 using namespace modeflow;
 
 namespace {
-
-enum InstructionSet { BASE, AVX2, AVX512 };
-const char* const NAMES[] = {"base", "avx2", "avx512"};
-
-InstructionSet best() {
-#if defined(MODEFLOW_X86) && (defined(__GNUC__) || defined(__clang__))
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
-#endif
-    return BASE;
-}
-
-InstructionSet active = best();
-
-template <class Real>
-const BasicKernels<Real>& kernels_of();
-
-template <>
-const BasicKernels<float>& kernels_of<float>() {
-#ifdef MODEFLOW_X86
-    if (active == AVX512) return avx512_float();
-    if (active == AVX2) return avx2_float();
-#endif
-    return base_float();
-}
-
-template <>
-const BasicKernels<double>& kernels_of<double>() {
-#ifdef MODEFLOW_X86
-    if (active == AVX512) return avx512_double();
-    if (active == AVX2) return avx2_double();
-#endif
-    return base_double();
-}
-
-// Threads that wait for work: those of the OpenMP runtime that torch has loaded, where there is one. It lets them spin
-// between operations, and other threads would wait for a core until it gives up. Else, and in a forked child, threads
-// of our own, started at the first large call.
-class Pool {
-  public:
-    using Job = std::function<void(int64_t from, int64_t to)>;
-    using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
-
-    // `job(from, to)` on parts of [0, n) of at least `grain`, cut at multiples of `unit`; `uneven`: one by one, as
-    // parts may take very different times.
-    void run(int64_t n, int64_t grain, int64_t unit, int threads, const Job& job, bool uneven = false) {
-        const int64_t parts = std::min<int64_t>(threads, n / std::max<int64_t>(grain, 1));
-        if (parts <= 1) return n > 0 ? job(0, n) : void();
-        if (openmp_)
-            return share(n, uneven ? 1 : (n + parts - 1) / parts, unit, static_cast<unsigned>(parts), job);
-        std::unique_lock<std::mutex> one_at_a_time(entry_, std::try_to_lock);
-        if (!one_at_a_time) return job(0, n);  // busy with another thread's call
-        grow(static_cast<int>(parts) - 1);
-        const int64_t step = ((n + parts - 1) / parts + unit - 1) / unit * unit;
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            job_ = &job;
-            n_ = n;
-            step_ = step;
-            next_ = 1;
-            parts_ = static_cast<int>((n + step - 1) / step);
-            left_ = parts_ - 1;
-        }
-        wake_.notify_all();
-        job(0, std::min(step, n));
-        std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [&] { return left_ == 0; });
-        job_ = nullptr;
-    }
-
-    static Pool& instance() {
-        if (!pool_) {
-            pool_ = new Pool;  // never destroyed: threads may outlive static objects
-#ifndef _WIN32
-            if (!forked_) pool_->openmp_ = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-            static bool registered = (pthread_atfork(nullptr, nullptr,
-                                                     [] {
-                                                         pool_ = nullptr;
-                                                         forked_ = true;
-                                                     }),
-                                      true);
-            (void)registered;
-#endif
-        }
-        return *pool_;
-    }
-
-  private:
-    // Parts are taken one by one, so that it does not matter how many threads come.
-    void share(int64_t n, int64_t size, int64_t unit, unsigned threads, const Job& job) {
-        struct Shared {
-            const Job& job;
-            int64_t n, step;
-            std::atomic<int64_t> next{0};
-        } shared{job, n, (size + unit - 1) / unit * unit};
-        openmp_(
-            [](void* data) {
-                auto& s = *static_cast<Shared*>(data);
-                for (int64_t from; (from = s.step * s.next++) < s.n;) s.job(from, std::min(s.n, from + s.step));
-            },
-            &shared, threads, 0);
-    }
-
-    void grow(int count) {
-        for (; started_ < count; ++started_) std::thread([this] { work(); }).detach();
-    }
-
-    void work() {
-        std::unique_lock<std::mutex> lock(mutex_);
-        for (;;) {
-            wake_.wait(lock, [&] { return job_ && next_ < parts_; });
-            const int part = next_++;
-            const auto* job = job_;
-            const int64_t from = part * step_, to = std::min(n_, from + step_);
-            lock.unlock();
-            (*job)(from, to);
-            lock.lock();
-            if (--left_ == 0) done_.notify_one();
-        }
-    }
-
-    static inline Pool* pool_ = nullptr;
-    static inline bool forked_ = false;
-    Parallel openmp_ = nullptr;
-    std::mutex entry_, mutex_;
-    std::condition_variable wake_, done_;
-    const Job* job_ = nullptr;
-    int64_t n_ = 0, step_ = 0;
-    int parts_ = 0, next_ = 0, left_ = 0, started_ = 0;
-};
 
 template <class T>
 T* at(uintptr_t address) {
@@ -278,17 +136,18 @@ void autoregressive_inverse(int features, bool residual, const std::vector<Layer
     });
 }
 
-// A prepared stack: weights packed as they were, for one forward and backward pass.
+// A stack with weights packed as they were, for one forward and backward pass.
 template <class Real>
 struct Handle {
     const int features, context;
     const BasicStackKernels<Real>* kernels;
-    void* prepared;
+    void* packed;
 
     Handle(const Handle&) = delete;
     Handle(BasicStack<Real>&& stack, bool backward)
-        : features(stack.features), context(stack.context), kernels(kernels_of<Real>().stack), prepared(kernels->prepare(std::move(stack), backward)) {}
-    ~Handle() { kernels->release(prepared); }
+        : features(stack.features), context(stack.context), kernels(kernels_of<Real>().stack),
+          packed(kernels->prepare(std::move(stack), backward)) {}
+    ~Handle() { kernels->release(packed); }
 };
 
 // Every layer as its kind and, of a permutation, the address of its index; of a linear layer, addresses of its
@@ -312,7 +171,7 @@ Handle<Real>* make_stack(int features, int context, bool backward, const std::ve
             layer.eps = static_cast<Real>(constants[i][0]);
             for (const Real*& parameter : layer.linear) parameter = address(*l++);
         } else if (layer.kind == StackLayer::AFFINE) {
-            layer.full = l[0] != 0, layer.given = l[1] != 0, layer.table = address(l[2]);
+            layer.full = l[0] != 0, layer.has_context = l[1] != 0, layer.table = address(l[2]);
         } else {
             layer.index = at<const int64_t>(static_cast<uintptr_t>(*l++));
         }
@@ -326,10 +185,10 @@ Handle<Real>* make_stack(int features, int context, bool backward, const std::ve
                 const bool beside = l[2] == 1, apart = l[2] == 2;
                 dense.mask = address(l[3]), dense.weight = address(l[4]), dense.bias = address(l[5]);
                 dense.row = dense.in + (beside ? context : 0);
-                dense.given_row = beside ? dense.row : context;
-                if (beside) dense.given = dense.weight + dense.in;
+                dense.context_row = beside ? dense.row : context;
+                if (beside) dense.context_weight = dense.weight + dense.in;
                 l += 6;
-                if (apart) dense.given = address(*l++), dense.given_bias = address(*l++);
+                if (apart) dense.context_weight = address(*l++), dense.context_bias = address(*l++);
                 layer.network.push_back(dense);
             }
         }
@@ -339,21 +198,23 @@ Handle<Real>* make_stack(int features, int context, bool backward, const std::ve
     const auto n = static_cast<int64_t>(stack.layers.size());
     auto handle = std::make_unique<Handle<Real>>(std::move(stack), backward);
     Pool::instance().run(n, 1, 1, threads, [&](int64_t from, int64_t to) {
-        handle->kernels->pack(handle->prepared, from, to);
+        handle->kernels->pack(handle->packed, from, to);
     });
     return handle.release();
 }
 
 template <class Real>
-int64_t stack_tape(const Handle<Real>& h, int tile) { return h.kernels->tape_size(h.prepared, tile); }
+int64_t stack_tape(const Handle<Real>& h, int tile) { return h.kernels->tape_size(h.packed, tile); }
 
 template <class Real>
 void stack_run(const Handle<Real>& h, bool inverse, int tile, int64_t rows, uintptr_t x, uintptr_t context, uintptr_t u,
                uintptr_t logabsdet, uintptr_t tape, int threads) {
+    const BasicForwardCall<Real> call{inverse,        tile,           rows,
+                                      at<const Real>(x), at<const Real>(context),
+                                      at<Real>(u),    at<Real>(logabsdet), at<Real>(tape)};
     nb::gil_scoped_release release;
     Pool::instance().run((rows + tile - 1) / tile, 1, 1, threads, [&](int64_t from, int64_t to) {
-        h.kernels->run(h.prepared, inverse, tile, rows, from, to, at<const Real>(x), at<const Real>(context),
-                       at<Real>(u), at<Real>(logabsdet), at<Real>(tape));
+        h.kernels->forward(h.packed, call, from, to);
     });
 }
 
@@ -364,61 +225,46 @@ void stack_backward(const Handle<Real>& h, int tile, int64_t rows, uintptr_t con
     nb::gil_scoped_release release;
     const BasicStackKernels<Real>& k = *h.kernels;
     const auto layers = static_cast<int64_t>(gradients.size());
-    const int64_t tiles = (rows + tile - 1) / tile, tape_of_tile = k.tape_size(h.prepared, tile);
+    const int64_t tiles = (rows + tile - 1) / tile, tape_of_tile = k.tape_size(h.packed, tile);
     // Small sums: groups of tiles go back on their own, each through all layers. Large ones are made once, and the work
     // on every layer is shared out. Which of the two does not depend on the threads, and so neither do the results.
     const int64_t most = std::min<int64_t>(tiles, 8);
-    const bool small = k.sums_size(h.prepared) * most <= (1 << 19);
+    const bool small = k.weight_grad_size(h.packed) * most <= (1 << 19);
     const int64_t groups = small ? most : 1;
-    struct Sweeps {
+    struct Passes {
         const BasicStackKernels<Real>& k;
         std::vector<void*> all;
-        ~Sweeps() {
-            for (void* sweep : all) k.end(sweep);
+        ~Passes() {
+            for (void* pass : all) k.end_backward(pass);
         }
-    } sweeps{k, std::vector<void*>(static_cast<size_t>(groups), nullptr)};
+    } passes{k, std::vector<void*>(static_cast<size_t>(groups), nullptr)};
     Pool& pool = Pool::instance();
     pool.run(groups, 1, 1, threads, [&](int64_t first, int64_t last) {
         for (int64_t g = first; g < last; ++g) {
             const int64_t from = tiles * g / groups, to = tiles * (g + 1) / groups, start = from * tile;
             const int64_t some = std::min(rows, to * tile) - start;
             const auto part = [&](uintptr_t a, int64_t width) { return a ? at<Real>(a) + start * width : nullptr; };
-            void* sweep = k.begin(h.prepared, tile, some, part(context, h.context), part(grad_u, h.features),
-                                  at<const Real>(tape) + from * tape_of_tile);
-            sweeps.all[static_cast<size_t>(g)] = sweep;
-            const Real* logs = part(grad_log, 1);
+            void* pass = k.begin_backward(
+                h.packed, {tile, some, part(context, h.context), part(grad_u, h.features), part(grad_log, 1),
+                           at<const Real>(tape) + from * tape_of_tile, part(grad_x, h.features),
+                           part(grad_context, h.context)});
+            passes.all[static_cast<size_t>(g)] = pass;
             for (int64_t l = layers; l-- > 0;) {
-                k.turn(sweep, l);
-                const int64_t parts = k.parts(sweep, l);  // none: a permutation, not worth sharing
-                pool.run(to - from, 1, 1, small || !parts ? 1 : threads, [&](int64_t a, int64_t b) {
-                    k.back(sweep, l, a, b, logs, part(grad_context, h.context));
-                });
-                pool.run(parts, 1, 1, small ? 1 : threads, [&](int64_t a, int64_t b) { k.weigh(sweep, l, a, b, logs); },
+                k.begin_layer(pass, l);
+                const int64_t parts = k.weight_grad_parts(pass, l);  // none: a permutation, not worth sharing
+                pool.run(to - from, 1, 1, small || !parts ? 1 : threads,
+                         [&](int64_t a, int64_t b) { k.input_grad(pass, l, a, b); });
+                pool.run(parts, 1, 1, small ? 1 : threads, [&](int64_t a, int64_t b) { k.weight_grad(pass, l, a, b); },
                          true);
             }
-            k.give(sweep, part(grad_x, h.features));
+            k.write_input_grad(pass);
         }
     });
     double total = 0;
     for (int64_t r = 0; r < rows; ++r) total += at<const Real>(grad_log)[r];
     pool.run(layers, 1, 1, threads, [&](int64_t from, int64_t to) {
-        k.finish(sweeps.all, from, to, total, gradients);
+        k.parameter_grad(passes.all, from, to, total, gradients);
     });
-}
-
-std::vector<std::string> available() {
-    std::vector<std::string> names;
-    for (int set = BASE; set <= best(); ++set) names.push_back(NAMES[set]);
-    return names;
-}
-
-void use(const std::string& name) {
-    for (int set = BASE; set <= best(); ++set)
-        if (name == NAMES[set]) {
-            active = static_cast<InstructionSet>(set);
-            return;
-        }
-    throw nb::value_error("no such instruction set here");
 }
 
 // One module for each type of number, with the same names.
@@ -442,7 +288,9 @@ NB_MODULE(_kernels, m) {
     nb::set_leak_warnings(false);  // a graph that lives to the end of the program is not an error
     define<float>(m.def_submodule("float32"));
     define<double>(m.def_submodule("float64"));
-    m.def("instruction_set", [] { return std::string(NAMES[active]); });
-    m.def("available", &available);
-    m.def("use", &use);
+    m.def("instruction_set", [] { return std::string(INSTRUCTION_SETS[active_instruction_set]); });
+    m.def("available", &available_instruction_sets);
+    m.def("use", [](const std::string& name) {
+        if (!use_instruction_set(name)) throw nb::value_error("no such instruction set here");
+    });
 }

@@ -95,15 +95,17 @@ inline size_t packed_size(int k, int n_padded) { return static_cast<size_t>(k) *
 
 // A dense layer, packed for the way there, (in, out), and for the way back, (out, in). A mask says which weights act;
 // what a panel never reads is left out.
-struct Packed {
-    int in = 0, out = 0, in_p = 0, out_p = 0, given = 0;
-    Buffer there, back, bias, table;  // table: what each context adds, (given, out_p)
-    std::vector<int> until;           // for every panel there: inputs that it reads, from the first
-    std::vector<int> since, onward;   // for every panel back, and of the gradient: first output that reads it
-    int64_t sums = 0;                 // where its gradients lie: (out, in_p), (out_p) and (given, out_p)
+struct PackedDense {
+    int in = 0, out = 0, in_p = 0, out_p = 0, contexts = 0;
+    Buffer forward_panels, backward_panels, bias;
+    Buffer context_weight;                // what each context adds, (contexts, out_p)
+    std::vector<int> input_end;           // for every forward panel: inputs that it reads, from the first
+    std::vector<int> output_begin;        // for every backward panel: first output that reads it
+    std::vector<int> grad_output_begin;   // likewise for every panel of the gradient
+    int64_t grad_offset = 0;              // where its gradients lie: (out, in_p), (out_p) and (contexts, out_p)
 
-    void set(int in_, int out_, int given_) {
-        in = in_, out = out_, in_p = pad(in), out_p = pad(out), given = given_;
+    void set(int in_, int out_, int contexts_) {
+        in = in_, out = out_, in_p = pad(in), out_p = pad(out), contexts = contexts_;
     }
 
     // Weights in rows of `row` numbers.
@@ -120,11 +122,11 @@ struct Packed {
                 }
             weight = masked.data(), row = in;
         }
-        there.resize(packed_size(in, out_p));
-        until.clear();
+        forward_panels.resize(packed_size(in, out_p));
+        input_end.clear();
         for_panels<WIDE>(out_p, [&](auto width, int j) {
             constexpr int W = VECTOR * decltype(width)::vectors;
-            real* to = there.data() + static_cast<int64_t>(j) * in;
+            real* to = forward_panels.data() + static_cast<int64_t>(j) * in;
             const real* from = weight + j * row;
             const int used = std::min(W, out - j);
             int begin = 0;
@@ -143,43 +145,44 @@ struct Packed {
             }
             int last = in;
             while (mask && last > 0 && !read_by(mask, j, j + used, last - 1)) --last;
-            until.push_back(last);
+            input_end.push_back(last);
         });
         if (!backward) return;
-        back.resize(packed_size(out, in_p));
-        since.clear(), onward.clear();
+        backward_panels.resize(packed_size(out, in_p));
+        output_begin.clear(), grad_output_begin.clear();
         for_panels<WIDE>(in_p, [&](auto width, int j) {
             constexpr int W = VECTOR * decltype(width)::vectors;
-            real* to = back.data() + static_cast<int64_t>(j) * out;
+            real* to = backward_panels.data() + static_cast<int64_t>(j) * out;
             const int used = std::max(0, std::min(W, in - j));
             for (int o = 0; o < out; ++o) {
                 std::memcpy(to + o * W, weight + o * row + j, sizeof(real) * used);
                 for (int i = used; i < W; ++i) to[o * W + i] = 0.0f;
             }
-            since.push_back(first_reader(mask, j, j + used));
+            output_begin.push_back(first_reader(mask, j, j + used));
         });
         for_panels<GRADIENT_WIDE>(in_p, [&](auto width, int j) {
-            onward.push_back(first_reader(mask, j, std::min(in, j + VECTOR * decltype(width)::vectors)));
+            grad_output_begin.push_back(first_reader(mask, j, std::min(in, j + VECTOR * decltype(width)::vectors)));
         });
     }
-    // What the contexts add: weights (out, given) in rows of `row` numbers; the bias goes into the layer's.
-    void pack_given(const real* weight, int64_t row, const real* more_bias) {
-        table.assign(static_cast<size_t>(given) * out_p, 0.0f);
+    // What the contexts add: weights (out, contexts) in rows of `row` numbers; the bias goes into the layer's.
+    void pack_context(const real* weight, int64_t row, const real* more_bias) {
+        context_weight.assign(static_cast<size_t>(contexts) * out_p, 0.0f);
         for (int o = 0; o < out; ++o) {
-            for (int c = 0; c < given; ++c) table[static_cast<size_t>(c) * out_p + o] = weight[o * row + c];
+            for (int c = 0; c < contexts; ++c) context_weight[static_cast<size_t>(c) * out_p + o] = weight[o * row + c];
             if (more_bias) bias[o] += more_bias[o];
         }
     }
-    int64_t bias_at() const { return sums + static_cast<int64_t>(out) * in_p; }
-    int64_t table_at() const { return bias_at() + out_p; }
-    int64_t sums_size() const { return table_at() - sums + static_cast<int64_t>(given) * out_p; }
+    int64_t bias_at() const { return grad_offset + static_cast<int64_t>(out) * in_p; }
+    int64_t context_grad_at() const { return bias_at() + out_p; }
+    int64_t grad_size() const { return context_grad_at() - grad_offset + static_cast<int64_t>(contexts) * out_p; }
 
     void forward(int rows, const real* x, real* y, int64_t y_row, bool add = false) const {
         size_t panel = 0;
         for_panels<WIDE>(out_p, [&](auto width, int j) {
             constexpr int N = decltype(width)::vectors;
-            rows_of_blocks<TALL, N>(rows, until[panel++], x, in_p, 1, there.data() + static_cast<int64_t>(j) * in,
-                                    VECTOR * N, y + j, y_row, bias.data() + j, add);
+            const real* weight = forward_panels.data() + static_cast<int64_t>(j) * in;
+            rows_of_blocks<TALL, N>(rows, input_end[panel++], x, in_p, 1, weight, VECTOR * N, y + j, y_row,
+                                    bias.data() + j, add);
         });
     }
     // grad_x = grad_y W.
@@ -187,22 +190,22 @@ struct Packed {
         size_t panel = 0;
         for_panels<WIDE>(in_p, [&](auto width, int j) {
             constexpr int N = decltype(width)::vectors;
-            const int first = since[panel++];
-            rows_of_blocks<TALL, N>(rows, out - first, grad_y + first, grad_row, 1,
-                                    back.data() + static_cast<int64_t>(j) * out + first * VECTOR * N, VECTOR * N,
-                                    grad_x + j, x_row, nullptr, false);
+            const int first = output_begin[panel++];
+            const real* weight = backward_panels.data() + static_cast<int64_t>(j) * out + first * VECTOR * N;
+            rows_of_blocks<TALL, N>(rows, out - first, grad_y + first, grad_row, 1, weight, VECTOR * N, grad_x + j,
+                                    x_row, nullptr, false);
         });
     }
 
     // The gradient of the weights of one panel of inputs is written to `total`, or added to it.
-    void gradient(size_t panel, int rows, const real* x, const real* grad_y, int64_t grad_row, real* total,
+    void weight_grad(size_t panel, int rows, const real* x, const real* grad_y, int64_t grad_row, real* total,
                   bool add) const {
         size_t found = 0;
         for_panels<GRADIENT_WIDE>(in_p, [&](auto width, int j) {
             if (found++ != panel) return;
             constexpr int N = decltype(width)::vectors, W = VECTOR * N;
             alignas(64) real strip[W * 128];
-            const int first = onward[panel];
+            const int first = grad_output_begin[panel];
             for (int from = 0; from < rows; from += 128) {
                 const int some = std::min(128, rows - from);
                 const real* right = x + static_cast<int64_t>(from) * in_p + j;
@@ -212,21 +215,20 @@ struct Packed {
                         std::memcpy(strip + r * W, right + static_cast<int64_t>(r) * in_p, sizeof(real) * W);
                     right = strip, right_row = W;
                 }
+                real* sum = total + grad_offset + static_cast<int64_t>(first) * in_p + j;
                 rows_of_blocks<GRADIENT_TALL, N>(out - first, some, grad_y + from * grad_row + first, 1, grad_row,
-                                                 right, right_row,
-                                                 total + sums + static_cast<int64_t>(first) * in_p + j, in_p, nullptr,
-                                                 add || from > 0);
+                                                 right, right_row, sum, in_p, nullptr, add || from > 0);
             }
         });
     }
-    size_t panels() const {
+    size_t grad_panels() const {
         size_t n = 0;
         for_panels<GRADIENT_WIDE>(in_p, [&](auto, int) { ++n; });
         return n;
     }
 
     // Likewise, that of the bias.
-    void gradient_of_bias(int rows, const real* grad_y, int64_t grad_row, real* total, bool add) const {
+    void bias_grad(int rows, const real* grad_y, int64_t grad_row, real* total, bool add) const {
         real* bias_sum = total + bias_at();
         if (!add) std::memset(bias_sum, 0, sizeof(real) * out_p);
         for (int r = 0; r < rows; ++r)
