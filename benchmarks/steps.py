@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from common import write
+from modeflow.accelerate import runs
 from modeflow.experiments.contestants import CASES, LAYERS, Case
 from modeflow.flows import NSF
 from modeflow.native import use_native
 from modeflow.training.flat import FlatParameters
-from modeflow.transforms import native_stack
 
 STAGES = ("PyTorch", "flat buffers", "native spline", "native stack")
-WIDTHS = dict(native_stack.MAX_WIDTH)
+WIDTHS = dict(runs.MAX_WIDTH)
 
 
 def build(case: Case) -> Any:
@@ -44,7 +44,7 @@ def stage(case: Case, name: str) -> Callable[[], dict[str, float]]:
 
     def step() -> dict[str, float]:
         # Runs are cut at the first call, with the widths of the stage.
-        native_stack.MAX_WIDTH = WIDTHS if number == 3 else dict.fromkeys(WIDTHS, 0)
+        runs.MAX_WIDTH = WIDTHS if number == 3 else dict.fromkeys(WIDTHS, 0)
         with use_native(number >= 2):
             times = [time.perf_counter()]
             if flat is not None:

@@ -24,9 +24,7 @@ LATE = {
     ("modeflow.experiments.bench", "modeflow.native"): "torch, after threads are set",
     ("modeflow.experiments.bench", "modeflow.training.flat"): "torch, after threads are set",
     ("modeflow.experiments.contestants", "modeflow.flows"): "torch, after threads are set",
-    # Circles that remain: the plan knows the layers, and the layers make their plan; a density makes a
-    # torch distribution of itself.
-    ("modeflow.transforms.base", "modeflow.transforms.native_plan"): "a circle",
+    # A circle that remains: a density makes a torch distribution of itself.
     ("modeflow.densities.base", "modeflow.densities.distribution"): "a circle",
 }
 

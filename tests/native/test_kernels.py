@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeflow.accelerate import description_of, native_elementwise
 from modeflow.densities import Flow
 from modeflow.flows import MAF, NSF
 from modeflow.native import applies, kernels, native_kernels, use_native
@@ -16,7 +17,6 @@ from modeflow.testing import perturb
 from modeflow.transforms import AdditiveElementwise, AffineElementwise, rational_quadratic_spline
 from modeflow.transforms.elementwise import Elementwise
 from modeflow.transforms.logistic_mixture import LogisticMixtureElementwise
-from modeflow.transforms.native_elementwise import native_elementwise
 
 pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not built")
 ISAS = kernels.available() if kernels is not None else []
@@ -123,7 +123,7 @@ def test_maps_and_their_gradients_equal_those_of_float64(isa, name):
         a, b = (t.to(dtype).clone().requires_grad_() for t in (x, params))
         with use_native(on):
             if on:
-                y, logderivative = native_elementwise(a, b, map_.kernel, False, lambda *_: None)
+                y, logderivative = native_elementwise(a, b, description_of(map_), False, lambda *_: None)
             else:
                 y, logderivative = map_(a, b)
             (weights[0].to(dtype) * y + weights[1].to(dtype) * logderivative).sum().backward()
@@ -141,8 +141,8 @@ def test_inverses_of_maps_lead_back(isa, name):
     kernels.use(isa)
     map_ = MAPS[name]
     x, params = 3 * torch.randn(1000), torch.randn(1000, map_.n_params)
-    u, there = native_elementwise(x, params, map_.kernel, False, lambda *_: None)
-    back, logderivative = native_elementwise(u, params, map_.kernel, True, lambda *_: None)
+    u, there = native_elementwise(x, params, description_of(map_), False, lambda *_: None)
+    back, logderivative = native_elementwise(u, params, description_of(map_), True, lambda *_: None)
     # An error of x is one of u over the slope: rounding of u alone.
     allowed = 2e-6 * (1 + u.abs()) * torch.exp(-there) + 2e-6 * (1 + x.abs())
     assert ((back - x).abs() <= 4 * allowed).all()
@@ -155,8 +155,8 @@ def test_a_subclass_with_another_map_is_not_taken_for_its_parent():
             u, logderivative = super().forward(x, params)
             return 2 * u, logderivative + 2**0.5
 
-    assert Doubled().kernel is None and AffineElementwise().kernel is not None
-    assert Elementwise().kernel is None
+    assert description_of(Doubled()) is None and description_of(AffineElementwise()) is not None
+    assert description_of(Elementwise()) is None
 
 
 def test_a_gradient_of_a_gradient_is_that_of_pytorch():

@@ -23,26 +23,25 @@ struct PackedLayer {
     std::vector<real> table;            // of an affine layer, as it was
     std::vector<int64_t> tape_offsets;  // numbers on the tape before each dense layer's input, and before the output
     int64_t tape = 0;                   // numbers that a row needs on the tape
-    int64_t grad_offset = 0;            // of an affine layer: where the gradient of its table lies
+    int64_t grad_offset = 0;            // of an affine layer: where the gradient of its table is summed
+    int64_t parameter_offset = 0;       // where the gradients of its parameters are written
 };
 
-// Numbers of an affine layer for each context: m, s and, if full, L.
-inline int64_t affine_size(const StackLayer& layer, int d) {
-    return 2 * d + (layer.full ? static_cast<int64_t>(d) * (d - 1) / 2 : 0);
-}
-
 struct PackedStack {
-    Stack stack;
+    const Stack& stack;
     bool backward;
     std::vector<PackedLayer> layers;
     int64_t weight_grad_size = 0;  // numbers of the gradients of all weights, as they are summed
 
-    PackedStack(Stack described, bool backward_) : stack(std::move(described)), backward(backward_) {
+    PackedStack(const Stack& stack_, bool backward_) : stack(stack_), backward(backward_) {
         const int d = stack.features;
+        int64_t parameters = 0;
         for (const StackLayer& layer : stack.layers) {
             PackedLayer packed;
             packed.layer = &layer;
             packed.tape = pad(d);
+            packed.parameter_offset = parameters;
+            parameters += parameter_count(layer, d, stack.context);
             if (layer.kind == StackLayer::LINEAR) {
                 packed.dense.resize(1);
                 packed.dense[0].set(d, d, 0);

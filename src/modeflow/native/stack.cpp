@@ -20,7 +20,7 @@
 namespace modeflow {
 namespace {
 
-void* prepare(Stack stack, bool backward) { return new PackedStack(std::move(stack), backward); }
+void* prepare(const Stack& stack, bool backward) { return new PackedStack(stack, backward); }
 
 void pack(void* packed, int64_t from, int64_t to) { static_cast<PackedStack*>(packed)->pack(from, to); }
 
@@ -198,13 +198,10 @@ void write_input_grad(const void* handle) {
         std::memcpy(pass.call.grad_x + r * d, pass.grad_in.data() + r * pass.width, sizeof(real) * d);
 }
 
-// The gradients of a dense layer of a network, from their sums to where they are asked for.
-template <class Place>
-void write_dense_grad(const StackDense& layer, const PackedDense& dense, const real* sums, const Place& place) {
+// The gradients of a dense layer of a network, from their sums to `to`; returns what comes after them.
+real* write_dense_grad(const StackDense& layer, const PackedDense& dense, const real* sums, real* to) {
     const real *weight = sums + dense.grad_offset, *bias = sums + dense.bias_at();
     const real* context = sums + dense.context_grad_at();
-    const size_t bias_size = sizeof(real) * dense.out;
-    real* to = place();
     for (int o = 0; o < dense.out; ++o) {
         const real* g = weight + static_cast<int64_t>(o) * dense.in_p;
         real* out = to + static_cast<int64_t>(o) * layer.row;
@@ -216,18 +213,23 @@ void write_dense_grad(const StackDense& layer, const PackedDense& dense, const r
             std::memcpy(out, g, sizeof(real) * dense.in);
         }
     }
-    std::memcpy(place(), bias, bias_size);
-    if (!dense.contexts) return;
+    real* bias_to = to + static_cast<int64_t>(dense.out) * layer.row;
+    real* after = bias_to + dense.out;
+    std::memcpy(bias_to, bias, sizeof(real) * dense.out);
+    if (!dense.contexts) return after;
     // Beside the weights of the features, or apart with a bias of their own.
-    real* apart = layer.context_bias ? place() : to + dense.in;
+    real* context_to = layer.context_bias ? after : to + dense.in;
     for (int o = 0; o < dense.out; ++o)
         for (int c = 0; c < dense.contexts; ++c)
-            apart[static_cast<int64_t>(o) * layer.context_row + c] = context[static_cast<int64_t>(c) * dense.out_p + o];
-    if (layer.context_bias) std::memcpy(place(), bias, bias_size);
+            context_to[static_cast<int64_t>(o) * layer.context_row + c] =
+                context[static_cast<int64_t>(c) * dense.out_p + o];
+    if (!layer.context_bias) return after;
+    after += static_cast<int64_t>(dense.out) * layer.context_row;
+    std::memcpy(after, bias, sizeof(real) * dense.out);
+    return after + dense.out;
 }
 
-void parameter_grad(const std::vector<void*>& passes, int64_t from, int64_t to, double total,
-                    const Addresses& gradients) {
+void parameter_grad(const std::vector<void*>& passes, int64_t from, int64_t to, double total, real* gradients) {
     BackwardPass& pass = *static_cast<BackwardPass*>(passes[0]);
     const int d = pass.packed.stack.features;
     real* sums = pass.weight_grads.data();
@@ -241,22 +243,22 @@ void parameter_grad(const std::vector<void*>& passes, int64_t from, int64_t to, 
     for (int64_t l = from; l < to; ++l) {
         const PackedLayer& packed = pass.packed.layers[l];
         const StackLayer& layer = *packed.layer;
-        size_t parameter = 0;
-        const auto place = [&] { return reinterpret_cast<real*>(static_cast<uintptr_t>(gradients[l][parameter++])); };
+        real* place = gradients + packed.parameter_offset;
         if (layer.kind == StackLayer::AFFINE) {
             const int64_t size = pass.packed.table_rows(layer) * affine_size(layer, d);
             gather(packed.grad_offset, size);
-            std::memcpy(place(), sums + packed.grad_offset, sizeof(real) * size);
+            std::memcpy(place, sums + packed.grad_offset, sizeof(real) * size);
         }
         for (size_t i = 0; i < packed.dense.size(); ++i) {
             const PackedDense& dense = packed.dense[i];
             gather(dense.grad_offset, dense.grad_size());
             if (layer.kind == StackLayer::LINEAR) {
-                real *low = place(), *up = place(), *raw = place();
+                const int64_t triangle = static_cast<int64_t>(d) * (d - 1) / 2;
+                real *low = place, *up = low + triangle, *raw = up + triangle, *bias = raw + d;
                 packed.factors.parameter_grad(d, sums + dense.grad_offset, dense.in_p, total, low, up, raw);
-                std::memcpy(place(), sums + dense.bias_at(), sizeof(real) * dense.out);
+                std::memcpy(bias, sums + dense.bias_at(), sizeof(real) * dense.out);
             } else {
-                write_dense_grad(layer.network[i], dense, sums, place);
+                place = write_dense_grad(layer.network[i], dense, sums, place);
             }
         }
     }

@@ -57,13 +57,30 @@ struct BasicBackwardCall {
     Real *grad_x, *grad_context;
 };
 
-// Addresses of what `parameter_grad` writes: for each layer, of the shapes of its parameters.
-using Addresses = std::vector<std::vector<int64_t>>;
+// Numbers of an affine layer for each context: m, s and, if full, L.
+template <class Real>
+int64_t affine_size(const BasicStackLayer<Real>& layer, int features) {
+    return 2 * features + (layer.full ? static_cast<int64_t>(features) * (features - 1) / 2 : 0);
+}
+
+// Numbers of a layer's parameters.
+template <class Real>
+int64_t parameter_count(const BasicStackLayer<Real>& layer, int features, int context) {
+    using Layer = BasicStackLayer<Real>;
+    if (layer.kind == Layer::LINEAR) return static_cast<int64_t>(features) * (features - 1) + 2 * features;
+    if (layer.kind == Layer::AFFINE) return (layer.has_context ? context : 1) * affine_size(layer, features);
+    int64_t n = 0;
+    for (const BasicStackDense<Real>& dense : layer.network) {
+        n += static_cast<int64_t>(dense.out) * (dense.row + 1);
+        if (dense.context_bias) n += static_cast<int64_t>(dense.out) * (dense.context_row + 1);
+    }
+    return n;
+}
 
 template <class Real>
 struct BasicStackKernels {
-    // Room for the weights; `pack` fills layers [from, to) with the weights as they are now; `release` frees all.
-    void* (*prepare)(BasicStack<Real>, bool backward);
+    // Room for the weights, beside the stack, which must outlive it; `pack` fills layers [from, to) with the weights as they are now; `release` frees all.
+    void* (*prepare)(const BasicStack<Real>&, bool backward);
     void (*pack)(void* packed, int64_t from, int64_t to);
     void (*release)(void* packed);
     // Numbers of the tape for one tile of rows.
@@ -84,10 +101,9 @@ struct BasicStackKernels {
     int64_t (*weight_grad_size)(const void* packed);  // numbers of the gradients of all weights
     // The gradient of x, after all layers.
     void (*write_input_grad)(const void* pass);
-    // From the sums of passes over different rows to the layers' own parameters, of layers [from, to). `total` is the
-    // sum of grad_log.
-    void (*parameter_grad)(const std::vector<void*>& passes, int64_t from, int64_t to, double total,
-                           const Addresses& gradients);
+    // From the sums of passes over different rows to the gradients of the layers' own parameters, of layers [from, to).
+    // In `gradients` all parameters follow one another, layer by layer. `total` is the sum of grad_log.
+    void (*parameter_grad)(const std::vector<void*>& passes, int64_t from, int64_t to, double total, Real* gradients);
 };
 
 namespace stacks {

@@ -9,6 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modeflow.nets.description import (
+    Dense,
+    DenseBlock,
+    DenseNetwork,
+    dense,
+    dense_block,
+    dense_network,
+    residual_network,
+)
 from modeflow.nets.mlp import Activation, linear, start_near_zero
 from modeflow.nets.randomness import Dropout
 from modeflow.nets.stepwise import Layers, count_until
@@ -44,9 +53,18 @@ class MaskedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight * self.mask, self.bias)
 
+    def native_description(self) -> Dense:
+        return Dense(self, masked=True)
+
 
 def _input_mask(degrees: Tensor, features: int) -> Tensor:
     return degrees[:, None] >= torch.arange(1, features + 1)[None, :]
+
+
+def _headed(network: DenseNetwork | None, features: int, params: int) -> DenseNetwork | None:
+    """The network, if it has so many inputs, and gives so many parameters of each."""
+    fits = network is not None and (network.inputs, network.outputs) == (features, features * params)
+    return network if fits else None
 
 
 def _output_mask(features: int, params: int, degrees: Tensor) -> Tensor:
@@ -105,7 +123,16 @@ class MADE(nn.Module):
             out = out + self.context_final(context)
         return out.unflatten(-1, (self.features, self.params))
 
-    def layers(self, context: Tensor | None = None) -> Layers:
+    def native_description(self) -> DenseNetwork | None:
+        if self.activation is not F.relu:
+            return None
+        hidden = [dense(layer) for layer in self.hidden]
+        if hidden:
+            hidden[0] = dense(self.hidden[0], context=self.context_hidden)
+        final = dense(self.final, context=self.context_final)
+        return _headed(dense_network([*hidden, final], self.context_features), self.features, self.params)
+
+    def stepwise_layers(self, context: Tensor | None = None) -> Layers:
         """The network as `Stepwise` reads it."""
         first = None if self.context_hidden is None else self.context_hidden(context)
         final = None if self.context_final is None else self.context_final(context)
@@ -138,6 +165,11 @@ class MaskedResidualBlock(nn.Module):
         if self.gate is not None:
             update = update * torch.sigmoid(self.gate(context))
         return h + update
+
+    def native_description(self) -> DenseBlock | None:
+        if self.gate is not None or self.activation is not F.relu:
+            return None
+        return dense_block(self.linear1, self.linear2)
 
 
 class ResidualMADE(nn.Module):
@@ -193,7 +225,15 @@ class ResidualMADE(nn.Module):
             out = out + self.context_final(context)
         return out.unflatten(-1, (self.features, self.params))
 
-    def layers(self, context: Tensor | None = None) -> Layers | None:
+    def native_description(self) -> DenseNetwork | None:
+        if self.gated or self.activation is not F.relu:
+            return None
+        first = dense(self.initial, context=self.context_initial)
+        final = dense(self.final, context=self.context_final)
+        network = residual_network(first, self.blocks, final, self.context_features)
+        return _headed(network, self.features, self.params)
+
+    def stepwise_layers(self, context: Tensor | None = None) -> Layers | None:
         """The network as `Stepwise` reads it; None where a context gates the blocks, or units are dropped."""
         if self.gated or (self.training and any(b.dropout is not None for b in self.blocks)):
             return None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modeflow.nets.description import DenseBlock, DenseNetwork, dense, dense_block, residual_network
 from modeflow.nets.randomness import Dropout
 
 __all__ = ["MLP", "ResidualMLP"]
@@ -100,6 +101,11 @@ class ResidualBlock(nn.Module):
             update = update * torch.sigmoid(self.gate(context))
         return h + update
 
+    def native_description(self) -> DenseBlock | None:
+        if self.gate is not None or self.activation is not F.relu:
+            return None
+        return dense_block(self.linear1, self.linear2)
+
 
 class ResidualMLP(nn.Module):
     """Residual network ``(B, in_features) [, (B, context_features)] -> (B, out_features)``.
@@ -143,3 +149,9 @@ class ResidualMLP(nn.Module):
         for block in self.blocks:
             h = block(h, context)
         return self.final(h)
+
+    def native_description(self) -> DenseNetwork | None:
+        if self.gated or self.activation is not F.relu:
+            return None
+        first = dense(self.initial, context_columns=self.context_features)
+        return residual_network(first, self.blocks, dense(self.final), self.context_features)

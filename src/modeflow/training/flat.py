@@ -47,7 +47,7 @@ class FlatParameters:
                 view.copy_(p.data)
                 assert vector.grad is not None
                 p.data, p.grad = view, _view(vector.grad[here], p)
-                # Where a native run of layers finds its block of the vector (transforms/native_stack.py).
+                # Where a native run of layers finds its block of the vector (accelerate/runs.py).
                 p._flat = (vector, start)  # type: ignore[attr-defined]
                 start += p.numel()
 

@@ -16,23 +16,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from modeflow.accelerate.chain import chain
 from modeflow.errors import ConfigError, nearest
 from modeflow.nets.randomness import repeated, stream
 
-__all__ = ["ACTIVATIONS", "chain", "chain_saving", "set_activations"]
+__all__ = ["ACTIVATIONS", "chain_saving", "set_activations"]
 
 ACTIVATIONS = ("keep", "recompute", "invert")
-
-
-def chain(
-    layers: Sequence[Any], x: Tensor, context: Tensor | None, inverse: bool = False
-) -> tuple[Tensor, Tensor]:
-    """One layer after the other, or their inverses in the reverse order, and the sum of log-determinants."""
-    total = x.new_zeros(x.shape[0])
-    for layer in reversed(layers) if inverse else layers:
-        x, logabsdet = layer.inverse(x, context) if inverse else layer(x, context)
-        total = total + logabsdet
-    return x, total
 
 
 def set_activations(module: nn.Module, kind: str) -> None:

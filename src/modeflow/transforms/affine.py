@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modeflow.accelerate import ContextAffine, parameter
 from modeflow.errors import DataError, ShapeError
 from modeflow.transforms.base import Transform
 
@@ -150,3 +151,9 @@ class ConditionalAffine(Transform):
                 lower.expand(len(u), -1, -1), columns, upper=False, unitriangular=True
             ).squeeze(-1)
         return u * torch.exp(s) + m, s.sum(-1).expand(u.shape[0])
+
+    def native_description(self) -> ContextAffine:
+        d = self.features
+        numbers = 2 * d + (d * (d - 1) // 2 if self.full else 0)
+        table = parameter(self, "table", max(self.context_features, 1), numbers)
+        return ContextAffine(d, self.context_features, self.full, table)

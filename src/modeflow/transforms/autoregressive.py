@@ -5,20 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modeflow.accelerate import (
+    Conditioned,
+    constant,
+    description_of,
+    native_autoregressive_inverse,
+    plain,
+    unhooked,
+)
 from modeflow.native import applies
-from modeflow.nets.made import MADE, MaskedLinear, MaskedResidualBlock, ResidualMADE
+from modeflow.nets.description import defines
 from modeflow.nets.stepwise import Layers, Stepwise, in_steps
 from modeflow.transforms.base import Transform
 from modeflow.transforms.elementwise import Elementwise
-from modeflow.transforms.native_autoregressive import native_autoregressive_inverse
-from modeflow.transforms.native_plain import plain, unhooked
 
 __all__ = ["MaskedAutoregressive"]
-
-#: What a conditioner may hold whose layers are evaluated one by one, past its own `forward`.
-_PLAIN = frozenset(
-    (MADE, ResidualMADE, MaskedResidualBlock, MaskedLinear, nn.Linear, nn.ModuleList, nn.Dropout)
-)
 
 
 class MaskedAutoregressive(Transform):
@@ -70,19 +71,20 @@ class MaskedAutoregressive(Transform):
     def _layers(self, context: Tensor | None) -> Layers | None:
         """The conditioner's layers, where to evaluate them one by one is to evaluate the conditioner."""
         net = self.conditioner
-        if not isinstance(net, MADE | ResidualMADE) or not plain(net, _PLAIN) or not unhooked(net):
+        # Past the network's own `forward`: only where that is known to be what its layers say.
+        if not defines(net, "stepwise_layers") or not plain(net) or not unhooked(net):
             return None
-        layers = net.layers(context)
+        layers = net.stepwise_layers(context)  # type: ignore[operator]
         return layers if layers is not None and in_steps(net, layers) else None
 
     def _stepwise(self, layers: Layers, u: Tensor) -> tuple[Tensor, Tensor]:
         """The same, each hidden unit evaluated once: the arithmetic of one pass. Without gradients."""
         elementwise = self.elementwise
-        kernel = elementwise.kernel if plain(elementwise, frozenset({type(elementwise)})) else None
+        map_ = description_of(elementwise)
         fitting = layers.native and u.shape[1] == layers.features and layers.params == elementwise.n_params
         fitting = fitting and applies(u, layers.final.weight)
-        if kernel is not None and kernel.n_params == layers.params and fitting:
-            return native_autoregressive_inverse(layers, kernel, u)
+        if map_ is not None and map_.n_params == layers.params and fitting:
+            return native_autoregressive_inverse(layers, map_, u)
         steps = Stepwise(layers, u.shape[0])
         total = u.new_zeros(u.shape[0])
         for d in range(u.shape[1]):
@@ -90,3 +92,19 @@ class MaskedAutoregressive(Transform):
             steps.put(d, column)
             total = total + logderivative
         return steps.x.clone(), total
+
+    def native_description(self) -> Conditioned | None:
+        elementwise, network = description_of(self.elementwise), description_of(self.conditioner)
+        if elementwise is None or network is None or elementwise.n_params != self.elementwise.n_params:
+            return None
+        features = network.inputs
+        return Conditioned(
+            features,
+            self.context_features,
+            seen=features,
+            moved=features,
+            index=constant(torch.arange(features).repeat(2)),
+            autoregressive=True,
+            map=elementwise,
+            network=network,
+        )

@@ -8,10 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from modeflow.accelerate import Description, Plan
+from modeflow.accelerate.chain import chain
 from modeflow.native import applies
-from modeflow.transforms.activations import chain, chain_saving
+from modeflow.transforms.activations import chain_saving
 
-__all__ = ["Composite", "Exactness", "Inverse", "Transform", "chain", "weakest"]
+__all__ = ["Composite", "Exactness", "Inverse", "Transform", "weakest"]
 
 #: What a log-likelihood is, wherever it is shown or stored: the number itself up to rounding, a number that
 #: the true one is not below (in expectation, where it draws), or neither: a draw or a solver's steps decide.
@@ -54,6 +56,14 @@ class Transform(nn.Module):
         """Map noise ``u`` to data ``x``; return ``(x, logabsdet)`` of this inverse map."""
         raise NotImplementedError
 
+    def native_description(self) -> Description | None:
+        """This layer in terms that the native kernels know; None where they do not.
+
+        It counts for the very class that defines it: a subclass may change the map, and is evaluated by its
+        own `forward` and `inverse` until it describes itself.
+        """
+        return None
+
     def again(
         self, u: Tensor, context: Tensor | None = None
     ) -> tuple[tuple[Tensor, ...], Callable[..., Tensor], Tensor, Tensor]:
@@ -95,17 +105,13 @@ class Composite(Transform):
         self.one_pass_inverse = all(t.one_pass_inverse for t in parts)
         #: What is kept for the gradient, see `modeflow.transforms.set_activations`.
         self.activations = "keep"
-        self._plan: Any = None
+        self._plan = Plan()
 
     def _run(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         layers: Sequence[Any] = self.transforms  # type: ignore[assignment]
         if self.activations != "keep" and torch.is_grad_enabled() and not inverse:
             return chain_saving(layers, x, context, self.activations)
         if applies(x):
-            if self._plan is None:
-                from modeflow.transforms.native_plan import Plan
-
-                self._plan = Plan()
             layers = self._plan.parts(self.transforms)
         return chain(layers, x, context, inverse)
 

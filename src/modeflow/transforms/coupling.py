@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from modeflow.accelerate import Conditioned, buffer, description_of
 from modeflow.errors import ConfigError
 from modeflow.transforms.base import Transform, sum_event
 from modeflow.transforms.elementwise import Elementwise
@@ -115,3 +116,19 @@ class Coupling(CouplingLayer):
         context = context if self.context_features else None
         params = self.conditioner(kept, context)
         return params.unflatten(-1, (self.n_moved, self.elementwise.n_params))
+
+    def native_description(self) -> Conditioned | None:
+        elementwise, network = description_of(self.elementwise), description_of(self.conditioner)
+        if elementwise is None or network is None or elementwise.n_params != self.elementwise.n_params:
+            return None
+        features = len(self.order)  # type: ignore[arg-type]
+        return Conditioned(
+            features,
+            self.context_features,
+            seen=self.n_kept,
+            moved=self.n_moved,
+            index=buffer(self, "order", features, dtype=torch.int64),
+            autoregressive=False,
+            map=elementwise,
+            network=network,
+        )

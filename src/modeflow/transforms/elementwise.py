@@ -7,13 +7,12 @@ parameters themselves; a conditioner supplies them, ``n_params`` per entry.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modeflow.accelerate import AdditiveMap, AffineMap, Map, SplineMap
 from modeflow.errors import ConfigError
-from modeflow.transforms.native_elementwise import Kernel
 from modeflow.transforms.spline import rational_quadratic_spline
 
 __all__ = ["AdditiveElementwise", "AffineElementwise", "Elementwise", "RQSplineElementwise"]
@@ -29,15 +28,11 @@ class Elementwise(nn.Module):
     #: False where the inverse is a search.
     one_pass_inverse: bool = True
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # A parent's kernel computes the parent's map, whatever of it a subclass changes.
-        if "kernel" not in vars(cls):
-            cls.kernel = Elementwise.kernel  # type: ignore[method-assign]
+    def native_description(self) -> Map | None:
+        """This map in terms that the native kernels know; None where they do not.
 
-    @property
-    def kernel(self) -> Kernel | None:
-        """The map as the native kernels know it; None where they do not."""
+        It counts for the very class that defines it: a subclass is another map until it describes itself.
+        """
         return None
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,9 +47,8 @@ class AdditiveElementwise(Elementwise):
 
     n_params = 1
 
-    @property
-    def kernel(self) -> Kernel:
-        return Kernel(2, 0, ())
+    def native_description(self) -> AdditiveMap:
+        return AdditiveMap()
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         return x + params[..., 0], torch.zeros_like(x)
@@ -76,9 +70,8 @@ class AffineElementwise(Elementwise):
         super().__init__()
         self.max_log_scale = max_log_scale
 
-    @property
-    def kernel(self) -> Kernel:
-        return Kernel(1, 0, (self.max_log_scale,))
+    def native_description(self) -> AffineMap:
+        return AffineMap(self.max_log_scale)
 
     def _log_scale(self, raw: Tensor) -> Tensor:
         return raw / (1 + raw.abs() / self.max_log_scale)
@@ -133,10 +126,10 @@ class RQSplineElementwise(Elementwise):
         self.min_derivative = min_derivative
         self.n_params = 3 * bins - 1
 
-    @property
-    def kernel(self) -> Kernel:
-        smallest = (self.min_bin_width, self.min_bin_height, self.min_derivative)
-        return Kernel(0, self.bins, (self.tail_bound, *smallest))
+    def native_description(self) -> SplineMap:
+        return SplineMap(
+            self.bins, self.tail_bound, self.min_bin_width, self.min_bin_height, self.min_derivative
+        )
 
     def _call(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return rational_quadratic_spline(

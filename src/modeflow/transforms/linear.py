@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modeflow.accelerate import LU, Permute, buffer, parameter
 from modeflow.transforms.base import Transform
 
 __all__ = ["LULinear", "Permutation"]
@@ -47,6 +48,10 @@ class Permutation(Transform):
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return u.index_select(1, self.reverse_order), u.new_zeros(u.shape[0])
+
+    def native_description(self) -> Permute:
+        features = len(self.order)
+        return Permute(features, order=buffer(self, "order", features, dtype=torch.int64))
 
 
 class LULinear(Transform):
@@ -90,3 +95,14 @@ class LULinear(Transform):
         y = torch.linalg.solve_triangular(lower, (u - self.bias).mT, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(upper, y, upper=True).mT
         return x, -logabsdet.expand(u.shape[0])
+
+    def native_description(self) -> LU:
+        triangle = self.features * (self.features - 1) // 2
+        return LU(
+            self.features,
+            self.eps,
+            lower=parameter(self, "lower", triangle),
+            upper=parameter(self, "upper", triangle),
+            raw_diagonal=parameter(self, "raw_diagonal", self.features),
+            bias=parameter(self, "bias", self.features),
+        )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from modeflow.accelerate import LogisticMixtureMap, kernel_takes, native_elementwise
 from modeflow.errors import ConfigError
 from modeflow.transforms.monotonic import Monotonic
-from modeflow.transforms.native_elementwise import Kernel, kernel_takes, native_elementwise
 from modeflow.transforms.surjections import soft_log_scale
 
 __all__ = ["LogisticMixtureElementwise"]
@@ -48,12 +48,15 @@ class LogisticMixtureElementwise(Monotonic):
         self.n_params = 3 * components + 2
 
     @property
-    def kernel(self) -> Kernel:
-        return Kernel(3, self.components, (self.max_log_scale, self.max_log_slope))
+    def _map(self) -> LogisticMixtureMap:
+        return LogisticMixtureMap(self.components, self.max_log_scale, self.max_log_slope)
+
+    def native_description(self) -> LogisticMixtureMap:
+        return self._map
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        if kernel_takes(x, params, self.kernel):
-            return native_elementwise(x, params, self.kernel, False, lambda a, b, _: self.forward(a, b))
+        if kernel_takes(x, params, self._map):
+            return native_elementwise(x, params, self._map, False, lambda a, b, _: self.forward(a, b))
         k = self.components
         raw_weight, mean, raw_scale, tail = params.split((k, k, k, 2), dim=-1)
         log_weight = torch.log_softmax(raw_weight, -1)
@@ -69,6 +72,6 @@ class LogisticMixtureElementwise(Monotonic):
 
     def inverse(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         wanted = torch.is_grad_enabled() and (u.requires_grad or params.requires_grad)
-        if not wanted and kernel_takes(u, params, self.kernel):
-            return native_elementwise(u, params, self.kernel, True, lambda a, b, _: self.inverse(a, b))
+        if not wanted and kernel_takes(u, params, self._map):
+            return native_elementwise(u, params, self._map, True, lambda a, b, _: self.inverse(a, b))
         return super().inverse(u, params)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeflow.transforms.native_elementwise import Kernel, kernel_takes, native_elementwise
+from modeflow.accelerate import SplineMap, kernel_takes, native_elementwise
 
 __all__ = ["rational_quadratic_spline", "reference_spline"]
 
@@ -57,10 +57,10 @@ def rational_quadratic_spline(
         Durkan et al., *Neural Spline Flows*, 2019, https://arxiv.org/abs/1906.04032
     """
     constants = (tail_bound, min_bin_width, min_bin_height, min_derivative)
-    kernel = Kernel(0, (params.shape[-1] + 1) // 3, constants)
-    if kernel_takes(x, params, kernel):
+    map_ = SplineMap((params.shape[-1] + 1) // 3, *constants)
+    if kernel_takes(x, params, map_):
         return native_elementwise(
-            x, params, kernel, inverse, lambda a, b, back: reference_spline(a, b, back, *constants)
+            x, params, map_, inverse, lambda a, b, back: reference_spline(a, b, back, *constants)
         )
     return reference_spline(x, params, inverse, *constants)
 

@@ -1,6 +1,6 @@
-"""How a `Composite` goes through its layers: in native runs, as long as they are what they were.
+"""How a chain of layers is gone through: in native runs, as long as the layers are what they were.
 
-The layers are cut into runs once, and what that rests on is looked at again in every call: which layers and
+They are cut into runs once, and what that rests on is looked at again in every call: which layers and
 networks there are, their types, their settings and their hooks. (Parameters are looked up anew by each run.)
 What differs is cut again; with hooks the modules themselves are called.
 """
@@ -14,9 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from modeflow.transforms.native_layers import LAYERS
-from modeflow.transforms.native_plain import hooks_of
-from modeflow.transforms.native_stack import cut
+from modeflow.accelerate.plain import describes_itself, hooks_of
+from modeflow.accelerate.runs import cut
 
 __all__ = ["Plan"]
 
@@ -28,7 +27,7 @@ class _Watch:
     """What the cut rests on, so kept that comparing takes a few calls in C: some microseconds for a flow."""
 
     def __init__(self, layers: nn.ModuleList) -> None:
-        known = [layer for layer in layers if type(layer) in LAYERS]
+        known = [layer for layer in layers if describes_itself(layer)]
         # Of what no run can hold it is enough that it is the same: it is called as it is.
         self._modules = list(dict.fromkeys(chain.from_iterable(layer.modules() for layer in known)))
         self.hooks = hooks_of(self._modules)
@@ -64,7 +63,7 @@ class _Watch:
 
 
 class Plan:
-    """The runs of a `Composite`'s layers. A copy of it, and what is read from a file, begins anew."""
+    """The runs of a chain of layers. A copy of it, and what is read from a file, begins anew."""
 
     def __init__(self) -> None:
         self._known: tuple[_Watch, list[Any]] | None = None
@@ -77,5 +76,5 @@ class Plan:
         known = self._known
         if known is None or not known[0].same(layers):
             # Set at once: another thread must not see the new watch beside the old runs.
-            known = self._known = (_Watch(layers), cut(list(layers)))  # type: ignore[arg-type]
+            known = self._known = (_Watch(layers), cut(list(layers)))
         return layers if any(known[0].hooks) else known[1]  # type: ignore[return-value]

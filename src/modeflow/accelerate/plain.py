@@ -9,7 +9,12 @@ from typing import Any
 from torch import nn
 from torch.nn.modules import module as base
 
-__all__ = ["hooks_of", "plain", "unhooked"]
+from modeflow.nets.description import defines
+
+__all__ = ["description_of", "hooks_of", "plain", "unhooked"]
+
+#: Torch's own modules that a described layer may hold, exactly of these types.
+_TORCH = frozenset((nn.Linear, nn.ModuleList, nn.Dropout))
 
 #: Hooks that act on every module of the process.
 _GLOBAL: list[dict[Any, Any]] = [
@@ -35,14 +40,25 @@ def unhooked(module: nn.Module) -> bool:
     return not any(hooks_of(module.modules()))
 
 
-def plain(module: nn.Module, kinds: frozenset[type]) -> bool:
-    """Whether the module and all below are exactly of these types, without methods replaced on the object.
-
-    A subclass, and so a parametrised layer, is another type.
-    """
-    return all(type(m) in kinds and not _shadowed(m) for m in module.modules())
+def describes_itself(module: nn.Module) -> bool:
+    """Whether the module's own class says what it is; a subclass, and so a parametrised layer, does not."""
+    return defines(module, "native_description")
 
 
-def _shadowed(module: nn.Module) -> bool:
+def plain(module: nn.Module) -> bool:
+    """Whether the module and all below describe themselves, or are torch's, without methods replaced."""
+    return all(
+        (describes_itself(m) or type(m) in _TORCH) and not _replaces_methods(m) for m in module.modules()
+    )
+
+
+def description_of(module: nn.Module) -> Any:
+    """What the module says that it is, where that is all there is to it; else None."""
+    if not describes_itself(module) or not plain(module):
+        return None
+    return module.native_description()  # type: ignore[operator]
+
+
+def _replaces_methods(module: nn.Module) -> bool:
     kind = type(module)
     return any(isinstance(getattr(kind, name, None), FunctionType) for name in vars(module))

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from modeflow.accelerate.maps import Map
 from modeflow.native import applies, kernels_for, use_native
 
-__all__ = ["Kernel", "kernel_takes", "native_elementwise"]
+__all__ = ["kernel_takes", "native_elementwise"]
 
 #: The same map in PyTorch: entries, parameters and whether inverse, to values and log-derivatives.
 Reference = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]]
 
 
-class Kernel(NamedTuple):
-    """A map as the kernels know it (`Map` in ``native/kernels.h``).
-
-    Attributes:
-        kind: 0 spline, 1 affine, 2 additive, 3 logistic mixture.
-        pieces: bins or components.
-        constants: tail bound, smallest width, height and slope; or soft bounds of log-scales.
-    """
-
-    kind: int
-    pieces: int
-    constants: tuple[float, ...]
-
-    @property
-    def n_params(self) -> int:
-        """Parameters of each entry, as the kernels read them."""
-        return (3 * self.pieces - 1, 2, 1, 3 * self.pieces + 2)[self.kind]
-
-
-def kernel_takes(x: Tensor, params: Tensor, kernel: Kernel) -> bool:
+def kernel_takes(x: Tensor, params: Tensor, map_: Map) -> bool:
     """Whether the kernel can take these; what does not fit it would read as it lies."""
-    return applies(x, params) and params.shape == (*x.shape, kernel.n_params)
+    return applies(x, params) and params.shape == (*x.shape, map_.n_params)
 
 
-def _forward(x: Tensor, params: Tensor, kernel: Kernel, inverse: bool) -> tuple[Tensor, Tensor]:
+def _forward(x: Tensor, params: Tensor, native: Any, inverse: bool) -> tuple[Tensor, Tensor]:
     y, logderivative = torch.empty_like(x), torch.empty_like(x)
     kernels_for(x).elementwise(
-        *kernel,
-        inverse,
-        x.numel(),
-        x.data_ptr(),
-        params.data_ptr(),
-        y.data_ptr(),
-        logderivative.data_ptr(),
-        torch.get_num_threads(),
+        map=native,
+        inverse=inverse,
+        n=x.numel(),
+        x=x.data_ptr(),
+        params=params.data_ptr(),
+        y=y.data_ptr(),
+        logderivative=logderivative.data_ptr(),
+        threads=torch.get_num_threads(),
     )
     return y, logderivative
 
@@ -58,11 +40,11 @@ def _forward(x: Tensor, params: Tensor, kernel: Kernel, inverse: bool) -> tuple[
 class _Elementwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, params: Tensor, kernel: Kernel, inverse: bool, reference: Reference
+        ctx: Any, x: Tensor, params: Tensor, native: Any, inverse: bool, reference: Reference
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, params)
-        ctx.kernel, ctx.inverse, ctx.reference = kernel, inverse, reference
-        return _forward(x, params, kernel, inverse)
+        ctx.native, ctx.inverse, ctx.reference = native, inverse, reference
+        return _forward(x, params, native, inverse)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -72,16 +54,16 @@ class _Elementwise(torch.autograd.Function):
         grad_y, grad_log = (g.contiguous() for g in grads)
         grad_x, grad_params = torch.empty_like(x), torch.empty_like(params)
         kernels_for(x).elementwise_backward(
-            *ctx.kernel,
-            ctx.inverse,
-            x.numel(),
-            x.data_ptr(),
-            params.data_ptr(),
-            grad_y.data_ptr(),
-            grad_log.data_ptr(),
-            grad_x.data_ptr(),
-            grad_params.data_ptr(),
-            torch.get_num_threads(),
+            map=ctx.native,
+            inverse=ctx.inverse,
+            n=x.numel(),
+            x=x.data_ptr(),
+            params=params.data_ptr(),
+            grad_y=grad_y.data_ptr(),
+            grad_log=grad_log.data_ptr(),
+            grad_x=grad_x.data_ptr(),
+            grad_params=grad_params.data_ptr(),
+            threads=torch.get_num_threads(),
         )
         return grad_x, grad_params, None, None, None
 
@@ -99,14 +81,14 @@ def _differentiable(
 
 
 def native_elementwise(
-    x: Tensor, params: Tensor, kernel: Kernel, inverse: bool, reference: Reference
+    x: Tensor, params: Tensor, map_: Map, inverse: bool, reference: Reference
 ) -> tuple[Tensor, Tensor]:
     """Values and log-derivatives of the entries ``x (...)`` with ``params (..., n_params)``.
 
-    Tensors must pass `modeflow.native.applies`. `reference` is called where a gradient is differentiated
+    Tensors must be such that `kernel_takes` them. `reference` is called where a gradient is differentiated
     again. A logistic mixture has no gradient of its inverse here.
     """
     x, params = x.contiguous(), params.contiguous()
     if torch.is_grad_enabled() and (x.requires_grad or params.requires_grad):
-        return _Elementwise.apply(x, params, kernel, inverse, reference)
-    return _forward(x, params, kernel, inverse)
+        return _Elementwise.apply(x, params, map_.native(), inverse, reference)
+    return _forward(x, params, map_.native(), inverse)

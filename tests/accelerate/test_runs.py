@@ -8,12 +8,12 @@ import pytest
 import torch
 from plans import parts_of
 
+from modeflow.accelerate.runs import Run
 from modeflow.flows import MAF, NICE, NSF, FlowPlusPlus, RealNVP, build_flow
 from modeflow.native import kernels, use_native
 from modeflow.testing import perturb
 from modeflow.training.flat import FlatParameters
 from modeflow.transforms import Coupling, MaskedAutoregressive
-from modeflow.transforms.native_stack import Run
 
 pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not built")
 ISAS = kernels.available() if kernels is not None else []
@@ -207,7 +207,7 @@ def test_in_one_vector_the_gradients_are_the_same(extra):
     flat = FlatParameters([other, *parameters] if extra else parameters)
     flat.attach()
     run = next(part for part in parts_of(flow) if isinstance(part, Run))
-    assert run.described(run.parameters())[1] is not None
+    assert run.stack(run.parameters()).block is not None
     (flow.log_prob(x, context) * weights).sum().backward()
     for p, g in zip(parameters, apart, strict=True):
         assert torch.equal(p.grad, g)
@@ -217,7 +217,7 @@ def test_in_one_vector_the_gradients_are_the_same(extra):
     score.square().sum().backward()
     assert float(flat.gradients[0].abs().max()) > 0
     flat.detach()
-    assert run.described(run.parameters())[1] is None
+    assert run.stack(run.parameters()).block is None
 
 
 @pytest.mark.parametrize("coupling", [False, True])

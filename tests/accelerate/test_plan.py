@@ -22,6 +22,7 @@ from mutations import (
 from plans import parts_of
 from torch import nn
 
+from modeflow.accelerate.runs import Run
 from modeflow.errors import ModeflowError
 from modeflow.native import kernels, use_native
 from modeflow.nets import ResidualMLP
@@ -35,7 +36,6 @@ from modeflow.transforms import (
     Coupling,
     MaskedAutoregressive,
 )
-from modeflow.transforms.native_stack import Run
 from modeflow.transforms.spline import rational_quadratic_spline
 
 pytestmark = pytest.mark.skipif(kernels is None, reason="the kernels were not built")

@@ -1,0 +1,14 @@
+// The parts of the Python module, each defined in a source of its own.
+#pragma once
+#include <nanobind/nanobind.h>
+
+namespace modeflow {
+
+// The structs of `fields.h`, by the names of their fields.
+void define_fields(nanobind::module_ m);
+
+// A stack of layers, for numbers of one type.
+template <class Real>
+void define_stack(nanobind::module_ m);
+
+}  // namespace modeflow
