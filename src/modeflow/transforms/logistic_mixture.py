@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeflow.accelerate import LogisticMixtureMap, kernel_takes, native_elementwise
+from modeflow.accelerate import LogisticMixtureMap, description_of, kernel_takes, native_elementwise
 from modeflow.errors import ConfigError
 from modeflow.transforms.monotonic import Monotonic
 from modeflow.transforms.surjections import soft_log_scale
@@ -72,6 +72,8 @@ class LogisticMixtureElementwise(Monotonic):
 
     def inverse(self, u: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         wanted = torch.is_grad_enabled() and (u.requires_grad or params.requires_grad)
-        if not wanted and kernel_takes(u, params, self._map):
-            return native_elementwise(u, params, self._map, True, lambda a, b, _: self.inverse(a, b))
+        # The inverse of this class's own `forward`: that of a subclass is found by search.
+        map_ = None if wanted else description_of(self)
+        if map_ is not None and kernel_takes(u, params, map_):
+            return native_elementwise(u, params, map_, True, lambda a, b, _: self.inverse(a, b))
         return super().inverse(u, params)
