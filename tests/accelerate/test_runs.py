@@ -152,6 +152,22 @@ def test_what_the_kernel_does_not_know_stays_with_the_modules():
     assert torch.equal(dropping.log_prob(x), dropping.log_prob(x))
 
 
+@pytest.mark.parametrize("coupling", [True, False])
+def test_dropout_that_does_not_drop_is_no_obstacle(coupling):
+    flow = NSF(4, layers=2, hidden_features=8, dropout=0.5, coupling=coupling)
+    twin = NSF(4, layers=2, hidden_features=8, coupling=coupling)
+    perturb(flow, 0.3)
+    twin.load_state_dict(flow.state_dict())
+    x = torch.randn(50, 4)
+    assert in_runs(flow.eval())
+    with torch.no_grad():
+        assert torch.equal(flow.log_prob(x), twin.eval().log_prob(x))
+        for a, b in zip(flow.transform.inverse(x), twin.transform.inverse(x), strict=True):
+            assert torch.equal(a, b)
+        flow.train()
+        assert not torch.equal(flow.log_prob(x), flow.log_prob(x))
+
+
 def test_parameters_may_move_and_change():
     flow = perturb(NSF(3, layers=2, hidden_features=8))
     x = torch.randn(5, 3)

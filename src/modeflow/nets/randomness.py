@@ -183,6 +183,9 @@ class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         return _dropout(input, self.p, self.training)
 
+    def native_description(self) -> None:
+        """No part of a network that does not train; while it trains, the kernels leave it to PyTorch."""
+
 
 class Dropout2d(nn.Dropout2d):
     """`torch.nn.Dropout2d` that draws from this thread's stream."""
