@@ -15,8 +15,7 @@ import torch
 
 from common import n_parameters, write
 from modeflow.data import toy
-from modeflow.latents.initialise import initialise
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.training import seeded
 
 SHAPES = (
@@ -37,8 +36,8 @@ def trainer_step(features: int, k: int, objective: str, options: dict[str, Any])
     """One optimiser step as the trainer makes it."""
     x = rows(features)
     with seeded(0):
-        model = NVF(features, k, flow_options=options, objective=objective)
-        initialise(model, x)
+        model = DiscreteNVF(features, k, flow_options=options, objective=objective)
+        model.start(x, 0)
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=1e-4, fused=True)
 

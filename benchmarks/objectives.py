@@ -15,7 +15,7 @@ import torch
 from common import summary, write
 from modeflow.data import toy
 from modeflow.estimators import NVF
-from modeflow.latents.objectives import OBJECTIVES
+from modeflow.latents.discrete import OBJECTIVES
 from modeflow.metrics import bridge_mass, true_bridge_mass
 from modeflow.training import TrainConfig, Trainer
 from modeflow.training.seeding import seeded

@@ -21,8 +21,7 @@ import torch
 from common import RESULTS, write
 from modeflow.data import toy
 from modeflow.flows import NSF, Glow
-from modeflow.latents.initialise import initialise
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.training import TrainConfig, Trainer, seeded
 from modeflow.training.flat import FlatParameters
 from modeflow.transforms import set_activations
@@ -96,9 +95,9 @@ def states(k: int) -> dict[str, Any]:
     x = (x - x.mean(0)) / x.std(0)
     options = {"layers": 6, "hidden_features": 64}
     with seeded(0):
-        model, plain = NVF(d, k, flow_options=options), NVF(d, 1, flow_options=options).eval()
+        model, plain = DiscreteNVF(d, k, flow_options=options), DiscreteNVF(d, 1, flow_options=options).eval()
         if k > 1:
-            initialise(model, x[:8000])
+            model.start(x[:8000], 0)
         config = TrainConfig(max_epochs=20, patience=None, device="cpu")
         Trainer(config, quiet=True).fit(model, x[:8000], x[8000:10_000])
     test, calls = x[10_000:], {}

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from modeflow.data import toy
 from modeflow.densities import Flow, StandardNormal
-from modeflow.latents import CategoricalEncoder, CategoricalPrior, DiscreteLatentModel, build_objective
-from modeflow.latents.initialise import initialise
+from modeflow.latents import (
+    CategoricalEncoder,
+    CategoricalPrior,
+    DiscreteLatentModel,
+    IslandStart,
+    build_objective,
+)
 from modeflow.testing import check_density, check_transform
 from modeflow.training import TrainConfig, Trainer
 from modeflow.transforms import Composite, ConditionalAffine, Transform
@@ -49,7 +54,8 @@ rows = torch.from_numpy(toy("ring:k=3").sample(2000, seed=0)).float()
 model = DiscreteLatentModel(
     CategoricalPrior(3), flow(2, 3), CategoricalEncoder(2, 3, (32,)), build_objective("marginal")
 )
-initialise(model, rows)  # each state on an island
+model.starter = IslandStart()
+model.start(rows, seed=0)  # each state on an island
 history = Trainer(TrainConfig(max_epochs=30, batch_size=100, learning_rate=0.01), quiet=True).fit(
     model, rows[:1600], rows[1600:]
 )

@@ -24,7 +24,7 @@ from modeflow.densities import (
     StudentT,
 )
 from modeflow.flows import IAF, MAF, NAF, NICE, NSF, SOS, MAFMoG, PlanarFlow, RadialFlow, RealNVP
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.nets import MADE, MLP, ResidualMADE, ResidualMLP
 from modeflow.testing import DensityCase, TransformCase, triangular
 from modeflow.transforms import (
@@ -268,7 +268,7 @@ def maf(features: int, context: int = 0, **options: Any) -> Callable[[], Density
 def nvf(features: int, n_states: int = 3, **options: Any) -> Callable[[], Density]:
     def factory() -> Density:
         recipe = {"bins": 4, "seed": any_seed(), **SMALL}
-        return NVF(features, n_states, flow_options=recipe, encoder_features=(16,), **options)
+        return DiscreteNVF(features, n_states, flow_options=recipe, encoder_features=(16,), **options)
 
     return factory
 

@@ -21,8 +21,8 @@ from modeflow.latents import (
     DiscreteLatentModel,
     GumbelELBO,
 )
+from modeflow.latents.codes import SequentialLatentModel
 from modeflow.latents.posteriors import Approximate, DiagonalGaussian, Posterior
-from modeflow.latents.sequential import SequentialLatentModel
 from modeflow.nets import MLP
 from modeflow.testing import perturb
 from modeflow.transforms import Augment, Composite, Slice

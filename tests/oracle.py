@@ -89,7 +89,7 @@ def log_weights(estimator: Any, x: np.ndarray, draws: int, seed: int) -> np.ndar
     model = copy.deepcopy(estimator.model_).double().eval()
     u, logabsdet = standardised(model.transform, x)
     inner = model.model
-    q = inner.posterior_net(u)
+    q = inner.encoder(u)
     mean, log_scale = q.location, q.log_scale
     generator = torch.Generator().manual_seed(seed)
     columns = []

@@ -11,12 +11,12 @@ import torch
 from modeflow.densities import Preprocessed, StandardNormal
 from modeflow.errors import ConfigError, DataError, ModeflowError, ShapeError
 from modeflow.flows import MAF, NSF
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.transforms import Standardize
 
 PLAIN = NSF(3, layers=1)
 GIVEN = MAF(2, 4, layers=1)
-STATES = NVF(2, 3, flow_options={"layers": 1})
+STATES = DiscreteNVF(2, 3, flow_options={"layers": 1})
 SCALED = Preprocessed(Standardize(3), PLAIN)
 
 CALLS: dict[str, tuple[Callable[[], Any], type[ModeflowError], str]] = {

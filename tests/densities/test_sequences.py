@@ -37,7 +37,7 @@ def test_probabilities_sum_to_one(name):
 @pytest.mark.parametrize("name", ["independent", "gpt2"])
 def test_samples_come_from_it(name):
     prior = priors()[name]
-    codes = prior.sample(20_000, torch.Generator().manual_seed(0))
+    codes = prior.sample(20_000, generator=torch.Generator().manual_seed(0))
     assert codes.shape == (20_000, L)
     number = (codes * V ** torch.arange(L - 1, -1, -1)).sum(1)
     counts = torch.bincount(number, minlength=V**L).double()
@@ -47,7 +47,7 @@ def test_samples_come_from_it(name):
     wanted = torch.cat((expected[kept], expected[~kept].sum()[None]))
     # A false alarm of 1e-4, with this seed fixed.
     assert chisquare(observed[wanted > 0], wanted[wanted > 0] * observed.sum() / wanted.sum()).pvalue > 1e-4
-    assert torch.equal(codes, prior.sample(20_000, torch.Generator().manual_seed(0)))
+    assert torch.equal(codes, prior.sample(20_000, generator=torch.Generator().manual_seed(0)))
     assert prior.sample(0).shape == (0, L)
 
 
@@ -63,7 +63,7 @@ def test_the_transformer_looks_back_only():
 
 def test_a_low_temperature_draws_the_most_likely():
     prior = priors()["independent"]
-    codes = prior.sample(200, torch.Generator().manual_seed(0), temperature=0.02)
+    codes = prior.sample(200, generator=torch.Generator().manual_seed(0), temperature=0.02)
     assert (codes == prior.logits.argmax(1)).double().mean() > 0.95
 
 

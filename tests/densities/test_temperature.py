@@ -20,7 +20,7 @@ from modeflow.densities import (
 )
 from modeflow.errors import ConfigError
 from modeflow.flows import CIF, NSF, FunnelImage, SurVAE
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.testing import perturb
 from modeflow.transforms import LULinear
 
@@ -94,7 +94,7 @@ def test_what_has_no_use_for_it_refuses_by_name():
 
 
 def test_the_latent_has_its_own():
-    model = NVF(2, 3, flow_options={"layers": 1})
+    model = DiscreteNVF(2, 3, flow_options={"layers": 1})
     with torch.no_grad():
         model.prior.logits.copy_(torch.tensor([0.0, 1.0, 0.0]))
     _, states = model.sample_with_states(300, torch.Generator().manual_seed(0), prior_temperature=0.05)
@@ -106,5 +106,5 @@ def test_the_latent_has_its_own():
     with pytest.raises(ConfigError, match="leave prior_temperature at 1"):
         model.sample_with_states(2, state=1, prior_temperature=0.5)
     with pytest.raises(ConfigError, match="one state"):
-        NVF(2, 1).sample_with_states(2, prior_temperature=0.5)
+        DiscreteNVF(2, 1).sample_with_states(2, prior_temperature=0.5)
     assert draw(NSF(2, layers=1), 0.0).shape == (50, 2)

@@ -127,7 +127,7 @@ def test_samples_by_temperature_state_and_likeness(sequential):
     np.testing.assert_array_equal(cold[0], sequential.reconstruct(digits(1))[0])
     _, like = sequential.sample(4, like=digits(2), random_state=0)
     np.testing.assert_array_equal(like, sequential.encode(digits(2))[[0, 1, 0, 1]])
-    with pytest.raises(ConfigError, match="no state 0: the latent is sequential"):
+    with pytest.raises(ConfigError, match="no state 0: the latent is codes"):
         sequential.sample(2, state=0)
     with pytest.raises(ConfigError, match="n_samples"):
         sequential.sample(0)

@@ -11,9 +11,10 @@ from small_estimators import FAST, FLOW, islands
 
 from modeflow import NVF, FlowDensity
 from modeflow.data import Schema
-from modeflow.estimators.fitting import Fit, FitData, prune_dead_states
+from modeflow.estimators.fitting import Fit, FitData
 from modeflow.estimators.selection import Candidate, Choice, Selection, most_states
 from modeflow.estimators.settings import FLOW_CHOICES, Settings
+from modeflow.latents.discrete import prune_dead_states
 
 SMALL = {**FAST, "encoder_features": (16,), "max_states": 4}
 
@@ -126,6 +127,10 @@ def fitted(n_states=3):
     return model, torch.from_numpy(islands()), torch.from_numpy(islands(100, 1))
 
 
+def encoded(model, *parts):
+    return [model.encode(x)[0] for x in parts]
+
+
 def test_states_that_hold_nothing_are_switched_off():
     model, train, validation = fitted()
     affine = model.model.likelihood.transform.transforms[0]
@@ -133,7 +138,7 @@ def test_states_that_hold_nothing_are_switched_off():
         affine.table[1, :2] += 500  # far from all rows
         model.model.prior.logits[1] = model.model.prior.logits.max() - 6
         before = [model.log_prob(rows).double().mean() for rows in (train, validation)]
-        assert prune_dead_states(model, train, validation) == [1]
+        assert prune_dead_states(model.model, *encoded(model, train, validation)) == [1]
         after = [model.log_prob(rows).double().mean() for rows in (train, validation)]
     assert model.model.prior.active.tolist() == [True, False, True]
     assert all(a >= b for a, b in zip(after, before, strict=True))
@@ -147,8 +152,8 @@ def test_a_state_that_one_row_of_either_needs_stays():
         model.model.prior.logits[1] = model.model.prior.logits.max() - 6
         # A row of validation that this state alone explains.
         row = model.decode(model.model.sample_with_states(1, None, 1)[0].double())
-        assert prune_dead_states(model, train, torch.cat([validation, row])) == []
-        assert prune_dead_states(model, torch.cat([train, row]), validation) == []
+        assert prune_dead_states(model.model, *encoded(model, train, torch.cat([validation, row]))) == []
+        assert prune_dead_states(model.model, *encoded(model, torch.cat([train, row]), validation)) == []
 
 
 def test_training_that_is_not_clearly_better_than_its_start_is_undone():

@@ -13,9 +13,9 @@ from scipy.stats import kstest
 
 import oracle
 from modeflow import NVF, FlowDensity, load_estimator
-from modeflow.estimators import fitting
 from modeflow.estimators.fitting import Fit
-from modeflow.latents.initialise import initialise_continuous
+from modeflow.latents.continuous import GeodesicStart
+from modeflow.latents.continuous import options as continuous_options
 from watched import LIFT, in_units, watched, wrong_modes
 
 SMALL = {
@@ -139,8 +139,8 @@ def test_what_is_asked_of_a_fitted_model_is_asked_in_evaluation_mode(fitted, tmp
 
 
 def test_a_continuous_latent_trains_and_scores_in_its_modes(monkeypatch):
-    start = partial(initialise_continuous, steps=20)  # where the latent starts is tested elsewhere
-    monkeypatch.setattr(fitting, "initialise_continuous", start)
+    # Where the latent starts is tested elsewhere.
+    monkeypatch.setattr(continuous_options, "GeodesicStart", partial(GeodesicStart, 20))
     x = table(100)
     with watched() as watch:
         model = NVF(latent="continuous", latent_features=1, **{**SMALL, "max_epochs": 2}).fit(x)
@@ -243,11 +243,11 @@ def test_the_encoder_is_calibrated_after_the_fit_and_saved_so(tmp_path):
     held = rng.normal(size=(200, 2)) + 1.2 * rng.integers(2, size=(200, 1))
     flow = {"flow": "nsf-coupling", "flow_options": {"layers": 1, "hidden_features": 8}}
     model = NVF(2, **{**SMALL, **flow, "max_epochs": 2}).fit(x, validation=held)
-    encoder = model.model_.model.posterior_net
+    encoder = model.model_.model.encoder
     sharpness = float(encoder.sharpness)
     assert abs(np.log2(sharpness)) > 0.05
     again = load_estimator(model.save(tmp_path / "model.safetensors"))
-    assert float(again.model_.model.posterior_net.sharpness) == sharpness
+    assert float(again.model_.model.encoder.sharpness) == sharpness
     # The sharpness nearest to the posterior on the validation rows, by another search.
     target = torch.from_numpy(oracle.posterior(oracle.log_joint(model, held)))
     with torch.no_grad():

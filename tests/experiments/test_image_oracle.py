@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 import oracle
 from modeflow import ImageDensity
-from modeflow.estimators import images as images_module
 from modeflow.experiments import RunConfig, fit_run
-from modeflow.latents import initialise_images
+from modeflow.latents import ClusterStart
+from modeflow.latents.discrete import options as discrete_options
 from watched import LIFT, watched, wrong_modes
 
 N, LEVELS, SIDE, SEED = 60, 8, 4, 3
@@ -93,7 +93,7 @@ def test_states_of_images(tmp_path):
             # While training by the states that the encoder finds likely: a bound, nearly tight.
             assert best == pytest.approx(logsumexp(joint, 1).mean(), abs=0.05)
     # What the state that the encoder names gives back.
-    state = inner.posterior_net.net(as_batch(parts["test"])).argmax(1)
+    state = inner.encoder.net(as_batch(parts["test"])).argmax(1)
     weight, mean, _ = inner.likelihood.bins.parameters_at(F.one_hot(state, 2).float())
     back = ((weight * mean.clamp(-1, 1)).sum(1) + 1) / 2 * (LEVELS - 1)
     error = (back.round().numpy() - parts["test"].transpose(0, 3, 1, 2)) / (LEVELS - 1)
@@ -134,7 +134,7 @@ def test_bounds_of_images(tmp_path):
     _, told, model = fit(tmp_path, "bounds", pictures(), **options)
     *_, test = split(pictures())
     inner = model.model_
-    encoded = inner.posterior_net(as_batch(test))
+    encoded = inner.encoder(as_batch(test))
     mean, log_scale = encoded.location, encoded.log_scale
     normal = torch.distributions.Normal(0.0, 1.0)
     q = torch.distributions.Normal(mean, log_scale.exp())
@@ -172,7 +172,7 @@ def test_a_model_of_images_knows_nothing_of_the_test_images(tmp_path):
 @pytest.fixture(autouse=True)
 def _short_start(monkeypatch):
     """Where states start is tested elsewhere."""
-    monkeypatch.setattr(images_module, "initialise_images", partial(initialise_images, steps=20))
+    monkeypatch.setattr(discrete_options, "ClusterStart", partial(ClusterStart, 20))
 
 
 # -- by a flow that writes down what it is shown

@@ -9,8 +9,7 @@ from torch import nn
 
 from modeflow.errors import ConfigError
 from modeflow.flows import FLOWS, MAF, NSF, RealNVP, build_flow, flow_recipe
-from modeflow.latents.initialise import initialise
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.nets import MLP
 from modeflow.testing import jacobian, perturb
 from modeflow.training import seeded
@@ -33,7 +32,7 @@ ELSEWHERE = {"radial", "student-base", "gmm-base", "aef-noisy", "score-sde"}
 @pytest.mark.parametrize("key", [k for k, info in FLOWS.items() if info.event == "vector" and k != "ffjord"])
 def test_how_close_a_flow_starts_to_the_mixture_of_its_states(key):
     with seeded(0):
-        model = NVF(3, 2, flow=key, flow_options=few(key)).double().eval()
+        model = DiscreteNVF(3, 2, flow=key, flow_options=few(key)).double().eval()
     affine = next(
         (m for m in model.modules() if isinstance(m, ConditionalAffine) and m.context_features), None
     )
@@ -113,8 +112,8 @@ def test_every_flow_serves_as_the_likelihood_of_nvf(key):
     x = (x - x.mean(0)) / x.std(0)
     with seeded(0):
         options = few(key, 4) if key == "score-sde" or image else None
-        model = NVF(x.shape[1], 6, flow=key, flow_options=options)
-        initialise(model, x, encoder_steps=100)
+        model = DiscreteNVF(x.shape[1], 6, flow=key, flow_options=options)
+        model.start(x, 0, 100)
         loss = model.objective(x, None, 0)
         loss.value.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeflow.latents import DiscreteLatentModel
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.testing import perturb
 
 DOUBLE = torch.float64
@@ -18,7 +18,7 @@ DOUBLE = torch.float64
 def model(n_states: int = 4, features: int = 2, spread: float = 1.0, **options: Any) -> DiscreteLatentModel:
     """An NVF whose states sit apart by about `spread`, far from its start; evaluation mode."""
     flow = {"layers": 2, "hidden_features": 16, "blocks": 1, "bins": 4}
-    built = NVF(features, n_states, flow_options=flow, encoder_features=(16,), **options)
+    built = DiscreteNVF(features, n_states, flow_options=flow, encoder_features=(16,), **options)
     perturb(built, 0.2, seed=1)
     if n_states > 1:
         generator = torch.Generator().manual_seed(2)

@@ -15,7 +15,7 @@ from modeflow.densities import Density
 from modeflow.errors import ConfigError, ShapeError
 from modeflow.flows import NSF, build_flow
 from modeflow.latents import CategoricalEncoder, CategoricalPrior, DiscreteLatentModel, SummedELBO
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.testing import DENSITY_CHECKS, DensityCase, check_density
 from modeflow.testing.quadrature import box_around, check_counts, midpoints
 
@@ -61,14 +61,14 @@ class Exact(nn.Module):
 
 def test_the_bound_is_tight_at_the_exact_posterior():
     m, x = model(), rows()
-    m.posterior_net = Exact(m)
+    m.encoder = Exact(m)
     assert (m.log_prob(x) - m.elbo(x)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("flow", ["nsf-coupling", "realnvp", "maf", "nsf-autoregressive"])
 def test_one_state_is_the_plain_flow_bit_for_bit(flow):
     torch.manual_seed(3)
-    m = NVF(3, 1, flow=flow)
+    m = DiscreteNVF(3, 1, flow=flow)
     torch.manual_seed(3)
     plain = build_flow(flow, 3)
     x = torch.randn(20, 3)
@@ -100,11 +100,11 @@ def test_the_names_of_the_states_do_not_matter():
     prior = CategoricalPrior(5).double()
     with torch.no_grad():
         prior.logits.copy_(m.prior.logits[order])
-    other = DiscreteLatentModel(prior, Relabelled(m.likelihood, order), m.posterior_net, SummedELBO())
+    other = DiscreteLatentModel(prior, Relabelled(m.likelihood, order), m.encoder, SummedELBO())
     assert (other.log_prob(x) - m.log_prob(x)).abs().max() < 1e-12
     assert torch.allclose(other.posterior(x), m.posterior(x)[:, order], atol=1e-12)
     # And not because all states are alike:
-    shuffled = DiscreteLatentModel(m.prior, Relabelled(m.likelihood, order), m.posterior_net, SummedELBO())
+    shuffled = DiscreteLatentModel(m.prior, Relabelled(m.likelihood, order), m.encoder, SummedELBO())
     assert (shuffled.log_prob(x) - m.log_prob(x)).abs().max() > 1e-2
 
 
@@ -142,7 +142,7 @@ def test_calibration_brings_the_encoder_closest_to_the_posterior(sure):
         def forward(self, _):
             return target / sure
 
-    m.posterior_net.net = Fixed()
+    m.encoder.net = Fixed()
 
     def cross_entropy():
         return float(-(target.exp() * m.log_approximate_posterior(x)).sum(1).mean())
@@ -150,12 +150,12 @@ def test_calibration_brings_the_encoder_closest_to_the_posterior(sure):
     m.eval()
     before = cross_entropy()
     a = m.calibrate(x)
-    assert abs(math.log(a / sure)) < 0.09 and a == float(m.posterior_net.sharpness)
+    assert abs(math.log(a / sure)) < 0.09 and a == float(m.encoder.sharpness)
     assert cross_entropy() <= before
     # Every other sharpness is worse.
     best = cross_entropy()
     for other in (0.8 * a, 1.25 * a):
-        m.posterior_net.sharpness.fill_(other)
+        m.encoder.sharpness.fill_(other)
         assert cross_entropy() > best
     assert m.log_prob_pruned(x, 0.1).log_prob.le(m.log_prob(x) + 1e-12).all()
 
@@ -193,7 +193,7 @@ def test_the_gap_of_pruning_is_the_posterior_mass_left_out(epsilon, switched_off
 
 def test_pruning_by_the_exact_posterior_states_its_own_gap():
     m, x = model(), rows()
-    m.posterior_net = Exact(m)
+    m.encoder = Exact(m)
     result = m.log_prob_pruned(x, 0.1)
     assert torch.allclose(m.log_prob(x) - result.log_prob, -result.encoder_mass.log(), atol=1e-11)
     assert result.evaluations < 4
@@ -204,7 +204,7 @@ def test_pruning_by_the_exact_posterior_states_its_own_gap():
 def test_epsilon_zero_is_exact_however_sure_the_encoder_is(dtype, confidence):
     m, x = model(), rows()
     with torch.no_grad():
-        m.posterior_net.net.final.weight.mul_(confidence)
+        m.encoder.net.final.weight.mul_(confidence)
     m, x = m.to(dtype), x.to(dtype)
     result = m.log_prob_pruned(x, 0.0)
     assert torch.allclose(result.log_prob, m.log_prob(x), atol=1e-5 if dtype == torch.float32 else 1e-12)
@@ -351,7 +351,7 @@ def test_parts_that_do_not_fit():
         DiscreteLatentModel(CategoricalPrior(3), NSF(2, 2), encoder, SummedELBO())
     with pytest.raises(ConfigError, match="context_features=0"):
         DiscreteLatentModel(CategoricalPrior(1), NSF(2, 1), None, None)
-    with pytest.raises(ConfigError, match="needs a posterior and an objective"):
+    with pytest.raises(ConfigError, match="needs an encoder and an objective"):
         DiscreteLatentModel(CategoricalPrior(3), NSF(2, 3), None, SummedELBO())
 
 

@@ -29,9 +29,9 @@ from modeflow.latents import (
     SummedELBO,
     Truncated,
 )
-from modeflow.models.images import ImageModel
 from modeflow.nets import MLP
 from modeflow.testing import perturb
+from small_images import small_images
 
 #: Steps of the differences. Networks and splines have kinks: a step that crosses one says nothing, a smaller
 #: one then does; a gradient that is wrong agrees with none.
@@ -96,7 +96,7 @@ def log_pi(m) -> Tensor:
 
 
 def log_q(m, x: Tensor) -> Tensor:
-    return torch.log_softmax(m.posterior_net.net(x), 1)
+    return torch.log_softmax(m.encoder.net(x), 1)
 
 
 def log_likelihoods(m, x: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ def noise_of(m: ContinuousLatentModel, monkeypatch) -> list[Tensor]:
 
 def posterior_of(m: ContinuousLatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-scale of q(z | x)."""
-    q = m.posterior_net(x)
+    q = m.encoder(x)
     return q.location, q.log_scale
 
 
@@ -278,7 +278,7 @@ def test_continuous_elbo_with_its_noise_held(free_bits, step, weighted, monkeypa
     if free_bits == 5.0:  # before the graph is gone
         mu, s = posterior_of(m, x)
         nll = mean(-m.likelihood.log_prob(x, mu + s.exp() * noise), w)
-        encoder = list(m.posterior_net.parameters())
+        encoder = list(m.encoder.parameters())
         parts = [torch.autograd.grad(v, encoder, retain_graph=True) for v in (loss.value, nll)]
         # What costs less than its free bits costs nothing: the encoder hears of the likelihood alone.
         assert all(torch.allclose(a, b) for a, b in zip(*parts, strict=True))
@@ -310,7 +310,7 @@ def test_continuous_elbo_with_another_prior(monkeypatch):
 
 pytest_vq = pytest.importorskip("vector_quantize_pytorch")
 from modeflow.densities.sequences import IndependentCodes  # noqa: E402
-from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer  # noqa: E402
+from modeflow.latents.codes import SequentialLatentModel, VectorQuantizer  # noqa: E402
 
 V, L, WIDTH = 3, 4, 2
 
@@ -338,8 +338,8 @@ def coded(stage="joint") -> SequentialLatentModel:
     )
     m.train()
     m.objective(rows(200).float())  # the codes start at what the encoder gives
-    m.schedule = replace(m.schedule, stage=stage)
     m.schedule = replace(m.schedule, code_warmup_steps=10)
+    m.at_stage(stage)
     return m.double().train()
 
 
@@ -404,7 +404,7 @@ def test_the_first_stage_is_the_loss_without_the_prior_and_the_second_the_prior_
     x, m = rows(), coded("flow")
     nll, commitment, length, *_ = code_terms(m, x)
     check(m, m.objective(x, None, 99).value, lambda: nll().mean() + commitment())
-    m.schedule = replace(m.schedule, stage="prior")
+    m.at_stage("prior", 1)
     check(m, m.objective(x, None, 99).value, lambda: length().mean())
 
 
@@ -429,22 +429,19 @@ def images(n: int = 6) -> Tensor:
     return torch.randint(0, 8, (n, 1, 4, 4), generator=torch.Generator().manual_seed(8)).double()
 
 
-SMALL = {
-    "levels": 8,
-    "n_states": 2,
-    "latent_features": 2,
-    "halvings": 1,
-    "encoder_channels": 4,
-    "decoder_channels": 4,
-    "components": 2,
-    "flow_options": {"levels": 1, "steps": 1, "hidden_channels": 4},
-}
-
-
-def image_model(latent: str, likelihood: str, **options):
-    torch.manual_seed(0)
-    made = ImageModel((1, 4, 4), latent=latent, likelihood=likelihood, **{**SMALL, **options}).double()
-    return perturb(made, 0.1, seed=1).train()
+def image_model(latent: str, likelihood: str, latent_options=None, likelihood_options=None):
+    made = small_images(
+        latent,
+        likelihood,
+        {**{"discrete": {"n_states": 2}, "none": {}}.get(latent, {}), **(latent_options or {})}
+        | ({} if latent == "none" else {"encoder_channels": 4}),
+        {"decoder_channels": 4, **(likelihood_options or {})},
+        (1, 4, 4),
+        levels=8,
+        halvings=1,
+        flow_options={"levels": 1, "steps": 1, "hidden_channels": 4},
+    )
+    return perturb(made.double(), 0.1, seed=1).train()
 
 
 def held_noise(m: nn.Module, objective: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -461,7 +458,7 @@ def held_noise(m: nn.Module, objective: Callable[[], Tensor]) -> Callable[[], Te
 @pytest.mark.parametrize("likelihood", ["flow", "logistic", "gaussian"])
 def test_objectives_of_images(latent, likelihood):
     m, x = (
-        image_model(latent, likelihood, **({"objective": "elbo-sum"} if latent == "discrete" else {})),
+        image_model(latent, likelihood, {"objective": "elbo-sum"} if latent == "discrete" else {}),
         images(),
     )
     value = held_noise(m, lambda: m.objective(x).value)
@@ -475,7 +472,7 @@ def test_objectives_of_images(latent, likelihood):
 
 
 def test_the_truncated_objective_of_images():
-    m, x = image_model("discrete", "logistic", objective="marginal"), images()
+    m, x = image_model("discrete", "logistic", {"objective": "marginal"}), images()
     target = frozen(torch.softmax(log_pi(m) + log_likelihoods(m, x), 1))
 
     def surrogate():
@@ -487,7 +484,7 @@ def test_the_truncated_objective_of_images():
 
 def test_the_first_layer_alone_at_the_start():
     """In its first steps a flow of images is fitted by what its first layer says, and that alone moves."""
-    m, x = image_model("none", "flow", entry="pixels"), images()
+    m, x = image_model("none", "flow", likelihood_options={"entry": "pixels"}), images()
     m.schedule = replace(m.schedule, start_steps=2)
     (bins,) = (part for part in m.modules() if hasattr(part, "parameters_at"))
     params = bins.parameters_at(None)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.datasets import make_circles, make_moons
 from sklearn.metrics import adjusted_rand_score
 
-from modeflow.latents.islands import LIKELY, find_islands, merge_islands, survey
+from modeflow.latents.discrete import LIKELY, find_islands, merge_islands, survey
 
 
 def standard(x):

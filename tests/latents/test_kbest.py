@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modeflow.errors import ConfigError
-from modeflow.latents.kbest import k_best
+from modeflow.latents.codes import k_best
 
 
 def brute(log_q, k):

@@ -10,7 +10,7 @@ from small_models import DOUBLE, brute_joint, model, rows
 
 from modeflow.errors import ConfigError
 from modeflow.latents import GumbelELBO, Marginal, SummedELBO, Truncated, build_objective
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 
 NAMES = ("elbo", "elbo-sum", "marginal", "truncated")
 
@@ -61,8 +61,8 @@ def test_gradient_of_the_marginal_is_that_of_the_log_likelihood():
     # The encoder is pulled to the posterior, held constant.
     target = m.posterior(x).detach()
     cross = -(target * m.log_approximate_posterior(x)).sum(1).mean()
-    got = flat(gradients(loss.value, m.posterior_net))
-    assert torch.allclose(got, flat(gradients(cross, m.posterior_net)), atol=1e-12)
+    got = flat(gradients(loss.value, m.encoder))
+    assert torch.allclose(got, flat(gradients(cross, m.encoder)), atol=1e-12)
 
 
 def test_truncated_without_truncation_is_the_marginal():
@@ -93,7 +93,7 @@ def test_truncation_bounds_the_likelihood(explore):
 def test_exploring_revives_a_state_the_encoder_has_forgotten():
     m, x = model(), rows()
     with torch.no_grad():
-        m.posterior_net.net.final.bias[2] -= 60
+        m.encoder.net.final.bias[2] -= 60
     silent = gradients(Truncated(0.01, explore=0.0)(m, x, None, None).value, m.likelihood)
     loud = gradients(Truncated(0.01, explore=1.0)(m, x, None, None).value, m.likelihood)
     row = [n for n, _ in m.likelihood.named_parameters()].index("transform.transforms.0.table")
@@ -128,7 +128,7 @@ def straight_through():
     """Gradients of the straight-through and the summed objective, many seeded draws."""
     torch.manual_seed(0)
     m, x = model(), rows()
-    parts = {"encoder": m.posterior_net, "flow": m.likelihood}
+    parts = {"encoder": m.encoder, "flow": m.likelihood}
     exact_loss = SummedELBO()(m, x, None, None).value
     exact = {k: flat(gradients(exact_loss, v)) for k, v in parts.items()}
     draws = {k: [] for k in parts}
@@ -236,7 +236,7 @@ def test_dead_states_never_give_nan(name, dtype, how):
         if how == "switched off":
             m.prior.active[[1, 3]] = False
         elif how == "encoder silent":
-            m.posterior_net.net.final.bias[1] = -1e4
+            m.encoder.net.final.bias[1] = -1e4
         elif how == "prior gone":
             m.prior.logits[1] = -1e4
         else:
@@ -289,7 +289,7 @@ def test_an_option_without_a_use_is_refused(name, options, says):
         build_objective(name, **options)
     if "epsilom" not in options:
         with pytest.raises(ConfigError, match=says):
-            NVF(2, 2, objective=name, **options)
+            DiscreteNVF(2, 2, objective=name, **options)
 
 
 def test_the_mode_of_training_counts_usage_in_the_objective_alone():

@@ -15,9 +15,9 @@ from modeflow.errors import ConfigError
 from modeflow.flows import NSF
 from modeflow.latents import POSTERIORS, ContinuousELBO, ContinuousLatentModel, build_posterior, posteriors
 from modeflow.models import VAE, ContinuousNVF
-from modeflow.models.images import ImageModel
 from modeflow.testing import perturb
 from modeflow.transforms import ConditionalAffine
+from small_images import small_images
 
 DOUBLE = torch.float64
 NAMES = list(POSTERIORS)
@@ -119,7 +119,7 @@ def exact_log_prob(w: Tensor, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_bounds_grow_with_draws_and_stay_below_the_density(name):
     w, model = linear_model(name)
-    perturb(model.posterior_net, 0.2, seed=4)
+    perturb(model.encoder, 0.2, seed=4)
     x = exact_rows(w, 400)
     truth = exact_log_prob(w, x)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_the_gap_that_is_left_is_that_of_the_family(name):
     torch.manual_seed(0)
     w, model = linear_model(name)
     x = exact_rows(w, 1).expand(64, -1)
-    optimiser = torch.optim.Adam(model.posterior_net.parameters(), lr=0.02)
+    optimiser = torch.optim.Adam(model.encoder.parameters(), lr=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 600)
     for _ in range(600):
         optimiser.zero_grad()
@@ -167,23 +167,20 @@ def test_models_take_it_by_its_name(name):
     x = rows(12, torch.float32)
     for model in (ContinuousNVF(D, 2, posterior=name, draws=4), VAE(D, 2, posterior=name, draws=4)):
         model.objective(x).value.backward()
-        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.posterior_net.parameters())
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.encoder.parameters())
         model.eval()
         whole = model.log_prob(x)
         assert torch.allclose(whole[3:5], model.log_prob(x[3:5]), atol=1e-5)  # its noise is the row's own
         assert model.latent_cost(x).shape == (12,) and model.infer(x).shape == (12, 2)
     images = torch.randint(0, 4, (3, 1, 8, 8)).float()
-    small = {"encoder_channels": 8, "decoder_channels": 8, "halvings": 1, "latent_features": 2}
-    model = ImageModel(
-        (1, 8, 8), levels=4, latent="continuous", likelihood="logistic", posterior=name, **small
-    )
+    model = small_images("continuous", "logistic", {"posterior": name}, levels=4, halvings=1)
     assert model.log_prob(images).isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_free_bits_need_a_closed_divergence(name):
     parts = {"prior": StandardNormal(1), "likelihood": NSF(D, 1, layers=1)}
-    make = {**parts, "posterior": build_posterior(name, 1, D), "objective": ContinuousELBO(free_bits=0.1)}
+    make = {**parts, "encoder": build_posterior(name, 1, D), "objective": ContinuousELBO(free_bits=0.1)}
     if POSTERIORS[name].closed_kl:
         ContinuousLatentModel(**make)
         return

@@ -19,7 +19,7 @@ pytest.importorskip("vector_quantize_pytorch")
 pytest.importorskip("transformers")
 
 from modeflow.latents import Schedule
-from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer
+from modeflow.latents.codes import SequentialLatentModel, VectorQuantizer
 
 V, L, WIDTH, D = 3, 4, 2, 2
 
@@ -96,7 +96,7 @@ def test_stages_fit_their_parts():
     m, x = model().float().train(), rows(64)
 
     def touched(stage):
-        m.schedule = replace(m.schedule, stage=stage)
+        m.at_stage(stage)
         m.zero_grad()
         loss = m.objective(x)
         loss.value.backward()
@@ -111,7 +111,7 @@ def test_stages_fit_their_parts():
     assert touched("flow") == ({"likelihood", "encoder"}, {"nll", "commitment"})
     assert touched("prior") == ({"prior"}, {"code_length"})
     assert touched("joint") == ({"prior", "likelihood", "encoder"}, {"nll", "commitment", "code_length"})
-    m.schedule = replace(m.schedule, stage="joint")
+    m.at_stage()
     terms = m.objective(x).terms
     bound = float(m.eval().top_k(x, 1).mean())
     m.train()
@@ -140,9 +140,10 @@ def test_two_stages_find_separate_modes():
             return self.net(y).unsqueeze(1)
 
     flow = NSF(2, 2, layers=2, hidden_features=16)
-    m = SequentialLatentModel(IndependentCodes(4, 1), flow, One(), quantizer, schedule=Schedule(stage="flow"))
+    m = SequentialLatentModel(IndependentCodes(4, 1), flow, One(), quantizer, stages=("flow", "prior"))
+    m.at_stage("flow", 0)
     Trainer(TrainConfig(max_epochs=25, patience=None, learning_rate=3e-3), quiet=True).fit(m, x)
-    m.schedule = replace(m.schedule, stage="prior")
+    m.at_stage("prior", 1)
     Trainer(TrainConfig(max_epochs=25, patience=None, learning_rate=3e-2), quiet=True).fit(m, x)
     m.sequences = 4
     # Entropy of the data: log 3 + log(2 π e 0.09) = 1.53; what beats it by more than overfitting is no bound.

@@ -10,11 +10,8 @@ from sklearn.mixture import GaussianMixture
 from small_models import model, rows
 from test_islands import circles, dimensions, moons, ring_of_blobs, rings, spirals, standard
 
-from modeflow.latents.initialise import initialise, look
-from modeflow.latents.islands import survey
-from modeflow.latents.objectives import Truncated
-from modeflow.latents.partition import Survey, partition
-from modeflow.models import NVF
+from modeflow.latents.discrete import Survey, Truncated, look, partition, survey
+from modeflow.models import DiscreteNVF
 
 
 def cut(x, k, **options):
@@ -106,8 +103,8 @@ SMALL = {"flow_options": {"layers": 2, "hidden_features": 16, "blocks": 1}, "enc
 def test_a_model_starts_as_the_mixture_of_its_islands():
     raw, truth = ring_of_blobs(2000, 0)
     x, k = torch.from_numpy(standard(raw)).float(), torch.from_numpy(truth)
-    model = NVF(2, 8, **SMALL).eval()
-    initialise(model, x)
+    model = DiscreteNVF(2, 8, **SMALL).eval()
+    model.start(x, 0)
     mean = torch.stack([x[k == j].mean(0) for j in range(8)])
     std = torch.stack([x[k == j].std(0) for j in range(8)])
     count = torch.bincount(k)
@@ -126,27 +123,29 @@ def test_the_encoder_starts_on_islands_that_are_no_gaussians(draw):
     raw, truth = draw(1000, 0)
     x = torch.from_numpy(standard(raw)).float()
     torch.manual_seed(0)
-    model = NVF(2, 2, **SMALL).eval()
-    initialise(model, x)
+    model = DiscreteNVF(2, 2, **SMALL).eval()
+    model.start(x, 0)
     with torch.no_grad():
         assert adjusted_rand_score(truth, model.approximate_posterior(x).argmax(1)) > 0.98
 
 
 @pytest.mark.parametrize("data", [torch.zeros(12, 2), torch.eye(2).repeat(3, 1), torch.randn(3, 2)])
 def test_initialising_on_degenerate_rows_stays_finite(data):
-    model = NVF(2, 4, flow_options={"layers": 1, "hidden_features": 8, "blocks": 1}, encoder_features=(8,))
-    initialise(model, data, encoder_steps=3)
+    model = DiscreteNVF(
+        2, 4, flow_options={"layers": 1, "hidden_features": 8, "blocks": 1}, encoder_features=(8,)
+    )
+    model.start(data, 0, 3)
     assert torch.isfinite(model.log_prob(data)).all()
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_models_without_states_or_affine_are_left_alone():
-    one = NVF(2, 1)
+    one = DiscreteNVF(2, 1)
     state = {k: v.clone() for k, v in one.state_dict().items()}
-    initialise(one, torch.randn(20, 2))
+    one.start(torch.randn(20, 2), 0)
     assert all(torch.equal(v, state[k]) for k, v in one.state_dict().items())
-    plain = NVF(2, 3, flow_options={"context_affine": "none", "layers": 1})
-    initialise(plain, torch.randn(100, 2), encoder_steps=2)
+    plain = DiscreteNVF(2, 3, flow_options={"context_affine": "none", "layers": 1})
+    plain.start(torch.randn(100, 2), 0, 2)
     assert torch.isfinite(plain.log_prob(torch.randn(5, 2))).all()
 
 
@@ -165,7 +164,7 @@ def test_while_states_are_held_the_loss_is_the_elbo_less_the_entropy(epsilon):
     value = loss(m, x, None, 9).value
     assert value.item() == pytest.approx(expected.item(), abs=1e-10)
     value.backward()
-    assert all(p.grad is None or not p.grad.any() for p in m.posterior_net.parameters())
+    assert all(p.grad is None or not p.grad.any() for p in m.encoder.parameters())
     assert m.prior.logits.grad.abs().sum() > 0
     after = loss(m, x, None, 10)
     assert after.terms["encoder_kl"] > 0

@@ -116,5 +116,5 @@ def test_whole_numbers_are_not_scored_by_a_density_of_real_ones():
         image_bits(flow, x)
     bits = image_bits(Dequantized(flow, 17, draws=1), x, chunk=7)
     assert bits.n == 20 and bits.dims == 64 and bits.kind == "lower bound" and bits.code_length == 0
-    vae = ImageVAE((1, 8, 8), levels=17, latent_features=2, encoder_channels=8, decoder_channels=8)
+    vae = ImageVAE((1, 8, 8), levels=17, latent_options={"features": 2})
     assert image_bits(vae, x).code_length > 0

@@ -11,27 +11,15 @@ import torch
 
 from modeflow.densities import DiscretizedDecoder
 from modeflow.errors import ConfigError
-from modeflow.latents import DiscreteLatentModel, Schedule
+from modeflow.latents import DiscreteLatentModel, ImageStates
 from modeflow.training import TrainConfig, Trainer
+from small_images import LATENT, small_images
 
 pytest.importorskip("vector_quantize_pytorch")
 pytest.importorskip("transformers")
 
 from modeflow.models import ImageModel, ImageNVF, ImageVAE
 
-SMALL = {
-    "levels": 17,
-    "n_codes": 4,
-    "code_features": 3,
-    "n_states": 3,
-    "latent_features": 2,
-    "encoder_channels": 8,
-    "decoder_channels": 8,
-    "components": 2,
-    "flow_options": {"levels": 1, "steps": 2, "hidden_channels": 8},
-    "prior_options": {"width": 16, "layers": 1, "heads": 2},
-    "latent_draws": 4,
-}
 GRID = [
     (lat, lik)
     for lat in ("none", "continuous", "discrete", "sequential")
@@ -45,9 +33,7 @@ def digits(n=200):
     return torch.from_numpy(load_digits().images[:n, None].astype(np.float32))
 
 
-def small(latent, likelihood, **more):
-    torch.manual_seed(0)
-    return ImageModel((1, 8, 8), latent=latent, likelihood=likelihood, **{**SMALL, **more})
+small = small_images
 
 
 @pytest.mark.parametrize(("latent", "likelihood"), GRID)
@@ -77,8 +63,8 @@ def test_an_exact_model_of_images_sums_to_one():
     """Two states, two pixels of three levels: all nine images."""
     torch.manual_seed(0)
     model = ImageModel(
-        (1, 1, 2), levels=3, latent="discrete", likelihood="logistic", n_states=2, halvings=0,
-        encoder_channels=8, decoder_channels=8,
+        (1, 1, 2), levels=3, latent="discrete", likelihood="logistic", halvings=0,
+        latent_options={"n_states": 2, "encoder_channels": 8}, likelihood_options={"decoder_channels": 8},
     ).double().eval()  # fmt: skip
     images = torch.tensor([[a, b] for a in range(3) for b in range(3)], dtype=torch.float64).view(9, 1, 1, 2)
     total = model.log_prob(images).exp().sum()
@@ -88,7 +74,7 @@ def test_an_exact_model_of_images_sums_to_one():
 @pytest.mark.parametrize("context_in", ["all", "priors"])
 def test_the_bound_of_codes_pays_for_them_and_grows_with_their_number(context_in):
     x = digits()
-    model = small("sequential", "flow", context_in=context_in)
+    model = small("sequential", "flow", likelihood_options={"context_in": context_in})
     trainer = Trainer(TrainConfig(max_epochs=3, batch_size=50, learning_rate=3e-3), quiet=True)
     history = trainer.fit(model, x)
     assert history.steps == 12 and {"nll", "commitment", "code_length"} <= set(history.epochs[-1])
@@ -102,7 +88,7 @@ def test_the_bound_of_codes_pays_for_them_and_grows_with_their_number(context_in
 
 
 def test_codes_of_the_whole_image():
-    model = small("sequential", "flow", codes_per_image=3)
+    model = small("sequential", "flow", {"codes_per_image": 3})
     x = digits(60)
     Trainer(TrainConfig(max_epochs=1, batch_size=20), quiet=True).fit(model, x)
     assert model.codes(x).shape == (60, 3)
@@ -112,7 +98,7 @@ def test_codes_of_the_whole_image():
 def test_the_encoder_learns_what_codes_cost():
     """With a prior that makes one code cheap, the pressure of the code length moves the encoder to it."""
     x = digits(64)
-    model = small("sequential", "logistic", prior="independent").train()
+    model = small("sequential", "logistic", {"prior": "independent", "prior_options": None}).train()
     model.objective(x)  # the codes start at what the encoder gives
     with torch.no_grad():
         model.prior.logits[:, 1] = 8.0
@@ -144,7 +130,7 @@ def test_the_encoder_learns_what_codes_cost():
 
 def test_a_flow_starts_from_the_likelihood_of_its_first_layer():
     x = digits()
-    model = small("sequential", "flow", schedule=Schedule(start_steps=5)).train()
+    model = small("sequential", "flow", likelihood_options={"start_steps": 5}).train()
     start = model.starting_likelihood()
     assert isinstance(start, DiscretizedDecoder)
     torch.manual_seed(1)
@@ -181,7 +167,7 @@ def test_any_flow_of_images_can_be_the_likelihood(flow, latent):
 
 def test_variational_dequantisation_and_more_draws_tighten_the_bound():
     x = digits(60)
-    model = small("sequential", "flow", dequantisation="variational", draws=2)
+    model = small("sequential", "flow", likelihood_options={"dequantisation": "variational", "draws": 2})
     Trainer(TrainConfig(max_epochs=2, batch_size=20, patience=None), quiet=True).fit(model, x)
     with torch.no_grad():
         few = model.log_prob(x).mean()
@@ -214,16 +200,23 @@ def test_sizes_and_names_that_do_not_fit():
     with pytest.raises(ConfigError, match="halved 2 times"):
         ImageNVF((1, 6, 6), halvings=2)
     with pytest.raises(ConfigError, match="prior must be"):
-        ImageNVF((1, 8, 8), prior="lstm")
+        ImageNVF((1, 8, 8), latent_options={"prior": "lstm"})
     with pytest.raises(ConfigError, match="did you mean 'sequential'"):
         ImageModel((1, 8, 8), latent="sequentail")
     with pytest.raises(ConfigError, match="context_in"):
-        ImageNVF((1, 8, 8), **{**SMALL, "context_in": "couplings"})
+        ImageNVF((1, 8, 8), likelihood_options={"context_in": "couplings"})
     with pytest.raises(ConfigError, match="one of vectors; for images there are flowpp-image, glow"):
         ImageNVF((1, 8, 8), flow="maf")
     with pytest.raises(ConfigError, match="no flow"):
         ImageVAE((1, 8, 8), likelihood="flow")
-    assert math.isclose(ImageVAE((1, 8, 8), latent="sequential", **SMALL).prior.uniform_nats, 4 * math.log(4))
+    with pytest.raises(ConfigError, match=r"latent_options: 'n_state' is not known; did you mean 'n_states'"):
+        ImageVAE((1, 8, 8), latent="discrete", latent_options={"n_state": 3})
+    with pytest.raises(ConfigError, match="received ImageStates"):
+        ImageNVF((1, 8, 8), latent_options=ImageStates())
+    with pytest.raises(ConfigError, match=r"'objective' is not known \(options: none\)"):
+        ImageModel((1, 8, 8), latent="none", latent_options={"objective": "elbo"})
+    vae = ImageVAE((1, 8, 8), latent="sequential", latent_options=LATENT["sequential"])
+    assert math.isclose(vae.prior.uniform_nats, 4 * math.log(4))
 
 
 @pytest.mark.parametrize("latent", ["none", "continuous", "discrete", "sequential"])

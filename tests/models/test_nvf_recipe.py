@@ -7,13 +7,12 @@ import torch
 
 from modeflow.errors import ConfigError
 from modeflow.latents import GumbelELBO, Marginal, SummedELBO, Truncated
-from modeflow.latents.initialise import initialise
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.transforms import MaskedAutoregressive
 
 
 def test_options_reach_the_parts():
-    model = NVF(
+    model = DiscreteNVF(
         3, 5, flow="nsf-autoregressive", flow_options={"layers": 2}, prior="uniform",
         objective="elbo", encoder_features=(7,), temperature=0.8, final_temperature=0.2,
         anneal_steps=9, kl_warmup_steps=4,
@@ -21,7 +20,7 @@ def test_options_reach_the_parts():
     assert model.n_states == model.likelihood.context_features == 5
     assert sum(isinstance(m, MaskedAutoregressive) for m in model.modules()) == 2
     assert not model.prior.learned
-    assert model.posterior_net.net.hidden[0].out_features == 7
+    assert model.encoder.net.hidden[0].out_features == 7
     loss = model.loss
     assert isinstance(loss, GumbelELBO)
     assert (loss.temperature, loss.final_temperature, loss.anneal_steps) == (0.8, 0.2, 9)
@@ -36,7 +35,7 @@ def test_options_reach_the_parts():
 def test_every_objective_fits_a_little(name, kind):
     torch.manual_seed(0)
     flow = {"layers": 1, "hidden_features": 8, "blocks": 1, "bins": 4}
-    model = NVF(2, 2, flow_options=flow, encoder_features=(16,), objective=name)
+    model = DiscreteNVF(2, 2, flow_options=flow, encoder_features=(16,), objective=name)
     assert isinstance(model.loss, kind)
     x = 0.3 * torch.randn(256, 2) + torch.where(torch.rand(256, 1) < 0.5, 1.0, -1.0)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -62,7 +61,7 @@ def test_every_objective_fits_a_little(name, kind):
 )
 def test_what_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        NVF(2, **options)
+        DiscreteNVF(2, **options)
 
 
 def test_a_known_mixture_is_not_beaten():
@@ -76,8 +75,8 @@ def test_a_known_mixture_is_not_beaten():
         return torch.logsumexp(parts, 1) - torch.log(torch.tensor(2.0))
 
     flow = {"layers": 2, "hidden_features": 16, "blocks": 1, "bins": 4}
-    model = NVF(2, 2, flow_options=flow, encoder_features=(16,), objective="marginal")
-    initialise(model, draw(2000), encoder_steps=50)
+    model = DiscreteNVF(2, 2, flow_options=flow, encoder_features=(16,), objective="marginal")
+    model.start(draw(2000), 0, 50)
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(150):
         optimiser.zero_grad()

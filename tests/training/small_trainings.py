@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from modeflow.densities import Preprocessed
-from modeflow.latents.initialise import initialise
-from modeflow.models import NVF
+from modeflow.models import DiscreteNVF
 from modeflow.training import TrainConfig, Trainer, seeded
 from modeflow.transforms import Standardize
 
@@ -30,9 +29,9 @@ def model(n_states: int = 2, objective: str = "elbo") -> Preprocessed:
     """The stochastic objective by default: it shows whether randomness is restored."""
     x = rows()
     with seeded(1):
-        inner = NVF(2, n_states, flow_options=FLOW, encoder_features=(8,), objective=objective)
+        inner = DiscreteNVF(2, n_states, flow_options=FLOW, encoder_features=(8,), objective=objective)
         wrapped = Preprocessed(Standardize(2).fit(x), inner)
-        initialise(inner, wrapped.encode(x)[0], encoder_steps=5)
+        inner.start(wrapped.encode(x)[0], 0, 5)
     return wrapped
 
 

@@ -185,7 +185,7 @@ def test_ema_weights_are_what_is_kept():
     Trainer(config(max_epochs=1)).fit(plain, rows())
     Trainer(config(max_epochs=1, ema=0.999)).fit(averaged, rows())
     start = model(objective="truncated")
-    a, b, c = (next(iter(n.model.posterior_net.parameters())) for n in (start, averaged, plain))
+    a, b, c = (next(iter(n.model.encoder.parameters())) for n in (start, averaged, plain))
     # The average is on its way to where training went.
     assert 0 < (c - b).norm() < (c - a).norm()
     assert 0 < (b - a).norm() < (c - a).norm()

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.base import check_temperature
+from modeflow.densities.base import Density, check_temperature
 from modeflow.errors import ConfigError
 
 __all__ = ["GPT2Prior", "IndependentCodes", "SequencePrior"]
 
 
-class SequencePrior(nn.Module):
+class SequencePrior(Density):
     """``p(z)`` over strings of `length` codes out of `n_codes`; probabilities sum to one over all strings.
+
+    A temperature, above 0, raises the probabilities of every code given those before to its inverse.
 
     Arguments:
         n_codes: V. length: L.
@@ -25,27 +27,24 @@ class SequencePrior(nn.Module):
         ConfigError: if either is less than one.
     """
 
+    tempers = True
+    #: What a prior of the same shape is built with, wherever its weights come from; None: nothing.
+    sizes: dict[str, Any] | None = None
+
     def __init__(self, n_codes: int, length: int) -> None:
-        super().__init__()
         if n_codes < 1 or length < 1:
             raise ConfigError(f"n_codes and length must be 1 or more, received {n_codes} and {length}")
+        super().__init__((length,))
         self.n_codes, self.length = int(n_codes), int(length)
+        self.levels = self.n_codes
 
     def log_probs(self, codes: Tensor) -> Tensor:
         """``log p(z_j = v | z_<j)`` for every code v at every position of given strings, ``(B, L, V)``."""
         raise NotImplementedError
 
-    def log_prob(self, codes: Tensor) -> Tensor:
-        """``log p(z)`` of each string ``(B, L)``, nats, shape ``(B,)``."""
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        codes = x.long()
         return self.log_probs(codes).gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
-
-    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw strings, ``(n, L)``; code by code, probabilities are raised to ``1 / temperature``.
-
-        Raises:
-            ConfigError: for a temperature that is not above 0.
-        """
-        raise NotImplementedError
 
 
 class IndependentCodes(SequencePrior):
@@ -58,8 +57,13 @@ class IndependentCodes(SequencePrior):
     def log_probs(self, codes: Tensor) -> Tensor:
         return torch.log_softmax(self.logits, -1).expand(len(codes), -1, -1)
 
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         check_temperature(temperature, "above 0")
         probs = torch.softmax(self.logits / temperature, -1)
         where = generator.device if generator is not None else probs.device
@@ -100,7 +104,6 @@ class GPT2Prior(SequencePrior):
         known = None if pretrained is None else _pretrained(pretrained)
         if known is not None:
             width, layers, heads = known.config.n_embd, known.config.n_layer, known.config.n_head
-        #: What a prior of the same shape is built with, wherever its weights come from.
         self.sizes = {"width": width, "layers": layers, "heads": heads, "dropout": dropout}
         if width % heads:
             raise ConfigError(f"heads must divide width, received {heads} and {width}")
@@ -144,8 +147,13 @@ class GPT2Prior(SequencePrior):
         out = self.net(input_ids=torch.cat((start, codes[:, :-1]), 1), use_cache=False)
         return self._log_probs(out)
 
-    @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         check_temperature(temperature, "above 0")
         device = self.net.device
         where = generator.device if generator is not None else device

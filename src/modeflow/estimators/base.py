@@ -25,7 +25,6 @@ from modeflow.estimators.settings import Settings, as_tensor, build_model, laten
 from modeflow.estimators.storage import Stored, plain_value, save_estimator, stored_params
 from modeflow.estimators.trivial import warn_worse_than_gaussians
 from modeflow.flows import FLOWS
-from modeflow.latents import ContinuousLatentModel
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.progress import showing, track
 from modeflow.training import resolve_device, seeded, shield, signals_held
@@ -135,8 +134,7 @@ class DensityEstimator(Stored, DensityMixin, BaseEstimator):
         history.interrupted |= stopped
         best.settle()
         # Whoever ended the training early does not wait for a pass over all training rows.
-        dead = [] if history.interrupted else best.prune()
-        best.calibrate()
+        dead = best.finish(prune=not history.interrupted)
         score = best.validation_log_prob()
         self.flow_ = str(best.settings.params["flow"])
         self.flow_options_ = dict(best.settings.params["flow_options"])
@@ -207,8 +205,8 @@ class DensityEstimator(Stored, DensityMixin, BaseEstimator):
     @property
     def latent_features_(self) -> int:
         """Dimensions of a continuous latent; 0 where the latent is discrete."""
-        inner = latent_model(self.model_)
-        return inner.latent_features if isinstance(inner, ContinuousLatentModel) else 0
+        latent = latent_model(self.model_).describe()
+        return latent.count if latent.kind == "continuous" else 0
 
     @shield()
     def score_samples(self, X: Any) -> np.ndarray:
@@ -274,16 +272,14 @@ class DensityEstimator(Stored, DensityMixin, BaseEstimator):
         values = self.schema_.validate(self._matrix(X, reset=False))
         scorer = self._scorer()
         inner = latent_model(scorer)
-        if not isinstance(inner, ContinuousLatentModel):
+        if not self.latent_features_:
             raise ConfigError("the latent is discrete: use predict_proba or predict")
+        parts = []
         with torch.no_grad():
-            parts = [
-                inner.approximate_posterior(
-                    scorer.encode(as_tensor(values[rows]).to(scorer.device))[0]
-                ).moments()
-                for rows in self._blocks(len(values))
-            ]
-        mean, spread = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+            for rows in self._blocks(len(values)):
+                both = inner.read_spread(scorer.encode(as_tensor(values[rows]).to(scorer.device))[0])
+                parts.append(torch.stack(cast(tuple[torch.Tensor, torch.Tensor], both)))
+        mean, spread = torch.cat(parts, 1).cpu().numpy()
         return mean, spread
 
     @shield()
@@ -303,15 +299,15 @@ class DensityEstimator(Stored, DensityMixin, BaseEstimator):
         values = self.schema_.validate(self._matrix(X, reset=False))
         scorer = self._scorer()
         inner = latent_model(scorer)
-        assert isinstance(inner, ContinuousLatentModel)
         parts = []
         with torch.no_grad():
             for rows in self._blocks(len(values)):
                 u, logabsdet = scorer.encode(as_tensor(values[rows]).to(scorer.device))
-                parts.append(torch.stack(inner.bounds(u), 1) + logabsdet.unsqueeze(1))
+                both = cast(tuple[torch.Tensor, torch.Tensor], inner.both_bounds(u))
+                parts.append(torch.stack(both, 1) + logabsdet.unsqueeze(1))
         elbo, iwae = torch.cat(parts).cpu().numpy().T
         kind = self.density_kind_
-        return {"elbo": summarise(elbo, kind), "iwae": summarise(iwae, kind), "draws": inner.draws}
+        return {"elbo": summarise(elbo, kind), "iwae": summarise(iwae, kind), "draws": inner.n_draws}
 
     def fit_predict(self, X: Any, y: Any = None, **options: Any) -> np.ndarray:
         """Fit, then `predict` on the same rows."""

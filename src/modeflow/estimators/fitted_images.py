@@ -18,7 +18,7 @@ from modeflow.data.images import as_images
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.base import blocks
 from modeflow.estimators.storage import Stored, save_estimator, stored_params
-from modeflow.latents import DiscreteLatentModel, LatentModel
+from modeflow.latents import LatentModel
 from modeflow.metrics import BitsPerDim, LogLikelihood, summarise, summarise_bits
 from modeflow.progress import showing
 from modeflow.training import resolve_device, seeded, shield
@@ -43,8 +43,8 @@ class FittedImages(Stored, DensityMixin, BaseEstimator):
     def _build(
         self,
         shape: tuple[int, int, int],
-        warmup_steps: int = 0,
-        prior_sizes: Mapping[str, Any] | None = None,
+        steps: int | None = None,
+        rebuild: Mapping[str, Any] | None = None,
     ) -> LatentModel:
         """The model the parameters describe, not fitted."""
         raise NotImplementedError
@@ -63,8 +63,7 @@ class FittedImages(Stored, DensityMixin, BaseEstimator):
     @property
     def n_states_(self) -> int:
         """States in use of a discrete latent; 1 for any other."""
-        inner = self.model_
-        return len(inner.state_probs()) if isinstance(inner, DiscreteLatentModel) else 1
+        return len(self.model_.state_probs())
 
     @shield()
     def score_samples(self, X: Any) -> np.ndarray:
@@ -111,9 +110,11 @@ class FittedImages(Stored, DensityMixin, BaseEstimator):
         if self.latent != "continuous":
             raise ConfigError(f"bounds are of a continuous latent: this one is {self.latent}")
         cost, dims = self.latent_cost(X), int(np.prod(self.shape_))
-        both = self._each(X, "bounds", lambda model, x: torch.stack(model.bounds(x), 1)).astype(np.float64)
+        both = self._each(X, "bounds", lambda model, x: torch.stack(model.both_bounds(x), 1)).astype(
+            np.float64
+        )
         elbo, iwae = (summarise_bits(column, cost, self.density_kind_, dims) for column in both.T)
-        return {"elbo": elbo, "iwae": iwae, "draws": self.model_.draws}
+        return {"elbo": elbo, "iwae": iwae, "draws": self.model_.n_draws}
 
     def encode(self, X: Any) -> np.ndarray:
         """z of every image: codes ``(N, L)``, means ``(N, latent_features)``, or states ``(N,)``."""
@@ -187,19 +188,11 @@ class FittedImages(Stored, DensityMixin, BaseEstimator):
                 context = None if inferred is None else inferred[rows.to(model.device)]
                 z = torch.from_numpy(self.encode(like))[rows]
             elif state is not None:
-                context, z = self._state_context(model, state, n)
+                context, z = model.draw_state(state, n)
             else:
                 context, z = model.draw(n, generator, prior_temperature)
             x = model.decode(context, n, generator, temperature)
         return _to_images(x.cpu().numpy()), z.cpu().numpy()
-
-    def _state_context(self, model: LatentModel, state: int, n: int) -> tuple[Tensor | None, Tensor]:
-        if not isinstance(model, DiscreteLatentModel) or model.n_states == 1:
-            raise ConfigError(
-                f"there is no state {state}: the latent is {self.latent}; fit with latent=discrete for "
-                "states, or draw images like given ones"
-            )
-        return model._context(model.repeated(state, n)), torch.full((n,), state)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -216,8 +209,7 @@ class FittedImages(Stored, DensityMixin, BaseEstimator):
             "class": type(self).__name__,
             "params": stored_params(self),
             "shape": list(self.shape_),
-            # Of a pretrained prior the sizes, so that its weights are not looked for again.
-            "prior_sizes": getattr(getattr(self.model_, "prior", None), "sizes", None),
+            "rebuild": self.model_.rebuild_options(),
             "fitted": {name: getattr(self, name) for name in _KEPT},
         }
         return save_estimator(path, content, self.model_.state_dict())
@@ -230,7 +222,7 @@ class FittedImages(Stored, DensityMixin, BaseEstimator):
             channels, height, width = (int(n) for n in header["shape"])
             shape = (channels, height, width)
             with seeded(0):
-                model = estimator._build(shape, prior_sizes=header.get("prior_sizes"))
+                model = estimator._build(shape, rebuild=header.get("rebuild"))
             model.load_state_dict(state)
             estimator._set_fitted(model, shape)
             for name in _KEPT:

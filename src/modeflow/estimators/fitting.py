@@ -16,34 +16,25 @@ from modeflow.data.schema import listing
 from modeflow.densities import Density, Preprocessed
 from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
 from modeflow.flows import FLOWS
-from modeflow.latents import ContinuousLatentModel, DiscreteLatentModel
-from modeflow.latents.initialise import initialise, initialise_continuous
-from modeflow.latents.islands import Relief
-from modeflow.latents.partition import Survey
+from modeflow.latents import Survey
+from modeflow.latents.discrete import Relief
 from modeflow.metrics import summarise
-from modeflow.progress import track
 from modeflow.training import History, Trainer, seeded
 from modeflow.training.state import copy_state
 from modeflow.transforms import Columns
 from modeflow.transforms.noise import open_uniform
 
-__all__ = ["ENCODER_STEPS", "Fit", "FitData", "Peaks", "mean_one", "prune_dead_states", "standardised"]
+__all__ = ["ENCODER_STEPS", "Fit", "FitData", "Peaks", "mean_one", "standardised"]
 
 #: Which rows were looked at, and the peaks of the density there.
 Peaks = tuple[np.ndarray, Relief]
 
-#: Encoder mass left out when validation is scored during training (a tight lower bound, one state a row).
-_VALIDATION_EPSILON = 1e-4
-#: Most validation rows whose posterior the encoder is calibrated by.
-_CALIBRATION_ROWS = 4096
 #: Most steps that the encoder is fitted to the islands for.
 ENCODER_STEPS = 2000
-#: Steps that a latent may be started for, however short the training; and those of a continuous one.
-_LEAST_START_STEPS, _CONTINUOUS_START_STEPS = 200, 500
+#: Steps that a latent may be started for, however short the training.
+_LEAST_START_STEPS = 200
 #: Training rows among which lost digits are looked for.
 _DIGIT_ROWS = 20_000
-#: A state that expects fewer training rows than this may hold none.
-_SUSPECT_ROWS = 3.0
 
 
 @dataclass(frozen=True)
@@ -117,21 +108,16 @@ class Fit:
         noisy = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(seed)))
         weight = _tensor(data.weight)
         with seeded(seed):
-            options = self.settings.objective_options(len(data.train))
+            options = self.settings.latent_options(len(data.train))
             self.model = build_model(self.settings.params, noisy.shape[1], self.n_states, options)
             columns = self.model.transform
             assert isinstance(columns, Columns)
             fit_columns(columns, noisy, weight, data.schema, self.settings)
             standard = _encoded(columns, noisy, weight).to(self.model.dtype)
-            inner = latent_model(self.model)
             # A start is never much longer than the training itself.
             budget = max(config.max_epochs * self.settings.batches(len(data.train)), _LEAST_START_STEPS)
-            if isinstance(inner, DiscreteLatentModel):
-                steps = min(self.encoder_steps, budget)
-                initialise(inner, self._islands(standard), seed % (2**32), steps)
-            elif isinstance(inner, ContinuousLatentModel):
-                steps = min(_CONTINUOUS_START_STEPS, budget)
-                initialise_continuous(inner, standard.to(inner.dtype), seed % (2**32), steps=steps)
+            steps = min(self.encoder_steps, budget)
+            latent_model(self.model).start(self._islands(standard), seed % (2**32), steps)
         self._start = copy_state(self.model)
         name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
         self.trainer = Trainer(config, self.run_dir, self.quiet, description=name)
@@ -182,13 +168,15 @@ class Fit:
         self.history.best_validation = self.history.epochs[0].get("validation", math.nan)
         return True
 
-    def prune(self) -> list[int]:
-        """Switch off the states that hold nothing (`prune_dead_states`), and say so."""
+    def finish(self, prune: bool = True) -> list[int]:
+        """Switch off the states that hold nothing, and say so; then calibrate the posterior."""
         data = self.data
         rows = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(self.settings.seed)))
-        weights = _tensor(data.weight), _tensor(data.validation_weight)
         self.model.eval()
-        dead = prune_dead_states(self.model, rows, self._validation, *weights)
+        with torch.no_grad():
+            train, held = (self.model.encode(x)[0] for x in (rows, self._validation))
+        weights = _tensor(data.weight), _tensor(data.validation_weight)
+        dead = latent_model(self.model).finish(train, held, *weights, prune=prune)
         if dead:
             plural = "s" if len(dead) > 1 else ""
             warnings.warn(
@@ -199,15 +187,6 @@ class Fit:
                 stacklevel=3,
             )
         return dead
-
-    def calibrate(self) -> None:
-        """Bring the encoder's confidence in line with the exact posterior on the validation rows."""
-        weight = _tensor(self.data.validation_weight)
-        self.model.eval()
-        with torch.no_grad():
-            rows = self._validation[:_CALIBRATION_ROWS]
-            u = self.model.encode(rows)[0]
-        latent_model(self.model).calibrate(u, None if weight is None else weight[:_CALIBRATION_ROWS])
 
     def validation_log_prob(self) -> np.ndarray:
         """Exact log-density of every (dequantised) validation row under the best weights, nats."""
@@ -283,67 +262,7 @@ def _repeated(weight: Tensor) -> Tensor:
 
 
 def _evaluate(model: Density, x: Tensor) -> Tensor:
-    """Log-density per row for validation while training: over the states that the encoder finds likely."""
+    """Log-density per row for validation while training, or a close bound."""
     assert isinstance(model, Preprocessed)
     u, logabsdet = model.encode(x)
-    return latent_model(model).quick_log_prob(u, _VALIDATION_EPSILON) + logabsdet
-
-
-def prune_dead_states(
-    model: Preprocessed,
-    train: Tensor,
-    validation: Tensor,
-    weight: Tensor | None = None,
-    validation_weight: Tensor | None = None,
-) -> list[int]:
-    """Switch off states that no row needs: only while training and validation likelihood do not fall.
-
-    A state that holds no data takes prior mass from the others; without it every other density rises by
-    ``-log(1 - pi_k)``. Whether that outweighs what the state gave to its rows is computed exactly, on all
-    rows of both, one state after the other, the least probable first. A state that is someone's island,
-    however rare, stays.
-
-    Returns:
-        the states switched off.
-    """
-    inner = latent_model(model)
-    if not isinstance(inner, DiscreteLatentModel) or inner.n_states == 1:
-        return []
-    states = inner.prior.active_states().cpu()
-    suspects = (inner.state_probs().double().cpu() * len(train) < _SUSPECT_ROWS).nonzero().flatten()
-    if not len(suspects) or len(states) == 1:
-        return []
-    joints = [_log_joint(model, inner, rows) for rows in (train, validation)]
-    weights = [
-        torch.ones(len(joint), dtype=torch.float64) if w is None else w.double().cpu()
-        for joint, w in zip(joints, (weight, validation_weight), strict=True)
-    ]
-    log_prior = inner.prior.log_probs().detach().double().cpu()[states]
-    kept = torch.ones(len(states), dtype=torch.bool)
-
-    def means(keep: Tensor) -> Tensor:
-        mass = torch.logsumexp(log_prior[keep], 0)
-        sums = [torch.logsumexp(joint[:, keep], 1) - mass for joint in joints]
-        return torch.stack([(s * w).sum() / w.sum() for s, w in zip(sums, weights, strict=True)])
-
-    best = means(kept)
-    for state in suspects[log_prior[suspects].argsort()].tolist():
-        without = kept.clone()
-        without[state] = False
-        if not without.any():
-            break
-        after = means(without)
-        if bool(((after >= best) & best.isfinite()).all()):
-            kept, best = without, after
-    dead = states[~kept]
-    if len(dead):
-        inner.prior.switch_off(dead)
-    return [int(k) for k in dead]
-
-
-def _log_joint(model: Preprocessed, inner: DiscreteLatentModel, rows: Tensor) -> Tensor:
-    """Of the (dequantised) rows, float64 on the CPU."""
-    with torch.no_grad():
-        blocks = track(rows.split(1024), "look for states without rows")
-        parts = [inner.log_joint(model.encode(part)[0]) for part in blocks]
-    return torch.cat(parts).double().cpu()
+    return latent_model(model).validation_log_prob(u) + logabsdet

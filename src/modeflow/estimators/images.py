@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,15 +17,14 @@ from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.base import training_summary
 from modeflow.estimators.fitted_images import ROWS, FittedImages, to_tensor
 from modeflow.estimators.trivial import warn_worse_than_uniform
-from modeflow.latents import STAGES, DiscreteLatentModel, LatentModel, Schedule, initialise_images
-from modeflow.models.images import ImageModel
+from modeflow.latents import LatentModel
+from modeflow.models import IMAGE_LATENTS, ImageModel, LikelihoodOptions
+from modeflow.options import check_choice
 from modeflow.progress import showing
 from modeflow.training import TrainConfig, Trainer, seeded, shield, signals_held
 
 __all__ = ["ImageDensity"]
 
-#: Share of the first stage's steps in which the codes move (`Schedule`, `codebook_steps`).
-_CODEBOOK = 0.4
 #: Fewest epochs and optimiser steps of ``max_epochs="auto"``.
 _EPOCHS, _STEPS = 20, 2000
 
@@ -79,12 +77,22 @@ class ImageDensity(FittedImages):
         https://arxiv.org/abs/2211.11638
     """
 
-    #: Parameters that `ImageModel` takes as they are.
-    _MODEL: ClassVar[tuple[str, ...]] = (
-        "levels", "latent", "likelihood", "n_codes", "code_features", "codes_per_image", "n_states",
-        "latent_features", "posterior", "halvings", "encoder_channels", "decoder_channels", "components",
-        "flow", "flow_options", "entry", "context_in", "prior", "prior_options", "free_bits", "sequences",
-        "dequantisation", "draws", "latent_draws",
+    #: Parameters that the latents take, by their names there, and those of the likelihood.
+    _LATENT: ClassVar[dict[str, dict[str, str]]] = {
+        "none": {},
+        "discrete": {name: name for name in ("n_states", "prior", "encoder_channels")},
+        "continuous": {
+            "features": "latent_features", "draws": "latent_draws", "posterior": "posterior",
+            "free_bits": "free_bits", "encoder_channels": "encoder_channels",
+        },
+        "sequential": {
+            name: name
+            for name in ("n_codes", "code_features", "codes_per_image", "prior", "prior_options", "sequences",
+                         "stages", "code_warmup", "encoder_channels")
+        },
+    }  # fmt: skip
+    _LIKELIHOOD: ClassVar[tuple[str, ...]] = (
+        "components", "decoder_channels", "entry", "context_in", "dequantisation", "draws", "start",
     )  # fmt: skip
     #: Parameters that `TrainConfig` takes as they are.
     _TRAINING: ClassVar[tuple[str, ...]] = (
@@ -219,7 +227,8 @@ class ImageDensity(FittedImages):
 
     def _fit(self, X: Any, validation: Any, run_dir: str | os.PathLike[str] | None, resume: bool) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        stages = self._stages()
+        if self.latent != "sequential" and self.stages not in ("joint", ["joint"], ("joint",)):
+            raise ConfigError("stages are of a sequential latent: leave them out")
         images = as_images(X, self.levels, "X")
         if validation is not None:
             train, held = images, as_images(validation, self.levels, "validation")
@@ -231,32 +240,21 @@ class ImageDensity(FittedImages):
         rows, held_rows = to_tensor(train), to_tensor(held)
         config = self._train_config(len(rows), seed)
         steps = config.max_epochs * -(-len(rows) // config.batch_size)
-        if not 0 <= self.start < 1:
-            raise ConfigError(f"start must lie in [0, 1), received {self.start!r}")
-        if not 0 <= self.code_warmup <= 1:
-            raise ConfigError(f"code_warmup must lie in [0, 1], received {self.code_warmup!r}")
         with seeded(seed):
-            model = self._build(shape, steps // 10)
-            schedule = Schedule(
-                min(round(self.start * steps), steps - 1),
-                round(self.code_warmup * steps),
-                round(_CODEBOOK * steps),
-            )
-            if isinstance(model, DiscreteLatentModel):
-                initialise_images(model, rows, seed % 2**32)
+            model = self._build(shape, steps)
+            model.start(rows, seed % 2**32)
         history: list[dict[str, Any]] = []
         last: Any = None
-        for number, stage in enumerate(stages):
-            # A later stage builds on the codes as they are.
-            later = {"start_steps": 0, "codebook_steps": 0} if number else {}
-            model.schedule = replace(schedule, stage=stage, **later)
+        for number, stage in enumerate(model.stages):
+            model.at_stage(stage, number)
             folder = None if run_dir is None else Path(run_dir) / (f"stage-{number + 1}" if number else "")
-            trainer = Trainer(config, folder, not self.verbose, "fit" if len(stages) == 1 else f"fit {stage}")
+            name = "fit" if len(model.stages) == 1 else f"fit {stage}"
+            trainer = Trainer(config, folder, not self.verbose, name)
             last = trainer.fit(model, rows, held_rows, resume=resume, augment=_as_float, evaluate=_evaluate)
             history += [{"stage": stage, **row} for row in last.epochs]
             if last.interrupted:
                 break
-        model.schedule = replace(schedule, stage="joint")
+        model.at_stage()
         self.history_ = history
         self.training_ = training_summary(last)
         self._set_fitted(model, shape)
@@ -276,17 +274,6 @@ class ImageDensity(FittedImages):
             settings["max_epochs"] = max(_EPOCHS, -(-_STEPS // -(-rows // size)))
         return TrainConfig(**settings, seed=seed)
 
-    def _stages(self) -> tuple[str, ...]:
-        stages = (self.stages,) if isinstance(self.stages, str) else tuple(self.stages)
-        for stage in stages:
-            if stage not in STAGES:
-                raise ConfigError(f"stages may name {', '.join(STAGES)}; received {stage!r}")
-        if self.latent != "sequential" and stages != ("joint",):
-            raise ConfigError("stages are of a sequential latent: leave them out")
-        if stages not in (("joint",), ("flow", "prior"), ("flow", "prior", "joint")):
-            raise ConfigError("stages must be ['joint'], ['flow', 'prior'] or ['flow', 'prior', 'joint']")
-        return stages
-
     def _hold_out(self, images: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         if not 0 < self.validation_fraction < 1:
             raise ConfigError(
@@ -302,15 +289,29 @@ class ImageDensity(FittedImages):
     def _build(
         self,
         shape: tuple[int, int, int],
-        warmup_steps: int = 0,
-        prior_sizes: Mapping[str, Any] | None = None,
+        steps: int | None = None,
+        rebuild: Mapping[str, Any] | None = None,
     ) -> LatentModel:
-        options = {name: getattr(self, name) for name in self._MODEL}
-        if prior_sizes is not None:
-            options["prior_options"] = prior_sizes
-        if self.latent == "continuous":
-            options["kl_warmup_steps"] = warmup_steps
-        return ImageModel(shape, **options)
+        check_choice("latent", self.latent, IMAGE_LATENTS)
+        names = self._LATENT[self.latent]
+        own = {name: getattr(self, key) for name, key in names.items()}
+        if own.get("prior", "") is None:
+            del own["prior"]
+        latent = IMAGE_LATENTS[self.latent].of({**own, **(rebuild or {})}, "latent")
+        likelihood = LikelihoodOptions(**{name: getattr(self, name) for name in self._LIKELIHOOD})
+        if steps is not None:
+            latent, likelihood = latent.for_steps(steps), likelihood.for_steps(steps)
+        return ImageModel(
+            shape,
+            levels=self.levels,
+            latent=self.latent,
+            likelihood=self.likelihood,
+            flow=self.flow,
+            flow_options=self.flow_options,
+            halvings=self.halvings,
+            latent_options=latent,
+            likelihood_options=likelihood,
+        )
 
 
 def _as_float(batch: Tensor, generator: torch.Generator) -> Tensor:
@@ -319,14 +320,4 @@ def _as_float(batch: Tensor, generator: torch.Generator) -> Tensor:
 
 def _evaluate(model: Any, x: Tensor) -> Tensor:
     """Log-probability of validation images, of what the stage fits."""
-    stage = model.schedule.stage
-    parts = []
-    for part in x.split(ROWS):
-        rows = part.float()
-        if stage == "prior":
-            parts.append(-model.code_length(rows))
-        elif stage == "flow":
-            parts.append(model.likelihood.log_prob(rows, model.infer(rows)))
-        else:
-            parts.append(model.quick_log_prob(rows, 1e-4))
-    return torch.cat(parts)
+    return torch.cat([model.validation_log_prob(part.float()) for part in x.split(ROWS)])

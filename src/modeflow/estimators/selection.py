@@ -26,9 +26,8 @@ import numpy as np
 from modeflow.data import Schema
 from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, standardised
 from modeflow.estimators.settings import Settings
-from modeflow.latents.initialise import look
-from modeflow.latents.islands import CLEAR, LIKELY
-from modeflow.latents.partition import Survey
+from modeflow.latents import Survey, look
+from modeflow.latents.discrete import CLEAR, LIKELY
 
 __all__ = ["Candidate", "Choice", "Selection", "most_states"]
 

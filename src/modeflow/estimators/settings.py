@@ -13,10 +13,9 @@ import torch
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError, nearest
 from modeflow.flows import flow_recipe
-from modeflow.latents import ContinuousELBO, LatentModel
-from modeflow.latents.objectives import check_options, option_names
-from modeflow.models import NVF as build_nvf
-from modeflow.models import ContinuousNVF
+from modeflow.latents import ContinuousELBO, ContinuousOptions, DiscreteOptions, LatentModel, TableLatent
+from modeflow.latents.discrete import check_options, option_names
+from modeflow.models import TableModel
 from modeflow.training import TrainConfig
 from modeflow.transforms import Columns
 
@@ -37,15 +36,10 @@ FLOW_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
-#: Steps for which rows keep the states they start in.
-_HOLD_STEPS = 500
 #: What `max_epochs="auto"` is: so many steps, and at least so many epochs.
 _AUTO_STEPS, _LEAST_EPOCHS = 20_000, 30
 #: Fewest steps between two evaluations: where an epoch has fewer, several epochs pass.
 _EVALUATION_STEPS = 50
-#: Longest warm-up and annealing of an objective by default, in steps: early stopping may come soon after.
-_LONGEST_WARMUP, _LONGEST_ANNEALING = 2_000, 4_000
-
 #: Options in which the estimators' defaults differ from the recipes', which are those of the papers; chosen
 #: by validation likelihood on real tables (benchmarks/defaults.py). What the user gives comes first.
 FLOW_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -178,18 +172,21 @@ class Settings:
             tensorboard=bool(p["tensorboard"]),
         )
 
-    def objective_options(self, rows: int) -> dict[str, Any]:
-        """Options of the objective, schedules filled in from the number of steps."""
-        given = dict(self.params.get("objective_options") or {})
-        steps = self.max_epochs(rows) * self.batches(rows)
-        if self.continuous or self.params.get("objective") in ("elbo", "elbo-sum"):
-            warmup = steps // (4 if self.continuous else 10)
-            given.setdefault("kl_warmup_steps", min(warmup, _LONGEST_WARMUP))
-        if self.params.get("objective") == "elbo" and not self.continuous:
-            given.setdefault("anneal_steps", min(steps // 2, _LONGEST_ANNEALING))
-        if self.params.get("objective") in ("truncated", "marginal") and not self.continuous:
-            given.setdefault("hold_steps", min(_HOLD_STEPS, steps // 3))
-        return given
+    def latent_options(self, rows: int) -> TableLatent:
+        """Options of the latent, schedules filled in from the number of steps."""
+        return latent_options(self.params).for_steps(self.max_epochs(rows) * self.batches(rows))
+
+
+def latent_options(params: Mapping[str, Any]) -> TableLatent:
+    """Options of the latent, by the parameters of an estimator."""
+    given = params.get("objective_options") or {}
+    if params.get("latent") == "continuous":
+        names = {"features": "latent_features", "draws": "score_draws"}
+        names |= {name: name for name in ("posterior", "encoder_features")}
+        own = {name: params[key] for name, key in names.items()}
+        return ContinuousOptions.of({**own, **given}, "objective_options")
+    own = {k: params[k] for k in ("prior", "objective", "encoder_features") if k in params}
+    return DiscreteOptions.of({**own, **given}, "objective_options")
 
 
 def flow_options(flow: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -213,35 +210,19 @@ def check_states(n_states: Any, name: str = "n_states") -> None:
 
 
 def build_model(
-    params: Mapping[str, Any],
-    features: int,
-    n_states: int,
-    objective_options: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any], features: int, n_states: int, options: TableLatent | None = None
 ) -> Preprocessed:
     """The untrained model: the maps of the columns, then the latent-variable model (K = 1: the flow alone).
 
     Initial weights are drawn from torch's global generator; seed it beforehand.
     """
-    if params.get("latent") == "continuous":
-        continuous = ContinuousNVF(
-            features,
-            int(params["latent_features"]),
-            flow=params["flow"],
-            flow_options=dict(params["flow_options"] or {}),
-            posterior=params["posterior"],
-            encoder_features=params["encoder_features"],
-            draws=int(params["score_draws"]),
-            **(objective_options or {}),
-        )
-        return Preprocessed(Columns(features), continuous)
-    options = {k: params[k] for k in ("prior", "objective", "encoder_features") if k in params}
-    model = build_nvf(
+    model = TableModel(
         features,
-        int(n_states),
+        params.get("latent", "discrete"),
+        n_states,
         flow=params["flow"],
-        flow_options=dict(params["flow_options"] or {}),
-        **options,
-        **(objective_options or {}),
+        flow_options=params["flow_options"],
+        latent_options=latent_options(params) if options is None else options,
     )
     return Preprocessed(Columns(features), model)
 

@@ -12,8 +12,8 @@ import numpy as np
 from modeflow.data import ImageSet, ImageSplit, load_images, split_images
 from modeflow.errors import ConfigError, DataError
 from modeflow.estimators import ImageDensity
+from modeflow.estimators.fitted_images import to_tensor
 from modeflow.experiments.config import RunConfig
-from modeflow.latents import SequentialLatentModel
 
 __all__ = ["fit_images", "images_of", "measure_images", "split_of"]
 
@@ -85,15 +85,7 @@ def measure_images(estimator: ImageDensity, data: ImageSet, split: ImageSplit) -
     if estimator.latent == "continuous":
         bounds = estimator.bounds(split.test)
         result["bounds"] = {k: v if k == "draws" else v.to_dict() for k, v in bounds.items()}
-    if isinstance(estimator.model_, SequentialLatentModel):
-        codes = estimator.encode(split.test)
-        share = np.bincount(codes.ravel(), minlength=estimator.n_codes) / codes.size
-        used = share[share > 0]
-        result["codes"] = {
-            "per_image": int(codes.shape[1]),
-            "used": int((share > 0).sum()),
-            "perplexity": float(np.exp(-(used * np.log(used)).sum())),
-        }
+    result |= estimator.model_.measure(to_tensor(split.test))
     if len(split.test) < 2:
         raise DataError("one test image has no standard error: give more images, or a larger test share")
     return result

@@ -23,7 +23,7 @@ from modeflow.transforms import (
     Transform,
 )
 
-__all__ = ["IAF", "MAF", "NICE", "RealNVP"]
+__all__ = ["IAF", "MAF", "NICE", "RealNVP", "inverse_autoregressive"]
 
 
 def RealNVP(
@@ -185,8 +185,13 @@ def IAF(
     check_sizes(features=features, layers=layers, **{"hidden_features": min(widths, default=1)})
 
     def layer(i: int) -> Transform:
-        elementwise = AffineElementwise()
-        made = MADE(features, elementwise.n_params, widths, context_features)
-        return Inverse(MaskedAutoregressive(made, elementwise, context_features))
+        return inverse_autoregressive(features, context_features, widths)
 
     return stack(features, context_features, layers, layer, mixing, context_affine, seed)
+
+
+def inverse_autoregressive(features: int, context_features: int, widths: Sequence[int]) -> Transform:
+    """One layer of `IAF`, for a flow of one's own."""
+    elementwise = AffineElementwise()
+    made = MADE(features, elementwise.n_params, tuple(widths), context_features)
+    return Inverse(MaskedAutoregressive(made, elementwise, context_features))

@@ -10,16 +10,10 @@ from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
+from modeflow.options import check_sizes
 from modeflow.transforms import Composite, ConditionalAffine, LULinear, Permutation, Transform
 
 __all__ = ["check_sizes", "context_layers", "split_mask", "stack", "stack_layers"]
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raise `ConfigError` for a size that is not a positive integer."""
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} must be an integer of 1 or more, received {value!r}")
 
 
 def split_mask(features: int, layer: int) -> torch.Tensor:

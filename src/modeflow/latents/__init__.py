@@ -1,20 +1,40 @@
 """Latent-variable models made of four parts: prior, likelihood, posterior, objective."""
 
-from modeflow.latents.base import STAGES, LatentModel, Schedule
-from modeflow.latents.continuous import ContinuousELBO, ContinuousLatentModel
-from modeflow.latents.discrete import DiscreteLatentModel, PrunedLogProb
-from modeflow.latents.initialise_images import initialise_images
-from modeflow.latents.islands import find_islands
-from modeflow.latents.kbest import k_best
-from modeflow.latents.objectives import (
+from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.codes import (
+    CodesObjective,
+    CodesOptions,
+    SequentialLatentModel,
+    VectorQuantizer,
+    k_best,
+)
+from modeflow.latents.continuous import (
+    ContinuousELBO,
+    ContinuousLatentModel,
+    ContinuousOptions,
+    GeodesicStart,
+    ImageContinuous,
+)
+from modeflow.latents.discrete import (
     OBJECTIVES,
+    ClusterStart,
+    DiscreteLatentModel,
+    DiscreteOptions,
     GumbelELBO,
+    ImageStates,
+    IslandStart,
     Marginal,
+    NoLatent,
     Objective,
+    PrunedLogProb,
     SummedELBO,
+    Survey,
     Truncated,
     build_objective,
+    find_islands,
+    look,
 )
+from modeflow.latents.options import ImageLatent, Images, LatentOptions, TableLatent
 from modeflow.latents.posteriors import (
     POSTERIORS,
     Approximate,
@@ -26,7 +46,8 @@ from modeflow.latents.posteriors import (
     build_posterior,
 )
 from modeflow.latents.priors import CategoricalPrior
-from modeflow.latents.sequential import SequentialLatentModel, VectorQuantizer
+from modeflow.latents.schedules import STAGES, Schedule
+from modeflow.latents.starting import Starter
 
 __all__ = [
     "OBJECTIVES",
@@ -35,26 +56,43 @@ __all__ = [
     "Approximate",
     "CategoricalEncoder",
     "CategoricalPrior",
+    "ClusterStart",
+    "CodesObjective",
+    "CodesOptions",
     "ContinuousELBO",
     "ContinuousLatentModel",
+    "ContinuousOptions",
+    "Description",
     "DiscreteLatentModel",
+    "DiscreteOptions",
     "FlowPosterior",
     "FullGaussianPosterior",
     "GaussianPosterior",
+    "GeodesicStart",
     "GumbelELBO",
+    "ImageContinuous",
+    "ImageLatent",
+    "ImageStates",
+    "Images",
+    "IslandStart",
     "LatentModel",
+    "LatentOptions",
     "Marginal",
+    "NoLatent",
     "Objective",
     "Posterior",
     "PrunedLogProb",
     "Schedule",
     "SequentialLatentModel",
+    "Starter",
     "SummedELBO",
+    "Survey",
+    "TableLatent",
     "Truncated",
     "VectorQuantizer",
     "build_objective",
     "build_posterior",
     "find_islands",
-    "initialise_images",
     "k_best",
+    "look",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -12,50 +12,45 @@ from torch import Tensor
 from modeflow.densities.base import Density, Loss, check_temperature
 from modeflow.densities.flow import Flow
 from modeflow.densities.image_decoders import DiscretizedDecoder
-from modeflow.errors import ConfigError, nearest
+from modeflow.errors import ConfigError
+from modeflow.latents.schedules import Schedule
+from modeflow.latents.starting import Looked, Starter
 from modeflow.progress import track
 from modeflow.transforms.pixels import PixelGaussianize
 
-__all__ = ["STAGES", "LatentModel", "Schedule"]
-
-#: What the objective of a sequential latent fits: everything but the prior, the prior alone, or all.
-STAGES = ("flow", "prior", "joint")
+__all__ = ["Description", "LatentModel"]
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """What is fitted when, in optimiser steps; a latent has no use for what is not of its kind.
+class Description:
+    """What a latent is, for reports, tables and files.
 
-    Arguments:
-        start_steps: over which the first layer of a flow of images is fitted alone, as a likelihood.
-        code_warmup_steps: over which the pressure of the code length on the encoder of codes rises; after
-            them dead codes stay dead.
-        codebook_steps: after which codes stand still; None: never. Moving averages shorten distances,
-            whatever the codes then cost; a codebook that follows them to the end undoes what the code length
-            has taught.
-        stage: one of `STAGES`.
-
-    Raises:
-        ConfigError: for another stage.
+    Attributes:
+        kind: ``"none"``, ``"discrete"``, ``"continuous"`` or ``"codes"``.
+        words: for people, such as "8 states".
+        count: states in use, dimensions, or number of codes; 0 for none.
+        unit: the word for one value of z: "state", "z", "code", or "".
     """
 
-    start_steps: int = 0
-    code_warmup_steps: int = 0
-    codebook_steps: int | None = None
-    stage: str = "joint"
+    kind: str
+    words: str
+    count: int
+    unit: str
 
-    def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise ConfigError(
-                f"stage must be one of {', '.join(STAGES)}; received {self.stage!r}"
-                f"{nearest(self.stage, STAGES)}"
-            )
+    @property
+    def whole(self) -> bool:
+        """Whether values of z are whole numbers."""
+        return self.kind != "continuous"
 
 
 class LatentModel(Density):
     """``p(x) = ∫ p(z) p(x | z) dz``, with a posterior q(z|x) and an objective that fits all three.
 
-    The estimators ask for the methods below; a model whose latent is not discrete is one of a single state.
+    The methods below are all that training, estimators and reports ask of a latent, whichever it is: nobody
+    asks for its class. A model whose latent is not discrete is one of a single state.
+
+    To fit it: `start` on the rows, then for each of `stages` `at_stage` and a training by `objective`, whose
+    progress `validation_log_prob` scores, then `at_stage` for all, and `finish`.
     """
 
     likelihood: Density
@@ -63,10 +58,63 @@ class LatentModel(Density):
     tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
     chunk_rows: int
-    #: What `objective` fits when.
+    #: Where training starts; None: where the parts were made.
+    starter: Starter | None = None
+    #: What is fitted in order, each to its end.
+    stages: tuple[str, ...] = ("joint",)
+    #: What `objective` fits when, from the first stage on; `at_stage` says which one it is.
     schedule: Schedule = Schedule()
+    _now: tuple[str, int] | None = None
 
     # -- fitting ---------------------------------------------------------------------------------
+
+    def start(self, rows: Tensor | Looked, seed: int, steps: int | None = None) -> None:
+        """Start on the rows as the model sees them (standardised; images as they are), by `starter`.
+
+        Randomness comes from torch's global generator (seed it beforehand) and `seed`.
+
+        Arguments:
+            rows: ``(N, *event_shape)``, or what is known of them already (`Survey`).
+            seed: of what is drawn by numpy.
+            steps: optimiser steps at the most; None for the starter's own number, which is never exceeded.
+        """
+        if self.starter is not None:
+            self.starter(self, rows, seed, steps)
+
+    def at_stage(self, name: str = "joint", number: int = 0) -> None:
+        """Go to a stage, the first of which has number 0; without arguments: to all at once, as after all."""
+        self.schedule.at(name, number)  # a name that is none is refused here
+        self._now = name, number
+
+    @property
+    def schedule_now(self) -> Schedule:
+        """The schedule of the stage under way."""
+        return self.schedule if self._now is None else self.schedule.at(*self._now)
+
+    def validation_log_prob(self, x: Tensor) -> Tensor:
+        """What validation is scored by while training, nats, ``(B,)``: here `log_prob`; where that is dear a
+        close bound, and in a stage that fits a part what that part says."""
+        return self.log_prob(x)
+
+    @torch.no_grad()
+    def finish(
+        self,
+        train: Tensor,
+        validation: Tensor,
+        weight: Tensor | None = None,
+        validation_weight: Tensor | None = None,
+        prune: bool = True,
+    ) -> list[int]:
+        """After training: switch off what provably holds nothing, and calibrate the posterior.
+
+        Arguments:
+            train, validation: rows as the model sees them. weight, validation_weight: of these, ``(N,)``.
+            prune: whether anything may be switched off, which takes a pass over all rows.
+
+        Returns:
+            the states switched off.
+        """
+        return []
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         """The loss on a batch; in the first steps with `starting_likelihood` in the flow's place.
@@ -75,7 +123,7 @@ class LatentModel(Density):
         start, the flow would chase a layer that still moves.
         """
         self._check_event(x)
-        early = step is not None and step < self.schedule.start_steps
+        early = step is not None and step < self.schedule_now.start_steps
         start = self.starting_likelihood() if early else None
         return (self if start is None else self.with_likelihood(start))._objective(x, weight, step)
 
@@ -119,9 +167,50 @@ class LatentModel(Density):
         """
         raise NotImplementedError
 
+    def draw_state(self, state: int, n: int) -> tuple[Tensor | None, Tensor]:
+        """As `draw`, of one state alone: n contexts of the likelihood, and z, ``(n,)``.
+
+        Raises:
+            ConfigError: if there is no such state.
+        """
+        raise ConfigError(
+            f"there is no state {state}: the latent is {self.describe().kind}; fit with latent=discrete for "
+            "states"
+        )
+
+    # -- for people ------------------------------------------------------------------------------
+
+    def describe(self) -> Description:
+        """What the latent is."""
+        raise NotImplementedError
+
     def read(self, x: Tensor) -> Tensor:
         """z of x for people: codes ``(B, L)``, means ``(B, L)``, or the most probable state ``(B,)``."""
         raise NotImplementedError
+
+    def read_spread(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation of q(z|x), ``(B, L)`` each; None where z is not continuous."""
+        return None
+
+    def both_bounds(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The evidence lower bound and, tighter, that by `n_draws` draws of z, nats, both ``(B,)``.
+
+        None where the density is no average over draws of z.
+        """
+        return None
+
+    @property
+    def n_draws(self) -> int:
+        """Draws of z that `log_prob` averages over."""
+        return 1
+
+    def measure(self, x: Tensor) -> dict[str, Any]:
+        """What there is to say of z on rows beside the likelihood, as plain values for files."""
+        return {}
+
+    def rebuild_options(self) -> dict[str, Any]:
+        """Options of the latent that a stored model is rebuilt with, in the place of those given."""
+        return {}
 
     def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor | None:
         """A context on the way from that of x, at share 0, to that of y: here the one or the other."""
@@ -157,7 +246,7 @@ class LatentModel(Density):
         with torch.no_grad():
             return self.decode(self.infer(x), len(x), temperature=0.0)
 
-    # -- for estimators --------------------------------------------------------------------------
+    # -- states ----------------------------------------------------------------------------------
 
     @property
     def n_states(self) -> int:
@@ -194,11 +283,3 @@ class LatentModel(Density):
             raise ConfigError(f"the latent is not discrete: there is no state {state}")
         context, _ = self.draw(n, generator, prior_temperature)
         return self.decode(context, n, generator, temperature), torch.zeros(n, dtype=torch.long)
-
-    def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:
-        """What validation is scored by while training: a bound that leaves out a mass of about `epsilon`."""
-        return self.log_prob(x)
-
-    def calibrate(self, x: Tensor, weight: Tensor | None = None) -> float:
-        """Bring the posterior's confidence in line with rows that were not trained on, where it can be."""
-        return 1.0

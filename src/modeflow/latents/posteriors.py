@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from modeflow.densities.base import Density
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError, nearest
-from modeflow.flows.affine import IAF
+from modeflow.flows.affine import inverse_autoregressive
+from modeflow.flows.stack import stack_layers
 from modeflow.nets import MLP
-from modeflow.transforms import Transform
+from modeflow.transforms import Composite, Transform
 from modeflow.transforms.noise import row_noise, standard_normal
 from modeflow.transforms.surjections import gaussian_log_prob, soft_log_scale
 
@@ -265,10 +266,12 @@ class FlowPosterior(Posterior):
     ) -> None:
         super().__init__(latent_features, make_net)
         widths = tuple(hidden_features)
-        recipe = IAF(
-            latent_features, self._HINTS, layers=layers, hidden_features=widths, context_affine="none"
-        )
-        self.flow = recipe.transform
+
+        def layer(i: int) -> Transform:
+            return inverse_autoregressive(latent_features, self._HINTS, widths)
+
+        # The order is turned round between layers: nothing is drawn.
+        self.flow = Composite(stack_layers(latent_features, layers, layer, "reverse", torch.Generator()))
 
     @staticmethod
     def outputs(latent_features: int) -> int:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.base import check_temperature
+from modeflow.densities.base import Density, check_temperature
 
 __all__ = ["CategoricalPrior"]
 
 
-class CategoricalPrior(nn.Module):
+class CategoricalPrior(Density):
     r"""Categorical prior :math:`p(z = k) = \pi_k` over K states, uniform or learned.
 
     States can be switched off (`active`); the probabilities of the others are renormalised, so that the
-    density stays a density after dead states are pruned.
+    density stays a density after dead states are pruned. Its events are numbers of states.
 
     Arguments:
         n_states: K.
@@ -22,10 +22,11 @@ class CategoricalPrior(nn.Module):
     """
 
     active: Tensor
+    tempers = True
 
     def __init__(self, n_states: int, learned: bool = True) -> None:
-        super().__init__()
-        self.n_states = n_states
+        super().__init__(())
+        self.n_states = self.levels = n_states
         self.learned = learned
         self.register_buffer("active", torch.ones(n_states, dtype=torch.bool))
         if learned and n_states > 1:
@@ -53,12 +54,17 @@ class CategoricalPrior(nn.Module):
         """Indices of the states in use, shape ``(A,)``."""
         return torch.nonzero(self.active).flatten()
 
-    def sample(self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
-        """Draw ``n`` states, shape ``(n,)``; probabilities are raised to ``1 / temperature``.
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self.log_probs()[x.long()]
 
-        Raises:
-            ConfigError: for a temperature that is not above 0.
-        """
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """States, ``(n,)``; probabilities are raised to ``1 / temperature``, which has to be above 0."""
         check_temperature(temperature, "above 0")
         if n == 0:  # `multinomial` refuses to draw nothing
             return torch.zeros(0, dtype=torch.long, device=self.logits.device)

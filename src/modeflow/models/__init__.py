@@ -1,7 +1,19 @@
 """Recipes of latent-variable models by the literature's name."""
 
-from modeflow.models.continuous import VAE, ContinuousNVF
-from modeflow.models.images import ImageModel, ImageNVF, ImageVAE
-from modeflow.models.nvf import NVF
+from modeflow.models.images import IMAGE_LATENTS, ImageModel, ImageNVF, ImageVAE
+from modeflow.models.likelihoods import IMAGE_LIKELIHOODS, LikelihoodOptions
+from modeflow.models.tables import LATENTS, VAE, ContinuousNVF, DiscreteNVF, TableModel
 
-__all__ = ["NVF", "VAE", "ContinuousNVF", "ImageModel", "ImageNVF", "ImageVAE"]
+__all__ = [
+    "IMAGE_LATENTS",
+    "IMAGE_LIKELIHOODS",
+    "LATENTS",
+    "VAE",
+    "ContinuousNVF",
+    "DiscreteNVF",
+    "ImageModel",
+    "ImageNVF",
+    "ImageVAE",
+    "LikelihoodOptions",
+    "TableModel",
+]

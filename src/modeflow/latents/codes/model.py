@@ -5,118 +5,24 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.base import Density, Loss, weighted_mean
+from modeflow.densities.base import Density, Loss
 from modeflow.densities.sequences import SequencePrior
 from modeflow.errors import ConfigError
-from modeflow.latents.base import LatentModel, Schedule
-from modeflow.latents.kbest import k_best
-from modeflow.latents.objectives import warmup
+from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.codes.kbest import k_best
+from modeflow.latents.codes.objective import CodesObjective
+from modeflow.latents.codes.quantizer import VectorQuantizer
+from modeflow.latents.schedules import Schedule
 from modeflow.transforms.base import weakest
 
-__all__ = ["SequentialLatentModel", "VectorQuantizer"]
+__all__ = ["SequentialLatentModel"]
 
 #: Strings drawn at once.
 _STRINGS = 1024
-
-
-class VectorQuantizer(nn.Module):
-    r"""The nearest of V codes for every position, learned by moving averages of what falls to each.
-
-    .. math:: z_j = \arg\min_v |s_j - c_v|^2, \qquad q(z_j = v \mid x) \propto e^{-|s_j - c_v|^2 / \tau},
-        \qquad s_j = \sqrt d\, e_j / |e_j|
-
-    The gradient passes straight through; codes that nothing falls to start anew at a position of the batch.
-    What the encoder says is put on a sphere: left free it drifts outward, the posterior becomes hard, and
-    what codes cost no longer reaches the encoder. With ``d = 1`` there is no sphere, and ``s = e``.
-
-    Arguments:
-        n_codes: V. code_features: dimension of a code.
-        decay: of the moving averages. dead_below: a code is dead that fewer positions of a batch fall to.
-        commitment: weight of ``|e - sg(c)|^2``.
-        temperature: τ of the posterior over codes, which says what strings are tried beside the nearest.
-
-    Raises:
-        ConfigError: if the package `vector-quantize-pytorch` is missing.
-
-    Reference:
-        van den Oord, Vinyals, Kavukcuoglu, *Neural Discrete Representation Learning*, 2017,
-        https://arxiv.org/abs/1711.00937
-    """
-
-    def __init__(
-        self,
-        n_codes: int,
-        code_features: int,
-        decay: float = 0.99,
-        dead_below: float = 0.5,
-        commitment: float = 0.25,
-        temperature: float = 1.0,
-    ) -> None:
-        super().__init__()
-        try:
-            from vector_quantize_pytorch import VectorQuantize
-        except ImportError as error:
-            raise ConfigError(
-                "vector quantisation needs a package: pip install 'modeflow[images]'"
-            ) from error
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be above 0, received {temperature!r}")
-        self.n_codes, self.code_features, self.temperature = n_codes, code_features, temperature
-        self.dead_below = float(dead_below)
-        self.vq: Any = VectorQuantize(
-            dim=code_features,
-            codebook_size=n_codes,
-            decay=decay,
-            kmeans_init=True,
-            threshold_ema_dead_code=dead_below,
-            commitment_weight=commitment,
-            rotation_trick=False,
-        )
-
-    @property
-    def codebook(self) -> Tensor:
-        """All codes, ``(V, d)``."""
-        codes: Tensor = self.vq.codebook
-        return codes
-
-    def place(self, e: Tensor) -> Tensor:
-        """What the encoder says on the sphere of radius √d."""
-        if self.code_features == 1:
-            return e
-        return nn.functional.normalize(e, dim=-1) * math.sqrt(self.code_features)
-
-    def forward(self, e: Tensor, revive: bool = True, learn: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-        """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment.
-
-        Arguments:
-            e: what the encoder says. revive: start dead codes anew (while training). learn: let the codes
-                follow their averages (while training).
-        """
-        self.vq._codebook.threshold_ema_dead_code = self.dead_below if revive else 0.0
-        self._sync()
-        quantised, codes, commitment = self.vq(self.place(e), freeze_codebook=not learn)
-        # The package makes a constant of its own ask for a gradient: it could not be sent to a process then.
-        self.vq.zero = self.vq.zero.detach()
-        return quantised, codes, commitment.sum()
-
-    def _sync(self) -> None:
-        """With several processes, average over the rows of all: the package asks for them only when built."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            book = self.vq._codebook
-            book.use_ddp = torch.distributed.get_world_size() > 1
-            if book.use_ddp:
-                from vector_quantize_pytorch import vector_quantize_pytorch as package
-
-                book.all_reduce_fn = book.kmeans_all_reduce_fn = torch.distributed.all_reduce
-                book.sample_fn = book.replace_sample_fn = package.sample_vectors_distributed
-
-    def log_approximate_posterior(self, e: Tensor) -> Tensor:
-        """``log q(z_j = v | x)``, shape ``(B, L, V)``."""
-        distance = (self.place(e).unsqueeze(2) - self.codebook).square().sum(-1)
-        return torch.log_softmax(-distance / self.temperature, -1)
 
 
 class SequentialLatentModel(LatentModel):
@@ -133,7 +39,7 @@ class SequentialLatentModel(LatentModel):
         prior: p(z). likelihood: p(x|z), whose context is the codes of the string, ``context_features = L d``.
         encoder: x to ``(B, L, d)``, or to a map ``(B, d, h, w)`` that is read in raster order.
         quantizer: from there to codes.
-        sequences: size of S. schedule: what is fitted when.
+        sequences: size of S. schedule: what is fitted when. stages: what is fitted, in order.
         chunk_rows: images (times strings) evaluated at once.
 
     Raises:
@@ -152,6 +58,7 @@ class SequentialLatentModel(LatentModel):
         quantizer: VectorQuantizer,
         sequences: int = 1,
         schedule: Schedule = Schedule(),  # noqa: B008 (frozen)
+        stages: tuple[str, ...] = ("joint",),
         chunk_rows: int = 256,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
@@ -169,7 +76,8 @@ class SequentialLatentModel(LatentModel):
         self.encoder, self.quantizer = encoder, quantizer
         self.sequences, self.chunk_rows = sequences, chunk_rows
         self.exactness = weakest("lower bound", likelihood.exactness)
-        self.schedule = schedule
+        self.schedule, self.stages = schedule, stages
+        self.loss = CodesObjective()
 
     # -- codes ----------------------------------------------------------------------------------
 
@@ -182,11 +90,16 @@ class SequentialLatentModel(LatentModel):
         """The nearest codes, ``(B, L)``."""
         return self.quantizer.log_approximate_posterior(self.embed(x)).argmax(-1)
 
+    def approximate_posterior(self, x: Tensor) -> Tensor:
+        """``q(z_j = v | x)``, shape ``(B, L, V)``."""
+        self._check_event(x)
+        return self.quantizer.log_approximate_posterior(self.embed(x)).exp()
+
     def _context(self, codes: Tensor) -> Tensor:
-        return self._flat(self.quantizer.codebook[codes])
+        return self.flat(self.quantizer.codebook[codes])
 
     @staticmethod
-    def _flat(embedded: Tensor) -> Tensor:
+    def flat(embedded: Tensor) -> Tensor:
         """``(B, L, d)`` as a context, flat, in the order of a map ``(d, h, w)``."""
         return embedded.mT.flatten(1)
 
@@ -221,6 +134,13 @@ class SequentialLatentModel(LatentModel):
         """The bound with this many strings, nats, shape ``(B,)``; monotone in their number."""
         return torch.logsumexp(self.log_joint_of(x, sequences)[1], dim=1)
 
+    def validation_log_prob(self, x: Tensor) -> Tensor:
+        """What the stage fits: `log_prob`, or one of its two parts at the nearest codes."""
+        stage = self.schedule_now.stage
+        if stage == "prior":
+            return -self.code_length(x)
+        return self.likelihood.log_prob(x, self.infer(x)) if stage == "flow" else self.log_prob(x)
+
     # -- sampling and fitting -------------------------------------------------------------------
 
     def infer(self, x: Tensor) -> Tensor:
@@ -228,6 +148,30 @@ class SequentialLatentModel(LatentModel):
 
     def read(self, x: Tensor) -> Tensor:
         return self.codes(x)
+
+    def describe(self) -> Description:
+        count, length = self.quantizer.n_codes, self.prior.length
+        return Description("codes", f"{count} codes, {length} an image", count, "code")
+
+    def rebuild_options(self) -> dict[str, Any]:
+        """Of a pretrained prior the sizes, so that its weights are not looked for again."""
+        sizes = self.prior.sizes
+        return {} if sizes is None else {"prior_options": sizes}
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> dict[str, Any]:
+        """How many codes an event has, how many of all are used, and how evenly (`perplexity`)."""
+        parts = [self.codes(part.to(self.device, self.dtype)) for part in x.split(self.chunk_rows)]
+        codes = torch.cat(parts).cpu().numpy()
+        share = np.bincount(codes.ravel(), minlength=self.quantizer.n_codes) / codes.size
+        used = share[share > 0]
+        return {
+            "codes": {
+                "per_image": int(codes.shape[1]),
+                "used": len(used),
+                "perplexity": float(np.exp(-(used * np.log(used)).sum())),
+            }
+        }
 
     def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         e = torch.lerp(self.embed(x), self.embed(y), share)
@@ -238,7 +182,7 @@ class SequentialLatentModel(LatentModel):
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             parts = [
-                self.prior.sample(min(_STRINGS, n - start), generator, temperature)
+                self.prior.draw_events(min(_STRINGS, n - start), None, generator, temperature)
                 for start in range(0, max(n, 1), _STRINGS)
             ]
         codes = torch.cat(parts)
@@ -261,37 +205,8 @@ class SequentialLatentModel(LatentModel):
         return self.decode(self.draw(n, generator)[0], n, generator, temperature)
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        """Negative log-likelihood given the nearest codes, commitment, and their code length, by stage.
-
-        The code length has a gradient to both ends: the prior learns what codes cost, and the encoder to
-        choose cheap ones, through ``Σ_j Σ_v q(z_j = v | x) (-log p(v | z_<j))`` (what a choice does to later
-        positions is left out of it).
-        """
-        schedule = self.schedule
-        if schedule.stage == "prior":
-            with torch.no_grad():
-                codes = self.codes(x)
-            nll = weighted_mean(-self.prior.log_prob(codes), weight)
-            return Loss(nll, {"code_length": nll.detach()})
-        e = self.embed(x)
-        # Early on a dead code is a waste. Later it is one that does not pay: revived, it would take positions
-        # at random from codes that the flow and the prior know.
-        settled = max(schedule.start_steps, schedule.code_warmup_steps)
-        revive = step is None or settled == 0 or step < settled
-        learn = step is None or schedule.codebook_steps is None or step < schedule.codebook_steps
-        quantised, codes, commitment = self.quantizer(e, revive, learn)
-        nll = weighted_mean(-self.likelihood._log_prob(x, self._flat(quantised)), weight)
-        terms = {"nll": nll.detach(), "commitment": commitment.detach()}
-        loss = nll + commitment
-        if schedule.stage == "joint":
-            log_p = self.prior.log_probs(codes)
-            chosen = log_p.gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
-            length = weighted_mean(-chosen, weight)
-            terms["code_length"] = length.detach()
-            expected = -(self.quantizer.log_approximate_posterior(e).exp() * log_p.detach()).sum((1, 2))
-            pressure = weighted_mean(expected, weight) * warmup(step, schedule.code_warmup_steps)
-            loss = loss + length + pressure - pressure.detach()
-        return Loss(loss, terms)
+        loss: Loss = self.loss(self, x, weight, step)
+        return loss
 
     @torch.no_grad()
     def perplexity(self, x: Tensor) -> float:

@@ -5,67 +5,21 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from modeflow.densities.base import Density, Loss, weighted_mean
+from modeflow.densities.base import Density, Loss
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
-from modeflow.latents.base import LatentModel
-from modeflow.latents.objectives import warmup, whole_steps
+from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.continuous.objective import ContinuousELBO
 from modeflow.latents.posteriors import Approximate, Posterior
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise
 
-__all__ = ["ContinuousELBO", "ContinuousLatentModel"]
-
+__all__ = ["ContinuousLatentModel"]
 
 #: Draws of z where validation is scored while training.
 _QUICK_DRAWS = 8
-
-
-class ContinuousELBO(nn.Module):
-    r"""Negative evidence lower bound with one reparametrised sample of z a row.
-
-    .. math:: -\log p(x \mid z) + \beta \sum_j \max(\mathrm{KL}_j, \lambda), \qquad z \sim q(z \mid x)
-
-    KL_j is the batch's mean of part j, in closed form: of dimension j between a diagonal Gaussian and
-    N(0, I), undivided for a full one. Where there is none (another prior, a posterior by a flow) it is one
-    sample of it, without free bits.
-
-    Arguments:
-        kl_warmup_steps: optimiser steps over which β rises from 0 to 1.
-        free_bits: λ, nats of every part that cost nothing: they keep a flexible likelihood from
-            ignoring z. Only where the divergence has a closed form.
-
-    Raises:
-        ConfigError: for a value that is not allowed.
-
-    Reference:
-        Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013, https://arxiv.org/abs/1312.6114; Kingma
-        et al., *Improved Variational Inference with Inverse Autoregressive Flow*, 2016 (free bits)
-    """
-
-    def __init__(self, kl_warmup_steps: int = 0, free_bits: float = 0.0) -> None:
-        super().__init__()
-        if not free_bits >= 0:
-            raise ConfigError(f"free_bits must be 0 or more, received {free_bits!r}")
-        self.kl_warmup_steps = whole_steps("kl_warmup_steps", kl_warmup_steps)
-        self.free_bits = free_bits
-
-    def forward(
-        self, model: ContinuousLatentModel, x: Tensor, weight: Tensor | None, step: int | None
-    ) -> Loss:
-        q = model.approximate_posterior(x)
-        z, log_q = q.rsample_and_log_prob()
-        nll = weighted_mean(-model.likelihood_log_prob(x, z), weight)
-        each = q.kl(model.prior)
-        if each is None:
-            kl = cost = weighted_mean(log_q - model.prior.log_prob(z), weight)
-        else:
-            each = (each if weight is None else each * weight.unsqueeze(-1)).mean(0)
-            kl, cost = each.sum(), each.clamp_min(self.free_bits).sum()
-        terms = {"nll": nll.detach(), "kl": kl.detach()}
-        return Loss(nll + warmup(step, self.kl_warmup_steps) * cost, terms)
 
 
 class ContinuousLatentModel(LatentModel):
@@ -81,7 +35,7 @@ class ContinuousLatentModel(LatentModel):
     Arguments:
         prior: p(z), a density over ``(L,)``.
         likelihood: p(x|z), a density whose context is z, ``context_features = L``.
-        posterior: q(z|x), called as ``posterior(x) -> Approximate``, see `modeflow.latents.posteriors`.
+        encoder: of q(z|x), called as ``encoder(x) -> Approximate``, see `modeflow.latents.posteriors`.
         objective: what `objective` minimises.
         draws: S.
         chunk_rows: rows (of data times draws) evaluated at once where no gradient is needed.
@@ -99,7 +53,7 @@ class ContinuousLatentModel(LatentModel):
         self,
         prior: Density,
         likelihood: Density,
-        posterior: Posterior,
+        encoder: Posterior,
         objective: ContinuousELBO | None = None,
         draws: int = 64,
         chunk_rows: int = 4096,
@@ -115,9 +69,9 @@ class ContinuousLatentModel(LatentModel):
             raise ConfigError(f"draws must be an integer of 1 or more, received {draws!r}")
         self.prior = prior
         self.likelihood = likelihood
-        self.posterior_net = posterior
+        self.encoder = encoder
         self.loss = ContinuousELBO() if objective is None else objective
-        if self.loss.free_bits and not (isinstance(prior, StandardNormal) and posterior.closed_kl):
+        if self.loss.free_bits and not (isinstance(prior, StandardNormal) and encoder.closed_kl):
             raise ConfigError(
                 "free_bits are of a prior N(0, I) and a Gaussian posterior, of closed divergence"
             )
@@ -138,7 +92,7 @@ class ContinuousLatentModel(LatentModel):
     def approximate_posterior(self, x: Tensor) -> Approximate:
         """q(z | x), a distribution over z for every row."""
         self._check_event(x)
-        q: Approximate = self.posterior_net(x)
+        q: Approximate = self.encoder(x)
         return q
 
     # -- the bounds -----------------------------------------------------------------------------
@@ -157,7 +111,7 @@ class ContinuousLatentModel(LatentModel):
         return torch.cat([self._log_weights(part, count) for part in x.split(self.chunk_rows)])
 
     def _log_weights(self, x: Tensor, draws: int) -> Tensor:
-        q = self.posterior_net(x)
+        q = self.encoder(x)
         columns = []
         for draw in range(draws):
             with row_noise(x, draw, self):
@@ -178,14 +132,18 @@ class ContinuousLatentModel(LatentModel):
         """The evidence lower bound, its expectation over `draws` draws of z, nats, shape ``(B,)``."""
         return self.log_weights(x, draws).mean(1)
 
-    def bounds(self, x: Tensor, draws: int | None = None) -> tuple[Tensor, Tensor]:
+    def both_bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`elbo` and `iwae` of every row from the same draws, nats, both ``(B,)``."""
-        weights = self.log_weights(x, draws)
+        weights = self.log_weights(x)
         return weights.mean(1), torch.logsumexp(weights, dim=1) - math.log(weights.shape[1])
 
     # -- sampling and fitting -------------------------------------------------------------------
 
-    def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:
+    @property
+    def n_draws(self) -> int:
+        return self.draws
+
+    def validation_log_prob(self, x: Tensor) -> Tensor:
         """`iwae` with few draws: what is compared is the same bound at every epoch."""
         return self.iwae(x, min(self.draws, _QUICK_DRAWS))
 
@@ -194,6 +152,14 @@ class ContinuousLatentModel(LatentModel):
 
     def read(self, x: Tensor) -> Tensor:
         return self.approximate_posterior(x).centre()
+
+    def read_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.approximate_posterior(x).moments()
+
+    def describe(self) -> Description:
+        return Description(
+            "continuous", f"continuous, dimension {self.latent_features}", self.latent_features, "z"
+        )
 
     def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
         return torch.lerp(self.infer(x), self.infer(y), share)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from modeflow.densities.base import Loss, weighted_mean
 from modeflow.errors import ConfigError, nearest
 from modeflow.latents.priors import CategoricalPrior
+from modeflow.latents.schedules import warmup, whole_steps
 from modeflow.transforms.noise import gumbel_noise, uniform_noise
 
 __all__ = [
@@ -47,11 +48,6 @@ def categorical_kl(log_q: Tensor, log_p: Tensor) -> Tensor:
     # Masked before the product: 0 * (-inf) would be NaN, in the value and in the gradient.
     difference = torch.where(q > 0, log_q - log_p, torch.zeros_like(log_q))
     return (q * difference).sum(-1)
-
-
-def warmup(step: int | None, length: int) -> float:
-    """Weight of a term at an optimiser step, that rises from 0 to 1 over `length` steps (None: after it)."""
-    return 1.0 if step is None or length <= 0 else min(1.0, (step + 1) / length)
 
 
 class States(Protocol):
@@ -96,17 +92,6 @@ class Objective(nn.Module):
         if model.training:
             model.count_usage(log_q)
         return log_q
-
-
-def whole_steps(name: str, value: int) -> int:
-    """A number of optimiser steps.
-
-    Raises:
-        ConfigError: unless it is an integer of 0 or more.
-    """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
-        raise ConfigError(f"{name} must be an integer of 0 or more, received {value!r}")
-    return int(value)
 
 
 class _ELBO(Objective):

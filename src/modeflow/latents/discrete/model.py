@@ -10,12 +10,18 @@ from torch.nn import functional as F
 
 from modeflow.densities.base import Density, Loss
 from modeflow.errors import ConfigError
-from modeflow.latents.base import LatentModel
-from modeflow.latents.objectives import Objective, categorical_kl
+from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.discrete.objectives import Objective, categorical_kl
+from modeflow.latents.discrete.prune import prune_dead_states
 from modeflow.latents.posteriors import CategoricalEncoder
 from modeflow.latents.priors import CategoricalPrior
 
 __all__ = ["DiscreteLatentModel", "PrunedLogProb"]
+
+#: Encoder mass left out when validation is scored during training (a tight lower bound, one state a row).
+_VALIDATION_EPSILON = 1e-4
+#: Most validation rows that the encoder is calibrated by.
+_CALIBRATION_ROWS = 4096
 
 
 @dataclass
@@ -42,7 +48,7 @@ class DiscreteLatentModel(LatentModel):
         likelihood: p(x|z), a density whose context is the one-hot state, ``context_features = K``. With
             K = 1 there is no latent: the likelihood is then an unconditional density, and the model
             equals it exactly.
-        posterior: q(z|x), the encoder; None only where K = 1.
+        encoder: q(z|x); None only where K = 1.
         objective: what `objective` minimises; None only where K = 1 (plain maximum likelihood).
         chunk_rows: rows (of data times states) evaluated at once where no gradient is needed; bounds
             memory and keeps activations in cache.
@@ -58,7 +64,7 @@ class DiscreteLatentModel(LatentModel):
         self,
         prior: CategoricalPrior,
         likelihood: Density,
-        posterior: CategoricalEncoder | None,
+        encoder: CategoricalEncoder | None,
         objective: Objective | None,
         chunk_rows: int = 4096,
     ) -> None:
@@ -71,11 +77,11 @@ class DiscreteLatentModel(LatentModel):
                 f"a latent with {n_states} states needs a likelihood with context_features={expected}, "
                 f"received {likelihood.context_features}"
             )
-        if n_states > 1 and (posterior is None or objective is None):
-            raise ConfigError("a latent with more than one state needs a posterior and an objective")
+        if n_states > 1 and (encoder is None or objective is None):
+            raise ConfigError("a latent with more than one state needs an encoder and an objective")
         self.prior = prior
         self.likelihood = likelihood
-        self.posterior_net = posterior
+        self.encoder = encoder
         self.loss = objective
         self.chunk_rows = chunk_rows
         self.exactness = likelihood.exactness
@@ -148,9 +154,9 @@ class DiscreteLatentModel(LatentModel):
 
     def log_approximate_posterior(self, x: Tensor) -> Tensor:
         """The encoder's ``log q(z | x)``, shape ``(B, K)``: over all states, -inf for those switched off."""
-        if self.posterior_net is None:
+        if self.encoder is None:
             return x.new_zeros(x.shape[0], 1)
-        log_q: Tensor = self.posterior_net(x, self.prior.active)
+        log_q: Tensor = self.encoder(x, self.prior.active)
         return log_q
 
     def approximate_posterior(self, x: Tensor) -> Tensor:
@@ -231,7 +237,7 @@ class DiscreteLatentModel(LatentModel):
             the sharpness.
         """
         self._check_event(x)
-        encoder = self.posterior_net
+        encoder = self.encoder
         sharp = isinstance(encoder, CategoricalEncoder)
         if not sharp or len(self.prior.active_states()) == 1 or len(x) == 0:
             return 1.0
@@ -251,9 +257,28 @@ class DiscreteLatentModel(LatentModel):
         encoder.sharpness.fill_(best)
         return best
 
-    def quick_log_prob(self, x: Tensor, epsilon: float) -> Tensor:
-        """`log_prob_pruned`; `log_prob` where there is one state."""
-        return self.log_prob(x) if self.n_states == 1 else self.log_prob_pruned(x, epsilon).log_prob
+    def validation_log_prob(self, x: Tensor) -> Tensor:
+        """`log_prob_pruned`, nearly all of it; `log_prob` where there is one state."""
+        return (
+            self.log_prob(x) if self.n_states == 1 else self.log_prob_pruned(x, _VALIDATION_EPSILON).log_prob
+        )
+
+    @torch.no_grad()
+    def finish(
+        self,
+        train: Tensor,
+        validation: Tensor,
+        weight: Tensor | None = None,
+        validation_weight: Tensor | None = None,
+        prune: bool = True,
+    ) -> list[int]:
+        mode = self.training
+        self.eval()
+        dead = prune_dead_states(self, train, validation, weight, validation_weight) if prune else []
+        few = None if validation_weight is None else validation_weight[:_CALIBRATION_ROWS]
+        self.calibrate(validation[:_CALIBRATION_ROWS], few)
+        self.train(mode)
+        return dead
 
     # -- sampling -------------------------------------------------------------------------------
 
@@ -268,15 +293,17 @@ class DiscreteLatentModel(LatentModel):
     ) -> tuple[Tensor, Tensor]:
         if state is None:
             context, states = self.draw(n, generator, prior_temperature)
-            return self.decode(context, n, generator, temperature), states
-        if prior_temperature != 1.0:
+        elif prior_temperature != 1.0:
             raise ConfigError(f"state={state} is given, so that none is drawn: leave prior_temperature at 1")
-        z = self.repeated(state, n)
-        states = torch.searchsorted(self.prior.active_states(), z)
-        return self.decode(self._context(z), n, generator, temperature), states
+        else:
+            context, states = self._only(state, n)
+        return self.decode(context, n, generator, temperature), states
 
-    def repeated(self, state: int, n: int) -> Tensor:
-        """One of the active states, n times.
+    def draw_state(self, state: int, n: int) -> tuple[Tensor | None, Tensor]:
+        return super().draw_state(state, n) if self.n_states == 1 else self._only(state, n)
+
+    def _only(self, state: int, n: int) -> tuple[Tensor | None, Tensor]:
+        """Contexts and numbers of one of the active states, n times.
 
         Raises:
             ConfigError: if there is no such state.
@@ -284,7 +311,7 @@ class DiscreteLatentModel(LatentModel):
         active = self.prior.active_states()
         if not 0 <= state < len(active):
             raise ConfigError(f"state must lie in 0..{len(active) - 1}, received {state}")
-        return active[state].repeat(n)
+        return self._context(active[state].repeat(n)), torch.full((n,), state, device=active.device)
 
     def _context(self, states: Tensor) -> Tensor | None:
         return None if self.n_states == 1 else F.one_hot(states, self.n_states).to(self.dtype)
@@ -297,13 +324,19 @@ class DiscreteLatentModel(LatentModel):
     def read(self, x: Tensor) -> Tensor:
         return self.log_joint(x).argmax(1)
 
+    def describe(self) -> Description:
+        if self.n_states == 1:
+            return Description("none", "one density", 0, "")
+        count = int(self.prior.active.sum())
+        return Description("discrete", f"{count} state{'s' if count > 1 else ''}", count, "state")
+
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> tuple[Tensor | None, Tensor]:
         if self.n_states == 1 and temperature != 1.0:
             raise ConfigError("the latent has one state, and no use for a temperature: leave it at 1")
         with torch.no_grad():
-            z = self.prior.sample(n, generator, temperature)
+            z = self.prior.draw_events(n, None, generator, temperature)
         return self._context(z), torch.searchsorted(self.prior.active_states(), z)
 
     def latent_cost(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.latents.islands import LIKELY, Relief, merge_islands
+from modeflow.latents.discrete.islands import LIKELY, Relief, merge_islands
 
 __all__ = ["Partition", "Survey", "partition"]
 

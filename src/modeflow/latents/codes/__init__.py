@@ -1,0 +1,9 @@
+"""A latent of codes, strings or maps of them: the density is a bound, by the likeliest strings."""
+
+from modeflow.latents.codes.kbest import k_best
+from modeflow.latents.codes.model import SequentialLatentModel
+from modeflow.latents.codes.objective import CodesObjective
+from modeflow.latents.codes.options import CodesOptions
+from modeflow.latents.codes.quantizer import VectorQuantizer
+
+__all__ = ["CodesObjective", "CodesOptions", "SequentialLatentModel", "VectorQuantizer", "k_best"]

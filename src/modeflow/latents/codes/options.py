@@ -1,0 +1,144 @@
+"""Options of a latent of codes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from torch import nn
+
+from modeflow.densities.base import Density
+from modeflow.densities.sequences import GPT2Prior, IndependentCodes, SequencePrior
+from modeflow.errors import ConfigError, nearest
+from modeflow.latents.codes.model import SequentialLatentModel
+from modeflow.latents.codes.quantizer import VectorQuantizer
+from modeflow.latents.options import ImageLatent, Images, ImageShape
+from modeflow.latents.schedules import STAGES, Schedule, whole_steps
+from modeflow.nets.encoder import ConvEncoder, ConvVectorEncoder
+from modeflow.options import check_choice, check_sizes
+
+__all__ = ["CodesOptions"]
+
+#: Share of the first stage's steps in which the codes move.
+_CODEBOOK = 0.4
+#: What a prior of codes is given beside its options.
+_GIVEN = ("self", "n_codes", "length")
+#: Stages that can follow one another.
+_ORDERS = (("joint",), ("flow", "prior"), ("flow", "prior", "joint"))
+
+
+@dataclass(kw_only=True)
+class CodesOptions(ImageLatent):
+    """A sequential latent of images: a map, or a string, of codes.
+
+    Arguments:
+        n_codes: V, how many codes there are.
+        code_features: dimension of a code.
+        codes_per_image: so many codes, each of the whole image; None for a map of codes, one for each place.
+        prior: of the codes, "gpt2" or "independent".
+        prior_options: of the Transformer, see `modeflow.densities.GPT2Prior`.
+        sequences: strings over which the bound sums.
+        stages: what is fitted, in order, each for `max_epochs`: "joint", or as in the paper
+            ["flow", "prior"], first all but the prior, then it alone; or ["flow", "prior", "joint"].
+        code_warmup: share of the optimiser steps over which the pressure of the code length on the encoder
+            rises; too little and, with few images, all codes become one.
+        encoder_channels: width of the encoder.
+        code_warmup_steps: optimiser steps of that rise; None for the share `code_warmup` of all.
+        codebook_steps: optimiser steps after which the codes stand still; None for two fifths of all.
+    """
+
+    n_codes: int = 64
+    code_features: int = 8
+    codes_per_image: int | None = None
+    prior: str = "gpt2"
+    prior_options: Mapping[str, Any] | None = None
+    sequences: int = 1
+    stages: str | Sequence[str] = "joint"
+    code_warmup: float = 0.4
+    encoder_channels: int = 64
+    code_warmup_steps: int | None = None
+    codebook_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            n_codes=self.n_codes,
+            code_features=self.code_features,
+            codes_per_image=1 if self.codes_per_image is None else self.codes_per_image,
+            sequences=self.sequences,
+            encoder_channels=self.encoder_channels,
+        )
+        check_choice("prior", self.prior, ("gpt2", "independent"))
+        self._check_prior_options()
+        self._check_stages()
+        if not 0 <= self.code_warmup <= 1:
+            raise ConfigError(f"code_warmup must lie in [0, 1], received {self.code_warmup!r}")
+        for name in ("code_warmup_steps", "codebook_steps"):
+            if getattr(self, name) is not None:
+                whole_steps(name, getattr(self, name))
+
+    def _check_prior_options(self) -> None:
+        given = {} if self.prior_options is None else self.prior_options
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"prior_options must be a mapping of options, received {given!r}")
+        if self.prior == "independent":
+            if given:
+                raise ConfigError("prior 'independent' has no use for prior_options: leave them out")
+            return
+        known = [n for n in inspect.signature(GPT2Prior.__init__).parameters if n not in _GIVEN]
+        for name in given:
+            if name not in known:
+                hint, has = nearest(name, known), ", ".join(known)
+                raise ConfigError(f"prior_options: {name!r} is not known{hint} (options: {has})")
+
+    def _check_stages(self) -> None:
+        for stage in self.in_order:
+            if stage not in STAGES:
+                raise ConfigError(f"stages may name {', '.join(STAGES)}; received {stage!r}")
+        if self.in_order not in _ORDERS:
+            raise ConfigError("stages must be ['joint'], ['flow', 'prior'] or ['flow', 'prior', 'joint']")
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """`stages`, one or several."""
+        return (self.stages,) if isinstance(self.stages, str) else tuple(self.stages)
+
+    def for_steps(self, steps: int) -> Self:
+        lengths: dict[str, Any] = {
+            "code_warmup_steps": round(self.code_warmup * steps),
+            "codebook_steps": round(_CODEBOOK * steps),
+        }
+        return replace(self, **{k: v for k, v in lengths.items() if getattr(self, k) is None})
+
+    def model(
+        self, images: Images, likelihood: Callable[[int, ImageShape | None], Density]
+    ) -> SequentialLatentModel:
+        grid = images.grid(self.code_features)
+        of_map = self.codes_per_image is None
+        length = grid[1] * grid[2] if of_map else int(self.codes_per_image or 1)
+        density = likelihood(length * self.code_features, grid if of_map else None)
+        sizes = (self.encoder_channels, images.halvings, images.levels)
+        encoder: nn.Module
+        if of_map:
+            encoder = ConvEncoder(images.shape[0], self.code_features, *sizes)
+        else:
+            net = ConvVectorEncoder(images.shape, length * self.code_features, *sizes)
+            encoder = nn.Sequential(net, nn.Unflatten(1, (length, self.code_features)))
+        prior = self._prior(length)
+        quantizer = VectorQuantizer(self.n_codes, self.code_features)
+        return SequentialLatentModel(
+            prior,
+            density,
+            encoder,
+            quantizer,
+            self.sequences,
+            Schedule(0, self.code_warmup_steps or 0, self.codebook_steps),
+            self.in_order,
+            self.chunk_rows,
+        )
+
+    def _prior(self, length: int) -> SequencePrior:
+        if self.prior == "independent":
+            return IndependentCodes(self.n_codes, length)
+        return GPT2Prior(self.n_codes, length, **dict(self.prior_options or {}))

@@ -1,0 +1,132 @@
+"""Options of a continuous latent, of tables and of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from torch import nn
+
+from modeflow.densities.base import Density
+from modeflow.densities.normal import StandardNormal
+from modeflow.errors import ConfigError
+from modeflow.latents.continuous.model import ContinuousLatentModel
+from modeflow.latents.continuous.objective import ContinuousELBO
+from modeflow.latents.continuous.start import GeodesicStart
+from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
+from modeflow.latents.posteriors import POSTERIORS, build_posterior
+from modeflow.nets.encoder import ConvVectorEncoder
+from modeflow.options import check_choice, check_sizes
+
+__all__ = ["ContinuousOptions", "ImageContinuous"]
+
+#: Longest warm-up, in steps: early stopping may come soon after.
+_LONGEST_WARMUP = 2_000
+
+
+@dataclass(kw_only=True)
+class _Continuous(LatentOptions):
+    """What a continuous latent of tables and one of images share.
+
+    Arguments:
+        features: dimension L of z.
+        posterior: q(z|x), "gaussian", "full-gaussian" or "iaf"; see `modeflow.latents.posteriors`.
+        kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one; None for a quarter
+            of all in tables, at most 2,000, and for a tenth in images.
+        free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
+        draws: of z, over which the bound averages.
+    """
+
+    features: int
+    posterior: str = "gaussian"
+    kl_warmup_steps: int | None = None
+    free_bits: float = 0.0
+    draws: int = 16
+
+    def __post_init__(self) -> None:
+        check_sizes(features=self.features, draws=self.draws)
+        check_choice("posterior", self.posterior, POSTERIORS)
+        if self.build_objective().free_bits and not POSTERIORS[self.posterior].closed_kl:
+            raise ConfigError(
+                f"free_bits are of a Gaussian posterior, of closed divergence: leave them out with "
+                f"posterior='{self.posterior}'"
+            )
+
+    def build_objective(self) -> ContinuousELBO:
+        """The objective.
+
+        Raises:
+            ConfigError: for a value that is not allowed.
+        """
+        return ContinuousELBO(self.kl_warmup_steps or 0, self.free_bits)
+
+    def for_steps(self, steps: int) -> Self:
+        return (
+            self if self.kl_warmup_steps is not None else replace(self, kl_warmup_steps=self._warmup(steps))
+        )
+
+    def _warmup(self, steps: int) -> int:
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class ContinuousOptions(_Continuous, TableLatent):
+    """A continuous latent of tables: for data along a manifold.
+
+    Arguments:
+        encoder_features: hidden widths of the encoder q(z|x).
+    """
+
+    features: int = 2
+    encoder_features: Sequence[int] = (64, 64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_widths("encoder_features", self.encoder_features)
+
+    def _warmup(self, steps: int) -> int:
+        return min(steps // 4, _LONGEST_WARMUP)
+
+    def model(
+        self, features: int, n_states: int, likelihood: Callable[[int], Density]
+    ) -> ContinuousLatentModel:
+        size = int(self.features)
+        prior, density = StandardNormal(size), likelihood(size)
+        q = build_posterior(self.posterior, size, features, self.encoder_features)
+        model = ContinuousLatentModel(prior, density, q, self.build_objective(), int(self.draws))
+        model.starter = GeodesicStart()
+        return model
+
+
+@dataclass(kw_only=True)
+class ImageContinuous(_Continuous, ImageLatent):
+    """A continuous latent of images.
+
+    Arguments:
+        encoder_channels: width of the encoder.
+    """
+
+    features: int = 32
+    encoder_channels: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(encoder_channels=self.encoder_channels)
+
+    def _warmup(self, steps: int) -> int:
+        return steps // 10
+
+    def model(
+        self, images: Images, likelihood: Callable[[int, ImageShape | None], Density]
+    ) -> ContinuousLatentModel:
+        def reads(outputs: int) -> nn.Module:
+            return ConvVectorEncoder(
+                images.shape, outputs, self.encoder_channels, images.halvings, images.levels
+            )
+
+        size = int(self.features)
+        density = likelihood(size, None)
+        q = build_posterior(self.posterior, size, make_net=reads)
+        loss, draws = self.build_objective(), int(self.draws)
+        return ContinuousLatentModel(StandardNormal(size), density, q, loss, draws, self.chunk_rows)
