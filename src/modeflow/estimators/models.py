@@ -68,7 +68,7 @@ class NVF(DensityEstimator):
             `modeflow.latents.posteriors`.
         prior: ``"learned"`` or ``"uniform"``.
         objective: what is minimised: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"``, see
-            `modeflow.latents.objectives`.
+            `modeflow.latents.discrete.objectives`.
         objective_options: ``epsilon`` and ``explore`` of "truncated"; ``kl_warmup_steps`` of both ELBOs
             (default: a tenth of all steps); ``temperature``, ``final_temperature``, ``anneal_steps`` of
             "elbo" (default: from 1 to 0.5 over half of all steps). Of a continuous latent:

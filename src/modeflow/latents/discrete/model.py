@@ -245,7 +245,9 @@ class DiscreteLatentModel(LatentModel):
         posterior = self.posterior(x).double()
         encoder.sharpness.fill_(1.0)
         mode = encoder.training
-        log_q = encoder.eval()(x, self.prior.active)[:, self.prior.active].double()
+        encoder.eval()
+        parts = [encoder(part, self.prior.active) for part in x.split(self.chunk_rows)]
+        log_q = torch.cat(parts)[:, self.prior.active].double()
         encoder.train(mode)
         weights = torch.ones_like(log_q[:, 0]) if weight is None else weight.to(log_q)
         candidates = torch.logspace(-2, 2, 33, base=2, dtype=torch.float64).tolist()
@@ -276,7 +278,7 @@ class DiscreteLatentModel(LatentModel):
         self.eval()
         dead = prune_dead_states(self, train, validation, weight, validation_weight) if prune else []
         few = None if validation_weight is None else validation_weight[:_CALIBRATION_ROWS]
-        self.calibrate(validation[:_CALIBRATION_ROWS], few)
+        self.calibrate(validation[:_CALIBRATION_ROWS].to(self.device, self.dtype), few)
         self.train(mode)
         return dead
 

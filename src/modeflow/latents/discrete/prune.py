@@ -27,6 +27,14 @@ class States(Protocol):
     def n_states(self) -> int:
         """K."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its type."""
+
     def state_probs(self) -> Tensor:
         """p(z), ``(A,)``."""
 
@@ -92,5 +100,6 @@ def prune_dead_states(
 def _log_joint(model: States, rows: Tensor) -> Tensor:
     """Of the rows, float64 on the CPU."""
     with torch.no_grad():
-        parts = [model.log_joint(part) for part in track(rows.split(_ROWS), "look for states without rows")]
+        blocks = track(rows.split(_ROWS), "look for states without rows")
+        parts = [model.log_joint(part.to(model.device, model.dtype)) for part in blocks]
     return torch.cat(parts).double().cpu()

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from scipy.stats import chisquare
-from small_models import DOUBLE, brute_joint, model, rows
 from torch import nn
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ from modeflow.latents import CategoricalEncoder, CategoricalPrior, DiscreteLaten
 from modeflow.models import DiscreteNVF
 from modeflow.testing import DENSITY_CHECKS, DensityCase, check_density
 from modeflow.testing.quadrature import box_around, check_counts, midpoints
+from small_models import DOUBLE, brute_joint, model, rows
 
 
 @pytest.mark.parametrize("prior", ["learned", "uniform"])

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from small_models import DOUBLE, brute_joint, model, rows
 
 from modeflow.errors import ConfigError
 from modeflow.latents import GumbelELBO, Marginal, SummedELBO, Truncated, build_objective
 from modeflow.models import DiscreteNVF
+from small_models import DOUBLE, brute_joint, model, rows
 
 NAMES = ("elbo", "elbo-sum", "marginal", "truncated")
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
-from small_models import model, rows
 from test_islands import circles, dimensions, moons, ring_of_blobs, rings, spirals, standard
 
 from modeflow.latents.discrete import Survey, Truncated, look, partition, survey
 from modeflow.models import DiscreteNVF
+from small_models import model, rows
 
 
 def cut(x, k, **options):
