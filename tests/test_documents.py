@@ -67,7 +67,7 @@ def test_settings_of_images_are_known(path):
     config = RunConfig.build(read_config(path))
     known = IMAGE_SETS[config["data"].removeprefix("images/")]
     estimator = config.estimator()
-    estimator._stages()
+    estimator._latent_options()
     options = {**estimator.flow_options, "steps": 1, "hidden_channels": 8}
     assert image_flow(estimator.flow, known.shape, 0, options).event_shape == known.shape
 

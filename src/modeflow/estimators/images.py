@@ -17,7 +17,7 @@ from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.base import training_summary
 from modeflow.estimators.fitted_images import ROWS, FittedImages, to_tensor
 from modeflow.estimators.trivial import warn_worse_than_uniform
-from modeflow.latents import LatentModel
+from modeflow.latents import ImageLatent, LatentModel
 from modeflow.models import IMAGE_LATENTS, ImageModel, LikelihoodOptions
 from modeflow.options import check_choice
 from modeflow.progress import showing
@@ -286,18 +286,21 @@ class ImageDensity(FittedImages):
         count = min(max(round(self.validation_fraction * n), 1), n - 2)
         return images[np.sort(order[count:])], images[np.sort(order[:count])]
 
+    def _latent_options(self, rebuild: Mapping[str, Any] | None = None) -> ImageLatent:
+        """Options of the latent; those that a stored model is rebuilt with come first."""
+        check_choice("latent", self.latent, IMAGE_LATENTS)
+        own = {name: getattr(self, key) for name, key in self._LATENT[self.latent].items()}
+        if own.get("prior", "") is None:
+            del own["prior"]
+        return IMAGE_LATENTS[self.latent].of({**own, **(rebuild or {})}, "latent")
+
     def _build(
         self,
         shape: tuple[int, int, int],
         steps: int | None = None,
         rebuild: Mapping[str, Any] | None = None,
     ) -> LatentModel:
-        check_choice("latent", self.latent, IMAGE_LATENTS)
-        names = self._LATENT[self.latent]
-        own = {name: getattr(self, key) for name, key in names.items()}
-        if own.get("prior", "") is None:
-            del own["prior"]
-        latent = IMAGE_LATENTS[self.latent].of({**own, **(rebuild or {})}, "latent")
+        latent = self._latent_options(rebuild)
         likelihood = LikelihoodOptions(**{name: getattr(self, name) for name in self._LIKELIHOOD})
         if steps is not None:
             latent, likelihood = latent.for_steps(steps), likelihood.for_steps(steps)
