@@ -126,8 +126,9 @@ def _raw_header(file: Path) -> dict[str, Any]:
         header = json.loads(text)
         spans = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        # Only now: the length of a header may begin with the byte that begins a pickle, whose "length" is huge.
-        if (start[:1] == b"\x80" and not fits) or start[:4] == b"PK\x03\x04":
+        # Only now: a header's length may begin with the byte that begins a pickle, which read so is huge.
+        huge = int.from_bytes(start, "little") > _LARGEST_HEADER
+        if (start[:1] == b"\x80" and huge) or start[:4] == b"PK\x03\x04":
             raise ModelFileError(
                 f"'{file}' looks like a pickle, which could run code when loaded; it was not opened. "
                 "modeflow reads models that it saved itself (.safetensors)"
