@@ -16,10 +16,6 @@ ROOT = Path(modeflow.__file__).parent
 #: Imported where they are used: heavy parts that most processes need not load, and why.
 LATE = {
     ("modeflow.training.trainer", "modeflow.training.processes"): "torch.multiprocessing, for devices > 1",
-    ("modeflow.report.page", "modeflow.report.plots"): "matplotlib",
-    ("modeflow.report.page", "modeflow.report.curves"): "matplotlib",
-    ("modeflow.report.page", "modeflow.report.latent"): "matplotlib",
-    ("modeflow.report.images", "modeflow.report.curves"): "matplotlib",
     ("modeflow.experiments.bench", "modeflow.experiments.contestants"): "torch, after threads are set",
     ("modeflow.experiments.bench", "modeflow.native"): "torch, after threads are set",
     ("modeflow.experiments.bench", "modeflow.training.flat"): "torch, after threads are set",

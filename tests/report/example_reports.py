@@ -10,10 +10,8 @@ from modeflow.report import (
     DataSummary,
     DensityGrid,
     LikelihoodRow,
-    ModelSummary,
-    ReportData,
     StateRow,
-    Truth,
+    TableReport,
     WorstRow,
     describe_columns,
     find_worst,
@@ -60,7 +58,7 @@ def worst(data: np.ndarray, states: np.ndarray) -> list[WorstRow]:
     return find_worst(data, -8.0 - 3 * away, states, 8)
 
 
-def ring(rows: int = 6000) -> ReportData:
+def ring(rows: int = 6000) -> TableReport:
     rng = np.random.default_rng(0)
     centres = 4 * np.array([[np.cos(a), np.sin(a)] for a in np.arange(8) * np.pi / 4])
 
@@ -75,15 +73,13 @@ def ring(rows: int = 6000) -> ReportData:
     squares = ((points[:, :, None, :] - centres) ** 2).sum(-1) / (2 * 0.37**2)
     log_density = np.logaddexp.reduce(-squares, axis=-1) - np.log(8 * 2 * np.pi * 0.37**2)
     names = ["x", "y"]
-    return ReportData(
+    return TableReport(
         title="Eight Gaussians on a ring",
         created="2024-05-01T12:00:00+00:00",
-        model=ModelSummary(
-            "NVF",
-            {"n_states": 8, "flow": "nsf-coupling", "layers": 4, "max_epochs": 60, "seed": 0},
-            41_288,
-            "modeflow fit ring8 -o runs/ring8 --seed 0",
-        ),
+        model="NVF",
+        parameters={"n_states": 8, "flow": "nsf-coupling", "layers": 4, "max_epochs": 60, "seed": 0},
+        n_parameters=41_288,
+        command="modeflow fit ring8 -o runs/ring8 --seed 0",
         data_summary=summary(data, names, "ring8 (made by modeflow)"),
         likelihoods=[
             LikelihoodRow("NVF", -2.861, 0.031, "exact", 1000, 41_288, "", "model"),
@@ -105,14 +101,23 @@ def ring(rows: int = 6000) -> ReportData:
         sample_states=sample_states,
         density=DensityGrid(grid, grid, log_density),
         worst_rows=worst(data, states),
-        truth=Truth(2.847, 0.0009, 0.00034, 8, 8),
+        truth=[
+            {
+                "name": "minus the mean log-density, nats per row (lower is better)",
+                "value": 2.861,
+                "standard_error": 0.031,
+                "best": "2.847",
+            },
+            {"name": "samples far from every mode", "value": "0.09 %", "best": "0.034 %"},
+            {"name": "modes that samples reach", "value": 8, "best": 8},
+        ],
         seed=0,
         seconds=192.4,
         version="0.1.0",
     )  # fmt: skip
 
 
-def table(width: int, modes: int = 5, rows: int = 4000, idle: int = 1) -> ReportData:
+def table(width: int, modes: int = 5, rows: int = 4000, idle: int = 1) -> TableReport:
     rng = np.random.default_rng(width)
     centres = 3.0 * rng.normal(size=(modes, width))
     centres[:, width // 2 + 1 :] = 0.0  # the other half of the columns has one mode
@@ -125,9 +130,12 @@ def table(width: int, modes: int = 5, rows: int = 4000, idle: int = 1) -> Report
     data, states = draw(rows)
     samples, sample_states = draw(2000)
     names = [f"sensor {j}" for j in range(width)]
-    return ReportData(
+    return TableReport(
         title="A table of sensors",
-        model=ModelSummary("NVF", {"n_states": modes + idle}, 120_000, "modeflow fit t.csv -o run"),
+        model="NVF",
+        parameters={"n_states": modes + idle},
+        n_parameters=120_000,
+        command="modeflow fit t.csv -o run",
         data_summary=summary(data, names, "t.csv"),
         likelihoods=[
             LikelihoodRow("NVF", -12.41, 0.11, "lower bound", 1000, 120_000, role="model"),

@@ -21,12 +21,11 @@ from modeflow.errors import ConfigError, DataError, ShapeError
 from modeflow.report import (
     DensityGrid,
     LikelihoodRow,
-    Truth,
     describe_columns,
     find_worst,
     plot_density,
-    plot_learning_curves,
     plot_pairs,
+    plot_panel_of_curves,
     plot_state_usage,
     render_report,
     save_picture,
@@ -207,7 +206,7 @@ BARE = {
     "worst_rows": [],
     "states": [],
     "warnings": [],
-    "truth": None,
+    "truth": [],
 }
 
 
@@ -248,7 +247,13 @@ def test_tables_have_captions_and_headers():
 
 def test_notes_and_warnings_are_shown_and_escaped():
     data = dataclasses.replace(
-        ring(rows=300), **{**BARE, "warnings": ["a < b"], "notes": ["seen & noted"], "truth": Truth(2.8)}
+        ring(rows=300),
+        **{
+            **BARE,
+            "warnings": ["a < b"],
+            "notes": ["seen & noted"],
+            "truth": [{"name": "entropy", "value": 3.0, "best": "2.800"}],
+        },
     )
     page = render_report(data)
     assert "a &lt; b" in page
@@ -293,7 +298,8 @@ def test_plots_leave_the_users_settings_alone(tmp_path):
         plot_pairs(data.data, data.samples, data.data_states, data.sample_states, data.columns),
         tmp_path / "b.svg",
     )
-    save_picture(plot_learning_curves(data.history), tmp_path / "c.png")
+    ((name, curves), *_) = curves_of(data.history).items()
+    save_picture(plot_panel_of_curves(name, curves), tmp_path / "c.png")
     save_picture(plot_state_usage(data.states), tmp_path / "d.png")
     assert all((tmp_path / n).stat().st_size > 1000 for n in ("a.png", "b.svg", "c.png", "d.png"))
     assert dict(matplotlib.rcParams) == before

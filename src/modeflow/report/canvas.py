@@ -6,22 +6,33 @@ import base64
 import functools
 import io
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from modeflow.data import check_writable
-from modeflow.errors import ConfigError, DataError, nearest
+import numpy as np
+
+from modeflow.data.table import atomic_write
+from modeflow.errors import ConfigError, nearest
 from modeflow.report.colours import FAINT, GRID, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL import Image
 
-__all__ = ["halo", "label", "new_figure", "save_picture", "styled", "to_png", "to_svg", "write_atomic"]
+__all__ = [
+    "halo",
+    "image_to_png",
+    "label",
+    "new_figure",
+    "save_picture",
+    "styled",
+    "to_png",
+    "to_svg",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,47 +138,31 @@ def to_png(figure: Figure, dpi: int = 130, colours: int = 192) -> str:
     _render(figure, buffer, "png", dpi)
     buffer.seek(0)
     with Image.open(buffer) as picture:
-        small = picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    small.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        return _png_uri(picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE))
+
+
+def image_to_png(image: np.ndarray) -> str:
+    """Return an 8-bit image, ``(H, W)`` or ``(H, W, 3)``, as a PNG data URI."""
+    from PIL import Image
+
+    return _png_uri(Image.fromarray(np.ascontiguousarray(image)))
 
 
 def to_svg(figure: Figure) -> str:
     """Return the figure as an SVG data URI."""
     buffer = io.BytesIO()
     _render(figure, buffer, "svg", 100)
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _uri("svg+xml", buffer)
 
 
-def write_atomic(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write a file so that a reader sees the old one or the new one, never a part; return its path.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    target = check_writable(path)
-    try:
-        _replace(target, content)
-    except OSError as error:
-        raise DataError(f"cannot write '{path}': {error.strerror or type(error).__name__}") from error
-    return target
+def _png_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return _uri("png", buffer)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _uri(kind: str, buffer: io.BytesIO) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def save_picture(fig: Figure, path: str | os.PathLike[str], dpi: int = 150) -> Path:
@@ -182,4 +177,4 @@ def save_picture(fig: Figure, path: str | os.PathLike[str], dpi: int = 150) -> P
         )
     buffer = io.BytesIO()
     _render(fig, buffer, suffix, dpi)
-    return write_atomic(target, buffer.getvalue())
+    return atomic_write(target, lambda file: file.write_bytes(buffer.getvalue()))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from modeflow._version import __version__
 from modeflow.errors import ConfigError, ShapeError, nearest
 from modeflow.transforms.base import Exactness
 
@@ -18,10 +16,7 @@ __all__ = [
     "DataSummary",
     "DensityGrid",
     "LikelihoodRow",
-    "ModelSummary",
-    "ReportData",
     "StateRow",
-    "Truth",
     "WorstRow",
 ]
 
@@ -118,23 +113,13 @@ class ColumnRow:
 class WorstRow:
     """A row that the model finds least likely.
 
-    `row` counts from 1 in what `ReportData.worst_rows_of` names; for a file the header line is not counted.
+    `row` counts from 1 in what `TableReport.worst_rows_of` names; for a file the header line is not counted.
     """
 
     row: int
     log_density: float
     state: int | None
     values: Sequence[float | str | None]
-
-
-@dataclass
-class ModelSummary:
-    """The model: its name, every parameter needed to repeat it, and the command that does."""
-
-    name: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    n_parameters: int | None = None
-    command: str = ""
 
 
 @dataclass
@@ -197,82 +182,3 @@ class DensityGrid:
         x, y = np.meshgrid(*axes)
         values = np.asarray(log_density(np.column_stack([x.ravel(), y.ravel()])))
         return cls(axes[0], axes[1], values.reshape(x.shape))
-
-
-@dataclass
-class Truth:
-    """What is known of the density that the rows were drawn from; None where it is not.
-
-    Attributes:
-        entropy: of the true density, nats a row: minus its mean log-density.
-        bridge_mass: share of the model's samples that lie far from every mode.
-        true_bridge_mass: the same share for perfect samples.
-        modes, modes_found: modes of the truth, and how many of them samples reach.
-    """
-
-    entropy: float | None = None
-    bridge_mass: float | None = None
-    true_bridge_mass: float | None = None
-    modes: int | None = None
-    modes_found: int | None = None
-
-
-@dataclass
-class ReportData:
-    """Everything a report shows. Whatever is None or empty is left out of the page.
-
-    Attributes:
-        title, model, data_summary: of what the page is about.
-        created: when, as text; None keeps the page the same every time.
-        likelihoods: the fitted model's row first (or ``role="model"``), others beside it.
-        history: one mapping an epoch, as `modeflow.training.History.epochs`: ``epoch``, ``train_loss`` and
-            its terms (lower is better), ``validation`` (mean log-density) and any other numbers.
-        states: one row a state; empty for a model without states.
-        usage_entropy: of the states' usage, nats; computed from `states` if None.
-        data, samples: (rows, columns) arrays in the units of the data for the pictures (thousands of rows
-            are enough); `data_states` and `sample_states` hold a state for each row.
-        columns: names; taken from `data_summary` if empty.
-        latent: a continuous z of every row of `data` (its posterior's mean), ``(rows, dimensions)``.
-        density: for one or two columns.
-        worst_rows: least likely rows; `worst_rows_of` says in what their numbers count.
-        truth: for data drawn from a known density.
-        warnings: shown in a box at the top. notes: remarks, shown below it.
-        seed, seconds, version: of the run; how long it took; of modeflow.
-    """
-
-    title: str
-    model: ModelSummary
-    data_summary: DataSummary
-    created: str | None = None
-    likelihoods: list[LikelihoodRow] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    states: list[StateRow] = field(default_factory=list)
-    usage_entropy: float | None = None
-    data: np.ndarray | None = None
-    data_states: np.ndarray | None = None
-    samples: np.ndarray | None = None
-    sample_states: np.ndarray | None = None
-    columns: list[str] = field(default_factory=list)
-    latent: np.ndarray | None = None
-    density: DensityGrid | None = None
-    worst_rows: list[WorstRow] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    worst_rows_of: str = "the data"
-    truth: Truth | None = None
-    seed: int | None = None
-    seconds: float | None = None
-    version: str | None = __version__
-
-    def __post_init__(self) -> None:
-        if not self.columns:
-            self.columns = [column.name for column in self.data_summary.columns]
-        if self.usage_entropy is None and self.states:
-            used = [s.usage for s in self.states if s.usage > 0]
-            self.usage_entropy = max(0.0, -sum(u * math.log(u) for u in used))
-
-    @property
-    def model_row(self) -> LikelihoodRow | None:
-        """The row of the fitted model: the one with that role, or else the first that is not known."""
-        rows = [r for r in self.likelihoods if r.role != "known"]
-        return next((r for r in rows if r.role == "model"), rows[0] if rows else None)

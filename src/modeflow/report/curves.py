@@ -17,13 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "curves_of",
-    "plot_learning_curves",
-    "plot_likelihoods",
-    "plot_panel_of_curves",
-    "plot_state_usage",
-]
+__all__ = ["curves_of", "plot_likelihoods", "plot_panel_of_curves", "plot_state_usage"]
 
 # Words in a key, in this order, decide the panel; keys of the last line are bookkeeping and not drawn.
 PANELS = (
@@ -97,24 +91,6 @@ def _limits(curves: Sequence[list[tuple[float, float]]]) -> tuple[float, float, 
         return None
     pad = 0.15 * (high - low)
     return low - pad, high + pad, True
-
-
-@styled
-def plot_learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw a training log: log-likelihoods, loss terms and the use of states, one panel each.
-
-    Entries are dictionaries with ``epoch`` and any numbers, nested or not; keys may be missing from some
-    entries. Bookkeeping (times, learning rates, norms) is not drawn.
-    """
-    panels = curves_of(history)
-    if not panels:
-        figure = new_figure(6, 1.6)
-        say_nothing(figure.add_subplot(), "no training history was recorded")
-        return figure
-    figure = new_figure(max(5.4, 4.6 * len(panels)), 3.6)
-    for k, (name, curves) in enumerate(panels.items()):
-        _draw_curves(figure.add_subplot(1, len(panels), k + 1), name, curves)
-    return figure
 
 
 @styled

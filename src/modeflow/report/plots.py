@@ -1,4 +1,4 @@
-"""Pictures of data beside samples, and of the density; learning curves and states are in `curves`."""
+"""Pictures of data beside samples, and of the density."""
 
 from __future__ import annotations
 
@@ -10,25 +10,16 @@ import numpy as np
 
 from modeflow.data.spread import mean_and_spread
 from modeflow.errors import ShapeError
-from modeflow.report.canvas import halo, label, new_figure, save_picture, say_nothing, styled
+from modeflow.report.canvas import halo, label, new_figure, say_nothing, styled
 from modeflow.report.colours import DATA, FAINT, INK, MODEL, state_colour, state_marker
 from modeflow.report.contents import DensityGrid
-from modeflow.report.curves import plot_learning_curves, plot_likelihoods, plot_state_usage
 from modeflow.report.selection import as_states, as_table, choose_columns, frame, outside, subset
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "plot_density",
-    "plot_learning_curves",
-    "plot_likelihoods",
-    "plot_pairs",
-    "plot_panel",
-    "plot_state_usage",
-    "save_picture",
-]
+__all__ = ["plot_density", "plot_pairs", "plot_panel"]
 
 POINTS = 5000  # drawn in one panel; more only hide one another
 DEPTH = 12.0  # nats below the peak down to which a density map has colour

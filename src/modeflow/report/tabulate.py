@@ -44,15 +44,15 @@ def tabulate_states(
     """Return one row a state.
 
     Arguments:
-        values: training rows (N, D).
+        values: training rows (N, D), or None where they have no columns.
         posterior: q(z|x) of each of them (N, K), or their most probable states (N,).
         prior: prior weights (K,).
         n_states: K; needed only where neither `posterior` nor `prior` tells it.
         test_states, test_log_density: state and log-density of each test row, for the means by state.
         pruned: states that the model has removed.
     """
-    table = as_table("values", values)
     q = np.asarray(posterior)
+    table = np.empty((len(q), 0)) if values is None else as_table("values", values)
     if q.ndim == 2:
         if len(q) != len(table):
             raise ShapeError(f"posterior has shape {q.shape}; expected ({len(table)}, states)")

@@ -11,16 +11,17 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from modeflow.report.contents import LikelihoodRow, ReportData
+from modeflow.report.contents import LikelihoodRow
 from modeflow.transforms.base import Exactness
 
 __all__ = [
     "Comparison",
     "compare",
     "duration",
-    "headline",
     "in_column",
     "integer",
+    "join",
+    "log_density",
     "plural",
     "quantity",
     "share",
@@ -73,6 +74,11 @@ def in_column(value: object, sd: float | None, kind: str = "continuous") -> str:
         return quantity(x)
     text = f"{x:,.{places}f}"
     return (text.lstrip("-") if float(text.replace(",", "")) == 0 else text).replace("-", "−")
+
+
+def log_density(value: float | None) -> str:
+    """Return a log-density with two decimals."""
+    return quantity(value) if value is None or not math.isfinite(value) else f"{value:,.2f}".replace("-", "−")
 
 
 def share(value: float | None) -> str:
@@ -179,72 +185,8 @@ def compare(model: LikelihoodRow, other: LikelihoodRow) -> Comparison:
     return done(verdict, f"{size} {verdict} than {name}{tail}")
 
 
-def model_label(data: ReportData) -> str:
-    """Return "NVF with 8 states", or the name alone where there are no states."""
-    live = sum(not s.pruned for s in data.states)
-    return f"{data.model.name} with {plural(live, 'state')}" if live else data.model.name
-
-
-def fitted(data: ReportData) -> str:
-    """Return the sentence that says what was fitted to what."""
-    summary = data.data_summary
-    width = len(summary.columns) or len(data.columns)
-    parts = [plural(summary.train_rows, "row")]
-    text = f"{model_label(data)}, fitted to {parts[0]} and {plural(width, 'column')}"
-    text += f" of {summary.source}"
-    held = []
-    if summary.validation_rows:
-        held.append(f"{integer(summary.validation_rows)} for validation")
-    if summary.test_rows:
-        held.append(f"{integer(summary.test_rows)} for the test")
-    if held:
-        text += f"; held out: {' and '.join(held)}"
-    return text + "."
-
-
-def headline(data: ReportData) -> tuple[str, str]:
-    """Return the result in one sentence: the number, and how it compares."""
-    row = data.model_row
-    if row is None:
-        return "No likelihood was measured.", ""
-    where = f" on {plural(row.n, 'test row')}" if row.n is not None else ""
-    result = f"{model_label(data)}: {uncertain(row.value, row.standard_error)} nats per row"
-    result += f" ({row.kind}){where}"
-    others = [compare(row, r) for r in data.likelihoods if r is not row]
-    if not math.isfinite(row.value):
-        return result + ".", "The density is zero or undefined at a test row, see the worst rows."
-    phrases = [c.words for c in others]
-    return result + (";" if phrases else "."), _join(phrases)
-
-
-def _join(phrases: list[str]) -> str:
+def join(phrases: list[str]) -> str:
+    """Return ``a; b; and c.``"""
     if len(phrases) < 2:
         return "".join(f"{p}." for p in phrases)
     return "; ".join(phrases[:-1]) + f"; and {phrases[-1]}."
-
-
-def own_warnings(data: ReportData) -> list[str]:
-    """Return the warnings that the report draws from its own numbers."""
-    found: list[str] = []
-    row = data.model_row
-    if row is not None:
-        for other in data.likelihoods:
-            if other.role != "known" or row.kind != "exact":
-                continue
-            c = compare(row, other)
-            if c.difference and c.standard_error and c.difference > 3 * c.standard_error:
-                found.append(
-                    f"The model scores {uncertain(c.difference, c.standard_error)} nats per row above "
-                    "the true density, which no density does on fresh rows: check that no test row "
-                    "was used for training."
-                )
-    dead = [str(s.index) for s in data.states if s.dead]
-    if dead:
-        names = ", ".join(dead[:12]) + (" …" if len(dead) > 12 else "")
-        found.append(
-            f"{len(dead)} of {plural(len(data.states), 'state')} hold no training row "
-            f"(state {names}): fewer states would do, or another seed may use them."
-            if len(dead) > 1
-            else f"State {names} holds no training row: fewer states would do, or another seed may use it."
-        )
-    return found

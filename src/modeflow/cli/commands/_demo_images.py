@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     from modeflow.data import image_grid, save_png, write_table
     from modeflow.experiments import RunConfig, fit_run
     from modeflow.experiments.image_runs import images_of, split_of
-    from modeflow.report import gather_images, write_image_report
+    from modeflow.report import gather, write_report
 
     quiet = args.quiet or args.json
     common: dict[str, Any] = {"data": _DATA, "seed": 0 if args.seed is None else args.seed, **_FIT}
@@ -72,9 +72,9 @@ def run(args: argparse.Namespace, folder: Path) -> int:
         rows[words] = other.result["bits_per_dim"]["test"]
 
     say(args, "4/4  report")
-    data = gather_images(fitted, announce=lambda line: say(args, f"     {line}"))
+    data: Any = gather(fitted, announce=lambda line: say(args, f"     {line}"))
     data.others = {name: row for name, row in rows.items() if row is not rows["NVF with a map of codes"]}
-    write_image_report(data, folder / "report.html")
+    write_report(data, folder / "report.html")
     result = {"folder": str(folder), "bits_per_dim": rows, "seconds": fitted.result["seconds"]}
     (folder / "numbers.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     width = max(map(len, rows))

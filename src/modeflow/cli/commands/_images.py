@@ -11,7 +11,7 @@ import numpy as np
 from modeflow.cli.commands._output import emit, say, say_wrote
 from modeflow.errors import ConfigError
 
-__all__ = ["assign", "bits_text", "report", "sample", "score", "summary"]
+__all__ = ["assign", "bits_text", "sample", "score", "summary"]
 
 #: Endings that `sample -o` takes: the picture, or the array; both are written.
 _SUFFIXES = (".png", ".npy")
@@ -145,27 +145,6 @@ def sample(args: argparse.Namespace, fitted: Any) -> int:
 def _save_array(file: Path, images: np.ndarray) -> None:
     with file.open("wb") as stream:  # by name, numpy would add an ending of its own
         np.save(stream, images, allow_pickle=False)
-
-
-def report(args: argparse.Namespace, fitted: Any, target: Path) -> int:
-    """The page of a run on images."""
-    from modeflow.report import gather_images, write_image_report
-
-    quiet = args.quiet or args.json
-    data = gather_images(fitted, announce=lambda line: say(args, line), quiet=quiet)
-    write_image_report(data, target)
-    scores = None if data.scores is None else data.scores.to_dict()
-    lines = [bits_text(fitted.result["bits_per_dim"]["test"])]
-    if data.scores is not None:
-        s = data.scores
-        lines.append(
-            f"Fréchet distance {s.frechet:.2f} in the features {s.features}, not FID (training images "
-            f"{s.frechet_test:.2f}); precision {s.precision_recall.precision:.3f}, recall "
-            f"{s.precision_recall.recall:.3f}"
-        )
-    result = {"report": str(target), "bits_per_dim": fitted.result["bits_per_dim"], "samples": scores}
-    emit(args, result, [*lines, f"wrote {target}"])
-    return 0
 
 
 def assign(args: argparse.Namespace, fitted: Any) -> int:

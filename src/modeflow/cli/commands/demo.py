@@ -80,10 +80,7 @@ def run(args: argparse.Namespace) -> int:
     _picture(folder / "density.png", data, split.train.values, fitted.result["n_states"])
     write_report(data, folder / "report.html")
 
-    rows = [
-        {"name": r.name, "value": r.value, "standard_error": r.standard_error, "kind": r.kind, "n": r.n}
-        for r in data.likelihoods
-    ]
+    rows = data.summary()["log_likelihood"]
     result = {
         "folder": str(folder),
         "log_likelihood": rows,
