@@ -9,7 +9,9 @@ import numpy as np
 from modeflow.report import (
     DataSummary,
     DensityGrid,
+    ImageReport,
     LikelihoodRow,
+    Picture,
     StateRow,
     TableReport,
     WorstRow,
@@ -150,4 +152,41 @@ def table(width: int, modes: int = 5, rows: int = 4000, idle: int = 1) -> TableR
         sample_states=sample_states,
         worst_rows=worst(data, states),
         warnings=["Training stopped after 25 epochs of the 200 allowed."],
+    )
+
+
+def digits(states: int = 3) -> ImageReport:
+    """A report of images: noise as pictures, and `states` of which the last holds nothing."""
+    rng = np.random.default_rng(0)
+
+    def bits(value: float, kind: str = "lower bound") -> dict[str, Any]:
+        return {
+            "value": value, "standard_error": 0.0123, "kind": kind, "n": 50, "dims": 64, "code_length": 0.027,
+        }  # fmt: skip
+
+    drawn = rng.integers(0, max(1, states - 1), 200)
+    log = [{"epoch": e, "nll": 120.0 - e, "validation": e - 125.0} for e in range(6)]
+    return ImageReport(
+        title="NVF fitted to digits",
+        model="NVF with a discrete latent",
+        parameters={"n_states": states},
+        n_parameters=12_345,
+        command="modeflow fit digits -o run",
+        history=log,
+        states=tabulate_states(None, drawn, [1 / states] * states) if states else [],
+        result={
+            "rows": {"train": 200, "validation": 50, "test": 50},
+            "shape": [1, 8, 8],
+            "levels": 17,
+            "bits_per_dim": {"test": bits(2.354), "validation": bits(2.282)},
+            "bounds": {"elbo": bits(2.4), "draws": 16},
+        },
+        pictures=[
+            Picture.pixels(rng.integers(0, 256, (16, 16), dtype=np.uint8), f"noise {k}", f"picture {k}")
+            for k in range(2)
+        ],
+        others={"VAE": bits(3.456, "exact")},
+        measures=[{"name": "recall", "value": 0.6667, "best": "about 1"}],
+        seed=0,
+        seconds=10.4,
     )

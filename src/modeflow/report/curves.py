@@ -148,7 +148,7 @@ def _mark_best(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
 
 
 @styled
-def plot_state_usage(states: Sequence[StateRow]) -> Figure:
+def plot_state_usage(states: Sequence[StateRow], unit: str = "row") -> Figure:
     """Draw how much of the data each state holds, beside its prior weight."""
     from matplotlib.ticker import PercentFormatter
 
@@ -168,7 +168,7 @@ def plot_state_usage(states: Sequence[StateRow]) -> Figure:
         ends: dict[str, Any] = {"color": INK, "linewidth": 1.6, "zorder": 3}
         axes.hlines(priors, x - 0.42, x + 0.42, label="prior weight", **ends)
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.1)
-    axes.set_ylabel("share of the rows")
+    axes.set_ylabel(f"share of the {unit}s")
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.margins(x=0.01)

@@ -84,8 +84,8 @@ def states_section(
             f"The {unit}s are spread over the states with an entropy of {words.quantity(entropy, 3)} nats, "
             f"as if {words.quantity(math.exp(entropy), 3)} of {len(states)} states were used equally."
         )
-        alt = "Share of the rows that each state holds, and its prior weight; the table has the numbers"
-        pictures = [Picture.lines(plot_state_usage(states), alt, kind="wide")]
+        alt = f"Share of the {unit}s that each state holds, and its prior weight; the table has the numbers"
+        pictures = [Picture.lines(plot_state_usage(states, unit), alt, kind="wide")]
     more = len(states) - len(shown)
     listed = (
         f"The {len(shown)} most used states; {words.plural(more, 'more state')} not listed." if more else ""

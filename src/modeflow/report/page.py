@@ -118,7 +118,10 @@ class Report(ABC):
 
     def lines(self) -> list[str]:
         """The numbers of the report, a line each, for people."""
-        return [f"{m['name']}: {measured(m)}" for m in self.measures]
+        return [
+            f"{m['name']}: {measured(m)}" + ("" if m.get("best") is None else f" (best: {m['best']})")
+            for m in self.measures
+        ]
 
 
 def about(run: Run) -> dict[str, Any]:

@@ -184,7 +184,9 @@ def measures_table(label: str, caption: str, measures: Sequence[Mapping[str, Any
 def measured(measure: Mapping[str, Any]) -> str:
     """The value of a measure with its standard error, as text."""
     value, error = measure["value"], measure.get("standard_error")
-    return words.quantity(value) if error is None else words.uncertain(value, error)
+    if error is None or value is None or isinstance(value, str):
+        return words.quantity(value)
+    return words.uncertain(value, error)
 
 
 def repeat_section(
