@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modeflow.bench.machine import machine, today
 from modeflow.data.table import atomic_write
 from modeflow.densities import Density
-from modeflow.experiments.machine import machine, today
+from modeflow.training import Training
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,6 +40,14 @@ def earlier_runs(name: str, **same: Any) -> list[dict[str, Any]]:
     if any(content.get(key) != value for key, value in json.loads(json.dumps(same)).items()):
         raise SystemExit(f"{file} was measured with other settings: remove it")
     return list(content["runs"])
+
+
+def in_groups(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of an estimator, those of its training in their group: results keep them in one level."""
+    names = [field.name for field in fields(Training)]
+    training = {name: value for name, value in flat.items() if name in names}
+    others = {name: value for name, value in flat.items() if name not in names}
+    return {**others, "training": training} if training else others
 
 
 def n_parameters(model: torch.nn.Module) -> int:

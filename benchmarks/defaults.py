@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import earlier_runs, summary, write
+from common import earlier_runs, in_groups, summary, write
 from modeflow.data import Schema, load_dataset
 from modeflow.data.table import default_columns
 from modeflow.estimators import NVF, FlowDensity
 from modeflow.estimators.settings import FLOW_CHOICES, FLOW_DEFAULTS
-from modeflow.experiments.baselines import GaussianMixtureByBIC
+from modeflow.runs.baselines import GaussianMixtureByBIC
+from modeflow.training import Training
 from tables import TABLES as SCALED
 
 TABLES = (
@@ -82,7 +83,7 @@ def fit(table: str, split: int, model: str) -> dict[str, Any]:
         scores = mixture.score_samples(test)
         extra = {"states": mixture.n_components_}
     else:
-        options = {"old": OLD, "new": {}, "NVF(1)": {}}[model]
+        options = in_groups({"old": OLD, "new": {}, "NVF(1)": {}}[model])
         kind: Any = NVF if model == "NVF(1)" else FlowDensity
         given = {"n_states": 1} if model == "NVF(1)" else {}
         estimator = kind(**given, **options, random_state=split).fit(train)
@@ -175,7 +176,7 @@ def main() -> None:
 
 def _defaults() -> dict[str, Any]:
     names = ("flow", "max_epochs", "batch_size", "schedule", "learning_rate", "ema", "patience")
-    params = FlowDensity().get_params()
+    params = {**FlowDensity().get_params(deep=False), **Training().get_params()}
     return {name: params[name] for name in names}
 
 

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import RESULTS, n_parameters, write
+from common import RESULTS, in_groups, n_parameters, write
 from modeflow.data import Schema, Table, load_dataset, split_table, toy
 from modeflow.densities import Density, Flow
+from modeflow.domains import TableDomain
 from modeflow.errors import ModeflowError
 from modeflow.estimators import FlowDensity
-from modeflow.experiments.runs import frame
 from modeflow.flows import FLOWS, build_flow
 from modeflow.training import seeded
 
@@ -66,9 +66,9 @@ def fit(key: str, name: str) -> dict[str, Any]:
     train, validation, test, schema = load(name)
 
     def rows(values: np.ndarray) -> Any:
-        return frame(Table(values, schema.columns))
+        return TableDomain.rows(Table(values, schema.columns))
 
-    estimator = FlowDensity(key, random_state=0, dequantize=schema.dequantize_option, **FIT)
+    estimator = FlowDensity(key, random_state=0, dequantize=schema.dequantize_option, **in_groups(FIT))
     began = time.process_time()
     estimator.fit(rows(train), validation=rows(validation))
     seconds = time.process_time() - began
@@ -103,11 +103,8 @@ def picture(estimator: FlowDensity, data: np.ndarray, path: Path) -> None:
     low, high = data.min(0) - 0.6, data.max(0) + 0.6
     axes = [np.linspace(a, b, 160) for a, b in zip(low, high, strict=True)]
     x, y = np.meshgrid(*axes)
-    density = np.exp(
-        estimator.score_samples(
-            frame(Table(np.column_stack([x.ravel(), y.ravel()]), estimator.schema_.columns))
-        )
-    )
+    grid = Table(np.column_stack([x.ravel(), y.ravel()]), estimator.schema_.columns)
+    density = np.exp(estimator.score_samples(TableDomain.rows(grid)))
     samples = np.asarray(estimator.sample(1500, random_state=1)[0])
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), layout="constrained")
     left.pcolormesh(x, y, density.reshape(x.shape), cmap="magma", shading="auto", rasterized=True)

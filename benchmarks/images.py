@@ -23,49 +23,52 @@ import torch
 
 from common import RESULTS, write
 from modeflow.data import image_grid, load_images, save_png, split_images
+from modeflow.domains import ImageDomain
 from modeflow.estimators import ImageDensity
-from modeflow.estimators.fitted_images import to_tensor
+from modeflow.estimators.settings import Settings
 
 GLOW = {"steps": 8, "hidden_channels": 64}
-CODES = {
-    "n_codes": 32,
-    "code_warmup": 0.1,
-    "encoder_channels": 32,
-    "decoder_channels": 32,
-    "prior_options": {"width": 64, "layers": 2, "heads": 4},
-}
+PRIOR = {"width": 64, "layers": 2, "heads": 4}
+CODES = {"n_codes": 32, "code_warmup": 0.1, "encoder_channels": 32, "prior_options": PRIOR}
 MODELS: dict[str, dict[str, Any]] = {
-    "nvf": {"latent": "sequential", "flow_options": GLOW, "context_in": "priors", "start": 0.15, **CODES},
+    "nvf": {
+        "latent": "sequential",
+        "latent_options": CODES,
+        "likelihood_options": {"decoder_channels": 32, "context_in": "priors", "start": 0.15},
+        "flow_options": GLOW,
+    },
     "nvf-discrete": {
         "latent": "discrete",
-        "n_states": 32,
+        "latent_options": {"n_states": 32, "encoder_channels": 32},
+        "likelihood_options": {"decoder_channels": 32},
         "flow_options": GLOW,
-        "encoder_channels": 32,
-        "decoder_channels": 32,
     },
     "glow": {"latent": "none", "flow_options": GLOW},
-    "glow-pixels": {"latent": "none", "entry": "pixels", "flow_options": GLOW},
+    "glow-pixels": {"latent": "none", "likelihood_options": {"entry": "pixels"}, "flow_options": GLOW},
     "vq-vae": {
         "likelihood": "logistic",
-        **CODES,
-        "n_codes": 64,
-        "encoder_channels": 64,
-        "decoder_channels": 64,
+        "latent_options": {**CODES, "n_codes": 64, "encoder_channels": 64},
+        "likelihood_options": {"decoder_channels": 64},
     },
-    "vae": {"latent": "continuous", "likelihood": "logistic", "latent_features": 32},
+    "vae": {"latent": "continuous", "likelihood": "logistic", "latent_options": {"features": 32}},
 }
-FIT = {"batch_size": 64, "learning_rate": 2e-3, "patience": None, "random_state": 0, "device": "cpu"}
+FIT: dict[str, Any] = {
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+    "training": {"patience": None},
+    "random_state": 0,
+    "device": "cpu",
+}
 SAMPLES, SHOWN = 2000, 64
 
 
 def seconds_per_epoch(options: dict[str, Any], images: np.ndarray, start: float) -> float:
     """Processor seconds of an epoch, from some steps; `start` of them with the first layer alone."""
-    estimator = ImageDensity(**options, **FIT)
-    channels, height, width = images.shape[3], images.shape[1], images.shape[2]
+    domain = ImageDomain((images.shape[3], *images.shape[1:3]))
     torch.manual_seed(0)
-    model = estimator._build((channels, height, width)).train()
+    model = ImageDensity.build(Settings.of(ImageDensity(**options, **FIT), 0), domain, 1, None).train()
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    x = to_tensor(images[: FIT["batch_size"]]).float()
+    x = domain.to_tensor(images[: FIT["batch_size"]]).float()
 
     def steps(count: int, step: int) -> float:
         """The quickest of several blocks: what else runs on the machine only adds."""
@@ -116,7 +119,7 @@ def measure(name: str, epochs: int, split: Any, data: Any, runs: Path, pictures:
         "validation": estimator.validation_,
         "samples": scores,
         "parameters": sum(p.numel() for p in estimator.model_.parameters()),
-        "likelihood_parameters": sum(p.numel() for p in estimator.model_.likelihood.parameters()),
+        "likelihood_parameters": sum(p.numel() for p in estimator.latent_.likelihood.parameters()),
         "validation_by_epoch": [r.get("validation") for r in estimator.history_],
     }
     if estimator.latent != "none":
@@ -147,7 +150,8 @@ def main() -> None:
     if "nvf" in known["models"]:
         budget = known["models"]["nvf"]["processor_seconds"]
     else:
-        budget = seconds_per_epoch(MODELS["nvf"], split.train, MODELS["nvf"]["start"]) * args.epochs
+        start = MODELS["nvf"]["likelihood_options"]["start"]
+        budget = seconds_per_epoch(MODELS["nvf"], split.train, start) * args.epochs
     for name in args.models.split(","):
         epochs = args.epochs
         if name != "nvf":

@@ -28,7 +28,7 @@ FLOW = {"layers": 3, "hidden_features": 32}
 FIT: dict[str, Any] = {
     "max_epochs": 40,
     "batch_size": 256,
-    "patience": 10,
+    "training": {"patience": 10},
     "random_state": 0,
     "flow_options": FLOW,
 }

@@ -15,7 +15,7 @@ import torch
 from common import summary, write
 from modeflow.data import toy
 from modeflow.estimators import NVF
-from modeflow.latents.discrete import OBJECTIVES
+from modeflow.latents import OBJECTIVES
 from modeflow.metrics import bridge_mass, true_bridge_mass
 from modeflow.training import TrainConfig, Trainer
 from modeflow.training.seeding import seeded
@@ -34,7 +34,7 @@ def main() -> None:
             # One epoch at a vanishing rate gives the start; the trainer then trains on without validation.
             start = NVF(
                 8,
-                objective=objective,
+                latent_options={"objective": objective},
                 flow_options=FLOW,
                 max_epochs=1,
                 learning_rate=1e-12,

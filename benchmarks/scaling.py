@@ -95,9 +95,9 @@ def states(k: int) -> dict[str, Any]:
     x = (x - x.mean(0)) / x.std(0)
     options = {"layers": 6, "hidden_features": 64}
     with seeded(0):
-        model, plain = DiscreteNVF(d, k, flow_options=options), DiscreteNVF(d, 1, flow_options=options).eval()
-        if k > 1:
-            model.start(x[:8000], 0)
+        model = DiscreteNVF(d, k, flow_options=options)
+        plain = DiscreteNVF(d, 1, flow_options=options).eval()
+        model.start(x[:8000], 0)
         config = TrainConfig(max_epochs=20, patience=None, device="cpu")
         Trainer(config, quiet=True).fit(model, x[:8000], x[8000:10_000])
     test, calls = x[10_000:], {}

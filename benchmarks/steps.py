@@ -17,7 +17,7 @@ import torch
 
 from common import write
 from modeflow.accelerate import runs
-from modeflow.experiments.contestants import CASES, LAYERS, Case
+from modeflow.bench.contestants import CASES, LAYERS, Case
 from modeflow.flows import NSF
 from modeflow.native import use_native
 from modeflow.training.flat import FlatParameters

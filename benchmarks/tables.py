@@ -25,12 +25,12 @@ import torch
 from common import RESULTS, ZukoNSF, earlier_runs, n_parameters, summary, write
 from modeflow.data import Schema, load_dataset, split_table
 from modeflow.densities import Preprocessed
+from modeflow.domains import TableDomain
 from modeflow.estimators import NVF, FlowDensity
-from modeflow.estimators.fitting import FitData, fit_columns
-from modeflow.estimators.settings import Settings, as_tensor
-from modeflow.experiments.baselines import GaussianMixtureByBIC
+from modeflow.estimators.fitting import FitData
+from modeflow.estimators.settings import Settings
+from modeflow.runs.baselines import GaussianMixtureByBIC
 from modeflow.training import Trainer, seeded
-from modeflow.transforms import Columns
 
 # Rounded columns are scaled to whole numbers, which are then dequantised: no density on a grid of values.
 TABLES: dict[str, dict[str, float]] = {
@@ -47,8 +47,8 @@ ZUKO = ((3, 64), (5, 64))
 MODELS = ("NVF", "plain flow", "zuko NSF", "GaussianMixture")
 
 
-def load(name: str, seed: int) -> tuple[FitData, np.ndarray]:
-    """Training and validation rows with their schema, and the test rows."""
+def load(name: str, seed: int) -> tuple[FitData, Schema, np.ndarray]:
+    """Training and validation rows, the schema, and the test rows."""
     table = load_dataset(name).table
     split = split_table(table, seed=seed)
     scale = np.array([TABLES[name].get(c, 1.0) for c in table.columns])
@@ -59,21 +59,20 @@ def load(name: str, seed: int) -> tuple[FitData, np.ndarray]:
 
     train, validation, test = (units(part.values) for part in split)
     schema = Schema.infer(units(table.values), table.columns)
-    return FitData(train[:TRAIN], validation[:VALIDATION], None, None, schema), test
+    return FitData(train[:TRAIN], validation[:VALIDATION], None, None, TableDomain(schema)), schema, test
 
 
 def fit_zuko(data: FitData, test: np.ndarray, seed: int) -> tuple[np.ndarray, int, dict[str, Any]]:
     """zuko's flow behind modeflow's maps of columns and by its trainer, scored as modeflow scores."""
-    settings = Settings(FlowDensity(random_state=seed).get_params(), seed)
-    noisy = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(seed)))
+    settings, domain = Settings.of(FlowDensity(), seed), data.domain
     best: tuple[float, Any, dict[str, Any]] = (-math.inf, None, {})
     for layers, hidden in ZUKO:
         with seeded(seed):
-            columns = Columns(data.train.shape[1])
-            fit_columns(columns, noisy, None, data.schema, settings)
+            columns = domain.preprocessing()
+            domain.fit_preprocessing(columns, data.noisy_training(seed), None, settings.bare)
             model = Preprocessed(columns, ZukoNSF(data.train.shape[1], layers, hidden, 8))
         history = Trainer(settings.training(len(data.train)), quiet=True).fit(
-            model, as_tensor(data.train), data.noisy_validation(seed + 1), augment=data.augment
+            model, domain.to_tensor(data.train), data.noisy_validation(seed + 1), augment=data.augment
         )
         if history.best_validation > best[0]:
             best = history.best_validation, model, {"layers": layers, "hidden": hidden}
@@ -82,29 +81,29 @@ def fit_zuko(data: FitData, test: np.ndarray, seed: int) -> tuple[np.ndarray, in
 
     @torch.no_grad()
     def log_prob(rows: np.ndarray) -> np.ndarray:
-        return torch.cat([model.log_prob(x) for x in as_tensor(rows).split(4096)]).numpy()
+        return torch.cat([model.log_prob(x) for x in domain.to_tensor(rows).split(4096)]).numpy()
 
-    return data.schema.averaged(log_prob, test, 16), n_parameters(model), extra
+    return domain.averaged(log_prob, test, 16), n_parameters(model), extra
 
 
 def fit(model: str, name: str, split: int) -> dict[str, Any]:
     """Fit one model to one table and score the whole test set once."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    data, test = load(name, split)
+    data, schema, test = load(name, split)
     began = time.process_time()
     extra: dict[str, Any] = {}
     if model == "GaussianMixture":
-        mixture = GaussianMixtureByBIC(data.schema, seed=split).fit(data.train)
+        mixture = GaussianMixtureByBIC(schema, seed=split).fit(data.train)
         scores, size = mixture.score_samples(test), mixture.n_parameters
         extra = {"states": mixture.n_components_}
     elif model == "zuko NSF":
         scores, size, extra = fit_zuko(data, test, split)
     else:
-        options = {"random_state": split, "dequantize": data.schema.dequantize_option}
+        options = {"random_state": split, "dequantize": schema.dequantize_option}
         import polars as pl
 
-        columns = data.schema.columns
+        columns = schema.columns
         kind: Any = NVF if model == "NVF" else FlowDensity
         frame = pl.DataFrame(dict(zip(columns, data.train.T, strict=True)))
         held = pl.DataFrame(dict(zip(columns, data.validation.T, strict=True)))
@@ -118,8 +117,8 @@ def fit(model: str, name: str, split: int) -> dict[str, Any]:
         "split": split,
         "model": model,
         "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(test)},
-        "columns": len(data.schema.columns),
-        "density": "lower bound" if data.schema.lattice_columns else "exact",
+        "columns": len(schema.columns),
+        "density": "lower bound" if schema.lattice_columns else "exact",
         "test": float(scores.mean()),
         "test_se": float(scores.std(ddof=1) / math.sqrt(len(scores))),
         "parameters": size,

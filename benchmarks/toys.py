@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import ZukoNSF, earlier_runs, n_parameters, sizes_near, summary, write
+from common import ZukoNSF, earlier_runs, in_groups, n_parameters, sizes_near, summary, write
 from modeflow.data import Schema, toy
 from modeflow.data.table import default_columns
 from modeflow.densities import Preprocessed
 from modeflow.estimators import NVF, FlowDensity
-from modeflow.estimators.settings import Settings, build_model
-from modeflow.experiments.baselines import GaussianMixtureByBIC
+from modeflow.estimators.settings import Settings
 from modeflow.flows import build_flow
 from modeflow.metrics import bridge_mass, modes_found, true_bridge_mass
-from modeflow.training import Trainer, seeded
+from modeflow.models import DiscreteNVF
+from modeflow.runs.baselines import GaussianMixtureByBIC
+from modeflow.training import Trainer, Training, seeded
 from modeflow.transforms import Standardize
 
 TOYS = {"ring": 8, "moons": 2, "grid": 25, "gaussians:k=8,d=10": 8}
@@ -39,8 +40,7 @@ FIT = {"max_epochs": 40, "batch_size": 512, "patience": 12}
 
 
 def model_size(features: int, k: int) -> int:
-    params = NVF(flow="nsf-coupling", flow_options=FLOW).get_params()
-    return n_parameters(build_model(params, features, k))
+    return n_parameters(DiscreteNVF(features, k, flow="nsf-coupling", flow_options=FLOW))
 
 
 def fit(model: str, name: str, seed: int) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def fit(model: str, name: str, seed: int) -> dict[str, Any]:
         x = torch.from_numpy(train)
         with seeded(seed):
             density = Preprocessed(Standardize(d).fit(x), build(width))
-            settings = Settings({**FlowDensity().get_params(), **FIT}, seed)
+            settings = Settings.of(FlowDensity(**in_groups(FIT)), seed)
             Trainer(settings.training(ROWS), quiet=True).fit(density, x, torch.from_numpy(held))
             seconds = time.process_time() - began
             with torch.no_grad():
@@ -79,7 +79,8 @@ def fit(model: str, name: str, seed: int) -> dict[str, Any]:
     else:
         if model.startswith("NVF"):
             count: Any = k if "known" in model else "auto"
-            estimator: Any = NVF(count, flow="nsf-coupling", flow_options=FLOW, random_state=seed, **FIT)
+            chosen = {"flow": "nsf-coupling", "flow_options": FLOW}
+            estimator: Any = NVF(count, **chosen, random_state=seed, **in_groups(FIT))
         else:
             flow = "nsf-coupling" if model == "NSF" else "realnvp"
 
@@ -88,7 +89,7 @@ def fit(model: str, name: str, seed: int) -> dict[str, Any]:
 
             width, _ = sizes_near(model_size(d, k), plain, range(8, 161, 4))
             options = {**FLOW, "hidden_features": width}
-            estimator = FlowDensity(flow, flow_options=options, random_state=seed, **FIT)
+            estimator = FlowDensity(flow, flow_options=options, random_state=seed, **in_groups(FIT))
         estimator.fit(train, validation=held)
         seconds = time.process_time() - began
         scores = estimator.score_samples(test)
@@ -137,7 +138,8 @@ def main() -> None:
 
 def settings() -> dict[str, Any]:
     """What the numbers depend on; the training is that of the estimators' defaults."""
-    training = {name: FlowDensity().get_params()[name] for name in ("schedule", "learning_rate", "ema")}
+    defaults = {**FlowDensity().get_params(deep=False), **Training().get_params()}
+    training = {name: defaults[name] for name in ("schedule", "learning_rate", "ema")}
     return {
         "rows": ROWS,
         "validation": VALIDATION,

@@ -16,12 +16,12 @@ rows = curve + 0.05 * rng.normal(size=curve.shape)
 
 for posterior in ("gaussian", "iaf"):
     model = NVF(
-        latent="continuous", latent_features=1, posterior=posterior, flow="nsf-coupling",
-        flow_options={"layers": 2}, max_epochs=10, score_draws=8, random_state=0,
+        latent="continuous", latent_options={"features": 1, "posterior": posterior, "draws": 8},
+        flow="nsf-coupling", flow_options={"layers": 2}, max_epochs=10, random_state=0,
     ).fit(rows[:500])  # fmt: skip
-    where, spread = model.encode(rows[500:])
+    where, spread = model.encode(rows[500:], return_std=True)
     agreement = abs(np.corrcoef(where[:, 0].argsort().argsort(), place[500:].argsort().argsort())[0, 1])
     print(
-        f"{posterior:14} {model.likelihood(rows[500:])}; rank correlation of z with the place on the curve "
-        f"{agreement:.3f}, spread of z {spread.mean():.2f}"
+        f"{posterior:14} {model.likelihood_of(rows[500:])}; rank correlation of z with the place on the "
+        f"curve {agreement:.3f}, spread of z {spread.mean():.2f}"
     )

@@ -17,7 +17,7 @@ new, _ = shapes.sample_with_labels(1000, seed=1)
 # Everything can be chosen by the model itself: NVF(). Given here, so that the example is quick.
 model = NVF(n_states=6, flow="nsf-coupling", max_epochs=30, random_state=0).fit(rows)
 
-print("log-density of new rows:", model.likelihood(new))
+print("log-density of new rows:", model.likelihood_of(new))
 print("under the truth:        ", round(float(shapes.log_prob(new).mean()), 3))
 print("states and their shares:", np.round(model.weights_, 2))
 print("rows of the first state:", np.unique(island[model.predict(rows) == 0], return_counts=True))

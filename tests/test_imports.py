@@ -16,12 +16,10 @@ ROOT = Path(modeflow.__file__).parent
 #: Imported where they are used: heavy parts that most processes need not load, and why.
 LATE = {
     ("modeflow.training.trainer", "modeflow.training.processes"): "torch.multiprocessing, for devices > 1",
-    ("modeflow.experiments.bench", "modeflow.experiments.contestants"): "torch, after threads are set",
-    ("modeflow.experiments.bench", "modeflow.native"): "torch, after threads are set",
-    ("modeflow.experiments.bench", "modeflow.training.flat"): "torch, after threads are set",
-    ("modeflow.experiments.contestants", "modeflow.flows"): "torch, after threads are set",
-    # A circle that remains: a density makes a torch distribution of itself.
-    ("modeflow.densities.base", "modeflow.densities.distribution"): "a circle",
+    ("modeflow.bench.timing", "modeflow.bench.contestants"): "torch, after threads are set",
+    ("modeflow.bench.timing", "modeflow.native"): "torch, after threads are set",
+    ("modeflow.bench.timing", "modeflow.training.flat"): "torch, after threads are set",
+    ("modeflow.bench.contestants", "modeflow.flows"): "torch, after threads are set",
 }
 
 

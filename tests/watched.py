@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -20,10 +19,9 @@ from torch import Tensor
 
 from modeflow.densities import StandardNormal
 from modeflow.densities.flow import Flow
+from modeflow.estimators import base
 from modeflow.flows import FLOWS
 from modeflow.latents import posteriors
-from modeflow.latents.discrete import IslandStart
-from modeflow.latents.discrete import options as discrete_options
 from modeflow.nets import MLP
 from modeflow.transforms import Composite, ConditionalAffine
 from modeflow.transforms.base import Transform
@@ -111,7 +109,7 @@ def watched() -> Iterator[Watch]:
             patch.dict(FLOWS, {"watched": table, "watched-image": image}),
             patch.object(posteriors, "MLP", WatchedMLP),
             # Where states start is tested elsewhere: a few steps of the encoder will do.
-            patch.object(discrete_options, "IslandStart", partial(IslandStart, 50)),
+            patch.object(base, "START_STEPS", 50),
         ):
             yield watch
     finally:

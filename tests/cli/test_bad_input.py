@@ -120,6 +120,11 @@ def test_a_run_is_not_overwritten(run, capsys):
         (["--set", "n_states=0"], "n_states must be an integer of 1 or more"),
         (["--set", "max_epoch=5"], "did you mean 'max_epochs'"),
         (["--set", "flow_options.layer=5"], "did you mean 'layers'"),
+        (["--set", "training.emma=0.9"], "training: 'emma' is not known; did you mean 'ema'"),
+        (["--set", "ema=0.9"], "'ema' is not a setting of model 'nvf': it is training.ema now"),
+        (["--set", "objective_options.epsilon=0.1"], "it is latent_options.epsilon now"),
+        (["--set", "seed.more=1"], "'seed' has no settings within"),
+        (["--set", "training=3"], "training must be Training or a mapping"),
         (["--set", "max_epochs"], "key=value"),
         (["--set", "max_epochs=many"], "max_epochs must be an integer"),
         (["--set", "learning_rate=[1"], "cannot be read"),
@@ -186,6 +191,9 @@ def test_damaged_malicious_and_newer_runs(run, tmp_path, capsys, monkeypatch):
     stored["format_version"] = 99
     (copy / "config.yaml").write_text(yaml.safe_dump(stored))
     assert "upgrade modeflow" in refused(capsys, "sample", copy)
+    stored["format_version"] = 1
+    (copy / "config.yaml").write_text(yaml.safe_dump(stored))
+    assert "fit again" in refused(capsys, "sample", copy)
     (copy / "config.yaml").write_text("!!python/object/apply:os.mkdir [boom]\n")
     assert "not valid YAML" in refused(capsys, "sample", copy)
 

@@ -17,7 +17,7 @@ from modeflow.cli import main
 
 SMALL = [
     "--set", "max_epochs=1", "--set", "flow_options.layers=1", "--set", "n_states=2",
-    "--set", "encoder_features=[8]", "--set", "flow_options.hidden_features=8",
+    "--set", "latent_options.encoder_features=[8]", "--set", "flow_options.hidden_features=8",
 ]  # fmt: skip
 
 

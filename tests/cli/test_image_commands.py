@@ -15,10 +15,10 @@ pytest.importorskip("vector_quantize_pytorch")
 pytest.importorskip("transformers")
 
 SMALL = [
-    "--set", "max_epochs=2", "--set", "n_codes=4", "--set", "encoder_channels=8",
-    "--set", "decoder_channels=8", "--set", "flow_options.levels=1", "--set", "flow_options.steps=2",
-    "--set", "flow_options.hidden_channels=8", "--set", "prior_options.width=16",
-    "--set", "prior_options.layers=1", "--set", "prior_options.heads=2",
+    "--set", "max_epochs=2", "--set", "latent_options={n_codes: 4, encoder_channels: 8}",
+    "--set", "likelihood_options.decoder_channels=8", "--set", "flow_options={levels: 1, steps: 2}",
+    "--set", "flow_options.hidden_channels=8", "--set", "latent_options.prior_options.width=16",
+    "--set", "latent_options.prior_options={layers: 1, heads: 2}",
 ]  # fmt: skip
 
 
@@ -97,7 +97,8 @@ def test_a_folder_of_pictures_and_other_models(tmp_path, capsys):
             tmp_path / f"pictures/{i}.png"
         )
     out = tmp_path / "run"
-    settings = ["--set", "max_epochs=1", "--set", "encoder_channels=8", "--set", "decoder_channels=8"]
+    widths = ["latent_options.encoder_channels=8", "likelihood_options.decoder_channels=8"]
+    settings = ["--set", "max_epochs=1", *(part for width in widths for part in ("--set", width))]
     command = [
         "fit",
         str(tmp_path / "pictures"),
@@ -123,7 +124,11 @@ def test_a_folder_of_pictures_and_other_models(tmp_path, capsys):
     [
         (["fit", "images/digits", "-o", "{new}", "--model", "maf"], "'maf' is none of images"),
         (["fit", "images/digits", "-o", "{new}", "--columns", "a"], "columns is of tables"),
-        (["fit", "images/digits", "-o", "{new}", "--set", "n_code=3"], "did you mean 'n_codes'"),
+        (["fit", "images/digits", "-o", "{new}", "--set", "n_codes=3"], "it is latent_options.n_codes now"),
+        (
+            ["fit", "images/digits", "-o", "{new}", "--set", "latent_options.n_code=3"],
+            "did you mean 'n_codes'",
+        ),
         (["fit", "images/digit", "-o", "{new}"], "did you mean 'digits'"),
         (["fit", "images/digits", "-o", "{new}", "--test", "t.csv"], "must be a share"),
         (["fit", "images/digits", "-o", "{new}", "--set", "bits=5"], "17 levels"),

@@ -10,7 +10,7 @@ from modeflow.estimators.settings import Settings
 
 
 def settings(kind=FlowDensity, **params):
-    return Settings(kind(**params).get_params(deep=False), 0)
+    return Settings.of(kind(**params), 0)
 
 
 @pytest.mark.parametrize("rows", [50, 300, 4_000, 30_000, 1_000_000])
@@ -51,12 +51,15 @@ def test_a_variant_of_a_flow_keeps_what_the_user_gave():
     assert settings(NVF, flow="maf").with_flow("maf").params["flow"] == "maf"
 
 
-@pytest.mark.parametrize("options", [{"latent": "continuous"}, {"objective": "elbo", "n_states": 2}])
+@pytest.mark.parametrize(
+    "options", [{"latent": "continuous"}, {"latent_options": {"objective": "elbo"}, "n_states": 2}]
+)
 def test_schedules_of_the_objective_end_before_patience_may(options):
     """They were shares of a budget that training hardly ever reaches."""
-    found = settings(NVF, **options).latent_options(4_000).to_dict()
-    lengths = {name: v for name, v in found.items() if name.endswith("_steps") and v is not None}
-    assert lengths and all(0 < v <= 4_000 for v in lengths.values())
+    given = settings(NVF, **options)
+    found = given.groups["latent_options"].for_steps(given.steps(4_000)).to_dict()
+    filled = [v for k, v in found.items() if k.endswith("_steps") and v is not None]
+    assert filled and all(0 < steps <= 4_000 for steps in filled)
 
 
 def test_defaults_of_the_flow_give_way():

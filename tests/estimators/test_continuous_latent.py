@@ -16,9 +16,8 @@ from modeflow.errors import ConfigError
 
 SMALL = {
     "latent": "continuous",
-    "latent_features": 1,
+    "latent_options": {"features": 1, "encoder_features": (16,)},
     "flow_options": {"layers": 2, "hidden_features": 16},
-    "encoder_features": (16,),
     "max_epochs": 3,
     "random_state": 0,
 }
@@ -36,14 +35,15 @@ def test_it_is_an_estimator_with_a_bound(fitted, tmp_path):
     scores = model.score_samples(x)
     # The encoder's products round by the size of the batch: 4e-16 for either spline flow.
     np.testing.assert_allclose(scores[:5], model.score_samples(x[:5]), rtol=1e-12)
-    rows, states = model.sample(50, random_state=1)
-    assert rows.shape == (50, 2) and not states.any()
-    mean, scale = model.encode(x)
+    rows, z = model.sample(50, random_state=1)
+    assert rows.shape == (50, 2) and z.shape == (50, 1)
+    mean, scale = model.encode(x, return_std=True)
+    np.testing.assert_array_equal(model.encode(x), mean)
     assert mean.shape == scale.shape == (400, 1) and (scale > 0).all()
     model.save(tmp_path / "model.safetensors")
     again = load_estimator(tmp_path / "model.safetensors")
     assert np.array_equal(again.score_samples(x), scores)
-    assert np.array_equal(again.encode(x[:5])[0], mean[:5])
+    assert np.array_equal(again.encode(x[:5]), mean[:5])
 
 
 def test_both_bounds_are_named_with_their_draws(fitted):
@@ -61,20 +61,20 @@ def test_settings_that_do_not_fit_are_named():
     x = np.random.default_rng(0).normal(size=(50, 2))
     with pytest.raises(ConfigError, match="did you mean 'continuous'"):
         NVF(latent="continous").fit(x)
-    with pytest.raises(ConfigError, match="latent_features"):
-        NVF(latent="continuous", latent_features=0).fit(x)
-    with pytest.raises(ConfigError, match="no use for 'epsilon'"):
-        NVF(latent="continuous", objective_options={"epsilon": 0.1}).fit(x)
-    with pytest.raises(ConfigError, match="no use for 'free_bits'"):
-        NVF(objective_options={"free_bits": 0.1}).fit(x)
+    with pytest.raises(ConfigError, match="features must be an integer"):
+        NVF(latent="continuous", latent_options={"features": 0}).fit(x)
+    with pytest.raises(ConfigError, match="latent_options: 'epsilon' is not known"):
+        NVF(latent="continuous", latent_options={"epsilon": 0.1}).fit(x)
+    with pytest.raises(ConfigError, match="latent_options: 'free_bits' is not known"):
+        NVF(latent_options={"free_bits": 0.1}).fit(x)
     discrete = NVF(n_states=1, max_epochs=1, random_state=0, flow_options={"layers": 1}).fit(x)
     with pytest.raises(ConfigError, match="predict_proba"):
-        discrete.encode(x)
+        discrete.encode(x, return_std=True)
 
 
 def test_on_the_command_line(tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "z.csv"
-    given = ["latent=continuous", "latent_features=1", "max_epochs=2", "flow_options.layers=1"]
+    given = ["latent=continuous", "latent_options.features=1", "max_epochs=2", "flow_options.layers=1"]
     sets = [part for setting in given for part in ("--set", setting)]
     assert main(["fit", "swiss-roll", "--rows", "400", "-o", str(run), "--quiet", *sets]) == 0
     assert "latent        continuous, dimension 1" in capsys.readouterr().out
@@ -93,19 +93,19 @@ def test_the_latent_follows_the_swiss_roll():
     x, _ = shape.sample_with_labels(3000, 0)
     model = NVF(
         latent="continuous",
-        latent_features=1,
+        latent_options={"features": 1},
         flow_options={"layers": 4, "hidden_features": 32},
         max_epochs=40,
         random_state=0,
     ).fit(x)
     fresh, angle = shape.sample_with_labels(1000, 1)
-    mean, _ = model.encode(fresh)
+    mean = model.encode(fresh)
     assert abs(spearmanr(mean[:, 0], angle).statistic) > 0.95
 
 
 @pytest.mark.parametrize("name", ["swiss-roll", "gaussians:k=2,d=3"])
 def test_the_report_shows_where_the_latent_places_the_rows(name, tmp_path, capsys):
-    settings = ["latent=continuous", "latent_features=2", "max_epochs=2", "flow_options.layers=2"]
+    settings = ["latent=continuous", "latent_options.features=2", "max_epochs=2", "flow_options.layers=2"]
     command = ["fit", name, "--rows", "300", "-o", str(tmp_path / "run"), "--quiet"]
     assert main([*command, *(part for s in settings for part in ("--set", s))]) == 0
     assert main(["report", str(tmp_path / "run"), "--no-baselines", "--quiet"]) == 0

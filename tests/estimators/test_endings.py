@@ -19,7 +19,7 @@ from small_estimators import FAST, islands
 from modeflow import NVF, DataError, FlowDensity, load_estimator
 from modeflow.training import loop
 
-SMALL = {**FAST, "encoder_features": (8,)}
+SMALL = {**FAST, "latent_options": {"encoder_features": (8,)}}
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_equal_fits_are_equal_files(tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from small_estimators import *\n"
         "from modeflow import NVF\n"
-        "NVF(2, encoder_features=(8,), **FAST).fit(islands(100)).save(sys.argv[2])"
+        "NVF(2, **FAST).fit(islands(100)).save(sys.argv[2])"
     )
     files = []
     for seed in ("1", "2"):

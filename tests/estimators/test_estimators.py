@@ -19,11 +19,16 @@ from small_estimators import FAST, FLOW, islands
 
 from modeflow import NVF, FlowDensity
 from modeflow.data import Schema
+from modeflow.domains import TableDomain
+from modeflow.domains.table import independent_gaussians
 from modeflow.errors import ConfigError, DataError
-from modeflow.estimators.fitting import FitData
-from modeflow.estimators.trivial import independent_gaussians, warn_worse_than_gaussians
+from modeflow.estimators.fitting import Fit, FitData
+from modeflow.estimators.settings import Settings
+from modeflow.latents import DiscreteOptions
+from modeflow.training import Training
 
-SMALL = {**FAST, "encoder_features": (8,)}
+WIDTHS = {"encoder_features": (8,)}
+SMALL = {**FAST, "latent_options": WIDTHS}
 # Batches are drawn at random, so that a row of weight two and a row given twice do not train alike; the
 # check is made for deterministic estimators (scikit-learn expects the same failure of its own SGD models).
 EXPECTED = {"check_sample_weight_equivalence_on_dense_data": "fitting draws random batches"}
@@ -68,7 +73,7 @@ def test_a_score_depends_on_its_row_alone(nvf):
 
 def test_likelihood_carries_its_kind_and_error(nvf):
     x = islands(200, 2)
-    found = nvf.likelihood(x)
+    found = nvf.likelihood_of(x)
     assert found.kind == nvf.density_kind_ == "exact"
     assert found.n == 200
     assert found.standard_error == pytest.approx(nvf.score_samples(x).std(ddof=1) / np.sqrt(200))
@@ -191,12 +196,39 @@ def test_inside_pipeline_and_grid_search():
     assert clone(pipe).get_params()["flowdensity__max_epochs"] == 1
 
 
+def test_groups_of_parameters_are_reached_by_one_name():
+    x = islands(120)
+    search = GridSearchCV(
+        NVF(2, **{**SMALL, "max_epochs": 1}),
+        {"training__ema": [None, 0.9], "latent_options__epsilon": [0.1], "flow_options__bins": [3]},
+        cv=2,
+        error_score="raise",
+    ).fit(x)
+    best = search.best_estimator_
+    assert best.training.ema == search.best_params_["training__ema"]
+    assert best.latent_options.epsilon == 0.1 and best.latent_options.encoder_features == (8,)
+    assert best.flow_options_["bins"] == 3 and best.flow_options_["layers"] == FLOW["layers"]
+
+
+def test_a_group_is_none_a_mapping_or_an_object():
+    made = [NVF(training=given) for given in ({"patience": 3}, Training(patience=3))]
+    made.append(NVF().set_params(training__patience=3))
+    assert len({repr(each.group("training")) for each in made}) == 1
+    assert NVF().get_params()["training__patience"] == Training().patience
+    switched = NVF().set_params(latent_options__features=3, latent="continuous")
+    assert switched.group("latent_options").features == 3
+    own = Training(patience=3)
+    NVF(training=own).set_params(training__patience=4)
+    assert own.patience == 3, "the caller's object is not changed"
+
+
 # -- beside a trivial density
 
 
 def test_a_density_worse_than_independent_gaussians_is_not_silent():
     x = islands()
-    data = FitData(x[:200], x[200:], None, None, Schema.infer(x, ("a", "b"), "none"))
+    data = FitData(x[:200], x[200:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
+    fit = Fit(Settings.of(FlowDensity(**FAST), 0), data, 1)
     own = independent_gaussians(x[:200], x[200:], None)
     expected = norm(x[:200].mean(0), x[:200].std(0)).logpdf(x[200:]).sum(1)
     np.testing.assert_allclose(own, expected)
@@ -204,12 +236,12 @@ def test_a_density_worse_than_independent_gaussians_is_not_silent():
     with pytest.warns(
         UserWarning, match=r"worse than Gaussians of independent columns, by 0\.\d+ ± 0\.\d+ nats"
     ):
-        warn_worse_than_gaussians(data, 0, own - 0.5 + noise)
+        fit.warn_if_trivial(own - 0.5 + noise)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_worse_than_gaussians(data, 0, own)
-        warn_worse_than_gaussians(data, 0, own - 0.03 + noise - noise.mean())  # may be chance
-        warn_worse_than_gaussians(data, 0, own - 0.015)  # what a flow loses on Gaussian data
+        fit.warn_if_trivial(own)
+        fit.warn_if_trivial(own - 0.03 + noise - noise.mean())  # may be chance
+        fit.warn_if_trivial(own - 0.015)  # what a flow loses on Gaussian data
 
 
 def test_a_fit_that_ends_worse_than_independent_gaussians_says_so():
@@ -230,15 +262,22 @@ def test_a_fit_that_ends_worse_than_independent_gaussians_says_so():
         (lambda: NVF(2, **{**SMALL, "flow": "nsf-couplin"}), "did you mean 'nsf-coupling'"),
         (lambda: NVF(2, **{**SMALL, "flow_options": {"layer": 2}}), "did you mean 'layers'"),
         (lambda: NVF(2, **{**SMALL, "flow_options": [2]}), "flow_options must be a mapping"),
-        (lambda: NVF(2, **{**SMALL, "objective": "elb"}), "did you mean 'elbo'"),
-        (lambda: NVF(2, **{**SMALL, "prior": "flat"}), "prior must be"),
-        (lambda: NVF(2, **{**SMALL, "objective_options": {"temperatur": 1}}), "did you mean 'temperature'"),
-        (lambda: NVF(2, **{**SMALL, "objective_options": {"temperature": 1}}), "no use for 'temperature'"),
+        (lambda: NVF(2, **{**SMALL, "latent_options": {"objective": "elb"}}), "did you mean 'elbo'"),
+        (lambda: NVF(2, **{**SMALL, "latent_options": {"prior": "flat"}}), "prior must be"),
+        (lambda: NVF(2, **{**SMALL, "latent_options": {"temperatur": 1}}), "did you mean 'temperature'"),
+        (lambda: NVF(2, **{**SMALL, "latent_options": {"temperature": 1}}), "no use for 'temperature'"),
         (
-            lambda: NVF(2, **{**SMALL, "objective": "elbo", "objective_options": {"temperature": 0}}),
+            lambda: NVF(2, **{**SMALL, "latent_options": {"objective": "elbo", "temperature": 0}}),
             "temperature must be above 0",
         ),
-        (lambda: NVF(2, **{**SMALL, "latent": "continuous", "objective": "elbo"}), "leave objective out"),
+        (
+            lambda: NVF(2, latent="continuous", latent_options={"objective": "elbo"}),
+            "latent_options: 'objective' is not known",
+        ),
+        (lambda: NVF(2, latent_options=DiscreteOptions(), latent="continuous"), "ContinuousOptions"),
+        (lambda: FlowDensity(training={"emma": 1}), "did you mean 'ema'"),
+        (lambda: FlowDensity(training={"ema": 1}), "ema must be a number above 0 and below 1"),
+        (lambda: FlowDensity(training=3), "training must be Training or a mapping"),
         (lambda: FlowDensity(**{**FAST, "validation_fraction": 2}), "between 0 and 1"),
         (lambda: FlowDensity(**{**FAST, "score_draws": 0}), "score_draws"),
         (lambda: FlowDensity(**{**FAST, "learning_rate": 0}), "learning_rate"),
@@ -293,11 +332,13 @@ def test_bad_requests_of_a_fitted_model(nvf):
 
 
 def test_the_papers_objective_has_its_schedules():
-    estimator = NVF(2, **{**SMALL, "objective": "elbo", "max_epochs": 5}).fit(islands())
+    estimator = NVF(2, **{**FAST, "max_epochs": 5, "latent_options": {**WIDTHS, "objective": "elbo"}}).fit(
+        islands()
+    )
     loss = estimator.model_.model.loss  # 360 rows in batches of 64: six steps an epoch
     assert (loss.kl_warmup_steps, loss.anneal_steps) == (3, 15)
-    options = {"kl_warmup_steps": 7, "temperature": 0.8}
-    estimator = NVF(2, **{**SMALL, "objective": "elbo", "objective_options": options}).fit(islands())
+    options = {**WIDTHS, "objective": "elbo", "kl_warmup_steps": 7, "temperature": 0.8}
+    estimator = NVF(2, **{**FAST, "latent_options": options}).fit(islands())
     assert estimator.model_.model.loss.kl_warmup_steps == 7
     assert estimator.model_.model.loss.temperature == 0.8
     assert {"usage_entropy", "kl"} <= set(estimator.history_[-1])

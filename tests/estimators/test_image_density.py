@@ -18,20 +18,24 @@ from modeflow.errors import ConfigError, DataError, ModelFileError
 pytest.importorskip("vector_quantize_pytorch")
 pytest.importorskip("transformers")
 
+from modeflow.domains import ImageDomain
 from modeflow.estimators import ImageDensity
-from modeflow.estimators.trivial import warn_worse_than_uniform
-from modeflow.metrics import BitsPerDim
+from modeflow.estimators.fitting import Fit, FitData
+from modeflow.estimators.settings import Settings
 
+CODES = {"n_codes": 4, "encoder_channels": 8, "prior_options": {"width": 16, "layers": 1, "heads": 2}}
+#: Options of every latent.
+LATENT = {
+    "none": {},
+    "sequential": CODES,
+    "discrete": {"n_states": 3, "encoder_channels": 8},
+    "continuous": {"features": 2, "encoder_channels": 8},
+}
 SMALL = {
     "levels": 17,
-    "n_codes": 4,
-    "n_states": 3,
-    "latent_features": 2,
-    "encoder_channels": 8,
-    "decoder_channels": 8,
-    "components": 2,
+    "latent_options": CODES,
+    "likelihood_options": {"decoder_channels": 8, "components": 2},
     "flow_options": {"levels": 1, "steps": 2, "hidden_channels": 8},
-    "prior_options": {"width": 16, "layers": 1, "heads": 2},
     "max_epochs": 2,
     "batch_size": 50,
     "random_state": 0,
@@ -40,6 +44,12 @@ SMALL = {
 
 def digits(n=200):
     return load_images("images/digits").images[:n]
+
+
+def small(latent="sequential", **options):
+    """A small estimator; options that it has not by itself are the latent's."""
+    own = {k: options.pop(k) for k in list(options) if k in ImageDensity().get_params(deep=False)}
+    return ImageDensity(latent, **{**SMALL, "latent_options": {**LATENT[latent], **options}, **own})
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +64,9 @@ def test_scores_and_bits_agree_and_do_not_depend_on_the_batch(sequential):
     np.testing.assert_allclose(sequential.score_samples(x[10:13]), scores[10:13], rtol=1e-5)
     bits = sequential.bits_per_dim(x)
     assert abs(bits.value - -scores.mean() / (64 * np.log(2))) < 1e-9 and bits.kind == "lower bound"
-    assert abs(bits.code_length - sequential.latent_cost(x).mean() / (64 * np.log(2))) < 1e-9
+    assert abs(bits.code_length - sequential.log_prob_and_cost(x)[1].mean() / (64 * np.log(2))) < 1e-9
     assert sequential.score(x) == scores.mean()
-    assert str(sequential.likelihood_of(x)).endswith("nats (lower bound, n=60)")
+    assert str(sequential.likelihood_of(x)) == str(bits)
     assert sequential.validation_["n"] == 20
 
 
@@ -69,34 +79,41 @@ def test_float32_is_enough_for_bits(sequential):
     assert np.abs(sequential.score_samples(x) - wide).max() / (64 * np.log(2)) < 2e-5
 
 
+def training(rows, **options):
+    return Settings.of(ImageDensity(**options), 0).training(rows)
+
+
 def test_few_images_are_trained_for_steps_not_epochs():
-    config = ImageDensity()._train_config(720, 0)
+    config = training(720)
     assert config.max_epochs * 12 >= 2000 > (config.max_epochs - 1) * 12
-    assert ImageDensity()._train_config(60_000, 0).max_epochs == 20
-    assert ImageDensity(max_epochs=3)._train_config(720, 0).max_epochs == 3
+    assert training(60_000).max_epochs == 20
+    assert training(720, max_epochs=3).max_epochs == 3
     with pytest.raises(ConfigError, match="or 'auto', received 'automatic'"):
         ImageDensity(max_epochs="automatic").fit(digits(20))
 
 
 def test_a_density_worse_than_uniform_pixels_is_not_silent():
-    short = {**SMALL, "max_epochs": 1, "learning_rate": 1e-6}
+    short = {"max_epochs": 1, "learning_rate": 1e-6}
     flat = np.random.default_rng(0).integers(0, 17, (60, 8, 8))
     with pytest.warns(UserWarning, match="worse than pixels drawn uniformly from their 17 values"):
-        ImageDensity("none", **{**short, "entry": "affine"}).fit(flat)
-    better = BitsPerDim(4.0, 0.01, "lower bound", 9, 64)
+        small("none", likelihood_options={"entry": "affine"}, **short).fit(flat)
+    domain = ImageDomain((1, 8, 8), 17)
+    data = FitData(flat[:51, ..., None], flat[51:, ..., None], None, None, domain)
+    fit = Fit(Settings.of(small("none", **short), 0), data, 1)
+    bit = -64 * np.log(2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_worse_than_uniform(better, 17)  # log2(17) is 4.09
-        warn_worse_than_uniform(BitsPerDim(4.1, 0.01, "exact", 9, 64), 17)  # within two standard errors
+        fit.warn_if_trivial(np.full(9, 4.0 * bit))  # log2(17) is 4.09
+        fit.warn_if_trivial(bit * (4.1 + np.linspace(-0.03, 0.03, 9)))  # within two standard errors
 
 
 @pytest.mark.parametrize("latent", ["none", "discrete", "continuous", "sequential"])
 def test_save_gives_the_same_numbers_back(latent, tmp_path):
     x = digits(80)
-    model = ImageDensity(latent, **{**SMALL, "max_epochs": 1}).fit(x)
+    model = small(latent, max_epochs=1).fit(x)
     file = model.save(tmp_path / "m.safetensors")
     again = load_estimator(file)
-    assert isinstance(again, ImageDensity) and again.get_params() == model.get_params()
+    assert isinstance(again, ImageDensity) and again.get_params(deep=False) == model.get_params(deep=False)
     np.testing.assert_array_equal(again.score_samples(x[:9]), model.score_samples(x[:9]))
     first, z = model.sample(4, random_state=1)
     second, same = again.sample(4, random_state=1)
@@ -133,7 +150,7 @@ def test_samples_by_temperature_state_and_likeness(sequential):
         sequential.sample(0)
     with pytest.raises(ConfigError, match="temperature must be 0 or more"):
         sequential.sample(2, temperature=-1)
-    states = ImageDensity("discrete", **{**SMALL, "max_epochs": 1}).fit(digits(80))
+    states = small("discrete", max_epochs=1).fit(digits(80))
     images, z = states.sample(5, state=states.n_states_ - 1)
     assert (z == states.n_states_ - 1).all() and len(images) == 5
     with pytest.raises(ConfigError, match="state must lie in"):
@@ -141,18 +158,18 @@ def test_samples_by_temperature_state_and_likeness(sequential):
 
 
 def test_stages_of_the_paper_fit_first_the_flow_then_the_prior():
-    model = ImageDensity(**SMALL, stages=["flow", "prior", "joint"]).fit(digits())
+    model = small(stages=["flow", "prior", "joint"]).fit(digits())
     stages = [row["stage"] for row in model.history_]
     assert stages == ["flow"] * 3 + ["prior"] * 3 + ["joint"] * 3
     first = [row for row in model.history_ if row["stage"] == "flow"][-1]
     assert "code_length" not in first and "nll" in first
-    assert model.model_.schedule.stage == "joint"
+    assert model.latent_.schedule_now.stage == "joint"
     with pytest.raises(ConfigError, match="stages must be"):
-        ImageDensity(**SMALL, stages=["prior"]).fit(digits())
+        small(stages=["prior"]).fit(digits())
     with pytest.raises(ConfigError, match="stages may name flow, prior, joint"):
-        ImageDensity(**SMALL, stages="codes").fit(digits())
-    with pytest.raises(ConfigError, match="of a sequential latent"):
-        ImageDensity("none", **SMALL, stages=["flow", "prior"]).fit(digits())
+        small(stages="codes").fit(digits())
+    with pytest.raises(ConfigError, match="latent_options: 'stages' is not known"):
+        small("none", stages=["flow", "prior"]).fit(digits())
 
 
 def test_a_model_with_a_pretrained_prior_loads_without_its_folder(tmp_path):
@@ -162,15 +179,14 @@ def test_a_model_with_a_pretrained_prior_loads_without_its_folder(tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=8, n_embd=8, n_layer=1, n_head=2)).save_pretrained(
         folder
     )
-    options = {**SMALL, "max_epochs": 1, "prior_options": {"pretrained": str(folder)}}
-    model = ImageDensity(**options).fit(digits(80))
+    model = small(max_epochs=1, prior_options={"pretrained": str(folder)}).fit(digits(80))
     file = model.save(tmp_path / "m.safetensors")
     for part in folder.iterdir():
         part.unlink()
     again = ImageDensity.load(file)
     np.testing.assert_array_equal(again.score_samples(digits(5)), model.score_samples(digits(5)))
     with pytest.raises(ConfigError, match="did you mean 'layers'"):
-        ImageDensity(**{**SMALL, "prior_options": {"layer": 1}}).fit(digits(80))
+        small(prior_options={"layer": 1}).fit(digits(80))
 
 
 @pytest.mark.parametrize("likelihood", ["flow", "logistic"])
@@ -181,8 +197,7 @@ def test_states_of_images_find_the_kinds_of_images(likelihood):
     data = load_images("images/digits")
     chosen = data.labels < 2
     x, y = data.images[chosen], data.labels[chosen]
-    options = {**SMALL, "n_states": 2, "max_epochs": 4, "learning_rate": 3e-3}
-    model = ImageDensity("discrete", likelihood, **options).fit(x)
+    model = small("discrete", likelihood=likelihood, n_states=2, max_epochs=4, learning_rate=3e-3).fit(x)
     assert model.n_states_ == 2
     assert normalized_mutual_information(model.encode(x), y) > 0.8
     assert model.bits_per_dim(x).code_length > 0.5 / 64
@@ -222,12 +237,12 @@ def test_bad_images_and_settings():
         model.fit(digits() + 0.5)
     with pytest.raises(DataError, match="too few to fit"):
         model.fit(digits(2))
-    with pytest.raises(DataError, match="validation images are"):
+    with pytest.raises(DataError, match="validation: images are 4 x 4"):
         model.fit(digits(), validation=np.zeros((2, 4, 4)))
     with pytest.raises(ConfigError, match="start must lie"):
-        ImageDensity(**{**SMALL, "start": 1.0}).fit(digits())
+        ImageDensity(**{**SMALL, "likelihood_options": {"start": 1.0}}).fit(digits())
     with pytest.raises(ConfigError, match="code_warmup must lie"):
-        ImageDensity(**{**SMALL, "code_warmup": 1.5}).fit(digits())
+        small(code_warmup=1.5).fit(digits())
     with pytest.raises(ConfigError, match="validation_fraction"):
         ImageDensity(**{**SMALL, "validation_fraction": 0.0}).fit(digits())
     with pytest.raises(ConfigError, match="'step' is not an option of glow; did you mean 'steps'"):

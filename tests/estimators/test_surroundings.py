@@ -20,18 +20,20 @@ from modeflow import NVF, FlowDensity, ImageDensity, load_estimator
 
 _TABLE = {**FAST, "max_epochs": 2}
 _IMAGES: dict[str, Any] = {
-    "n_codes": 4,
-    "code_features": 2,
     "halvings": 1,
-    "encoder_channels": 4,
-    "decoder_channels": 4,
+    "likelihood_options": {"decoder_channels": 4},
     "levels": 16,
     "batch_size": 32,
     "max_epochs": 2,
     "random_state": 0,
     "flow_options": {"levels": 1, "steps": 1, "hidden_channels": 4},
     # Of GPT-2, which is not modeflow's and draws what it drops from torch's own generator.
-    "prior_options": {"width": 8, "layers": 1, "heads": 1, "dropout": 0.2},
+    "latent_options": {
+        "n_codes": 4,
+        "code_features": 2,
+        "encoder_channels": 4,
+        "prior_options": {"width": 8, "layers": 1, "heads": 1, "dropout": 0.2},
+    },
 }
 
 
@@ -44,10 +46,11 @@ def images(n: int = 64) -> np.ndarray:
     return (bright * 10 + rng.integers(0, 4, (n, 8, 8))).astype(np.uint8)
 
 
+_ELBO = {"encoder_features": (8,), "objective": "elbo"}
 #: What is fitted, by name: the estimator, and rows of the kind. Of NVF an objective that draws.
 MODELS: dict[str, tuple[Callable[[], Any], Callable[[], np.ndarray]]] = {
     "NVF": (
-        lambda: NVF(3, encoder_features=(8,), objective="elbo", score_draws=2, **_TABLE),
+        lambda: NVF(3, latent_options=_ELBO, score_draws=2, **_TABLE),
         lambda: np.column_stack([islands(120), np.random.default_rng(1).integers(5, size=120)]),
     ),
     "FlowDensity": (
@@ -62,8 +65,7 @@ def numbers(fitted: Any, x: np.ndarray, folder: Any) -> dict[str, np.ndarray]:
     """All that an estimator says."""
     found = {"score_samples": fitted.score_samples(x), "sample": fitted.sample(5, random_state=1)[0]}
     for name in ("predict_proba", "predict", "encode", "reconstruct"):
-        if hasattr(fitted, name) and (name != "encode" or isinstance(fitted, ImageDensity)):
-            found[name] = getattr(fitted, name)(x)
+        found[name] = np.asarray(getattr(fitted, name)(x))
     file = fitted.save(folder / f"{threading.get_ident()}.safetensors")
     found["bytes"] = np.frombuffer(file.read_bytes(), dtype=np.uint8)
     found["loaded"] = load_estimator(file).score_samples(x)

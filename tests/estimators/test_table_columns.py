@@ -67,10 +67,10 @@ def test_units_shift_the_score(unit):
     rng = np.random.default_rng(3)
     z = np.r_[rng.normal(-4, 1, (100, 2)), rng.normal(4, 1, (100, 2))]
     scale = np.array([unit, 1.0])
-    plain = NVF(2, **FAST, encoder_features=(8,)).fit(z)
+    plain = NVF(2, **FAST, latent_options={"encoder_features": (8,)}).fit(z)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nor is there anything to warn of
-        scaled = NVF(2, **FAST, encoder_features=(8,)).fit(z * scale)
+        scaled = NVF(2, **FAST, latent_options={"encoder_features": (8,)}).fit(z * scale)
     difference = scaled.score_samples(z * scale) + np.log(unit) - plain.score_samples(z)
     assert abs(difference).max() < 1e-3
 

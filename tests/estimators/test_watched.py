@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -14,8 +13,6 @@ from scipy.stats import kstest
 import oracle
 from modeflow import NVF, FlowDensity, load_estimator
 from modeflow.estimators.fitting import Fit
-from modeflow.latents.continuous import GeodesicStart
-from modeflow.latents.continuous import options as continuous_options
 from watched import LIFT, in_units, watched, wrong_modes
 
 SMALL = {
@@ -23,8 +20,8 @@ SMALL = {
     "max_epochs": 6,
     "batch_size": 16,
     "learning_rate": 0.01,
-    "patience": None,
-    "encoder_features": (8,),
+    "training": {"patience": None},
+    "latent_options": {"encoder_features": (8,)},
     "random_state": 0,
 }
 #: Of Kolmogorov's test that noise is uniform: false alarms.
@@ -83,7 +80,7 @@ def test_every_step_is_on_training_rows_and_no_step_on_validation_rows(fitted):
 def test_rows_held_out_by_the_estimator_are_not_trained_on():
     x = table()
     with watched() as watch:
-        model = FlowDensity(**{k: v for k, v in SMALL.items() if k != "encoder_features"}).fit(x)
+        model = FlowDensity(**{k: v for k, v in SMALL.items() if k != "latent_options"}).fit(x)
         seen = watch.take()
     assert wrong_modes(seen) == []
     trained = set(matched(in_units(model, of_training(seen, True)), x))
@@ -97,7 +94,7 @@ def test_rows_held_out_by_the_estimator_are_not_trained_on():
 @pytest.mark.parametrize("given", [True, False])
 def test_the_maps_of_the_columns_are_learned_from_training_rows(given):
     """Other validation rows, other scores, the same scales."""
-    options = {k: v for k, v in SMALL.items() if k != "encoder_features"} | {"max_epochs": 1}
+    options = {k: v for k, v in SMALL.items() if k != "latent_options"} | {"max_epochs": 1}
     x, held = table(), fresh()
     maps, scores = [], []
     with watched() as watch:
@@ -131,19 +128,18 @@ def test_what_is_asked_of_a_fitted_model_is_asked_in_evaluation_mode(fitted, tmp
     with watched() as watch:
         for estimator in (model, load_estimator(model.save(tmp_path / "model.safetensors"))):
             scores = estimator.score_samples(x[:5])
-            estimator.predict_proba(x[:5]), estimator.predict(x[:5]), estimator.likelihood(x[:5])
+            estimator.predict_proba(x[:5]), estimator.predict(x[:5]), estimator.likelihood_of(x[:5])
             drawn, _ = estimator.sample(20)
             assert np.isfinite(drawn).all() and (scores < LIFT / 2).all()
         seen = watch.take()
     assert {s.part for s in seen} >= {"flow", "sample"} and not any(s.training for s in seen)
 
 
-def test_a_continuous_latent_trains_and_scores_in_its_modes(monkeypatch):
-    # Where the latent starts is tested elsewhere.
-    monkeypatch.setattr(continuous_options, "GeodesicStart", partial(GeodesicStart, 20))
+def test_a_continuous_latent_trains_and_scores_in_its_modes():
     x = table(100)
+    options = {"encoder_features": (8,), "features": 1}
     with watched() as watch:
-        model = NVF(latent="continuous", latent_features=1, **{**SMALL, "max_epochs": 2}).fit(x)
+        model = NVF(latent="continuous", **{**SMALL, "max_epochs": 2, "latent_options": options}).fit(x)
         model.score_samples(x[:5]), model.sample(3), model.encode(x[:5])
         assert wrong_modes([s for s in watch.take() if s.part != "sample"]) == []
     assert max(row["validation"] for row in model.history_ if "validation" in row) < LIFT / 2

@@ -100,7 +100,7 @@ def test_an_estimator_says_what_its_solver_decides():
     x = np.random.default_rng(0).normal(size=(80, 2))
     small = {"max_epochs": 1, "random_state": 0}
     fitted = FlowDensity("ffjord", flow_options={"steps": 2, "hidden_features": [4]}, **small).fit(x)
-    assert fitted.density_kind_ == fitted.likelihood(x).kind == "estimate"
+    assert fitted.density_kind_ == fitted.likelihood_of(x).kind == "estimate"
     differences = fitted.solver_differences(x[:9])
     assert differences.shape == (9,) and 0 < np.abs(differences).max() < 0.1
     assert FlowDensity(flow_options={"layers": 1}, **small).fit(x).solver_differences(x) is None

@@ -192,10 +192,10 @@ def test_free_bits_need_a_closed_divergence(name):
 def test_an_estimator_fits_keeps_and_encodes(name, tmp_path):
     x = rows(120).numpy()
     fitted = NVF(
-        latent="continuous", posterior=name, flow="nsf-coupling", flow_options={"layers": 1},
-        encoder_features=(8,), max_epochs=2, score_draws=2, random_state=0,
+        latent="continuous", latent_options={"posterior": name, "encoder_features": (8,), "draws": 2},
+        flow="nsf-coupling", flow_options={"layers": 1}, max_epochs=2, random_state=0,
     ).fit(x)  # fmt: skip
     again = load_estimator(fitted.save(tmp_path / "m.safetensors"))
     assert (again.score_samples(x) == fitted.score_samples(x)).all()
-    mean, spread = fitted.encode(x)
+    mean, spread = fitted.encode(x, return_std=True)
     assert mean.shape == spread.shape == (120, 2) and (spread > 0).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -101,30 +100,30 @@ def test_a_measure_in_words(value, error, text):
 
 def test_the_measures_of_a_run_reach_its_report():
     result = {
-        "measures": MEASURES, "reconstruction_rmse": 0.25, "n_parameters": 7,
-        "codes": {"per_image": 4, "used": 3, "perplexity": 2.5},
+        "measures": MEASURES, "n_parameters": 7,
+        "codes": {"per_image": 4, "used": 3, "perplexity": 2.5}, "latent": {"count": 8},
     }  # fmt: skip
-    config = {"seed": 5, "n_codes": 8}
+    config = {"seed": 5, "max_epochs": 8}
     config_of_run = type("Config", (dict,), {"settings": {**config, "none": None}})(config)
     run = SimpleNamespace(
         result=result,
         config=config_of_run,
-        path=Path("a run"),
+        command="modeflow fit --config 'a run/config.yaml'",
         warnings=["w"],
         estimator=SimpleNamespace(history_=[]),
     )
     told = about(run)
     values = [m["value"] for m in told["measures"]]
-    assert values == [0.25, "3 (perplexity 2.5)", 0.91234, 3]
-    assert "of 8" in told["measures"][1]["name"]
+    assert values == ["3 (perplexity 2.5)", 0.91234, 3]
+    assert "of 8" in told["measures"][0]["name"]
     assert told["parameters"] == config and (told["seed"], told["n_parameters"]) == (5, 7)
-    assert told["command"] == "modeflow fit --config 'a run/config.yaml' -o 'a run-again'"
+    assert told["command"] == run.command
     strings(**told)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_is_gathered_by_what_its_data_are(kind, monkeypatch):
-    run = SimpleNamespace(config=SimpleNamespace(images=kind == "image"))
+    run = SimpleNamespace(config=SimpleNamespace(domain=SimpleNamespace(name=kind)))
     monkeypatch.setitem(KINDS, kind, lambda run, **options: (kind, run, options))
     options = {"baselines": False, "quiet": False, "announce": print}
     assert gather(run, **options) == (kind, run, options)

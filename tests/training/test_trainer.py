@@ -368,7 +368,7 @@ def test_nothing_to_train():
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"ema": 1.0}, "ema must be a number above 0 and below 1"),
         ({"device": "tpu"}, "device must be auto, cpu or cuda"),
-        ({"precision": "16"}, "precision must be one of"),
+        ({"precision": "16"}, "precision must be '32-true', '64-true' or 'bf16-mixed'"),
         ({"patience": 0}, "patience must be"),
         ({"patience": True}, "patience must be"),
         ({"strategy": "ddp_spwan"}, "did you mean 'ddp_spawn'"),
@@ -385,12 +385,12 @@ def test_bad_settings_are_named(options, says):
 
 def test_unknown_settings_suggest_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
-        TrainConfig.from_dict({"learning_rat": 0.1})
+        TrainConfig.of({"learning_rat": 0.1}, "training")
 
 
 def test_settings_survive_json_whatever_their_type():
     c = TrainConfig(max_epochs=np.int64(3), learning_rate=np.float32(0.5), gradient_clip=np.float64(2))
-    assert TrainConfig.from_dict(json.loads(json.dumps(c.to_dict()))) == c
+    assert TrainConfig.of(json.loads(json.dumps(c.to_dict())), "training") == c
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -86,5 +86,5 @@ def test_a_training_with_less_memory_ends_at_the_same_place():
         assert history.steps == 12
         found[kind] = flow.log_prob(x).mean()
     assert torch.allclose(found["keep"], found["invert"], atol=1e-4)
-    with pytest.raises(ConfigError, match="activations must be one of"):
+    with pytest.raises(ConfigError, match="activations must be 'keep'"):
         TrainConfig(activations="none")

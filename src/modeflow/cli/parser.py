@@ -29,6 +29,12 @@ EPILOG = """examples:
 class _Parser(argparse.ArgumentParser):
     """Errors in the form of all others: one line that names what is wrong and suggests what was meant."""
 
+    #: What is added to the help, if it is asked for.
+    more_help: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        return super().format_help() + (f"\n{self.more_help()}" if self.more_help else "")
+
     def error(self, message: str) -> NoReturn:
         message = message.splitlines()[0]
         if "invalid choice" in message and "'" in message:
@@ -37,6 +43,13 @@ class _Parser(argparse.ArgumentParser):
             if commands:
                 message = f"there is no command '{wrong}'{nearest(wrong, commands)} ({', '.join(commands)})"
         self.exit(2, f"modeflow: error: {message} (see `{self.prog} --help`)\n")
+
+
+def _settings_help() -> str:
+    """All settings of a fit, read from where they are defined: looked up only for ``fit --help``."""
+    from modeflow.runs.settings_help import settings_help
+
+    return settings_help()
 
 
 class _Version(argparse.Action):
@@ -69,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="version, and the native kernels in use")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    def add(name: str, summary: str, example: str) -> _Parser:
         sub = commands.add_parser(
             name,
             help=summary,
@@ -118,20 +131,12 @@ def build_parser() -> argparse.ArgumentParser:
         "modeflow fit table.csv -o run --set n_states=8 --set flow_options.layers=4\n"
         "  modeflow fit -o run --resume                 go on after an interruption\n"
         "  modeflow fit --config run/config.yaml -o again    repeat a run\n\n"
-        "settings (--set or YAML), with their defaults:\n"
-        "  n_states=auto max_states=32 flow=auto flow_options={} objective=truncated\n"
-        "  prior=learned encoder_features=[64,64] max_epochs=auto batch_size=auto learning_rate=0.002\n"
-        "  weight_decay=0 schedule=plateau ema=0.995 patience=15 dequantize=auto score_draws=16 devices=1\n"
-        "  precision=32-true\n"
-        "\nimages (DATA is a folder of them, a .npy array, or images/...), where models are nvf, vae,\n"
+        "images (DATA is a folder of them, a .npy array, or images/...), where models are nvf, vae,\n"
         "discrete-vae, vq-vae, and flows of images such as glow:\n"
         "  modeflow fit images/digits -o run            NVF with a map of codes\n"
-        "  modeflow fit photos/ -o run --model vq-vae --set size=32 --set bits=5\n\n"
-        "settings of images:\n"
-        "  latent=sequential n_codes=64 n_states=10 latent_features=32 halvings=2 flow=glow flow_options={}\n"
-        "  encoder_channels=64 decoder_channels=64 components=3 dequantisation=uniform start=0.1\n"
-        "  max_epochs=auto batch_size=64 learning_rate=0.001 schedule=cosine patience=20 stages=joint",
+        "  modeflow fit photos/ -o run --model vq-vae --set size=32 --set bits=5",
     )
+    fit.more_help = _settings_help
     fit.add_argument(
         "data", nargs="?", metavar="DATA", help="table, images, or a name listed by `modeflow data`"
     )

@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from modeflow.densities.distribution import DensityDistribution
 from modeflow.errors import ConfigError, ShapeError
 from modeflow.transforms.base import Exactness
 
@@ -169,8 +170,6 @@ class Density(nn.Module):
 
     def to_distribution(self, context: Tensor | None = None) -> torch.distributions.Distribution:
         """Return this density (at one context) as a `torch.distributions.Distribution`."""
-        from modeflow.densities.distribution import DensityDistribution
-
         return DensityDistribution(self, context)
 
     @property

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from modeflow.densities.base import Density
 from modeflow.errors import ShapeError
 
 __all__ = ["DensityDistribution"]
+
+
+class Drawn(Protocol):
+    """What is asked of a density."""
+
+    event_shape: tuple[int, ...]
+    context_features: int
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Of rows, ``(B,)``."""
+
+    def sample(self, n: int, context: Tensor | None = None) -> Tensor:
+        """Draw n rows, of every context if there are any."""
 
 
 class DensityDistribution(Distribution):
@@ -25,7 +37,7 @@ class DensityDistribution(Distribution):
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
     has_rsample = False
 
-    def __init__(self, density: Density, context: Tensor | None = None) -> None:
+    def __init__(self, density: Drawn, context: Tensor | None = None) -> None:
         if density.context_features and context is None:
             raise ShapeError(
                 f"{type(density).__name__} is conditional: pass a context whose last dimension is "

@@ -1,8 +1,15 @@
-"""scikit-learn estimators: `NVF`, and `FlowDensity` for a flow without states."""
+"""scikit-learn estimators: `NVF`, `FlowDensity` for a flow without states, and `ImageDensity`."""
 
 from modeflow.estimators.base import DensityEstimator
-from modeflow.estimators.images import ImageDensity
-from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity
+from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity, ImageDensity, ImageTraining
 from modeflow.estimators.storage import load_estimator
 
-__all__ = ["ESTIMATORS", "NVF", "DensityEstimator", "FlowDensity", "ImageDensity", "load_estimator"]
+__all__ = [
+    "ESTIMATORS",
+    "NVF",
+    "DensityEstimator",
+    "FlowDensity",
+    "ImageDensity",
+    "ImageTraining",
+    "load_estimator",
+]

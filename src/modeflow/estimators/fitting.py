@@ -1,4 +1,4 @@
-"""Fitting: start the states on the islands of the data, train, switch off what provably holds nothing."""
+"""One model on its way from parameters to a trained density."""
 
 from __future__ import annotations
 
@@ -11,67 +11,51 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeflow.data import Schema
-from modeflow.data.schema import listing
-from modeflow.densities import Density, Preprocessed
-from modeflow.estimators.settings import Settings, as_tensor, build_model, latent_model
-from modeflow.flows import FLOWS
-from modeflow.latents import Survey
-from modeflow.latents.discrete import Relief
+from modeflow.densities import Preprocessed
+from modeflow.densities.base import Density
+from modeflow.domains import Domain
+from modeflow.domains.base import Augment
+from modeflow.estimators.settings import Settings, latent_model
+from modeflow.latents import LatentModel
+from modeflow.latents.discrete import Relief, Survey
 from modeflow.metrics import summarise
 from modeflow.training import History, Trainer, seeded
 from modeflow.training.state import copy_state
-from modeflow.transforms import Columns
-from modeflow.transforms.noise import open_uniform
 
-__all__ = ["ENCODER_STEPS", "Fit", "FitData", "Peaks", "mean_one", "standardised"]
+__all__ = ["START_STEPS", "Fit", "FitData", "Peaks", "mean_one", "standardised"]
 
 #: Which rows were looked at, and the peaks of the density there.
 Peaks = tuple[np.ndarray, Relief]
 
-#: Most steps that the encoder is fitted to the islands for.
-ENCODER_STEPS = 2000
-#: Steps that a latent may be started for, however short the training.
-_LEAST_START_STEPS = 200
-#: Training rows among which lost digits are looked for.
-_DIGIT_ROWS = 20_000
-
-
-@dataclass(frozen=True)
-class Dequantise:
-    """Adds s u, u ~ U(-1/2, 1/2), to the columns given (a class, so that other processes can receive it)."""
-
-    columns: tuple[int, ...]
-    steps: tuple[float, ...]
-
-    def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        noise = (
-            open_uniform((len(batch), len(self.columns)), batch.dtype, torch.device("cpu"), generator) - 0.5
-        )
-        noise = noise * torch.tensor(self.steps, dtype=batch.dtype)
-        return batch.index_add(1, torch.tensor(self.columns, device=batch.device), noise.to(batch.device))
+#: Most steps that networks are fitted for where a latent starts; and those it may be started for, however
+#: short the training.
+START_STEPS, _LEAST_START_STEPS = 2000, 200
+#: Standard errors by which a density is called worse than what anybody can write down (by chance: 2 %).
+_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
 class FitData:
-    """Training and validation rows in the units of the data, with weights of mean one, and the schema."""
+    """Training and validation rows in the units of the data, with weights of mean one, and their domain."""
 
     train: np.ndarray
     validation: np.ndarray
     weight: np.ndarray | None
     validation_weight: np.ndarray | None
-    schema: Schema
+    domain: Domain
 
     @property
-    def augment(self) -> Dequantise | None:
-        """Fresh dequantisation noise for a batch; None where no column is on a lattice."""
-        steps = self.schema.steps
-        where = np.flatnonzero(steps)
-        return Dequantise(tuple(where.tolist()), tuple(steps[where].tolist())) if len(where) else None
+    def augment(self) -> Augment | None:
+        """Fresh dequantisation noise for a batch; None where there is none."""
+        return self.domain.augment
+
+    def noisy_training(self, seed: int) -> Tensor:
+        """The training rows, dequantised once."""
+        return self.domain.noisy(self.train, np.random.default_rng(seed))
 
     def noisy_validation(self, seed: int) -> Tensor:
         """The validation rows, dequantised once."""
-        return as_tensor(self.schema.dequantize(self.validation, np.random.default_rng(seed)))
+        return self.domain.noisy(self.validation, np.random.default_rng(seed))
 
 
 @dataclass
@@ -87,7 +71,7 @@ class Fit:
         resume: go on from the checkpoint in `run_dir`.
         peaks: the islands of some of the training rows, where they are known: which rows, and the peaks.
         description: what the progress bar says.
-        encoder_steps: most steps that the encoder is fitted to the islands for.
+        start_steps: most steps that networks are fitted for where the latent starts.
     """
 
     settings: Settings
@@ -98,30 +82,32 @@ class Fit:
     resume: bool = False
     peaks: Peaks | None = None
     description: str = ""
-    encoder_steps: int = ENCODER_STEPS
+    start_steps: int = START_STEPS
     model: Preprocessed = field(init=False)
     history: History | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        data, seed = self.data, self.settings.seed
-        config = self.settings.training(len(data.train))
-        noisy = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(seed)))
+        data, seed, settings = self.data, self.settings.seed, self.settings
+        rows = data.noisy_training(seed)
         weight = _tensor(data.weight)
         with seeded(seed):
-            options = self.settings.latent_options(len(data.train))
-            self.model = build_model(self.settings.params, noisy.shape[1], self.n_states, options)
-            columns = self.model.transform
-            assert isinstance(columns, Columns)
-            fit_columns(columns, noisy, weight, data.schema, self.settings)
-            standard = _encoded(columns, noisy, weight).to(self.model.dtype)
+            self.model = settings.model(data.domain, self.n_states, len(data.train))
+            data.domain.fit_preprocessing(self.model.transform, rows, weight, settings.bare)
+            with torch.no_grad():
+                standard = _repeated(self.model.transform(rows)[0], weight)
+            if standard.is_floating_point():
+                standard = standard.to(self.model.dtype)
             # A start is never much longer than the training itself.
-            budget = max(config.max_epochs * self.settings.batches(len(data.train)), _LEAST_START_STEPS)
-            steps = min(self.encoder_steps, budget)
-            latent_model(self.model).start(self._islands(standard), seed % (2**32), steps)
+            steps = min(self.start_steps, max(settings.steps(len(data.train)), _LEAST_START_STEPS))
+            self.latent.start(self._islands(standard), seed % 2**32, steps)
         self._start = copy_state(self.model)
-        name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
-        self.trainer = Trainer(config, self.run_dir, self.quiet, description=name)
         self._validation = data.noisy_validation(seed + 1)
+        self._trainers: dict[int, Trainer] = {}
+
+    @property
+    def latent(self) -> LatentModel:
+        """The latent-variable model that is trained."""
+        return latent_model(self.model)
 
     def _islands(self, standard: Tensor) -> Survey | Tensor:
         if self.peaks is None:
@@ -130,10 +116,32 @@ class Fit:
         return Survey(standard.double().cpu().numpy()[index], relief)
 
     def run(self, until_epoch: int | None = None) -> History:
-        """Train (until the end, or pause after an epoch); the model then holds the best weights so far."""
-        self.history = self.trainer.fit(
+        """Train, stage by stage (until the end, or pause after an epoch); the model then holds the best
+        weights so far."""
+        stages = self.latent.stages
+        history: History | None = None
+        for number, stage in enumerate(stages):
+            self.latent.at_stage(stage, number)
+            last = self._train(number, stage if len(stages) > 1 else "", until_epoch)
+            history = last if history is None else history.followed_by(last)
+            if last.interrupted or until_epoch is not None:
+                break
+        self.latent.at_stage()
+        assert history is not None
+        self.history = history
+        return history
+
+    def _train(self, number: int, stage: str, until_epoch: int | None) -> History:
+        if number not in self._trainers:
+            folder = self.run_dir
+            if folder is not None and number:
+                folder = folder / f"stage-{number + 1}"
+            name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
+            config = self.settings.training(len(self.data.train))
+            self._trainers[number] = Trainer(config, folder, self.quiet, f"{name} {stage}".strip())
+        history = self._trainers[number].fit(
             self.model,
-            as_tensor(self.data.train),
+            self.data.domain.to_tensor(self.data.train),
             self._validation,
             _tensor(self.data.weight),
             _tensor(self.data.validation_weight),
@@ -142,7 +150,7 @@ class Fit:
             until_epoch=until_epoch,
             evaluate=_evaluate,
         )
-        return self.history
+        return history.labelled(stage) if stage else history
 
     def settle(self) -> bool:
         """Go back to the weights training started from, where those it found are not clearly better.
@@ -168,15 +176,18 @@ class Fit:
         self.history.best_validation = self.history.epochs[0].get("validation", math.nan)
         return True
 
-    def finish(self, prune: bool = True) -> list[int]:
-        """Switch off the states that hold nothing, and say so; then calibrate the posterior."""
+    def finish(self) -> list[int]:
+        """Switch off the states that hold nothing, and say so; bring q(z|x) in line with the posterior.
+
+        Whoever ended the training early does not wait for a pass over all training rows.
+        """
         data = self.data
-        rows = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(self.settings.seed)))
-        self.model.eval()
-        with torch.no_grad():
-            train, held = (self.model.encode(x)[0] for x in (rows, self._validation))
         weights = _tensor(data.weight), _tensor(data.validation_weight)
-        dead = latent_model(self.model).finish(train, held, *weights, prune=prune)
+        hurried = self.history is not None and self.history.interrupted
+        self.model.eval()
+        held = self._encoded(self._validation)
+        rows = held if hurried else self._encoded(data.noisy_training(self.settings.seed))
+        dead = self.latent.finish(rows, held, *weights, prune=not hurried)
         if dead:
             plural = "s" if len(dead) > 1 else ""
             warnings.warn(
@@ -188,61 +199,67 @@ class Fit:
             )
         return dead
 
-    def validation_log_prob(self) -> np.ndarray:
-        """Exact log-density of every (dequantised) validation row under the best weights, nats."""
-        return self._log_prob(self._validation)
+    def warn_if_trivial(self, log_prob: np.ndarray) -> None:
+        """Warn where validation rows are likelier under what anybody can write down than under the model.
+
+        Arguments:
+            log_prob: of the validation rows under the model, nats, ``(M,)``.
+        """
+        data = self.data
+        train, rows = data.noisy_training(self.settings.seed).numpy(), self._validation.numpy()
+        rival = data.domain.trivial(train, rows, data.weight)
+        excess = (rival.log_prob - log_prob) / rival.per_unit
+        mean = summarise(excess, "exact", data.validation_weight)
+        error = mean.standard_error if math.isfinite(mean.standard_error) else 0.0
+        if mean.value > max(_ERRORS * error, rival.least):
+            warnings.warn(
+                f"the fitted density is worse than {rival.name}, by {mean.value:.3g} ± {error:.1g} "
+                f"{rival.unit}",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def validation_scores(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Log-density of every (dequantised) validation row under the best weights, nats, and what z costs
+        of it where that is told."""
+        if not self.data.domain.costs:
+            return self._log_prob(self._validation), None
+        self.model.eval()
+        parts = []
+        with torch.no_grad():
+            for x in self._blocks(self._validation):
+                u, logabsdet = self.model.encode(x)
+                log_prob, cost = self.latent.log_prob_and_cost(u)
+                parts.append(torch.stack([log_prob + logabsdet, cost]))
+        log_prob, cost = torch.cat(parts, 1).double().cpu().numpy()
+        return log_prob, cost
 
     def log_prob(self, values: np.ndarray) -> np.ndarray:
         """Exact log-density of other rows (dequantised once), nats."""
-        seed = np.random.default_rng([self.settings.seed, 2])
-        return self._log_prob(as_tensor(self.data.schema.dequantize(values, seed)))
+        rng = np.random.default_rng([self.settings.seed, 2])
+        return self._log_prob(self.data.domain.noisy(values, rng))
 
     def _log_prob(self, rows: Tensor) -> np.ndarray:
         self.model.eval()
         with torch.no_grad():
-            parts = [self.model.log_prob(x) for x in rows.split(8192)]
+            parts = [self.model.log_prob(x) for x in self._blocks(rows)]
         return torch.cat(parts).double().cpu().numpy()
 
+    def _encoded(self, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self.model.encode(x)[0] for x in self._blocks(rows)])
 
-def fit_columns(
-    columns: Columns, rows: Tensor, weight: Tensor | None, schema: Schema, settings: Settings
-) -> None:
-    """Set the maps of the columns by (dequantised) rows; pixels have no bounds, whose scales would differ."""
-    bare = getattr(FLOWS.get(str(settings.params["flow"]).lower()), "event", "") == "image"
-    low, high = schema.edges
-    edges = None if bare else (torch.from_numpy(low), torch.from_numpy(high))
-    offsets = torch.tensor([0.0 if each is None else each.offset for each in schema.lattices]).double()
-    columns.fit(rows, weight, torch.from_numpy(schema.steps), edges, None if bare else offsets)
-
-
-def warn_of_lost_digits(data: FitData, settings: Settings) -> None:
-    """Name the continuous columns whose values float32, in which models are trained, cannot tell apart."""
-    rows = as_tensor(data.schema.dequantize(data.train[:_DIGIT_ROWS], np.random.default_rng(0)))
-    columns = Columns(rows.shape[1])
-    fit_columns(columns, rows, None, data.schema, settings)
-    lost = [data.schema.columns[j] for j in columns.lost(rows) if data.schema.lattices[j] is None]
-    if lost and settings.params["precision"] != "64-true":
-        warnings.warn(
-            f"more than half of the distinct values are lost to float32 in {listing(lost)}: they lie too "
-            "close for the range of the column. Train with precision='64-true', or split the column in parts",
-            UserWarning,
-            stacklevel=3,
-        )
+    def _blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return rows.split(self.data.domain.block_rows)
 
 
 def standardised(data: FitData, settings: Settings) -> Tensor:
     """The (dequantised) training rows as a model sees them, repeated by their weights."""
-    rows = as_tensor(data.schema.dequantize(data.train, np.random.default_rng(settings.seed)))
-    weight = _tensor(data.weight)
-    columns = Columns(rows.shape[1])
-    fit_columns(columns, rows, weight, data.schema, settings)
-    return _encoded(columns, rows, weight)
-
-
-def _encoded(columns: Columns, rows: Tensor, weight: Tensor | None) -> Tensor:
+    rows, weight = data.noisy_training(settings.seed), _tensor(data.weight)
+    transform = data.domain.preprocessing()
+    data.domain.fit_preprocessing(transform, rows, weight, settings.bare)
     with torch.no_grad():
-        standard: Tensor = columns(rows)[0]
-    return standard if weight is None else standard[_repeated(weight)]
+        return _repeated(transform(rows)[0], weight)
 
 
 def mean_one(weight: np.ndarray | None) -> np.ndarray | None:
@@ -254,15 +271,20 @@ def _tensor(weight: np.ndarray | None) -> Tensor | None:
     return None if weight is None else torch.from_numpy(np.asarray(weight, dtype=np.float32))
 
 
-def _repeated(weight: Tensor) -> Tensor:
-    """Row numbers, each as often as its weight (of mean one) says: for a start that knows no weights."""
+def _repeated(rows: Tensor, weight: Tensor | None) -> Tensor:
+    """Rows each as often as its weight (of mean one) says: for a start that knows no weights."""
+    if weight is None:
+        return rows
     until = weight.double().cumsum(0)
     places = torch.arange(len(weight), dtype=until.dtype) + 0.5
-    return torch.searchsorted(until, places).clamp_max(len(weight) - 1)
+    return rows[torch.searchsorted(until, places).clamp_max(len(weight) - 1)]
 
 
 def _evaluate(model: Density, x: Tensor) -> Tensor:
-    """Log-density per row for validation while training, or a close bound."""
+    """Log-density per row for validation while training, by what is quick and what the stage fits."""
     assert isinstance(model, Preprocessed)
-    u, logabsdet = model.encode(x)
-    return latent_model(model).validation_log_prob(u) + logabsdet
+    parts = []
+    for part in x.split(latent_model(model).chunk_rows):
+        u, logabsdet = model.encode(part)
+        parts.append(latent_model(model).validation_log_prob(u) + logabsdet)
+    return torch.cat(parts)

@@ -1,14 +1,22 @@
-"""The two estimators: their parameters and what they mean."""
+"""The estimators: their parameters, and the model that these describe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from modeflow.domains import Domain, ImageDomain, TableDomain
 from modeflow.estimators.base import DensityEstimator
-from modeflow.estimators.images import ImageDensity
+from modeflow.estimators.fitting import FitData
+from modeflow.estimators.settings import Budget, Settings
+from modeflow.latents import LatentModel
+from modeflow.metrics import BitsPerDim
+from modeflow.models import IMAGE_LATENTS, LATENTS, ImageModel, LikelihoodOptions, TableModel
+from modeflow.options import Options, check_choice
+from modeflow.training import Training
 
-__all__ = ["ESTIMATORS", "NVF", "FlowDensity"]
+__all__ = ["ESTIMATORS", "NVF", "FlowDensity", "ImageDensity", "ImageTraining"]
 
 _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FLOWS`), or ``"auto"``: of the
             spline flows in `modeflow.estimators.settings.FLOW_CHOICES` (autoregressive, deep or shallow, and
@@ -18,37 +26,48 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         max_epochs: longest training; it ends earlier where validation stops improving. ``"auto"``: as many as
             make 20,000 steps, at least 30.
         batch_size: rows a step; ``"auto"`` makes about a hundred steps an epoch, within 64 to 1024 rows.
-        learning_rate, weight_decay: of AdamW, whose decay is decoupled.
-        schedule: of the learning rate: ``"plateau"``, constant until `patience` is used up and then falling
-            to zero over half as many steps again, from the best weights; ``"cosine"`` over `max_epochs`; or
-            ``"constant"``.
-        ema: decay of an exponential average of the weights, used in their place; None for none.
-        patience: evaluations (one an epoch, or where epochs are shorter, every 50 steps) without improvement
-            on validation before the learning rate falls or, with another schedule, training stops; None for
-            never.
+        learning_rate: of Adam, at its peak.
+        training: a mapping of the other settings of the training, such as ``{"patience": 30}``, or a
+            `modeflow.training.Training`.
         validation_fraction: share of the rows held out, where `fit` receives no validation rows.
         dequantize: ``"auto"`` finds the columns on a lattice (whole numbers, cents) and its step, ``"none"``
             takes all for continuous; or the names of those on a lattice; or a mapping from names to a step,
             "auto", "none" or ``{{"step": ..., "low": ..., "high": ...}}``, see `Schema.infer`.
         score_draws: offsets averaged over when rows with columns on a lattice are scored.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``; devices: how many processes; precision: of training,
-            ``"32-true"`` or as lightning-fabric names it. Densities are always scored in float64.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.
-        tensorboard: also write TensorBoard events, where `fit` has a `run_dir`.
         verbose: show progress: a bar on a terminal, else a line now and then.
 
     Attributes:
-        model_: the fitted torch density, in the units of the data.
-        schema_: names and kinds of the columns.
+        model_: the fitted torch density, in the units of the data; latent_: the latent-variable model in it.
+        domain_: what the rows are: names and kinds of the columns.
         flow_, flow_options_: the flow that was built, with all options that were set.
         n_states_, weights_: states in use and their prior probabilities.
         validation_: mean log-density of the held-out rows, with standard error and kind.
         history_: one row an epoch. training_: how training ended. dead_states_: states switched off.
+        selection_: what was learned of every flow and K tried.
 """
 
 
-class NVF(DensityEstimator):
-    __doc__ = rf"""Normalizing flow with a discrete latent: an exact density for data with isolated modes.
+class _TableEstimator(DensityEstimator):
+    """What the estimators of tables share."""
+
+    domain: ClassVar[type[Domain]] = TableDomain
+    budget: ClassVar[Budget] = Budget(steps=20_000, epochs=30, between=50)
+    domain_: TableDomain
+
+    @property
+    def schema_(self) -> Any:
+        """Names and kinds of the columns."""
+        return self.domain_.schema
+
+    def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
+        # Of one column all are the same.
+        return settings.flows[:1] if data.train.shape[1] == 1 else settings.flows
+
+
+class NVF(_TableEstimator):
+    __doc__ = rf"""Normalizing flow with a latent that says which island: an exact density for isolated modes.
 
     .. math:: p(x) = \sum_{{k=1}}^{{K}} \pi_k\, p(x \mid z = k)
 
@@ -60,25 +79,13 @@ class NVF(DensityEstimator):
             `max_states` that is clearly better on rows it was not fitted to. What both choices cost together
             is measured in docs/benchmarks.md: about as much again as the fit itself.
         max_states: largest K tried by ``"auto"``.
-        latent: ``"discrete"`` (islands), or ``"continuous"`` for data along a manifold: z is then Gaussian
-            with `latent_features` dimensions, the density a lower bound (IWAE with `score_draws` draws of
-            z), and `encode` says where on it a row lies; what concerns states is not used.
-        latent_features: dimensions of a continuous latent.
-        posterior: of a continuous z: ``"gaussian"``, ``"full-gaussian"`` or ``"iaf"``, see
-            `modeflow.latents.posteriors`.
-        prior: ``"learned"`` or ``"uniform"``.
-        objective: what is minimised: ``"truncated"``, ``"marginal"``, ``"elbo-sum"`` or ``"elbo"``, see
-            `modeflow.latents.discrete.objectives`.
-        objective_options: ``epsilon`` and ``explore`` of "truncated"; ``kl_warmup_steps`` of both ELBOs
-            (default: a tenth of all steps); ``temperature``, ``final_temperature``, ``anneal_steps`` of
-            "elbo" (default: from 1 to 0.5 over half of all steps). Of a continuous latent:
-            ``kl_warmup_steps`` (default: a quarter), and ``free_bits``, nats of every dimension that cost
-            nothing. An option that the objective has no use for is refused.
-        encoder_features: hidden widths of the encoder q(z|x).
+        latent: ``"discrete"`` (islands), or ``"continuous"`` for data along a manifold: z is then Gaussian,
+            the density a lower bound (IWAE), and `encode` says where on it a row lies; states are not used.
+        latent_options: a mapping of the options of the latent, or the dataclass that has them:
+            `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder), or
+            `modeflow.latents.ContinuousOptions` (``features``, ``posterior``, ``free_bits``, ``draws`` ...).
+            An option that the objective has no use for is refused.
         {_COMMON}
-        flow_, flow_options_: the flow that was fitted.
-        selection_: what was learned of every flow and K tried.
-
     Reference:
         Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
         https://arxiv.org/abs/2211.11638
@@ -90,61 +97,64 @@ class NVF(DensityEstimator):
         *,
         max_states: int = 32,
         latent: str = "discrete",
-        latent_features: int = 2,
-        posterior: str = "gaussian",
+        latent_options: Mapping[str, Any] | Options | None = None,
         flow: str = "auto",
         flow_options: Mapping[str, Any] | None = None,
-        prior: str = "learned",
-        objective: str = "truncated",
-        objective_options: Mapping[str, Any] | None = None,
-        encoder_features: Sequence[int] = (64, 64),
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float = 2e-3,
-        weight_decay: float = 0.0,
-        schedule: str = "plateau",
-        ema: float | None = 0.995,
-        patience: int | None = 15,
+        training: Mapping[str, Any] | Training | None = None,
         validation_fraction: float = 0.1,
         dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,
         device: str = "auto",
-        devices: int = 1,
-        precision: str = "32-true",
         random_state: Any = None,
-        tensorboard: bool = False,
         verbose: bool = False,
     ) -> None:
         self.n_states = n_states
         self.max_states = max_states
         self.latent = latent
-        self.latent_features = latent_features
-        self.posterior = posterior
+        self.latent_options = latent_options
         self.flow = flow
         self.flow_options = flow_options
-        self.prior = prior
-        self.objective = objective
-        self.objective_options = objective_options
-        self.encoder_features = encoder_features
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.ema = ema
-        self.patience = patience
+        self.training = training
         self.validation_fraction = validation_fraction
         self.dequantize = dequantize
         self.score_draws = score_draws
         self.device = device
-        self.devices = devices
-        self.precision = precision
         self.random_state = random_state
-        self.tensorboard = tensorboard
         self.verbose = verbose
 
+    def groups(self) -> dict[str, type[Options]]:
+        check_choice("latent", self.latent, LATENTS)
+        return {"latent_options": LATENTS[self.latent], "training": Training}
 
-class FlowDensity(DensityEstimator):
+    @classmethod
+    def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
+        assert isinstance(domain, TableDomain)
+        p, options = settings.params, settings.groups["latent_options"]
+        return TableModel(
+            domain.schema.dim,
+            p["latent"],
+            n_states,
+            flow=p["flow"],
+            flow_options=p["flow_options"],
+            latent_options=options.for_steps(steps) if steps else options,
+        )
+
+    def _states(self, settings: Settings) -> int | str:
+        found: int | str = settings.params["n_states"]
+        return found if self.latent == "discrete" else 1
+
+    def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
+        # Of a bound no comparison: it is also one of posteriors.
+        return super()._flows(settings, data) if self.latent == "discrete" else settings.flows[:1]
+
+
+class FlowDensity(_TableEstimator):
     __doc__ = rf"""A plain normalizing flow: an exact density by one invertible map to a Gaussian.
 
     .. math:: \log p(x) = \log N(T(x); 0, I) + \log|\det \partial T / \partial x|
@@ -152,8 +162,6 @@ class FlowDensity(DensityEstimator):
     Arguments:
         {_COMMON}
     """
-
-    _fixed_states: ClassVar[int | None] = 1
 
     def __init__(
         self,
@@ -163,18 +171,12 @@ class FlowDensity(DensityEstimator):
         max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: float = 2e-3,
-        weight_decay: float = 0.0,
-        schedule: str = "plateau",
-        ema: float | None = 0.995,
-        patience: int | None = 15,
+        training: Mapping[str, Any] | Training | None = None,
         validation_fraction: float = 0.1,
         dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,
         device: str = "auto",
-        devices: int = 1,
-        precision: str = "32-true",
         random_state: Any = None,
-        tensorboard: bool = False,
         verbose: bool = False,
     ) -> None:
         self.flow = flow
@@ -182,22 +184,144 @@ class FlowDensity(DensityEstimator):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.ema = ema
-        self.patience = patience
+        self.training = training
         self.validation_fraction = validation_fraction
         self.dequantize = dequantize
         self.score_draws = score_draws
         self.device = device
-        self.devices = devices
-        self.precision = precision
         self.random_state = random_state
-        self.tensorboard = tensorboard
         self.verbose = verbose
 
+    def groups(self) -> dict[str, type[Options]]:
+        return {"training": Training}
 
-ESTIMATORS: dict[str, type[DensityEstimator] | type[ImageDensity]] = {
+    @classmethod
+    def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
+        assert isinstance(domain, TableDomain)
+        p = settings.params
+        return TableModel(domain.schema.dim, "discrete", 1, flow=p["flow"], flow_options=p["flow_options"])
+
+
+@dataclass(kw_only=True)
+class ImageTraining(Training):
+    """How a density of images is trained: as `Training`, with other defaults."""
+
+    schedule: str = "cosine"
+    ema: float | None = None
+    patience: int | None = 20
+    gradient_clip: float | None = 50.0
+
+
+class ImageDensity(DensityEstimator):
+    r"""A density of images of whole numbers: NVF, a plain flow, VAE, discrete VAE or VQ-VAE.
+
+    .. math:: p(x) = \int p(z)\, p(x \mid z)\, dz
+
+    By `latent` and `likelihood` (`modeflow.models.ImageModel`). Images are arrays ``(N, H, W)`` or
+    ``(N, H, W, C)`` of whole numbers, as they are stored; the noise that a density of real numbers needs is
+    added inside, and is part of the likelihood.
+
+    Arguments:
+        latent: ``"sequential"`` (a map of codes), ``"discrete"``, ``"continuous"`` or ``"none"``.
+        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"``.
+        latent_options: a mapping of the options of the latent, or its dataclass, see
+            `modeflow.models.IMAGE_LATENTS`: codes and their prior, states, dimensions of a continuous z.
+        likelihood_options: the same of the likelihood, see `modeflow.models.LikelihoodOptions`.
+        flow, flow_options: the flow by its name, and its options.
+        halvings: the map of codes, and what the decoder begins with, is smaller by ``2**halvings``.
+        levels: number of values of a pixel, 256 for eight bits.
+        max_epochs: passes over the images of each stage, or ``"auto"``: 20, and more where the images are
+            few, so that there are 2,000 optimiser steps.
+        batch_size: images a step. learning_rate: of Adam, at its peak.
+        training: a mapping of the other settings of the training, or an `ImageTraining`.
+        validation_fraction: share of the images held out, where `fit` receives none.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``. Images are always scored in float32.
+        random_state: seed. verbose: show progress.
+
+    Attributes:
+        model_: the fitted torch density; latent_: the latent-variable model in it.
+        domain_: size and levels of the images.
+        validation_: bits per dimension of the held-out images. history_, training_: of the training.
+
+    Reference:
+        Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
+        https://arxiv.org/abs/2211.11638
+    """
+
+    domain: ClassVar[type[Domain]] = ImageDomain
+    budget: ClassVar[Budget] = Budget(steps=2000, epochs=20)
+    domain_: ImageDomain
+
+    def __init__(
+        self,
+        latent: str = "sequential",
+        likelihood: str = "flow",
+        *,
+        latent_options: Mapping[str, Any] | Options | None = None,
+        likelihood_options: Mapping[str, Any] | LikelihoodOptions | None = None,
+        flow: str = "glow",
+        flow_options: Mapping[str, Any] | None = None,
+        halvings: int = 2,
+        levels: int = 256,
+        max_epochs: int | str = "auto",
+        batch_size: int | str = 64,
+        learning_rate: float = 1e-3,
+        training: Mapping[str, Any] | ImageTraining | None = None,
+        validation_fraction: float = 0.1,
+        device: str = "auto",
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.latent = latent
+        self.likelihood = likelihood
+        self.latent_options = latent_options
+        self.likelihood_options = likelihood_options
+        self.flow = flow
+        self.flow_options = flow_options
+        self.halvings = halvings
+        self.levels = levels
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.training = training
+        self.validation_fraction = validation_fraction
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def groups(self) -> dict[str, type[Options]]:
+        check_choice("latent", self.latent, IMAGE_LATENTS)
+        return {
+            "latent_options": IMAGE_LATENTS[self.latent],
+            "likelihood_options": LikelihoodOptions,
+            "training": ImageTraining,
+        }
+
+    @classmethod
+    def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
+        assert isinstance(domain, ImageDomain)
+        p = settings.params
+        latent, likelihood = settings.groups["latent_options"], settings.groups["likelihood_options"]
+        return ImageModel(
+            domain.shape,
+            levels=domain.levels,
+            latent=p["latent"],
+            likelihood=p["likelihood"],
+            flow=p["flow"],
+            flow_options=p["flow_options"],
+            halvings=p["halvings"],
+            latent_options=latent.for_steps(steps) if steps else latent,
+            likelihood_options=likelihood.for_steps(steps) if steps else likelihood,
+        )
+
+    def bits_per_dim(self, X: Any) -> BitsPerDim:
+        """Bits per dimension at the images' own size, with standard error, kind, and what z costs."""
+        found = self.likelihood_of(X)
+        assert isinstance(found, BitsPerDim)
+        return found
+
+
+ESTIMATORS: dict[str, type[DensityEstimator]] = {
     "NVF": NVF,
     "FlowDensity": FlowDensity,
     "ImageDensity": ImageDensity,

@@ -5,12 +5,12 @@ row is scored once by a model that has not seen it, and two candidates are compa
 
 .. math:: d_i = \log p_a(x_i) - \log p_b(x_i), \qquad \bar d \pm \mathrm{sd}(d) / \sqrt{N}
 
-over all N rows (a tenth of them, held out once, has less than a third of the power). Of flows the one that
-begins most slowly is taken if it leads already after a short training on one half; else all are compared
-after a longer one on both. Of numbers of states the islands that are visible in the data are the candidate to
-beat: another is taken only where it is better by more than two standard errors, and is so again after a
-longer training of both, by a hundredth of a nat a column at least. Only what is chosen is then fitted at
-length.
+over all N rows (a tenth of them, held out once, has less than a third of the power). Where flows differ after
+such a training on one half, they are trained there for twice as long: the one that begins most slowly is
+taken unless another is ahead of it, by a standard error, and then on both halves. Of numbers of states the
+islands that are visible in the data are the candidate to beat: another is taken only where it is better by
+more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
+column at least. Only what is chosen is then fitted at length.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.data import Schema
+from modeflow.domains import Domain
 from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, standardised
 from modeflow.estimators.settings import Settings
-from modeflow.latents import Survey, look
-from modeflow.latents.discrete import CLEAR, LIKELY
+from modeflow.latents.discrete import CLEAR, LIKELY, Survey, look
 
 __all__ = ["Candidate", "Choice", "Selection", "most_states"]
 
@@ -38,6 +37,8 @@ _WORTH = 0.01
 #: Standard errors after which a flow that is worse on one half is not fitted to the other; a number of states
 #: has to be `_BETTER` on both, and is given up where it is no better on the first.
 _HOPELESS = 3.0
+#: Nats a column within which flows are alike.
+_ALIKE = 0.002
 #: How much longer than numbers of states flows are trained to be compared: the deep ones begin slowly.
 _FLOW_LENGTH = 2
 #: How much longer the islands and a number of states that beat them are trained, to be compared once more.
@@ -129,18 +130,18 @@ class Selection:
         order = np.random.default_rng([settings.seed, 1]).permutation(len(values))
         self.halves = order[::2], order[1::2]
         self._trained: list[np.ndarray] = []
-        self._parts = [self._part(half, data.schema) for half in self.halves]
+        self._parts = [self._part(half, data.domain) for half in self.halves]
         self._survey: Survey | None = None
         self._rows = len(values)
 
-    def _part(self, half: np.ndarray, schema: Schema) -> FitData:
+    def _part(self, half: np.ndarray, domain: Domain) -> FitData:
         """The rows that one half is fitted to, and those of the half that end its training."""
         count = max(1, round(_STOPPING_SHARE * len(half)))
         stop, fit = half[:count], half[count:]
         weight, values = self.weight, self._values
         self._trained.append(fit)
         parts = (None, None) if weight is None else (weight[fit], weight[stop])
-        return FitData(values[fit], values[stop], mean_one(parts[0]), mean_one(parts[1]), schema)
+        return FitData(values[fit], values[stop], mean_one(parts[0]), mean_one(parts[1]), domain)
 
     def peaks(self, rows: np.ndarray) -> Peaks | None:
         """Of these rows: which were looked at, and the peaks of all rows' density (None where unknown).
@@ -170,9 +171,7 @@ class Selection:
             first = int(n_states)
         best = Choice(flows[0], first)
         if len(flows) > 1:
-            choices = [Choice(flow, first) for flow in flows]
-            if self._promising(choices):
-                best = self._best_of(choices, 0.0, _FLOW_LENGTH)
+            best = self._best_flow([Choice(flow, first) for flow in flows])
         if n_states == "auto" and most > 1:
             best = self._best_states(best, sorted({1, likely, min(4 * first, most)} - {first}), most)
         tried = [candidate for (choice, _), candidate in self.trials.items() if choice == best]
@@ -192,17 +191,27 @@ class Selection:
         # Many Gaussians are good at once, a few states that bend need time: both once more, longer.
         return best if best == first else self._best_of([first, best], _BETTER, _DUEL, self._worth)
 
-    def _promising(self, choices: Sequence[Choice]) -> bool:
-        """Whether any is better than the first by what is worth it, after a short training on one half.
+    def _best_flow(self, choices: Sequence[Choice]) -> Choice:
+        """The best flow; the first where all are alike, or none is ahead of it on one half, and then on both.
 
-        The first is the one that begins most slowly: where it leads already, it is taken, and where islands
-        are Gaussians, as all start, flows do not differ.
+        A short training shows whether they differ (where islands are Gaussians, as all start, they do not),
+        not which is better: of the flows that begin slowly it says nothing.
         """
+        against = self._on_one_half(choices, 1)
+        least = _ALIKE * self._values.shape[1]
+        if all(abs(gain) <= max(_HOPELESS * error, least) for gain, error in against):
+            return choices[0]
+        against = self._on_one_half(choices, _FLOW_LENGTH)
+        ahead = [c for c, (gain, error) in zip(choices[1:], against, strict=True) if gain > error]
+        return self._best_of([choices[0], *ahead], 0.0, _FLOW_LENGTH) if ahead else choices[0]
+
+    def _on_one_half(self, choices: Sequence[Choice], length: int) -> list[tuple[float, float]]:
+        """How much better than the first the others are, with errors, fitted to one half."""
         for choice in choices:
             if not self.interrupted:
-                self._try(choice, choice, 1, halves=1)
-        self._note(choices, choices[0], 1)
-        return any(self._compare(c, choices[0], 1)[0] > self._worth for c in choices[1:])
+                self._try(choice, choice, length, halves=1)
+        self._note(choices, choices[0], length)
+        return [self._compare(choice, choices[0], length)[:2] for choice in choices[1:]]
 
     @property
     def _worth(self) -> float:
@@ -266,7 +275,7 @@ class Selection:
                 self.resume,
                 peaks=self.peaks(self._trained[place]),
                 description=f"try {choice.n_states} state{'s' if choice.n_states > 1 else ''}",
-                encoder_steps=500,
+                start_steps=500,
             )
             history = fit.run()
             self.interrupted |= history.interrupted

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
 
 from modeflow.densities import Preprocessed
-from modeflow.errors import ConfigError, nearest
-from modeflow.flows import flow_recipe
-from modeflow.latents import ContinuousELBO, ContinuousOptions, DiscreteOptions, LatentModel, TableLatent
-from modeflow.latents.discrete import check_options, option_names
-from modeflow.models import TableModel
-from modeflow.training import TrainConfig
-from modeflow.transforms import Columns
+from modeflow.domains import Domain
+from modeflow.errors import ConfigError
+from modeflow.flows import FLOWS, flow_recipe
+from modeflow.latents import LatentModel
+from modeflow.options import Options
+from modeflow.training import TrainConfig, Training
 
-__all__ = ["Settings", "build_model", "check_states"]
+__all__ = ["Budget", "Settings", "check_count", "latent_model"]
 
-#: The default of `objective`, which a continuous latent has no use for.
-_OBJECTIVE = "truncated"
-LATENTS = ("discrete", "continuous")
 #: Numbers that may be "auto".
 _AUTO = ("n_states", "max_epochs", "batch_size")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
@@ -36,10 +31,7 @@ FLOW_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
-#: What `max_epochs="auto"` is: so many steps, and at least so many epochs.
-_AUTO_STEPS, _LEAST_EPOCHS = 20_000, 30
-#: Fewest steps between two evaluations: where an epoch has fewer, several epochs pass.
-_EVALUATION_STEPS = 50
+
 #: Options in which the estimators' defaults differ from the recipes', which are those of the papers; chosen
 #: by validation likelihood on real tables (benchmarks/defaults.py). What the user gives comes first.
 FLOW_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
@@ -49,63 +41,79 @@ FLOW_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How long an estimator trains where it is not told.
+
+    Attributes:
+        steps, epochs: what `max_epochs="auto"` is: so many steps, and at least so many epochs.
+        between: fewest steps between two evaluations: where an epoch has fewer, several epochs pass.
+    """
+
+    steps: int
+    epochs: int
+    between: int = 1
+
+
+class Configured(Protocol):
+    """What is asked of an estimator before it is fitted."""
+
+    budget: ClassVar[Budget]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Its parameters by name."""
+
+    def groups(self) -> Mapping[str, type[Options]]:
+        """The dataclass of every group of parameters."""
+
+    def group(self, name: str) -> Options:
+        """A group as an object."""
+
+    @classmethod
+    def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
+        """The untrained latent-variable model."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The parameters of an estimator, checked.
 
-    `params` are those of `get_params`, with the default options of the flow filled in; `seed` is the integer
-    that `random_state` gave.
+    Attributes:
+        kind: its class. seed: the integer that `random_state` gave.
+        params: those of `get_params`, with the default options of the flow filled in.
+        groups: its groups of parameters, as objects.
     """
 
+    kind: type[Configured]
     params: Mapping[str, Any]
+    groups: Mapping[str, Any]
     seed: int
 
-    def __post_init__(self) -> None:
-        p = self.params
-        for name in ("validation_fraction",):
-            if not (isinstance(p[name], (int, float)) and 0 < p[name] < 1):
-                raise ConfigError(f"{name} must lie between 0 and 1, received {p[name]!r}")
-        if not (isinstance(p["score_draws"], (int, np.integer)) and p["score_draws"] >= 1):
-            raise ConfigError(f"score_draws must be an integer of 1 or more, received {p['score_draws']!r}")
+    @classmethod
+    def of(cls, estimator: Configured, seed: int) -> Settings:
+        """Check the parameters of an estimator.
+
+        Raises:
+            ConfigError: for one that is not allowed.
+        """
+        p = estimator.get_params(deep=False)
+        if not (isinstance(p["validation_fraction"], (int, float)) and 0 < p["validation_fraction"] < 1):
+            raise ConfigError(
+                f"validation_fraction must lie between 0 and 1, received {p['validation_fraction']!r}"
+            )
         if p["flow_options"] is not None and not isinstance(p["flow_options"], Mapping):
             raise ConfigError(f"flow_options must be a mapping of options, received {p['flow_options']!r}")
-        if "n_states" in p:
-            if p["latent"] not in LATENTS:
-                raise ConfigError(
-                    f"latent must be 'discrete' or 'continuous', received {p['latent']!r}"
-                    f"{nearest(p['latent'], LATENTS)}"
-                )
-            check_states(p["latent_features"], "latent_features")
-            check_states(p["n_states"])
-            check_states(p["max_states"], "max_states")
-            self._check_objective()
-            if not isinstance(p["encoder_features"], Sequence):
-                raise ConfigError(
-                    f"encoder_features must list the hidden widths, received {p['encoder_features']!r}"
-                )
+        for name in ("score_draws", "n_states", "max_states", "max_epochs", "batch_size"):
+            if name in p:
+                check_count(p[name], name)
+        groups = {name: estimator.group(name) for name in estimator.groups()}
+        options = flow_options(p["flow"], p["flow_options"])
+        return cls(type(estimator), {**p, "flow_options": options}, groups, seed)
 
-        for name in ("max_epochs", "batch_size"):
-            check_states(p[name], name)
-        object.__setattr__(self, "params", {**p, "flow_options": flow_options(p["flow"], p["flow_options"])})
-
-    def _check_objective(self) -> None:
-        """Nothing that is asked of the objective may be dropped."""
-        objective, options = self.params["objective"], self.params["objective_options"] or {}
-        if not isinstance(options, Mapping):
-            raise ConfigError(f"objective_options must be a mapping of options, received {options!r}")
-        if not self.continuous:
-            check_options(objective, options)
-            return
-        if objective != _OBJECTIVE:
-            raise ConfigError(
-                f"a continuous latent has one objective: leave objective out, received {objective!r}"
-            )
-        known = option_names(ContinuousELBO)
-        for key in options:
-            if key not in known:
-                raise ConfigError(
-                    f"objective_options: a continuous latent has no use for {key!r}{nearest(key, known)} "
-                    f"(options: {', '.join(known)})"
-                )
+    @property
+    def trained(self) -> Training:
+        """The group of the training."""
+        trained: Training = self.groups["training"]
+        return trained
 
     @property
     def flows(self) -> tuple[str, ...]:
@@ -117,7 +125,7 @@ class Settings:
         if self.params["flow"] != "auto":
             return self
         name, options = FLOW_CHOICES[flow]
-        given = {**options, **self.params["flow_options"]}
+        given = flow_options(name, {**options, **self.params["flow_options"]})
         return replace(self, params={**self.params, "flow": name, "flow_options": given})
 
     def candidate(self, flow: str, rows: int, length: int = 1) -> Settings:
@@ -125,17 +133,21 @@ class Settings:
         epochs = length * max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / self.batches(rows)))
         # Never much longer than the fit itself; an epoch of half the rows has half the steps.
         epochs = min(epochs, 2 * self.max_epochs(rows))
-        short = {"max_epochs": epochs, "schedule": "cosine", "patience": None, "tensorboard": False}
         chosen = self.with_flow(flow)
-        return replace(chosen, params={**chosen.params, **short})
+        short = replace(self.trained, schedule="cosine", patience=None, tensorboard=False)
+        return replace(
+            chosen,
+            params={**chosen.params, "max_epochs": epochs},
+            groups={**chosen.groups, "training": short},
+        )
 
     @property
-    def continuous(self) -> bool:
-        """Whether the latent is continuous."""
-        return bool(self.params.get("latent") == "continuous")
+    def bare(self) -> bool:
+        """Whether the flow is one of pixels, though its rows are those of a table."""
+        return getattr(FLOWS.get(str(self.params["flow"]).lower()), "event", "") == "image"
 
     def batch_size(self, rows: int) -> int:
-        """Rows a step, for a table of so many training rows."""
+        """Rows a step, for so many training rows."""
         batch = self.params["batch_size"]
         if batch != "auto":
             return int(batch)
@@ -143,50 +155,45 @@ class Settings:
         return int(min(max(2 ** round(math.log2(max(rows / 100, 1))), low), high))
 
     def max_epochs(self, rows: int) -> int:
-        """Epochs at most, for a table of so many training rows."""
+        """Epochs at most, for so many training rows."""
         epochs = self.params["max_epochs"]
         if epochs != "auto":
             return int(epochs)
-        return max(_LEAST_EPOCHS, math.ceil(_AUTO_STEPS / self.batches(rows)))
+        budget = self.kind.budget
+        # What a network learns is a matter of steps: few rows make short epochs.
+        return max(budget.epochs, math.ceil(budget.steps / self.batches(rows)))
 
     def batches(self, rows: int) -> int:
         """Steps an epoch."""
         return math.ceil(rows / self.batch_size(rows))
 
+    def steps(self, rows: int) -> int:
+        """Steps at most, of one stage."""
+        return self.max_epochs(rows) * self.batches(rows)
+
     def training(self, rows: int) -> TrainConfig:
-        """The training configuration for a table of so many training rows."""
+        """The training configuration for so many training rows."""
         p = self.params
         return TrainConfig(
             max_epochs=self.max_epochs(rows),
             batch_size=self.batch_size(rows),
-            evaluate_every=math.ceil(_EVALUATION_STEPS / self.batches(rows)),
+            evaluate_every=math.ceil(self.kind.budget.between / self.batches(rows)),
             learning_rate=p["learning_rate"],
-            weight_decay=p["weight_decay"],
-            schedule=p["schedule"],
-            ema=p["ema"],
-            patience=p["patience"],
             device=p["device"],
-            devices=p["devices"],
-            precision=p["precision"],
             seed=self.seed,
-            tensorboard=bool(p["tensorboard"]),
+            **self.trained.get_params(deep=False),
         )
 
-    def latent_options(self, rows: int) -> TableLatent:
-        """Options of the latent, schedules filled in from the number of steps."""
-        return latent_options(self.params).for_steps(self.max_epochs(rows) * self.batches(rows))
+    def model(self, domain: Domain, n_states: int, rows: int | None) -> Preprocessed:
+        """The untrained model: the preprocessing, then the latent-variable model (K = 1: the flow alone).
 
+        Initial weights are drawn from torch's global generator; seed it beforehand.
 
-def latent_options(params: Mapping[str, Any]) -> TableLatent:
-    """Options of the latent, by the parameters of an estimator."""
-    given = params.get("objective_options") or {}
-    if params.get("latent") == "continuous":
-        names = {"features": "latent_features", "draws": "score_draws"}
-        names |= {name: name for name in ("posterior", "encoder_features")}
-        own = {name: params[key] for name, key in names.items()}
-        return ContinuousOptions.of({**own, **given}, "objective_options")
-    own = {k: params[k] for k in ("prior", "objective", "encoder_features") if k in params}
-    return DiscreteOptions.of({**own, **given}, "objective_options")
+        Arguments:
+            domain: of the rows. n_states: K. rows: for training; None for a model that has been trained.
+        """
+        steps = None if rows is None else self.steps(rows)
+        return Preprocessed(domain.preprocessing(), self.kind.build(self, domain, n_states, steps))
 
 
 def flow_options(flow: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -198,33 +205,15 @@ def flow_options(flow: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**FLOW_DEFAULTS.get(key, {}), **(given or {})}
 
 
-def check_states(n_states: Any, name: str = "n_states") -> None:
+def check_count(value: Any, name: str) -> None:
     """Raise `ConfigError` unless the value is a positive integer (or "auto", where `name` may be that)."""
     may_be_auto = name in _AUTO
-    if may_be_auto and isinstance(n_states, str) and n_states == "auto":
+    if may_be_auto and isinstance(value, str) and value == "auto":
         return
-    whole = isinstance(n_states, (int, np.integer)) and not isinstance(n_states, bool)
-    if not whole or n_states < 1:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < 1:
         auto = " or 'auto'" if may_be_auto else ""
-        raise ConfigError(f"{name} must be an integer of 1 or more{auto}, received {n_states!r}")
-
-
-def build_model(
-    params: Mapping[str, Any], features: int, n_states: int, options: TableLatent | None = None
-) -> Preprocessed:
-    """The untrained model: the maps of the columns, then the latent-variable model (K = 1: the flow alone).
-
-    Initial weights are drawn from torch's global generator; seed it beforehand.
-    """
-    model = TableModel(
-        features,
-        params.get("latent", "discrete"),
-        n_states,
-        flow=params["flow"],
-        flow_options=params["flow_options"],
-        latent_options=latent_options(params) if options is None else options,
-    )
-    return Preprocessed(Columns(features), model)
+        raise ConfigError(f"{name} must be an integer of 1 or more{auto}, received {value!r}")
 
 
 def latent_model(model: Preprocessed) -> LatentModel:
@@ -233,8 +222,3 @@ def latent_model(model: Preprocessed) -> LatentModel:
     if not isinstance(inner, LatentModel):
         raise ConfigError(f"expected a latent-variable model, received {type(inner).__name__}")
     return inner
-
-
-def as_tensor(values: np.ndarray) -> torch.Tensor:
-    """Rows in the units of the data, float64 (the model casts after standardising)."""
-    return torch.from_numpy(np.require(values, dtype=np.float64, requirements=["C", "W"]))

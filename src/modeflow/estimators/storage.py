@@ -15,6 +15,7 @@ import torch
 from modeflow._version import __version__
 from modeflow.data.table import atomic_write, check_writable
 from modeflow.errors import ModeflowError, ModelFileError
+from modeflow.options import Options
 
 __all__ = [
     "FORMAT_VERSION",
@@ -27,9 +28,8 @@ __all__ = [
 ]
 
 #: Raised when a file written today could be misread by yesterday's code.
-#: 1: kinds of columns, mean and scale; options of the flow as its recipe has them. 2: lattices with step and
-#: range, bounds and tails of columns; what the flow was built with.
-FORMAT_VERSION = 2
+#: 1 and 2 were those of modeflow 0.1, whose parameters had other names; 3: parameters in groups, the domain.
+FORMAT_VERSION = 3
 MODEL_FILE = "model.safetensors"
 _LARGEST_HEADER = 100_000_000
 
@@ -88,6 +88,11 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ModelFileError(
             f"'{file}' has format {version}, written by modeflow {header.get('modeflow_version', '?')}; this "
             f"is modeflow {__version__}, which reads formats up to {FORMAT_VERSION}: upgrade modeflow"
+        )
+    if version < FORMAT_VERSION:
+        raise ModelFileError(
+            f"'{file}' was written by modeflow {header.get('modeflow_version', '0.1')}, whose files modeflow "
+            f"{__version__} does not read: fit again, or use that version"
         )
     return cast(dict[str, Any], header)
 
@@ -148,7 +153,9 @@ def stored_params(estimator: Any) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, so that they are JSON."""
+    """NumPy's numbers and arrays as Python's, and groups of parameters as mappings, so that they are JSON."""
+    if isinstance(value, Options):
+        return value.to_dict()
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, (tuple, list, np.ndarray)):

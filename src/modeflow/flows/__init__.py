@@ -9,7 +9,8 @@ from modeflow.flows.flowplusplus import FlowPlusPlus, FlowPlusPlusImage
 from modeflow.flows.image import FunnelImage, Glow, MARPrior, NSFImage, RealNVPImage
 from modeflow.flows.made import MADE, MAFMoG
 from modeflow.flows.monotonic import NAF, SOS, NAFDense
-from modeflow.flows.registry import FLOWS, RecipeInfo, build_flow, flow_recipe, image_flow
+from modeflow.flows.recipes import FLOWS, RecipeInfo, recipe
+from modeflow.flows.registry import build_flow, flow_recipe, image_flow
 from modeflow.flows.rival import GMMBaseFlow, ResampledFlow, StudentFlow
 from modeflow.flows.spline import NSF
 from modeflow.flows.survae import Funnel, SurVAE
@@ -53,4 +54,5 @@ __all__ = [
     "build_flow",
     "flow_recipe",
     "image_flow",
+    "recipe",
 ]

@@ -10,6 +10,7 @@ from modeflow.densities.bases import Logistic
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, split_mask, stack
 from modeflow.nets import MADE, ResidualMLP
 from modeflow.transforms import (
@@ -26,6 +27,7 @@ from modeflow.transforms import (
 __all__ = ["IAF", "MAF", "NICE", "RealNVP", "inverse_autoregressive"]
 
 
+@recipe("realnvp", "Dinh et al. 2017, arXiv:1605.08803")
 def RealNVP(
     features: int,
     context_features: int = 0,
@@ -67,6 +69,7 @@ def RealNVP(
     return stack(features, context_features, layers, layer, mixing, context_affine, seed)
 
 
+@recipe("maf", "Papamakarios et al. 2017, arXiv:1705.07057", sample="D passes")
 def MAF(
     features: int,
     context_features: int = 0,
@@ -106,6 +109,7 @@ def MAF(
     return stack(features, context_features, layers, layer, mixing, context_affine, seed)
 
 
+@recipe("nice", "Dinh et al. 2014, arXiv:1410.8516")
 def NICE(
     features: int,
     context_features: int = 0,
@@ -158,6 +162,7 @@ def NICE(
     return Flow(Composite(transforms), bases[base](features), context_features)
 
 
+@recipe("iaf", "Kingma et al. 2016, arXiv:1606.04934", log_prob="D passes")
 def IAF(
     features: int,
     context_features: int = 0,

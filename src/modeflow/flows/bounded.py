@@ -11,6 +11,7 @@ from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
+from modeflow.flows.recipes import recipe
 from modeflow.flows.spline import spline_layer
 from modeflow.flows.stack import check_sizes, context_layers, stack_layers
 from modeflow.nets import ResidualMLP
@@ -29,6 +30,7 @@ from modeflow.transforms import (
 __all__ = ["AEF", "CIF", "NoisyAEF"]
 
 
+@recipe("cif", "Cornish et al. 2020, arXiv:1909.13833", density="lower bound", log_prob="1 pass a draw (16)")
 def CIF(
     features: int,
     context_features: int = 0,
@@ -111,6 +113,7 @@ def _latent(latent: int | None, features: int) -> int:
     return size
 
 
+@recipe("aef", "Silvestri et al. 2023, arXiv:2205.09546")
 def AEF(
     features: int,
     context_features: int = 0,
@@ -166,6 +169,12 @@ class Measurement(nn.Module):
         return torch.cat((mean, torch.full_like(mean, raw)), 1)
 
 
+@recipe(
+    "aef-noisy",
+    "Silvestri et al. 2023, arXiv:2205.09546",
+    density="lower bound",
+    log_prob="1 pass a draw (16)",
+)
 def NoisyAEF(
     features: int,
     context_features: int = 0,

@@ -10,6 +10,7 @@ from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, context_layers
 from modeflow.nets import ConcatSquash, ContractiveMLP
 from modeflow.transforms import ODE, Composite, ConditionalAffine, Contractive, LULinear
@@ -17,6 +18,13 @@ from modeflow.transforms import ODE, Composite, ConditionalAffine, Contractive, 
 __all__ = ["FFJORD", "ResidualFlow", "ScoreSDE"]
 
 
+@recipe(
+    "ffjord",
+    "Grathwohl et al. 2019, arXiv:1810.01367",
+    density="estimate",
+    log_prob="48 evaluations and traces",
+    sample="48 evaluations",
+)
 def FFJORD(
     features: int,
     context_features: int = 0,
@@ -59,6 +67,12 @@ def FFJORD(
     return Flow(Composite(parts), StandardNormal(features), context_features)
 
 
+@recipe(
+    "residual",
+    "Chen et al. 2019, arXiv:1906.02735",
+    log_prob="1 pass, D products",
+    sample="a fixed point a layer",
+)
 def ResidualFlow(
     features: int,
     context_features: int = 0,
@@ -99,6 +113,13 @@ def ResidualFlow(
     return Flow(Composite(parts), StandardNormal(features), context_features)
 
 
+@recipe(
+    "score-sde",
+    "Song et al. 2021, arXiv:2011.13456",
+    density="estimate",
+    log_prob="80 evaluations and traces",
+    sample="80 evaluations",
+)
 def ScoreSDE(
     features: int,
     context_features: int = 0,

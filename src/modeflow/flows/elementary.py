@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes
 from modeflow.transforms import Composite, ConditionalAffine, Planar, Radial, Transform
 
@@ -17,6 +18,7 @@ def _build(kind: type[Planar] | type[Radial], features: int, context_features: i
     return Flow(Composite(parts), StandardNormal(features), context_features)
 
 
+@recipe("planar", "Rezende and Mohamed 2015, arXiv:1505.05770", sample="1 scalar root a layer")
 def PlanarFlow(features: int, context_features: int = 0, *, layers: int = 32) -> Flow:
     """Planar flow: each layer pushes along one direction. Density in closed form.
 
@@ -34,6 +36,7 @@ def PlanarFlow(features: int, context_features: int = 0, *, layers: int = 32) ->
     return _build(Planar, features, context_features, layers)
 
 
+@recipe("radial", "Rezende and Mohamed 2015, arXiv:1505.05770", sample="1 scalar root a layer")
 def RadialFlow(features: int, context_features: int = 0, *, layers: int = 32) -> Flow:
     """Radial flow: each layer pulls towards or pushes away from one point. Density in closed form.
 

@@ -11,6 +11,7 @@ from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.flows.image import Shape, alternating_steps, check_image
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, split_mask, stack
 from modeflow.nets.conv import AttentionConvNet
 from modeflow.nets.mlp import ResidualMLP
@@ -22,6 +23,7 @@ from modeflow.transforms.logistic_mixture import LogisticMixtureElementwise
 __all__ = ["FlowPlusPlus", "FlowPlusPlusImage"]
 
 
+@recipe("flowpp", "Ho et al. 2019, arXiv:1902.00275", sample="1 pass, bisections")
 def FlowPlusPlus(
     features: int,
     context_features: int = 0,
@@ -67,6 +69,7 @@ def FlowPlusPlus(
     return stack(features, context_features, layers, layer, mixing, context_affine, seed)
 
 
+@recipe("flowpp-image", "Ho et al. 2019, arXiv:1902.00275", event="image", sample="1 pass, bisections")
 def FlowPlusPlusImage(
     shape: Shape,
     context_features: int = 0,

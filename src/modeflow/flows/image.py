@@ -11,6 +11,7 @@ import torch
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes
 from modeflow.nets.conv import ConvNet, ConvResNet
 from modeflow.transforms.base import Composite, Transform
@@ -149,6 +150,7 @@ def _conv_res_net(hidden_channels: int, blocks: int, dropout: float = 0.0) -> Im
     )
 
 
+@recipe("glow", "Kingma and Dhariwal 2018, arXiv:1807.03039", event="image")
 def Glow(
     shape: Shape,
     context_features: int = 0,
@@ -219,6 +221,7 @@ def Glow(
     )
 
 
+@recipe("nsf-image", "Durkan et al. 2019, arXiv:1906.04032", event="image")
 def NSFImage(
     shape: Shape,
     context_features: int = 0,
@@ -264,6 +267,12 @@ def NSFImage(
     )
 
 
+@recipe(
+    "marprior",
+    "Bhattacharyya et al. 2020, arXiv:2004.03891",
+    event="image",
+    sample="1 pass, channels passes of the priors",
+)
 def MARPrior(
     shape: Shape,
     context_features: int = 0,
@@ -308,6 +317,7 @@ def MARPrior(
     )
 
 
+@recipe("realnvp-image", "Dinh et al. 2017, arXiv:1605.08803", event="image")
 def RealNVPImage(
     shape: Shape,
     context_features: int = 0,
@@ -361,6 +371,7 @@ def RealNVPImage(
     return multi_scale(shape, context_features, count, level, lambda channels, kept: None)
 
 
+@recipe("funnel-image", "Klein et al. 2021, arXiv:2112.08069", event="image")
 def FunnelImage(
     shape: Shape,
     context_features: int = 0,

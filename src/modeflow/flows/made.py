@@ -8,12 +8,14 @@ from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.flows.affine import MAF as build_maf
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, context_layers
 from modeflow.transforms import Composite
 
 __all__ = ["MADE", "MAFMoG"]
 
 
+@recipe("made", "Germain et al. 2015, arXiv:1502.03509", sample="D passes")
 def MADE(
     features: int,
     context_features: int = 0,
@@ -52,6 +54,7 @@ def MADE(
     return Flow(Composite(first), density, context_features)
 
 
+@recipe("maf-mog", "Papamakarios et al. 2017, arXiv:1705.07057", sample="D passes")
 def MAFMoG(
     features: int,
     context_features: int = 0,

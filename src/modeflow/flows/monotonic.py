@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from modeflow.densities.flow import Flow
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, split_mask, stack
 from modeflow.nets import ResidualMADE, ResidualMLP
 from modeflow.transforms import (
@@ -46,6 +47,7 @@ def _build(
     return stack(features, context_features, layers, layer, mixing, context_affine, seed)
 
 
+@recipe("naf", "Huang et al. 2018, arXiv:1804.00779", sample="D passes, bisections")
 def NAF(
     features: int,
     context_features: int = 0,
@@ -88,6 +90,7 @@ def NAF(
     )
 
 
+@recipe("naf-dense", "Huang et al. 2018, arXiv:1804.00779", sample="D passes, bisections")
 def NAFDense(
     features: int,
     context_features: int = 0,
@@ -128,6 +131,7 @@ def NAFDense(
     )
 
 
+@recipe("sos", "Jaini et al. 2019, arXiv:1905.02325", sample="D passes, bisections")
 def SOS(
     features: int,
     context_features: int = 0,

@@ -1,184 +1,18 @@
-"""The table of flow recipes: what `modeflow models` lists and what `flow="..."` accepts."""
+"""Flows by their names: what users say, to what is built."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.errors import ConfigError, nearest
-from modeflow.flows.affine import IAF, MAF, NICE, RealNVP
-from modeflow.flows.bounded import AEF, CIF, NoisyAEF
-from modeflow.flows.continuous import FFJORD, ResidualFlow, ScoreSDE
-from modeflow.flows.elementary import PlanarFlow, RadialFlow
-from modeflow.flows.flowplusplus import FlowPlusPlus, FlowPlusPlusImage
-from modeflow.flows.image import FunnelImage, Glow, MARPrior, NSFImage, RealNVPImage
 from modeflow.flows.image_table import as_table_flow, image_shape
-from modeflow.flows.made import MADE, MAFMoG
-from modeflow.flows.monotonic import NAF, SOS, NAFDense
-from modeflow.flows.rival import GMMBaseFlow, ResampledFlow, StudentFlow
-from modeflow.flows.spline import NSF
-from modeflow.flows.survae import Funnel, SurVAE
-from modeflow.flows.tan import TAN
-from modeflow.transforms.base import Exactness
+from modeflow.flows.recipes import FLOWS, RecipeInfo
 
-__all__ = ["FLOWS", "RecipeInfo", "build_flow", "flow_recipe", "image_flow"]
-
-
-@dataclass(frozen=True)
-class RecipeInfo:
-    """One recipe: its name in the literature and what its directions cost.
-
-    `cost_log_prob` and `cost_sample` count passes through the conditioners for D features.
-    """
-
-    key: str
-    name: str
-    recipe: Callable[..., Density]
-    paper: str
-    event: str
-    density: Exactness
-    cost_log_prob: str
-    cost_sample: str
-    preset: dict[str, Any]
-
-
-FLOWS: dict[str, RecipeInfo] = {
-    info.key: info
-    for info in (
-        RecipeInfo(
-            "nsf-coupling", "NSF", NSF, "Durkan et al. 2019, arXiv:1906.04032",
-            "vector", "exact", "1 pass", "1 pass", {"coupling": True},
-        ),
-        RecipeInfo(
-            "nsf-autoregressive", "NSF", NSF, "Durkan et al. 2019, arXiv:1906.04032",
-            "vector", "exact", "1 pass", "D passes", {"coupling": False},
-        ),
-        RecipeInfo(
-            "realnvp", "RealNVP", RealNVP, "Dinh et al. 2017, arXiv:1605.08803",
-            "vector", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "maf", "MAF", MAF, "Papamakarios et al. 2017, arXiv:1705.07057",
-            "vector", "exact", "1 pass", "D passes", {},
-        ),
-        RecipeInfo(
-            "maf-mog", "MAFMoG", MAFMoG, "Papamakarios et al. 2017, arXiv:1705.07057",
-            "vector", "exact", "1 pass", "D passes", {},
-        ),
-        RecipeInfo(
-            "iaf", "IAF", IAF, "Kingma et al. 2016, arXiv:1606.04934",
-            "vector", "exact", "D passes", "1 pass", {},
-        ),
-        RecipeInfo(
-            "nice", "NICE", NICE, "Dinh et al. 2014, arXiv:1410.8516",
-            "vector", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "made", "MADE", MADE, "Germain et al. 2015, arXiv:1502.03509",
-            "vector", "exact", "1 pass", "D passes", {},
-        ),
-        RecipeInfo(
-            "naf", "NAF", NAF, "Huang et al. 2018, arXiv:1804.00779",
-            "vector", "exact", "1 pass", "D passes, bisections", {},
-        ),
-        RecipeInfo(
-            "naf-dense", "NAFDense", NAFDense, "Huang et al. 2018, arXiv:1804.00779",
-            "vector", "exact", "1 pass", "D passes, bisections", {},
-        ),
-        RecipeInfo(
-            "sos", "SOS", SOS, "Jaini et al. 2019, arXiv:1905.02325",
-            "vector", "exact", "1 pass", "D passes, bisections", {},
-        ),
-        RecipeInfo(
-            "planar", "PlanarFlow", PlanarFlow, "Rezende and Mohamed 2015, arXiv:1505.05770",
-            "vector", "exact", "1 pass", "1 scalar root a layer", {},
-        ),
-        RecipeInfo(
-            "radial", "RadialFlow", RadialFlow, "Rezende and Mohamed 2015, arXiv:1505.05770",
-            "vector", "exact", "1 pass", "1 scalar root a layer", {},
-        ),
-        RecipeInfo(
-            "tan", "TAN", TAN, "Oliva et al. 2018, arXiv:1801.09819",
-            "vector", "exact", "1 pass, D steps", "D steps", {},
-        ),
-        RecipeInfo(
-            "ffjord", "FFJORD", FFJORD, "Grathwohl et al. 2019, arXiv:1810.01367",
-            "vector", "estimate", "48 evaluations and traces", "48 evaluations", {},
-        ),
-        RecipeInfo(
-            "score-sde", "ScoreSDE", ScoreSDE, "Song et al. 2021, arXiv:2011.13456",
-            "vector", "estimate", "80 evaluations and traces", "80 evaluations", {},
-        ),
-        RecipeInfo(
-            "residual", "ResidualFlow", ResidualFlow, "Chen et al. 2019, arXiv:1906.02735",
-            "vector", "exact", "1 pass, D products", "a fixed point a layer", {},
-        ),
-        RecipeInfo(
-            "survae", "SurVAE", SurVAE, "Nielsen et al. 2020, arXiv:2007.02731",
-            "vector", "lower bound", "1 pass a draw (16)", "1 pass", {},
-        ),
-        RecipeInfo(
-            "funnel", "Funnel", Funnel, "Klein et al. 2021, arXiv:2112.08069",
-            "vector", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "aef", "AEF", AEF, "Silvestri et al. 2023, arXiv:2205.09546",
-            "vector", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "aef-noisy", "NoisyAEF", NoisyAEF, "Silvestri et al. 2023, arXiv:2205.09546",
-            "vector", "lower bound", "1 pass a draw (16)", "1 pass", {},
-        ),
-        RecipeInfo(
-            "cif", "CIF", CIF, "Cornish et al. 2020, arXiv:1909.13833",
-            "vector", "lower bound", "1 pass a draw (16)", "1 pass", {},
-        ),
-        RecipeInfo(
-            "gmm-base", "GMMBaseFlow", GMMBaseFlow, "Izmailov et al. 2020, arXiv:1912.13025",
-            "vector", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "resampled-base", "ResampledFlow", ResampledFlow, "Stimper et al. 2022, arXiv:2110.15828",
-            "vector", "estimate", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "student-base", "StudentFlow", StudentFlow, "Alexanderson and Henter 2020, arXiv:2006.06599",
-            "vector", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "flowpp", "FlowPlusPlus", FlowPlusPlus, "Ho et al. 2019, arXiv:1902.00275",
-            "vector", "exact", "1 pass", "1 pass, bisections", {},
-        ),
-        RecipeInfo(
-            "flowpp-image", "FlowPlusPlusImage", FlowPlusPlusImage, "Ho et al. 2019, arXiv:1902.00275",
-            "image", "exact", "1 pass", "1 pass, bisections", {},
-        ),
-        RecipeInfo(
-            "glow", "Glow", Glow, "Kingma and Dhariwal 2018, arXiv:1807.03039",
-            "image", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "realnvp-image", "RealNVPImage", RealNVPImage, "Dinh et al. 2017, arXiv:1605.08803",
-            "image", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "nsf-image", "NSFImage", NSFImage, "Durkan et al. 2019, arXiv:1906.04032",
-            "image", "exact", "1 pass", "1 pass", {},
-        ),
-        RecipeInfo(
-            "marprior", "MARPrior", MARPrior, "Bhattacharyya et al. 2020, arXiv:2004.03891",
-            "image", "exact", "1 pass", "1 pass, channels passes of the priors", {},
-        ),
-        RecipeInfo(
-            "funnel-image", "FunnelImage", FunnelImage, "Klein et al. 2021, arXiv:2112.08069",
-            "image", "exact", "1 pass", "1 pass", {},
-        ),
-    )
-}  # fmt: skip
+__all__ = ["build_flow", "flow_recipe", "image_flow"]
 
 
 def flow_recipe(key: str) -> RecipeInfo:

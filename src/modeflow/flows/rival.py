@@ -7,6 +7,7 @@ from modeflow.densities.bases import StudentT
 from modeflow.densities.flow import Flow
 from modeflow.densities.mixtures import GaussianMixtureBase
 from modeflow.densities.resampled import ResampledBase
+from modeflow.flows.recipes import recipe
 from modeflow.flows.spline import spline_layer
 from modeflow.flows.stack import check_sizes, stack
 
@@ -31,6 +32,7 @@ def _over(
     return stack(features, context_features, layers, layer, mixing, context_affine, seed, base)
 
 
+@recipe("gmm-base", "Izmailov et al. 2020, arXiv:1912.13025")
 def GMMBaseFlow(
     features: int,
     context_features: int = 0,
@@ -61,6 +63,7 @@ def GMMBaseFlow(
     )
 
 
+@recipe("resampled-base", "Stimper et al. 2022, arXiv:2110.15828", density="estimate")
 def ResampledFlow(
     features: int,
     context_features: int = 0,
@@ -101,6 +104,7 @@ def ResampledFlow(
     )
 
 
+@recipe("student-base", "Alexanderson and Henter 2020, arXiv:2006.06599")
 def StudentFlow(
     features: int,
     context_features: int = 0,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from modeflow.densities.flow import Flow
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, split_mask, stack
 from modeflow.nets import ResidualMADE, ResidualMLP
 from modeflow.transforms import (
@@ -19,6 +20,8 @@ from modeflow.transforms import (
 __all__ = ["NSF", "spline_layer"]
 
 
+@recipe("nsf-coupling", "Durkan et al. 2019, arXiv:1906.04032", coupling=True)
+@recipe("nsf-autoregressive", "Durkan et al. 2019, arXiv:1906.04032", sample="D passes", coupling=False)
 def NSF(
     features: int,
     context_features: int = 0,

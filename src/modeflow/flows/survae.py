@@ -9,6 +9,7 @@ from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError, nearest
+from modeflow.flows.recipes import recipe
 from modeflow.flows.spline import NSF, spline_layer
 from modeflow.flows.stack import check_sizes, context_layers, stack_layers
 from modeflow.nets import MLP, ResidualMLP
@@ -34,6 +35,9 @@ __all__ = ["Funnel", "SurVAE"]
 SYMMETRIES = ("augment", "abs", "sort", "permute", "none")
 
 
+@recipe(
+    "survae", "Nielsen et al. 2020, arXiv:2007.02731", density="lower bound", log_prob="1 pass a draw (16)"
+)
 def SurVAE(
     features: int,
     context_features: int = 0,
@@ -103,6 +107,7 @@ def SurVAE(
     return BoundedFlow(transform, base, context_features, (features,), draws)
 
 
+@recipe("funnel", "Klein et al. 2021, arXiv:2112.08069")
 def Funnel(
     features: int,
     context_features: int = 0,

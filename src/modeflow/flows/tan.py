@@ -7,6 +7,7 @@ from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.densities.recurrent import RecurrentDensity
 from modeflow.errors import ConfigError
+from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, context_layers
 from modeflow.transforms import (
     Composite,
@@ -21,6 +22,7 @@ from modeflow.transforms import (
 __all__ = ["TAN"]
 
 
+@recipe("tan", "Oliva et al. 2018, arXiv:1801.09819", log_prob="1 pass, D steps", sample="D steps")
 def TAN(
     features: int,
     context_features: int = 0,

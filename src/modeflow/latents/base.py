@@ -242,9 +242,9 @@ class LatentModel(Density):
         return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """x from its z alone: `decode` at temperature 0 of `infer`."""
+        """x from its z alone: `decode` at temperature 0 of `infer`; no noise of the caller's is used up."""
         with torch.no_grad():
-            return self.decode(self.infer(x), len(x), temperature=0.0)
+            return self.decode(self.infer(x), len(x), torch.Generator().manual_seed(0), temperature=0.0)
 
     # -- states ----------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from modeflow.metrics.likelihood import (
     LogLikelihood,
     bits_per_dim,
     image_bits,
+    reconstruction_error,
     summarise,
     summarise_bits,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "nearest_images",
     "normalized_mutual_information",
     "precision_recall",
+    "reconstruction_error",
     "score_samples_of",
     "small_features",
     "state_usage_entropy",

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from modeflow.densities.base import Density
 
-__all__ = ["BitsPerDim", "LogLikelihood", "bits_per_dim", "image_bits", "summarise", "summarise_bits"]
+__all__ = [
+    "BitsPerDim",
+    "LogLikelihood",
+    "bits_per_dim",
+    "image_bits",
+    "reconstruction_error",
+    "summarise",
+    "summarise_bits",
+]
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,12 @@ class LogLikelihood:
             number = _signed(self.value)
         lost = f", {self.non_finite} non-finite" if self.non_finite else ""
         return f"{number} nats ({self.kind}, n={self.n}{lost})"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LogLikelihood:
+        """What `to_dict` gave."""
+        known: dict[str, Any] = {k: math.nan if v is None else v for k, v in values.items()}
+        return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; numbers that JSON cannot hold become None (see `non_finite`)."""
@@ -139,22 +153,28 @@ class BitsPerDim:
         }
 
 
-def summarise_bits(log_probs: np.ndarray, latent_cost: np.ndarray, kind: Exactness, dims: int) -> BitsPerDim:
+def summarise_bits(
+    log_probs: np.ndarray,
+    latent_cost: np.ndarray,
+    kind: Exactness,
+    dims: int,
+    weight: np.ndarray | None = None,
+) -> BitsPerDim:
     """Summarise log-probabilities of images, in nats an image, as bits per dimension.
 
     Arguments:
         log_probs: ``(N,)``. latent_cost: nats of every image that z costs, ``(N,)``.
         kind: what the log-probabilities are. dims: channels times height times width.
+        weight: of the images, as in `summarise`.
 
     Raises:
         ConfigError, DataError: as `summarise`.
     """
-    mean = summarise(log_probs, kind)
+    mean = summarise(log_probs, kind, weight)
     bits = 1 / (dims * math.log(2))
     value = bits_per_dim(mean.value, dims)
-    return BitsPerDim(
-        value, mean.standard_error * bits, kind, mean.n, dims, float(np.mean(latent_cost)) * bits
-    )
+    cost = float(np.average(latent_cost, weights=weight)) * bits
+    return BitsPerDim(value, mean.standard_error * bits, kind, mean.n, dims, cost)
 
 
 def image_bits(model: Density, images: Tensor, chunk: int = 256) -> BitsPerDim:
@@ -183,6 +203,17 @@ def image_bits(model: Density, images: Tensor, chunk: int = 256) -> BitsPerDim:
         model.train(mode)
     log_prob, spent = (torch.cat(each).double().cpu().numpy() for each in zip(*parts, strict=True))
     return summarise_bits(log_prob, spent, model.exactness, math.prod(model.event_shape))
+
+
+def reconstruction_error(rows: np.ndarray, back: np.ndarray, scale: np.ndarray) -> float:
+    r"""Root mean square of the differences of rows and what was made of them, in units of a scale.
+
+    .. math:: \sqrt{\textstyle\frac1{N D} \sum_{i,d} (\hat x_{id} - x_{id})^2 / s_d^2}
+
+    Arguments:
+        rows, back: ``(N, ...)``. scale: s, of the shape of a row or one for all.
+    """
+    return float(np.sqrt(np.mean(((back - rows) / scale) ** 2)))
 
 
 def _shares(weight: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from modeflow.experiments import Run
 from modeflow.report.image import gather_image
 from modeflow.report.page import Report
+from modeflow.report.plain import gather_plain
 from modeflow.report.table import gather_table
+from modeflow.runs import Run
 
 __all__ = ["KINDS", "gather"]
 
-#: Who collects the report of a run, by what its data are.
+#: Who collects the report of a run, by its domain; what is in no line gets a plain page.
 KINDS: dict[str, Callable[..., Report]] = {"table": gather_table, "image": gather_image}
 
 
@@ -34,8 +35,5 @@ def gather(
     Raises:
         DataError: if the data of the run is not where it was.
     """
-    return KINDS[_kind(run)](run, baselines=baselines, quiet=quiet, announce=announce)
-
-
-def _kind(run: Run) -> str:
-    return "image" if run.config.images else "table"
+    collect = KINDS.get(run.config.domain.name, gather_plain)
+    return collect(run, baselines=baselines, quiet=quiet, announce=announce)

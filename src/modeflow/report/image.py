@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from modeflow.data import ImageSplit, image_grid
-from modeflow.experiments import Run
-from modeflow.experiments.image_runs import images_of, split_of
 from modeflow.metrics import BitsPerDim, GenerationScores, nearest_images, score_samples_of
 from modeflow.report import words
 from modeflow.report.contents import StateRow
@@ -18,6 +16,7 @@ from modeflow.report.latent import latent_pictures
 from modeflow.report.page import Report, about
 from modeflow.report.sections import Column, Definition, Picture, Section, Table, kind
 from modeflow.report.tabulate import tabulate_states
+from modeflow.runs import Run
 
 __all__ = ["ImageReport", "gather_image"]
 
@@ -183,8 +182,8 @@ def gather_image(
     """
     estimator, config = run.estimator, run.config
     estimator.verbose = not quiet
-    data = images_of(config)
-    split = split_of(data, config)
+    data, split = run.data()
+    assert isinstance(split, ImageSplit)
     count = min(_MEASURED, len(split.test))
     if announce is not None:
         announce(f"drawing {count} images and measuring them")
@@ -206,9 +205,10 @@ def _pictures(estimator: Any, split: ImageSplit, samples: np.ndarray, seed: int)
     """Data and samples; what z alone knows of an image, the way between two, and samples of every state."""
 
     def panel(images: np.ndarray, alt: str, caption: str, columns: int = 8) -> Picture:
-        return Picture.pixels(image_grid(images, columns, estimator.levels), alt, caption)
+        return Picture.pixels(image_grid(images, columns, estimator.domain_.levels), alt, caption)
 
-    has_states, has_z = estimator.n_states_ > 1, estimator.latent in ("continuous", "sequential")
+    latent = estimator.latent_.describe().kind
+    has_states, has_z = estimator.n_states_ > 1, latent in ("continuous", "codes")
     drawn = {"prior_temperature": _COOL} if has_z or has_states else {}
     cool, _ = estimator.sample(_SHOWN, random_state=seed, temperature=_COOL, **drawn)
     found = [
@@ -216,7 +216,7 @@ def _pictures(estimator: Any, split: ImageSplit, samples: np.ndarray, seed: int)
         panel(samples[:_SHOWN], "images drawn from the model", "samples of the density (temperature 1)"),
         panel(cool, "images drawn at a lower temperature", f"samples at temperature {_COOL}"),
     ]
-    if estimator.latent != "none":
+    if latent != "none":
         shown = split.test[:16]
         alt = "test images, each above its reconstruction"
         back = _above(shown, estimator.reconstruct(shown))
@@ -231,11 +231,11 @@ def _pictures(estimator: Any, split: ImageSplit, samples: np.ndarray, seed: int)
         states = range(min(estimator.n_states_, _STATES))
         every = np.concatenate([estimator.sample(8, state=k, random_state=seed)[0] for k in states])
         found.append(panel(every, "samples of every state", "samples of each state, a row a state"))
-    _, nearest = nearest_images(samples[:8], split.train, estimator.levels)
+    _, nearest = nearest_images(samples[:8], split.train, estimator.domain_.levels)
     alt = "samples, each above its nearest training image"
     pairs = _above(samples[:8], split.train[nearest])
     found.append(panel(pairs, alt, "samples, and below each the nearest training image"))
-    if estimator.latent == "continuous":
+    if latent == "continuous":
         found += latent_pictures(estimator.encode(split.test[:_MEASURED]))
     return found
 
@@ -253,7 +253,7 @@ def _states(estimator: Any, split: ImageSplit) -> list[StateRow]:
     return tabulate_states(
         None,
         estimator.encode(train),
-        estimator.model_.state_probs().tolist(),
+        estimator.weights_.tolist(),
         test_states=estimator.encode(test),
         test_log_density=estimator.score_samples(test),
     )

@@ -154,14 +154,11 @@ def state_legend(*states: np.ndarray | None) -> list[Markup]:
     return [Markup("{} {}").format(_glyph(z), name) for z, name in zip(found, names, strict=True)]
 
 
-def latent_measures(result: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+def latent_measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the result of a run says of its latent, as measures."""
     rows: list[dict[str, Any]] = []
-    if "reconstruction_rmse" in result:
-        name = "error of z alone on test images (root mean square, share of the range)"
-        rows.append({"name": name, "value": result["reconstruction_rmse"]})
     if codes := result.get("codes"):
-        name = f"codes in use, of {parameters.get('n_codes', '?')} ({codes['per_image']} an image)"
+        name = f"codes in use, of {result['latent']['count']} ({codes['per_image']} an image)"
         rows.append({"name": name, "value": f"{codes['used']} (perplexity {codes['perplexity']:.1f})"})
     return rows
 

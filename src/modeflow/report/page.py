@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from markupsafe import Markup
 from modeflow._version import __version__
 from modeflow.data import check_writable
 from modeflow.data.table import atomic_write
-from modeflow.experiments import Run
 from modeflow.report import words
 from modeflow.report.contents import StateRow
 from modeflow.report.curves import curves_of
@@ -34,6 +32,7 @@ from modeflow.report.sections import (
     repeat_section,
     training_section,
 )
+from modeflow.runs import Run
 
 __all__ = ["Report", "about", "render_report", "write_report"]
 
@@ -128,13 +127,12 @@ def about(run: Run) -> dict[str, Any]:
     """What every report says of its run: arguments of `Report`."""
     result = run.result
     settings = {k: v for k, v in run.config.settings.items() if v is not None}
-    config = shlex.quote(str(run.path / "config.yaml"))
     return {
         "parameters": settings,
         "n_parameters": result.get("n_parameters"),
-        "command": f"modeflow fit --config {config} -o {shlex.quote(str(run.path) + '-again')}",
+        "command": run.command,
         "history": list(run.estimator.history_),
-        "measures": [*latent_measures(result, settings), *result.get("measures", [])],
+        "measures": [*latent_measures(result), *result.get("measures", [])],
         "warnings": run.warnings,
         "seed": run.config["seed"],
         "seconds": result.get("seconds"),

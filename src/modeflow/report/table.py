@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from modeflow.data import Split, Table
+from modeflow.domains import TableDomain
 from modeflow.estimators import DensityEstimator
-from modeflow.experiments import Run, fit_baselines, solver_note
-from modeflow.experiments.runs import frame
 from modeflow.report import words
 from modeflow.report.columns import columns_section, worst_section, write_in_column
 from modeflow.report.contents import DataSummary, DensityGrid, LikelihoodRow, StateRow, WorstRow
@@ -23,6 +22,7 @@ from modeflow.report.plots import plot_density, plot_pairs, plot_panel
 from modeflow.report.sections import Picture, Section, measures_table
 from modeflow.report.selection import as_states, as_table, choose_columns
 from modeflow.report.tabulate import describe_columns, find_worst, tabulate_states
+from modeflow.runs import Run, fit_baselines, solver_note
 
 __all__ = ["TableReport", "density_grid", "gather_table"]
 
@@ -226,13 +226,14 @@ def gather_table(
 ) -> TableReport:
     """Collect everything the report of a run on a table shows; see `gather`."""
     dataset, split = run.data()
-    estimator = run.estimator
+    assert isinstance(split, Split)
+    estimator, kind = run.estimator, run.estimator.latent_.describe().kind
     estimator.verbose = not quiet
     sample, sample_states = estimator.sample(_SHOWN, random_state=run.config["seed"] + 1)
     rng = np.random.default_rng(0)
     shown = split.train.take(np.sort(rng.permutation(len(split.train))[:_SHOWN]))
-    scores = estimator.score_samples(frame(split.test))
-    states = estimator.predict(frame(split.test)) if estimator.n_states_ > 1 else None
+    scores = estimator.score_samples(TableDomain.rows(split.test))
+    states = estimator.predict(TableDomain.rows(split.test)) if estimator.n_states_ > 1 else None
     numbers = None if split.indices is None else split.indices[2]
     columns = describe_columns(split.train.values, split.train.columns)
     told = about(run)
@@ -244,11 +245,11 @@ def gather_table(
         likelihoods=_likelihoods(run, split, baselines, quiet, announce),
         states=_states(estimator, split.train, states, scores),
         data=shown.values,
-        data_states=estimator.predict(frame(shown)),
+        data_states=estimator.predict(TableDomain.rows(shown)),
         samples=np.asarray(sample),
-        sample_states=sample_states,
+        sample_states=None if kind == "continuous" else sample_states,
         columns=list(split.train.columns),
-        latent=estimator.encode(frame(shown))[0] if estimator.latent_features_ else None,
+        latent=estimator.encode(TableDomain.rows(shown)) if kind == "continuous" else None,
         density=density_grid(estimator, split.train.values),
         worst_rows=find_worst(split.test.values, scores, states, _WORST, numbers),
         worst_rows_of="the test part of the data" if numbers is None else dataset.name,
@@ -267,7 +268,7 @@ def _curves(row: dict[str, Any]) -> dict[str, Any]:
 def _title(run: Run) -> str:
     if run.config["model"] != "nvf":
         return f"Plain flow {run.config['model']}"
-    if run.estimator.latent_features_:
+    if run.estimator.latent_.describe().kind == "continuous":
         return "NVF with a continuous latent"
     return f"NVF with {words.plural(run.estimator.n_states_, 'state')}"
 
@@ -352,7 +353,7 @@ def _states(
         return []
     rng = np.random.default_rng(0)
     part = train if len(train) <= _COUNTED else train.take(rng.permutation(len(train))[:_COUNTED])
-    proba = estimator.predict_proba(frame(part))
+    proba = estimator.predict_proba(TableDomain.rows(part))
     return tabulate_states(
         part.values, proba, estimator.weights_, test_states=test_states, test_log_density=scores
     )
@@ -360,7 +361,10 @@ def _states(
 
 def density_grid(estimator: DensityEstimator, values: np.ndarray, size: int = 240) -> DensityGrid | None:
     """Log-density over the range of the data, for one or two continuous columns; else None."""
-    if values.shape[1] > 2 or estimator.schema_.lattice_columns:
+    domain = estimator.domain_
+    if not isinstance(domain, TableDomain) or values.shape[1] > 2 or domain.schema.lattice_columns:
         return None
-    names = tuple(estimator.schema_.columns)
-    return DensityGrid.around(lambda x: estimator.score_samples(frame(Table(x, names))), values, size)
+    names = tuple(domain.schema.columns)
+    return DensityGrid.around(
+        lambda x: estimator.score_samples(TableDomain.rows(Table(x, names))), values, size
+    )

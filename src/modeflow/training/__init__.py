@@ -1,6 +1,6 @@
 """One trainer for every density: loop, devices, checkpoints, resume, early stopping, logs, progress."""
 
-from modeflow.training.config import TrainConfig
+from modeflow.training.config import TrainConfig, Training
 from modeflow.training.devices import resolve_device
 from modeflow.training.history import History
 from modeflow.training.seeding import seeded
@@ -8,4 +8,13 @@ from modeflow.training.signals import signals_held
 from modeflow.training.surroundings import shield
 from modeflow.training.trainer import Trainer
 
-__all__ = ["History", "TrainConfig", "Trainer", "resolve_device", "seeded", "shield", "signals_held"]
+__all__ = [
+    "History",
+    "TrainConfig",
+    "Trainer",
+    "Training",
+    "resolve_device",
+    "seeded",
+    "shield",
+    "signals_held",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,24 @@ class History:
     steps: int = 0
     stopped: str = ""
     interrupted: bool = False
+
+    def labelled(self, stage: str) -> History:
+        """The same, with the name of the stage in every epoch."""
+        return replace(self, epochs=[{"stage": stage, **row} for row in self.epochs])
+
+    def followed_by(self, other: History) -> History:
+        """The course of both trainings, one after the other; the model is that of the second."""
+        return replace(
+            other,
+            epochs=self.epochs + other.epochs,
+            seconds=self.seconds + other.seconds,
+            steps=self.steps + other.steps,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """How it ended."""
+        names = ("best_epoch", "best_validation", "seconds", "steps", "stopped", "interrupted")
+        return {name: getattr(self, name) for name in names}
 
 
 class Log:

@@ -15,6 +15,7 @@ from modeflow.transforms.elementwise import (
     Elementwise,
     RQSplineElementwise,
 )
+from modeflow.transforms.identity import Identity
 from modeflow.transforms.image import ActNorm, Flatten, Invertible1x1, Logit, Rescale, Squeeze
 from modeflow.transforms.image_coupling import ImageCoupling, SigmoidAffineElementwise, TanhAffineElementwise
 from modeflow.transforms.image_funnel import ConvFunnel
@@ -57,6 +58,7 @@ __all__ = [
     "Elementwise",
     "Flatten",
     "GaussianPrior",
+    "Identity",
     "ImageCoupling",
     "Indexed",
     "Inverse",

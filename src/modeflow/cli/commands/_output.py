@@ -12,7 +12,6 @@ __all__ = [
     "check_output",
     "columns_of",
     "emit",
-    "likelihood_text",
     "say",
     "say_notes",
     "say_unscored",
@@ -93,12 +92,3 @@ def set_device(args: argparse.Namespace, estimator: Any) -> None:
         if not torch.cuda.is_available():
             raise ConfigError("--device cuda: torch finds no CUDA device here; use cpu")
     estimator.device = args.device
-
-
-def likelihood_text(row: dict[str, Any]) -> str:
-    """``−1.234 ± 0.012 nats (exact, n=1000)``."""
-    from modeflow.metrics import LogLikelihood
-
-    value = float("nan") if row["value"] is None else row["value"]
-    error = float("nan") if row["standard_error"] is None else row["standard_error"]
-    return str(LogLikelihood(value, error, row["kind"], row["n"], row.get("non_finite", 0)))

@@ -9,78 +9,83 @@ import numpy as np
 
 from modeflow.cli.commands._files import open_run, rows_of
 from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
+from modeflow.errors import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:
-    """The posterior over the states for every row; of a continuous latent, its mean and scale."""
+    """z of every row: the posterior over the states, codes, or where it lies on a continuous latent."""
     from modeflow.data import write_table
 
     check_output(args)
     fitted = open_run(args)
-    if fitted.config.images:
-        from modeflow.cli.commands import _images
-
-        return _images.assign(args, fitted)
-    estimator = fitted.estimator
-    loaded, rows = rows_of(args, fitted)
-    if estimator.latent_features_:
-        return _continuous(args, estimator, rows, loaded)
-    proba = estimator.predict_proba(rows)
-    state = proba.argmax(1)
-    counts = np.bincount(state, minlength=proba.shape[1])
+    estimator, latent = fitted.estimator, fitted.estimator.latent_.describe()
+    if latent.kind == "none" and estimator.domain_.name != "table":
+        raise ConfigError("the model has no latent: there is nothing to assign")
+    loaded, word = rows_of(args, fitted), estimator.domain_.word
+    columns, whole, told, lines = _KINDS[latent.kind](estimator, loaded.values)
     if args.out:
-        number = np.arange(1, loaded.total + 1)
-        columns = ("row", "state", "probability", *(f"p{k}" for k in range(proba.shape[1])))
-        values = np.column_stack([number, loaded.spread(np.column_stack([state, proba.max(1), proba]))])
-        write_table(args.out, values, columns, integer_columns=("row", "state"))
-        say_wrote(args, f"{loaded.total} rows, {proba.shape[1]} states")
-    say_unscored(loaded, "state")
+        values = np.column_stack(
+            [np.arange(1, loaded.total + 1), loaded.spread(np.column_stack([*columns.values()]))]
+        )
+        write_table(args.out, values, (word, *columns), integer_columns=(word, *whole))
+        say_wrote(args, f"{loaded.total} {word}s, {latent.words}")
+    say_unscored(loaded, latent.unit or "state")
     result = {
         "run": args.run_folder,
         "data": args.data,
-        "rows": len(proba),
-        "states": [
-            {"state": k, "prior": float(estimator.weights_[k]), "rows": int(counts[k])}
-            for k in range(len(counts))
-        ],
-        "mean_probability": float(proba.max(1).mean()),
+        f"{word}s": len(loaded.rows),
+        **told,
         "out": args.out,
     }
-    lines = ["state   prior    rows   share"]
-    lines += [
-        f"{k:5d}  {estimator.weights_[k]:6.3f}  {counts[k]:6d}  {counts[k] / len(proba):6.3f}"
-        for k in range(len(counts))
-    ]
-    lines.append(f"mean probability of the state assigned: {proba.max(1).mean():.3f}")
     emit(args, result, lines)
     return 0
 
 
-def _continuous(args: argparse.Namespace, estimator: Any, rows: Any, loaded: Any) -> int:
-    """Where every row lies on a continuous latent."""
-    from modeflow.data import write_table
+#: Columns by name, those of whole numbers, what there is to say of them as plain values, and for people.
+_Assigned = tuple[dict[str, np.ndarray], tuple[str, ...], dict[str, Any], list[str]]
 
-    mean, scale = estimator.encode(rows)
-    n, dimensions = mean.shape
-    if args.out:
-        columns = ("row", *(f"z{j}" for j in range(dimensions)), *(f"z{j}_sd" for j in range(dimensions)))
-        number = np.arange(1, loaded.total + 1)
-        values = np.column_stack([number, loaded.spread(np.column_stack([mean, scale]))])
-        write_table(args.out, values, columns, integer_columns=("row",))
-        say_wrote(args, f"{loaded.total} rows, {dimensions} dimensions of z")
-    say_unscored(loaded, "z")
+
+def _states(estimator: Any, rows: Any) -> _Assigned:
+    proba = estimator.predict_proba(rows)
+    state = proba.argmax(1)
+    counts = np.bincount(state, minlength=proba.shape[1])
+    columns = {"state": state, "probability": proba.max(1)} | {f"p{k}": p for k, p in enumerate(proba.T)}
+    told = {
+        "states": [
+            {"state": k, "prior": float(estimator.weights_[k]), "rows": int(count)}
+            for k, count in enumerate(counts)
+        ],
+        "mean_probability": float(proba.max(1).mean()),
+    }
+    lines = ["state   prior    rows   share"]
+    lines += [
+        f"{k:5d}  {estimator.weights_[k]:6.3f}  {count:6d}  {count / len(proba):6.3f}"
+        for k, count in enumerate(counts)
+    ]
+    lines.append(f"mean probability of the state assigned: {proba.max(1).mean():.3f}")
+    return columns, ("state",), told, lines
+
+
+def _codes(estimator: Any, rows: Any) -> _Assigned:
+    codes = estimator.encode(rows)
+    names = ("code",) if codes.shape[1] == 1 else tuple(f"code{j}" for j in range(codes.shape[1]))
+    found = np.bincount(codes.ravel())
+    told = {"codes": [{"code": int(k), "count": int(c)} for k, c in enumerate(found)]}
+    lines = [f"code {k}: {c}" for k, c in enumerate(found) if c]
+    return dict(zip(names, codes.T, strict=True)), names, told, lines
+
+
+def _places(estimator: Any, rows: Any) -> _Assigned:
+    mean, scale = estimator.encode(rows, return_std=True)
+    columns = {f"z{j}": m for j, m in enumerate(mean.T)} | {f"z{j}_sd": s for j, s in enumerate(scale.T)}
     latent = [
-        {
-            "dimension": j,
-            "mean": float(mean[:, j].mean()),
-            "spread": float(mean[:, j].std()),
-            "sd": float(scale[:, j].mean()),
-        }
-        for j in range(dimensions)
+        {"dimension": j, "mean": float(m.mean()), "spread": float(m.std()), "sd": float(s.mean())}
+        for j, (m, s) in enumerate(zip(mean.T, scale.T, strict=True))
     ]
     lines = ["dimension    mean  spread   scale of q(z|x)"]
     lines += [f"{d['dimension']:9d}  {d['mean']:6.3f}  {d['spread']:6.3f}  {d['sd']:6.3f}" for d in latent]
-    emit(
-        args, {"run": args.run_folder, "data": args.data, "rows": n, "latent": latent, "out": args.out}, lines
-    )
-    return 0
+    return columns, (), {"latent": latent}, lines
+
+
+#: By the kind of the latent.
+_KINDS = {"none": _states, "discrete": _states, "codes": _codes, "continuous": _places}

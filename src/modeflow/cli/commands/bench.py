@@ -13,11 +13,11 @@ from modeflow.errors import ConfigError, nearest
 
 def run(args: argparse.Namespace) -> int:
     """Time our flows beside those of the libraries installed."""
+    from modeflow.bench.contestants import CASES, CONTESTANTS, installed
+    from modeflow.bench.machine import machine, today
+    from modeflow.bench.timing import MEASURES, compare, ratios
     from modeflow.data import check_writable
     from modeflow.data.table import atomic_write
-    from modeflow.experiments.bench import MEASURES, compare, ratios
-    from modeflow.experiments.contestants import CASES, CONTESTANTS, installed
-    from modeflow.experiments.machine import machine, today
     from modeflow.native import native_kernels
 
     if args.out:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from modeflow.cli.commands import _demo_images
-from modeflow.cli.commands._output import emit, likelihood_text, say, set_device
+from modeflow.cli.commands._output import emit, say, set_device
 from modeflow.errors import DataError
 
 _DATA = "shapes"
 _SETTINGS: dict[str, Any] = {
     "rows": 5000,
     "max_epochs": 60,
-    "patience": 10,
     "batch_size": 128,
+    "training": {"patience": 10},
     "flow": "nsf-autoregressive",
     "flow_options": {"layers": 3, "mixing": "reverse"},
     "max_states": 16,
@@ -30,8 +30,8 @@ _FILES = ("report.html", "density.png", "samples.csv", "test_scores.csv", "numbe
 def run(args: argparse.Namespace) -> int:
     """Fit, score, sample, compare, draw and report; everything goes into one folder."""
     from modeflow.data import check_writable, write_table
-    from modeflow.experiments import RunConfig, fit_run
     from modeflow.report import gather, write_report
+    from modeflow.runs import RunConfig, fit_run
 
     images = args.what == "images"
     folder = Path(args.out or ("modeflow-demo-images" if images else "modeflow-demo"))
@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
     say(args, "2/4  scoring the test rows and drawing new ones")
     _, split = fitted.data()
-    estimator = fitted.estimator
-    scores = estimator.score_samples(_frame(split.test))
-    states = estimator.predict(_frame(split.test))
+    estimator, rows = fitted.estimator, fitted.config.domain.rows(split.test)
+    scores = estimator.score_samples(rows)
+    states = estimator.predict(rows)
     write_table(
         folder / "test_scores.csv",
         np.column_stack([split.test.values, scores, states]),
@@ -80,16 +80,16 @@ def run(args: argparse.Namespace) -> int:
     _picture(folder / "density.png", data, split.train.values, fitted.result["n_states"])
     write_report(data, folder / "report.html")
 
-    rows = data.summary()["log_likelihood"]
+    compared = data.summary()["log_likelihood"]
     result = {
         "folder": str(folder),
-        "log_likelihood": rows,
+        "log_likelihood": compared,
         **{k: fitted.result[k] for k in ("n_states", "truth", "seconds")},
     }
     (folder / "numbers.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     truth = fitted.result["truth"]
     lines = ["", f"{'':24}test log-likelihood"]
-    lines += [f"{row['name']:24}{_text(row)}" for row in rows]
+    lines += [f"{row['name']:24}{_text(row)}" for row in compared]
     lines += [
         "",
         f"states chosen           {fitted.result['n_states']} "
@@ -108,16 +108,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _frame(table: Any) -> Any:
-    from modeflow.experiments.runs import frame
-
-    return frame(table)
-
-
 def _text(row: dict[str, Any]) -> str:
     if row["standard_error"] is None:
         return f"{row['value']:.3f} nats (known)".replace("-", "−")
-    return likelihood_text(row)
+    from modeflow.metrics import LogLikelihood
+
+    return str(LogLikelihood.from_dict({k: v for k, v in row.items() if k != "name"}))
 
 
 def _picture(path: Path, data: Any, train: np.ndarray, n_states: int) -> None:

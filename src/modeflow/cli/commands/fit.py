@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modeflow.cli.commands._files import kept_input
-from modeflow.cli.commands._output import emit, likelihood_text, say, say_notes
+from modeflow.cli.commands._output import emit, say, say_notes
 from modeflow.errors import ConfigError
 
 EXIT_INTERRUPTED = 130
@@ -16,7 +16,7 @@ EXIT_INTERRUPTED = 130
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """Settings in rising priority: --config, --set, the options of their own."""
-    from modeflow.experiments.config import parse_assignment, read_config
+    from modeflow.runs.config import parse_assignment, read_config
 
     given: dict[str, Any] = read_config(args.config) if args.config else {}
     for text in args.assignments:
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 def _fit(
     args: argparse.Namespace, folder: Path, given: dict[str, Any], announce: Callable[[str], None]
 ) -> int:
-    from modeflow.experiments import RunConfig, fit_run
-    from modeflow.experiments.runs import config_of
+    from modeflow.runs import RunConfig, fit_run
+    from modeflow.runs.folder import config_of
     from modeflow.training import signals_held
 
     stored = folder / "config.yaml"
@@ -102,44 +102,31 @@ def _differs(settings: Any, key: str, value: Any) -> bool:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """What a person wants to know of a fit."""
-    from modeflow.experiments import solver_note
+    from modeflow.domains import DOMAINS
+    from modeflow.runs import solver_note
 
-    if result.get("kind") == "images":
-        from modeflow.cli.commands import _images
-
-        return _images.summary(result)
-    rows = result["rows"]
-    states = result["n_states"]
-    lines = [
-        f"data          {result['data']}: {rows['train']} training, {rows['validation']} validation, "
-        f"{rows['test']} test rows, {len(result['columns'])} columns",
-        f"latent        continuous, dimension {result['latent_features']}"
-        if result.get("latent_features")
-        else f"states        {states}" + _tried(result, "n_states"),
-        f"test          {likelihood_text(result['log_likelihood']['test'])}",
-        f"validation    {likelihood_text(result['log_likelihood']['validation'])}",
-    ]
+    domain = DOMAINS[result["domain"]]
+    parts, latent = result[domain.measure], result["latent"]
+    lines = [f"data          {result['data']}: {domain.size_text(result)}"]
     if flows := _tried(result, "flow"):
         chosen = [c["flow"] for c in result["selection"] if c["chosen"]]
-        lines.insert(1, f"flow          {', '.join(chosen)}{flows}")
+        lines.append(f"flow          {', '.join(chosen)}{flows}")
+    lines.append(f"latent        {latent['words']}{_tried(result, 'n_states')}{_used(result)}")
+    lines += [f"{name:13} {domain.likelihood(parts[name])}" for name in ("test", "validation")]
     bounds = result.get("bounds")
     if bounds:
-        lines.append(f"test, ELBO    {likelihood_text(bounds['elbo'])}; IWAE above: {bounds['draws']} draws")
+        elbo = domain.likelihood(bounds["elbo"])
+        lines.append(f"test, ELBO    {elbo}; IWAE above: {bounds['draws']} draws")
     if result.get("solver"):
         lines.append(f"estimate      {solver_note(result['solver'])}")
-    truth = result.get("truth")
-    if truth:
-        lines.append(
-            f"gap to truth  {truth['gap']:+.4f} ± {truth['gap_standard_error']:.4f} nats on the test rows"
-        )
-        if "bridge_mass" in truth:
-            lines.append(
-                f"bridge mass   {100 * truth['bridge_mass']:.3f} % "
-                f"(truth {100 * truth['true_bridge_mass']:.3f} %), "
-                f"modes found {truth['modes_found']} of {truth['modes']}"
-            )
-    lines.append(time_line(result))
-    return lines
+    lines += [f"{row['name']}: {row['value']:.3f}" for row in result.get("measures", [])]
+    return [*lines, *domain.measure_lines(result), time_line(result)]
+
+
+def _used(result: dict[str, Any]) -> str:
+    """How many codes are in use."""
+    codes = result.get("codes")
+    return f": {codes['used']} in use (perplexity {codes['perplexity']:.1f})" if codes else ""
 
 
 def time_line(result: dict[str, Any]) -> str:

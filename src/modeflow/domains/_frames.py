@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.data import Schema
+from modeflow.data import Schema, Table
 from modeflow.data.schema import listing
 from modeflow.errors import DataError
 
-__all__ = ["as_frame", "frame_kind", "refuse_text"]
+__all__ = ["as_frame", "frame_kind", "frame_of", "refuse_text"]
 
 
 def frame_kind(X: Any) -> str | None:
@@ -83,3 +83,10 @@ def as_frame(rows: np.ndarray, schema: Schema, kind: str | None) -> Any:
         )
         return rows
     return pd.DataFrame(columns)
+
+
+def frame_of(table: Table) -> Any:
+    """The table as a data frame, so that an estimator learns its column names."""
+    import polars as pl
+
+    return pl.DataFrame({c: table.values[:, i] for i, c in enumerate(table.columns)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,23 +13,21 @@ from torch.nn import functional as F
 
 import oracle
 from modeflow import ImageDensity
-from modeflow.experiments import RunConfig, fit_run
-from modeflow.latents import ClusterStart
-from modeflow.latents.discrete import options as discrete_options
+from modeflow.estimators import base
+from modeflow.runs import RunConfig, fit_run
 from watched import LIFT, watched, wrong_modes
 
 N, LEVELS, SIDE, SEED = 60, 8, 4, 3
 DIMS = SIDE * SIDE
 BITS = 1 / (DIMS * math.log(2))
+WIDTH = {"encoder_channels": 4}
 SMALL = {
     "seed": SEED,
     "halvings": 1,
-    "encoder_channels": 4,
-    "decoder_channels": 4,
-    "components": 2,
+    "likelihood_options": {"decoder_channels": 4, "components": 2},
     "max_epochs": 3,
     "batch_size": 16,
-    "patience": None,
+    "training": {"patience": None},
 }
 
 
@@ -68,11 +65,13 @@ def as_batch(images: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def test_states_of_images(tmp_path):
-    run, told, model = fit(tmp_path, "states", pictures(), model="discrete-vae", n_states=2)
+    run, told, model = fit(
+        tmp_path, "states", pictures(), model="discrete-vae", latent_options={**WIDTH, "n_states": 2}
+    )
     parts = dict(zip(("train", "validation", "test"), split(pictures()), strict=True))
     assert told["rows"] == {"train": 48, "validation": 6, "test": 6}
     assert [len(part) for part in parts.values()] == [48, 6, 6]
-    inner = model.model_
+    inner = model.latent_
     log_pi = torch.log_softmax(inner.prior.logits.double(), 0).numpy()
     for name in ("validation", "test"):
         images = parts[name]
@@ -97,17 +96,18 @@ def test_states_of_images(tmp_path):
     weight, mean, _ = inner.likelihood.bins.parameters_at(F.one_hot(state, 2).float())
     back = ((weight * mean.clamp(-1, 1)).sum(1) + 1) / 2 * (LEVELS - 1)
     error = (back.round().numpy() - parts["test"].transpose(0, 3, 1, 2)) / (LEVELS - 1)
-    assert told["reconstruction_rmse"] == pytest.approx(np.sqrt((error**2).mean()), abs=1e-4)
+    assert told["measures"][0]["value"] == pytest.approx(np.sqrt((error**2).mean()), abs=1e-4)
     assert told["n_parameters"] == sum(p.numel() for p in run.estimator.model_.parameters())
 
 
 @torch.no_grad()
 def test_codes_of_images(tmp_path):
     pytest.importorskip("vector_quantize_pytorch")
-    options = {"model": "vq-vae", "prior": "independent", "n_codes": 3, "code_features": 2}
+    codes = {**WIDTH, "prior": "independent", "n_codes": 3, "code_features": 2}
+    options = {"model": "vq-vae", "latent_options": codes}
     _, told, model = fit(tmp_path, "codes", pictures(), **options)
     *_, test = split(pictures())
-    inner = model.model_
+    inner = model.latent_
     e = inner.encoder(as_batch(test)).flatten(2).mT
     e = e / e.norm(dim=2, keepdim=True) * math.sqrt(2)
     book = inner.quantizer.codebook
@@ -130,10 +130,10 @@ def test_codes_of_images(tmp_path):
 
 @torch.no_grad()
 def test_bounds_of_images(tmp_path):
-    options = {"model": "vae", "latent_features": 1, "latent_draws": 8}
+    options = {"model": "vae", "latent_options": {**WIDTH, "features": 1, "draws": 8}}
     _, told, model = fit(tmp_path, "bounds", pictures(), **options)
     *_, test = split(pictures())
-    inner = model.model_
+    inner = model.latent_
     encoded = inner.encoder(as_batch(test))
     mean, log_scale = encoded.location, encoded.log_scale
     normal = torch.distributions.Normal(0.0, 1.0)
@@ -159,7 +159,7 @@ def test_a_model_of_images_knows_nothing_of_the_test_images(tmp_path):
     *_, rows = oracle.split_rows(N, SEED)
     moved = pictures()
     moved[rows] = LEVELS - 1 - moved[rows]
-    options = {"model": "vae", "latent_features": 1, "max_epochs": 1}
+    options = {"model": "vae", "latent_options": {**WIDTH, "features": 1}, "max_epochs": 1}
     (_, one, a), (_, two, b) = (
         fit(tmp_path, name, images, **options) for name, images in (("one", pictures()), ("two", moved))
     )
@@ -172,7 +172,7 @@ def test_a_model_of_images_knows_nothing_of_the_test_images(tmp_path):
 @pytest.fixture(autouse=True)
 def _short_start(monkeypatch):
     """Where states start is tested elsewhere."""
-    monkeypatch.setattr(discrete_options, "ClusterStart", partial(ClusterStart, 20))
+    monkeypatch.setattr(base, "START_STEPS", 20)
 
 
 # -- by a flow that writes down what it is shown
@@ -198,14 +198,14 @@ def numbers_and_noise(seen) -> tuple[np.ndarray, np.ndarray]:
 def test_rows_modes_and_noise_of_a_fit_to_images(latent, held_out):
     images, held = marked(80, 0), marked(20, 80)
     options = {k: v for k, v in SMALL.items() if k != "seed"}
+    options["likelihood_options"] = {**SMALL["likelihood_options"], "entry": "affine"}
+    if latent == "continuous":
+        options["latent_options"] = {**WIDTH, "features": 1, "draws": 2}
     with watched() as watch:
         model = ImageDensity(
             latent,
             flow="watched-image",
-            entry="affine",
             levels=64,
-            latent_features=1,
-            latent_draws=2,
             random_state=0,
             **options,
         )

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from modeflow.bench import contestants
+from modeflow.bench import timing as bench
+from modeflow.bench.contestants import CONTESTANTS, Case
 from modeflow.cli import main
-from modeflow.experiments import bench, contestants
-from modeflow.experiments.contestants import CONTESTANTS, Case
 
 
 def run(contestant, launch, ms):

@@ -24,7 +24,7 @@ def measure(contestant: str, case_name: str, threads: int) -> dict[str, float]:
     """Median milliseconds of each measure, in this process."""
     import torch
 
-    from modeflow.experiments.contestants import CASES, CONTESTANTS
+    from modeflow.bench.contestants import CASES, CONTESTANTS
     from modeflow.native import use_native
 
     warnings.simplefilter("ignore")
@@ -121,7 +121,7 @@ def compare(
 
 
 def _launch(name: str, case: str, threads: int) -> dict[str, float]:
-    code = "import sys, json; from modeflow.experiments.bench import measure; "
+    code = "import sys, json; from modeflow.bench.timing import measure; "
     code += "print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))"
     done = subprocess.run(
         [sys.executable, "-c", code, name, case, str(threads)],

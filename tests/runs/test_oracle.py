@@ -14,22 +14,21 @@ from sklearn.mixture import GaussianMixture
 
 import oracle
 from modeflow.data import toy
-from modeflow.experiments import RunConfig, fit_baselines, fit_run, load_run
 from modeflow.report.gather import gather
+from modeflow.runs import RunConfig, fit_baselines, fit_run, load_run
 
 SMALL = {
     "flow": "nsf-coupling",
     "flow_options": {"layers": 1, "hidden_features": 8, "blocks": 1, "bins": 4},
-    "encoder_features": [8],
+    "latent_options": {"encoder_features": [8]},
     "max_epochs": 4,
     "batch_size": 32,
     "n_states": 2,
-    "patience": None,
-    "schedule": "constant",
+    "training": {"patience": None, "schedule": "constant"},
     "seed": 5,
 }
 #: What a plain flow beside the model shares with it.
-PLAIN = ("flow_options", "max_epochs", "patience", "schedule")
+PLAIN = ("flow_options", "max_epochs", "training")
 #: Mean log-likelihoods in float64, with derivatives by finite differences.
 EXACT = 1e-5
 #: With a column of whole numbers: sixteen offsets against the integral.
@@ -280,7 +279,8 @@ def test_the_gap_to_the_truth_is_that_of_the_test_rows(tmp_path):
 
 
 def test_the_bounds_of_a_continuous_latent(tmp_path):
-    settings = {"latent": "continuous", "latent_features": 1, "score_draws": 8, "max_epochs": 2}
+    options = {"features": 1, "encoder_features": [8], "draws": 8}
+    settings = {"latent": "continuous", "latent_options": options, "max_epochs": 2}
     run = fit(tmp_path, "bounds", real(120), **settings)
     test = real(120).to_numpy()[oracle.split_rows(120, SMALL["seed"])[2]]
     told = json.loads((run.path / "result.json").read_text())

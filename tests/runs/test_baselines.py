@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from modeflow.data import Split, Table
-from modeflow.experiments import RunConfig, baselines, fit_baselines, fit_run
-from modeflow.experiments.baselines import GaussianMixtureByBIC
 from modeflow.report.gather import gather
 from modeflow.report.words import compare
+from modeflow.runs import RunConfig, baselines, fit_baselines, fit_run
+from modeflow.runs.baselines import GaussianMixtureByBIC
 
 DRAWS = 4
 
@@ -64,7 +64,7 @@ def test_baselines_know_nothing_of_the_test_rows(tmp_path, monkeypatch):
         "max_epochs": 10,
         "batch_size": 8,
         "learning_rate": 0.005,
-        "ema": None,
+        "training": {"ema": None},
     }
     run = fit_run(
         RunConfig.build({"data": str(tmp_path / "t.csv"), "n_states": 2, **settings}), tmp_path / "r"

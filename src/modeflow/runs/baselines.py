@@ -12,9 +12,10 @@ import numpy as np
 
 from modeflow.data import Schema, Split
 from modeflow.data.spread import mean_and_spread
+from modeflow.domains import TableDomain
 from modeflow.estimators import NVF, DensityEstimator, FlowDensity
-from modeflow.experiments.config import RunConfig
-from modeflow.experiments.runs import Run, frame, write_json
+from modeflow.runs.config import RunConfig
+from modeflow.runs.folder import Run, write_json
 from modeflow.transforms.base import Exactness, weakest
 
 __all__ = ["GaussianMixtureByBIC", "fit_baselines"]
@@ -93,19 +94,21 @@ def fit_baselines(
                 return known
         except (ValueError, AttributeError):
             pass  # damaged, as one without kinds (of an older version): fitted anew below
-    say = announce or (lambda _: None)
+    say, frame = announce or (lambda _: None), TableDomain.rows
     ours = run.estimator.score_samples(frame(split.test))
     train = np.concatenate([split.train.values, split.validation.values])
-    rows = []
+    found = []
 
     say("fitting a Gaussian mixture, K by BIC")
     began = time.perf_counter()
-    schema, draws = run.estimator.schema_, run.estimator.score_draws
+    domain = run.estimator.domain_
+    assert isinstance(domain, TableDomain)
+    schema, draws = domain.schema, run.estimator.score_draws
     mixture = GaussianMixtureByBIC(schema, run.config["seed"], draws).fit(train)
     note = (
         f"scikit-learn, full covariances, K = {mixture.n_components_} by BIC on training and validation rows"
     )
-    rows.append(
+    found.append(
         _row(
             "Gaussian mixture",
             mixture.score_samples(split.test.values),
@@ -123,7 +126,7 @@ def fit_baselines(
         began = time.perf_counter()
         plain = _plain_flow(run.config, flow, options, quiet)
         plain.fit(frame(split.train), validation=frame(split.validation))
-        rows.append(
+        found.append(
             _row(
                 "plain flow",
                 plain.score_samples(frame(split.test)),
@@ -135,13 +138,14 @@ def fit_baselines(
                 plain.model_.exactness,
             )
         )
-    write_json(kept, rows)
-    return rows
+    write_json(kept, found)
+    return found
 
 
 def _plain_flow(config: RunConfig, flow: str, options: Mapping[str, Any], quiet: bool) -> DensityEstimator:
     """The same flow and training without states."""
-    own = {"flow"} | (set(NVF().get_params()) - set(FlowDensity().get_params()))  # what concerns states
+    left = set(NVF().get_params(deep=False)) - set(FlowDensity().get_params(deep=False))
+    own = {"flow"} | left  # what concerns states
     settings = {k: v for k, v in config.settings.items() if k not in own}
     settings |= {"model": flow, "flow_options": dict(options)}
     return RunConfig.build(settings).estimator(verbose=not quiet)

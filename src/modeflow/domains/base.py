@@ -1,0 +1,362 @@
+"""The contract of a domain: what a row is, from files to the model's tensors and back.
+
+Estimators, runs, report and commands are written once against `Domain`. A new kind of data is one class that
+implements what is abstract here, a line in `modeflow.domains.registry`, an estimator that names it (its
+parameters and how its model is built), and its sections of the report (`modeflow.report`).
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeflow.errors import ConfigError, DataError
+from modeflow.metrics import BitsPerDim, LogLikelihood
+from modeflow.transforms.base import Exactness, Transform
+
+__all__ = ["Domain", "Parts", "RowsToScore", "held_out"]
+
+#: Fresh noise for a batch, from a generator.
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+#: A mean likelihood as it is reported in this domain.
+Likelihood = LogLikelihood | BitsPerDim
+
+#: Rows of a part that are scored, at least, where not all are.
+LEAST_SCORED = 1000
+
+
+class Parts(Protocol):
+    """Training, validation and test rows."""
+
+    @property
+    def train(self) -> Any: ...
+    @property
+    def validation(self) -> Any: ...
+    @property
+    def test(self) -> Any: ...
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Rows in each."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowsToScore:
+    """Rows for a fitted estimator.
+
+    Attributes:
+        values: the good rows, as the estimator takes them.
+        rows: index in the source of each of them.
+        total: rows of the source.
+        bad: why each other row cannot be scored, by its index in the source.
+        notes: what was guessed about the files.
+    """
+
+    values: Any
+    rows: np.ndarray
+    total: int
+    bad: Mapping[int, str]
+    notes: tuple[str, ...] = ()
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Values (n, ...) of the good rows among all rows of the source (total, ...); NaN elsewhere."""
+        full = np.full((self.total, *np.shape(values)[1:]), np.nan)
+        full[self.rows] = values
+        return full
+
+    def bad_text(self, what: str = "score", most: int = 5) -> str | None:
+        """One line that counts and names the rows without a score (state, ...); None where there is none."""
+        if not self.bad:
+            return None
+        listed = "; ".join(f"row {row + 1}: {why}" for row, why in list(self.bad.items())[:most])
+        more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
+        verb = "have" if len(self.bad) > 1 else "has"
+        return f"{len(self.bad)} of {self.total} rows {verb} no {what} (NaN): {listed}{more}"
+
+
+class Domain(ABC):
+    """What a row is. An instance is what a model was fitted to: columns, or a shape.
+
+    The class methods are about sources of data, before anything is fitted.
+    """
+
+    #: In configurations and results.
+    name: ClassVar[str]
+    #: What one row is called.
+    word: ClassVar[str]
+    #: Key of the likelihood in results, and what it is measured in.
+    measure: ClassVar[str]
+    units: ClassVar[str]
+    #: What one row's score is called where single rows are told.
+    shown: ClassVar[str]
+    #: Whether what z costs is told beside a score.
+    costs: ClassVar[bool] = False
+    #: Settings of a run that say how its data are read, with their defaults.
+    defaults: ClassVar[Mapping[str, Any]]
+    #: What `scale` is.
+    extent: ClassVar[str] = "range"
+    #: Precision in which densities are scored; None: as the model is.
+    scored_in: ClassVar[torch.dtype | None] = None
+    #: Rows scored at once, and evaluations of the likelihood that a step of progress takes.
+    block_rows: ClassVar[int]
+    #: How many are drawn unless told.
+    drawn: ClassVar[int]
+    #: Whether results tell the likelihood of the training rows as well.
+    scores_training: ClassVar[bool] = True
+
+    # -- sources ---------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def accepts(cls, source: str | os.PathLike[str] | None) -> bool:
+        """Whether DATA names rows of this domain."""
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings of a run that this domain cannot be read by (`ConfigError`)."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, settings: Mapping[str, Any]) -> Any:
+        """The data set that the settings of a run name, with its ``name`` and ``notes``.
+
+        Raises:
+            DataError: if it is not there. ConfigError: for settings that are not allowed.
+        """
+
+    @classmethod
+    @abstractmethod
+    def split(cls, data: Any, settings: Mapping[str, Any]) -> Parts:
+        """Its parts: as published, by file, or at random by the seed."""
+
+    @classmethod
+    def prepare(cls, estimator: Any, data: Any) -> None:
+        """Set the parameters of an estimator that the data say."""
+
+    @classmethod
+    def notes(cls, data: Any, parts: Parts) -> list[str]:
+        """What was guessed about the files of the parts."""
+        return list(data.notes)
+
+    @classmethod
+    def rows(cls, part: Any) -> Any:
+        """The rows of a part as an estimator takes them."""
+        return part
+
+    @classmethod
+    @abstractmethod
+    def some(cls, part: Any, count: int) -> Any:
+        """So many rows of a part, evenly drawn; all where there are no more."""
+
+    def scored(self, parts: Parts, hurried: bool) -> dict[str, Any]:
+        """The parts whose likelihood results tell, as an estimator takes them.
+
+        Of the training rows as many as there are test rows: the mean is as exact as the one that it is
+        compared to, and takes no longer. Whoever interrupted the training waits for the process to end: then
+        so few are scored of all parts.
+        """
+        found = {"validation": parts.validation, "test": parts.test}
+        if self.scores_training:
+            count = max(LEAST_SCORED, parts.sizes[2])
+            found = {"train": self.some(parts.train, count), **found}
+        if hurried:
+            found = {name: self.some(part, LEAST_SCORED) for name, part in found.items()}
+        return {name: self.rows(part) for name, part in found.items()}
+
+    @abstractmethod
+    def read(self, source: str, settings: Mapping[str, Any], estimator: Any, **how: Any) -> RowsToScore:
+        """Rows to be scored by a fitted estimator, read as those of its run; a bad row costs itself alone.
+
+        Arguments:
+            source: DATA. settings: of the run. estimator: fitted.
+            how: options of the command: ``columns``, ``header``, ``skip_text``.
+
+        Raises:
+            DataError: other rows than the model's, or none that can be scored.
+        """
+
+    # -- what a model is fitted to ---------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def learn(cls, estimator: Any, X: Any) -> tuple[Self, np.ndarray]:
+        """The domain of rows to be fitted, by the parameters of the estimator, and their values.
+
+        Raises:
+            DataError: rows that no density can be fitted to.
+        """
+
+    @abstractmethod
+    def validate(self, estimator: Any, X: Any) -> np.ndarray:
+        """Rows to be scored, checked and in the model's order.
+
+        Raises:
+            DataError: other columns or shapes than those fitted.
+        """
+
+    @abstractmethod
+    def validation(self, X: Any) -> np.ndarray:
+        """Validation rows that were given apart, checked."""
+
+    def check_training(self, values: np.ndarray) -> None:
+        """Refuse training rows that hold out too much (`DataError`)."""
+
+    @abstractmethod
+    def to_tensor(self, values: np.ndarray) -> Tensor:
+        """Rows as the model is given them."""
+
+    @abstractmethod
+    def from_tensor(self, x: Tensor) -> Any:
+        """What the model draws, as the user is given it."""
+
+    def noisy(self, values: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """`to_tensor`, with the noise that whole numbers need, once."""
+        return self.to_tensor(values)
+
+    @property
+    def augment(self) -> Augment | None:
+        """The same noise, fresh for every batch; None where the model adds it, or none is needed."""
+        return None
+
+    @abstractmethod
+    def preprocessing(self) -> Transform:
+        """From rows to what the latent-variable model sees, not yet fitted; part of the density."""
+
+    def fit_preprocessing(self, transform: Any, rows: Tensor, weight: Tensor | None, bare: bool) -> None:
+        """Fit it to (noisy) training rows; `bare`: without what a flow of pixels has no use for."""
+
+    def warn(self, values: np.ndarray, precision: str, bare: bool) -> None:
+        """Warn of training rows that the precision cannot tell apart."""
+
+    @property
+    def exactness(self) -> Exactness:
+        """What scoring adds: a lower bound where it averages over offsets."""
+        return "exact"
+
+    def averaged(
+        self, log_prob: Callable[[np.ndarray], np.ndarray], values: np.ndarray, draws: int
+    ) -> np.ndarray:
+        """`log_prob` of rows, averaged over their offsets where they lie on a lattice."""
+        return log_prob(values)
+
+    def evaluations(self, draws: int) -> int:
+        """How often each row is evaluated in a score."""
+        return 1
+
+    @abstractmethod
+    def summarise(
+        self,
+        log_prob: np.ndarray,
+        kind: Exactness,
+        cost: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ) -> Likelihood:
+        """A mean likelihood as it is reported here.
+
+        Arguments:
+            log_prob: of every row, nats. kind: what it is. cost: what z costs of it. weight: of the rows.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def likelihood(row: Mapping[str, Any]) -> Likelihood:
+        """The same from a result."""
+
+    @abstractmethod
+    def scores(self, log_prob: np.ndarray, cost: np.ndarray | None, kind: Exactness) -> dict[str, np.ndarray]:
+        """The columns that `score` writes, by name, ``(N,)`` each; what the numbers are is part of a name."""
+
+    def told(self, log_prob: np.ndarray) -> np.ndarray:
+        """The score of every row in the unit of `shown`."""
+        return log_prob
+
+    @abstractmethod
+    def trivial(self, train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> Trivial:
+        """A density that anybody can write down, on rows; a model that is worse is not worth its name."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a model file."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The domain that `to_dict` wrote."""
+
+    def remember(self, estimator: Any) -> None:
+        """Give an estimator that was read from a file what `learn` left on it."""
+
+    # -- results and samples ---------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What results say of the rows: columns, or shape and levels."""
+
+    @staticmethod
+    @abstractmethod
+    def size_text(result: Mapping[str, Any]) -> str:
+        """How many rows a result is about, and of what size, in words."""
+
+    @abstractmethod
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        """What differences of rows are told in: the range of a pixel, the spread of every column."""
+
+    def measures(self, estimator: Any, data: Any, parts: Parts) -> dict[str, Any]:
+        """What results tell of this domain alone, such as the gap to a known truth."""
+        return {}
+
+    @staticmethod
+    def measure_lines(result: Mapping[str, Any]) -> list[str]:
+        """`measures` for people."""
+        return []
+
+    @abstractmethod
+    def check_target(self, out: str | None, with_state: bool) -> None:
+        """Refuse, before anything is drawn, where samples cannot be written (`ConfigError`, `DataError`)."""
+
+    @abstractmethod
+    def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+        """Write samples (and the state of each, if asked for): words about it, and where they lie."""
+
+    def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
+        """Samples as JSON, where they are not written."""
+        raise ConfigError(f"samples are {self.word}s: say where to with -o")
+
+
+@dataclass(frozen=True)
+class Trivial:
+    """Log-density of rows under what anybody can write down.
+
+    Attributes:
+        log_prob: nats, ``(M,)``. name: of that density.
+        per_unit: nats of what the excess is told in: 1, or those of a bit per dimension of a row.
+        least: excess, in that unit, that is no cause for a warning.
+        unit: with advice.
+    """
+
+    log_prob: np.ndarray
+    name: str
+    per_unit: float
+    least: float
+    unit: str
+
+
+def held_out(n: int, fraction: Any, seed: int, word: str) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training (sorted) and validation, at random.
+
+    Raises:
+        DataError: fewer than three rows.
+    """
+    if n < 3:
+        raise DataError(f"{n} {word}s are too few to fit: 3 are needed, and many more are wanted")
+    count = min(max(round(fraction * n), 1), n - 2)
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[count:]), order[:count]

@@ -1,0 +1,20 @@
+"""The domains there are."""
+
+from __future__ import annotations
+
+import os
+
+from modeflow.domains.base import Domain
+from modeflow.domains.image import ImageDomain
+from modeflow.domains.table import TableDomain
+
+__all__ = ["DOMAINS", "domain_of"]
+
+#: By name. What no other accepts is a table.
+DOMAINS: dict[str, type[Domain]] = {kind.name: kind for kind in (TableDomain, ImageDomain)}
+
+
+def domain_of(source: str | os.PathLike[str] | None) -> type[Domain]:
+    """The domain of what DATA names."""
+    others = [kind for kind in DOMAINS.values() if kind is not TableDomain]
+    return next((kind for kind in others if kind.accepts(source)), TableDomain)

@@ -1,0 +1,350 @@
+"""Rows of a table: named columns of numbers, some on lattices."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.utils import check_array
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, check_writable, resolve, write_table
+from modeflow.data.schema import listing
+from modeflow.data.spread import mean_and_spread
+from modeflow.data.table import check_finite, default_columns
+from modeflow.domains._frames import as_frame, frame_kind, frame_of, refuse_text
+from modeflow.domains._table_sources import READING, reading_of, rows_to_score, split_of
+from modeflow.domains._truth import truth_of
+from modeflow.domains.base import Augment, Domain, Parts, RowsToScore, Trivial
+from modeflow.errors import ConfigError, DataError
+from modeflow.metrics import LogLikelihood, summarise
+from modeflow.transforms import Columns
+from modeflow.transforms.base import Exactness, Transform
+from modeflow.transforms.noise import open_uniform
+
+__all__ = ["Dequantise", "TableDomain", "independent_gaussians"]
+
+#: Training rows among which lost digits are looked for.
+_DIGIT_ROWS = 20_000
+#: Nats a column that a flow may lose on data that are Gaussian.
+_LOST = 0.01
+
+
+@dataclass(frozen=True)
+class Dequantise:
+    """Adds s u, u ~ U(-1/2, 1/2), to the columns given (a class, so that other processes can receive it)."""
+
+    columns: tuple[int, ...]
+    steps: tuple[float, ...]
+
+    def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        noise = (
+            open_uniform((len(batch), len(self.columns)), batch.dtype, torch.device("cpu"), generator) - 0.5
+        )
+        noise = noise * torch.tensor(self.steps, dtype=batch.dtype)
+        return batch.index_add(1, torch.tensor(self.columns, device=batch.device), noise.to(batch.device))
+
+
+@dataclass(frozen=True)
+class TableDomain(Domain):
+    """Columns with their lattices (`Schema`), and the kind of data frame that was fitted, if it was one."""
+
+    schema: Schema
+    frame: str | None = None
+    named: bool = False
+
+    name: ClassVar[str] = "table"
+    word: ClassVar[str] = "row"
+    measure: ClassVar[str] = "log_likelihood"
+    units: ClassVar[str] = "nats per row, in the units of the data"
+    shown: ClassVar[str] = "log_density"
+    extent: ClassVar[str] = "spread"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "columns": None,
+        "array": None,
+        "header": None,
+        "drop_missing": False,
+        "skip_text": False,
+    }
+    #: In double precision a score depends on its row alone, not on the batch around it.
+    scored_in: ClassVar[torch.dtype | None] = torch.float64
+    block_rows: ClassVar[int] = 8192
+    drawn: ClassVar[int] = 1000
+
+    # -- sources ---------------------------------------------------------------------------------
+
+    @classmethod
+    def accepts(cls, source: Any) -> bool:
+        return True
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        for key, allowed in READING.items():
+            if settings[key] not in allowed:
+                raise ConfigError(f"{key} must be true or false, received {settings[key]!r}")
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any]) -> Dataset:
+        source = settings["data"]
+        if source is None:
+            raise ConfigError("no data: give DATA, a file or a name listed by `modeflow data`")
+        columns = settings["columns"]
+        if isinstance(columns, str):
+            columns = [c.strip() for c in columns.split(",")]
+        read = reading_of(source, settings)
+        seed = settings["seed"]
+        return resolve(
+            source, columns=columns, array=settings["array"], n=settings["rows"], seed=seed, **read
+        )
+
+    @classmethod
+    def split(cls, data: Dataset, settings: Mapping[str, Any]) -> Split:
+        return split_of(data, settings)
+
+    @classmethod
+    def notes(cls, data: Dataset, parts: Any) -> list[str]:
+        return list(dict.fromkeys(note for part in (data.table, *parts) for note in part.notes))
+
+    @classmethod
+    def rows(cls, part: Table) -> Any:
+        """As a data frame, so that an estimator learns the names of the columns."""
+        return frame_of(part)
+
+    @classmethod
+    def some(cls, part: Table, count: int) -> Table:
+        if len(part) <= count:
+            return part
+        return part.take(np.sort(np.random.default_rng(0).permutation(len(part))[:count]))
+
+    def read(self, source: str, settings: Mapping[str, Any], estimator: Any, **how: Any) -> RowsToScore:
+        return rows_to_score(source, settings, self.schema, self.named, **how)
+
+    # -- what a model is fitted to ---------------------------------------------------------------
+
+    @classmethod
+    def learn(cls, estimator: Any, X: Any) -> tuple[Self, np.ndarray]:
+        values = _matrix(estimator, X, reset=True)
+        names = _names(estimator)
+        schema = Schema.infer(values, names, estimator.dequantize)
+        check_fit_table(values, names, schema=schema)
+        return cls(schema, frame_kind(X), hasattr(estimator, "feature_names_in_")), values
+
+    def validate(self, estimator: Any, X: Any) -> np.ndarray:
+        return self.schema.validate(_matrix(estimator, X, reset=False))
+
+    def validation(self, X: Any) -> np.ndarray:
+        names = getattr(X, "columns", None)
+        refuse_text(X, "validation")
+        values = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="validation")
+        return self.schema.validate(values, None if names is None else [str(name) for name in names])
+
+    def check_training(self, values: np.ndarray) -> None:
+        constant = values.min(0) == values.max(0)
+        if constant.any():  # differs in the held-out rows alone: no scale can be learned
+            raise DataError(
+                f"column '{self.schema.columns[int(constant.argmax())]}' is constant in the training part; "
+                "drop it or pass validation="
+            )
+
+    def to_tensor(self, values: np.ndarray) -> Tensor:
+        """Float64 (the model casts after standardising)."""
+        return torch.from_numpy(np.require(values, dtype=np.float64, requirements=["C", "W"]))
+
+    def from_tensor(self, x: Tensor) -> Any:
+        return as_frame(self.schema.quantize(x.cpu().numpy()), self.schema, self.frame)
+
+    def noisy(self, values: np.ndarray, rng: np.random.Generator) -> Tensor:
+        return self.to_tensor(self.schema.dequantize(values, rng))
+
+    @property
+    def augment(self) -> Augment | None:
+        steps = self.schema.steps
+        where = np.flatnonzero(steps)
+        return Dequantise(tuple(where.tolist()), tuple(steps[where].tolist())) if len(where) else None
+
+    def preprocessing(self) -> Transform:
+        return Columns(self.schema.dim)
+
+    def fit_preprocessing(self, transform: Any, rows: Tensor, weight: Tensor | None, bare: bool) -> None:
+        """Set the maps of the columns; pixels (`bare`) have no bounds, whose scales would differ."""
+        low, high = self.schema.edges
+        edges = None if bare else (torch.from_numpy(low), torch.from_numpy(high))
+        offsets = [0.0 if each is None else each.offset for each in self.schema.lattices]
+        steps = torch.from_numpy(self.schema.steps)
+        transform.fit(rows, weight, steps, edges, None if bare else torch.tensor(offsets).double())
+
+    def warn(self, values: np.ndarray, precision: str, bare: bool) -> None:
+        """Name the continuous columns whose values float32, in which models are trained, cannot tell apart;
+        refuse whole numbers taken for continuous pixels."""
+        if bare and not self.schema.lattice_columns and (values == np.floor(values)).all():
+            raise DataError(
+                "pixels are whole numbers, and with dequantize='none' they would be scored by a density that "
+                "has no bound there: leave dequantize at 'auto', or use ImageDensity"
+            )
+        rows = self.noisy(values[:_DIGIT_ROWS], np.random.default_rng(0))
+        columns = Columns(self.schema.dim)
+        self.fit_preprocessing(columns, rows, None, bare)
+        lost = [self.schema.columns[j] for j in columns.lost(rows) if self.schema.lattices[j] is None]
+        if lost and precision != "64-true":
+            warnings.warn(
+                f"more than half of the distinct values are lost to float32 in {listing(lost)}: they lie too "
+                "close for the range of the column. Train with training={'precision': '64-true'}, or split "
+                "the column in parts",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    @property
+    def exactness(self) -> Exactness:
+        return "lower bound" if self.schema.lattice_columns else "exact"
+
+    def averaged(
+        self, log_prob: Callable[[np.ndarray], np.ndarray], values: np.ndarray, draws: int
+    ) -> np.ndarray:
+        return self.schema.averaged(log_prob, values, draws)
+
+    def evaluations(self, draws: int) -> int:
+        return draws if self.schema.lattice_columns else 1
+
+    def summarise(
+        self,
+        log_prob: np.ndarray,
+        kind: Exactness,
+        cost: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ) -> LogLikelihood:
+        return summarise(log_prob, kind, weight)
+
+    @staticmethod
+    def likelihood(row: Mapping[str, Any]) -> LogLikelihood:
+        return LogLikelihood.from_dict(row)
+
+    def scores(self, log_prob: np.ndarray, cost: np.ndarray | None, kind: Exactness) -> dict[str, np.ndarray]:
+        return {f"log_density_{kind.replace(' ', '_')}_nats": log_prob}
+
+    def trivial(self, train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> Trivial:
+        return Trivial(
+            independent_gaussians(train, rows, weight),
+            "Gaussians of independent columns",
+            1.0,
+            _LOST * rows.shape[1],
+            "nats per validation row: train for longer (max_epochs), with another flow, or on more rows",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": self.schema.to_dict(), "frame": self.frame, "named": self.named}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        return cls(Schema.from_dict(content["schema"]), content["frame"], bool(content["named"]))
+
+    def remember(self, estimator: Any) -> None:
+        estimator.n_features_in_ = self.schema.dim
+        if self.named:
+            estimator.feature_names_in_ = np.array(self.schema.columns, dtype=object)
+
+    # -- results and samples ---------------------------------------------------------------------
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"columns": list(self.schema.columns)}
+
+    @staticmethod
+    def size_text(result: Mapping[str, Any]) -> str:
+        rows = result["rows"]
+        return (
+            f"{rows['train']} training, {rows['validation']} validation, {rows['test']} test rows, "
+            f"{len(result['columns'])} columns"
+        )
+
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        return mean_and_spread(values, None)[1]
+
+    def measures(self, estimator: Any, data: Dataset, parts: Parts) -> dict[str, Any]:
+        known = data.toy is not None and data.toy.has_density
+        return {"truth": truth_of(estimator, data.toy, parts.test)} if known else {}
+
+    @staticmethod
+    def measure_lines(result: Mapping[str, Any]) -> list[str]:
+        truth = result.get("truth")
+        if not truth:
+            return []
+        lines = [
+            f"gap to truth  {truth['gap']:+.4f} ± {truth['gap_standard_error']:.4f} nats on the test rows"
+        ]
+        if "bridge_mass" in truth:
+            lines.append(
+                f"bridge mass   {100 * truth['bridge_mass']:.3f} % "
+                f"(truth {100 * truth['true_bridge_mass']:.3f} %), "
+                f"modes found {truth['modes_found']} of {truth['modes']}"
+            )
+        return lines
+
+    def check_target(self, out: str | None, with_state: bool) -> None:
+        if out:
+            check_writable(out)
+
+    def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+        rows, columns, whole = self._with_state(samples, z)
+        write_table(out, rows, columns, integer_columns=whole)
+        return f"{len(rows)} rows, {len(columns)} columns", {"columns": list(columns), "out": out}
+
+    def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
+        rows, columns, whole = self._with_state(samples, z)
+        integers = [name in whole for name in columns]
+        plain = [
+            [int(v) if w else v for v, w in zip(row, integers, strict=True)]  # whole numbers as such
+            for row in rows.tolist()
+        ]
+        return {"columns": list(columns), "rows": plain}
+
+    def _with_state(
+        self, samples: Any, z: np.ndarray | None
+    ) -> tuple[np.ndarray, Sequence[str], Sequence[str]]:
+        rows = np.asarray(samples, dtype=np.float64)
+        columns, whole = self.schema.columns, self.schema.integer_columns
+        if z is None:
+            return rows, columns, whole
+        name = "state" if "state" not in columns else "modeflow_state"
+        return np.column_stack([rows, z]), (*columns, name), (*whole, name)
+
+
+def independent_gaussians(train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    r"""Log-density of rows under a Gaussian of independent columns, fitted to the training rows.
+
+    .. math:: \log p(x) = -\sum_d \Big[\frac{(x_d - m_d)^2}{2 s_d^2} + \log s_d + \tfrac12 \log 2\pi\Big]
+
+    Arguments:
+        train: ``(N, D)``. rows: ``(M, D)``. weight: of the training rows, ``(N,)``; equal if None.
+
+    Returns:
+        nats, shape ``(M,)``.
+    """
+    mean, scale = mean_and_spread(train, weight)
+    z = (rows - mean) / scale
+    return np.asarray(-(0.5 * z**2 + np.log(scale) + 0.5 * math.log(2 * math.pi)).sum(1))
+
+
+def _matrix(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+    refuse_text(X, "X")
+    values = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype=np.float64,
+        ensure_all_finite=False,
+        ensure_min_samples=2 if reset else 1,
+    )
+    check_finite(values, _names(estimator), "X")
+    return np.asarray(values)
+
+
+def _names(estimator: Any) -> tuple[str, ...]:
+    names = getattr(estimator, "feature_names_in_", None)
+    return default_columns(estimator.n_features_in_) if names is None else tuple(map(str, names))

@@ -1,0 +1,113 @@
+"""Fitting what a configuration says, into a run folder."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from modeflow.data import check_writable
+from modeflow.errors import ConfigError, DataError
+from modeflow.estimators import DensityEstimator
+from modeflow.runs.config import RunConfig
+from modeflow.runs.folder import Run, write_json
+from modeflow.runs.measure import measure
+from modeflow.training import signals_held
+
+__all__ = ["fit_run"]
+
+
+def fit_run(
+    config: RunConfig,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    quiet: bool = True,
+    announce: Callable[[str], None] | None = None,
+) -> Run:
+    """Fit what the configuration says and write a run folder.
+
+    Arguments:
+        config: settings; see `RunConfig`.
+        out: the folder; must not hold another run unless `resume`.
+        resume: go on where an interrupted run of the same folder stopped.
+        quiet: no progress bar.
+        announce: called with each guess that was made about the files, before anything is trained.
+
+    Raises:
+        ConfigError, DataError, TrainingError: as `DensityEstimator.fit`; nothing is trained before the
+            folder is known to be writable.
+        KeyboardInterrupt: after Ctrl-C, when the folder holds the best model so far and what was measured
+            of it; `resume` goes on.
+    """
+    folder = Path(out).expanduser()
+    _check_folder(folder, resume)
+    with signals_held():
+        with _new_run(config, folder):
+            estimator, result = _fit(config, folder, resume, quiet, announce)
+        for note in result["warnings"]:
+            warnings.warn(note, UserWarning, stacklevel=2)
+        estimator.save(folder / "model.safetensors")
+        write_json(folder / "result.json", result)
+    return Run(folder, config, estimator, result)
+
+
+def _fit(
+    config: RunConfig, folder: Path, resume: bool, quiet: bool, announce: Callable[[str], None] | None
+) -> tuple[DensityEstimator, dict[str, Any]]:
+    domain = config.domain
+    data = domain.load(config.settings)
+    parts = domain.split(data, config.settings)
+    notes = domain.notes(data, parts)
+    if announce is not None:
+        for note in notes:
+            announce(note)
+    estimator = config.estimator(verbose=not quiet)
+    domain.prepare(estimator, data)
+    began = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows, held = domain.rows(parts.train), domain.rows(parts.validation)
+        estimator.fit(rows, validation=held, run_dir=folder, resume=resume)
+    measured = measure(estimator, data, parts)
+    return estimator, {
+        **measured,
+        "seconds": round(time.perf_counter() - began, 3),  # measuring included: it is waited for as well
+        "training": estimator.training_,
+        "selection": estimator.selection_,
+        "notes": notes,
+        "warnings": [str(w.message) for w in caught if issubclass(w.category, UserWarning)],
+    }
+
+
+@contextmanager
+def _new_run(config: RunConfig, folder: Path) -> Iterator[None]:
+    """Make the folder of a run, and take it away again where nothing was trained in it."""
+    new_folder, new_run = not folder.exists(), not (folder / "config.yaml").exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    if new_run:
+        config.write(folder / "config.yaml")
+    try:
+        yield
+    except (ConfigError, DataError):
+        # Refused before a step was made: no run, so that the corrected command finds the folder free.
+        if new_run and not (folder / "checkpoints").exists() and not (folder / "selection").exists():
+            (folder / "config.yaml").unlink()
+            if new_folder and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _check_folder(folder: Path, resume: bool) -> None:
+    check_writable(folder / "model.safetensors" if folder.is_dir() else folder)
+    if folder.is_file():
+        raise DataError(f"'{folder}' is a file: -o names a folder")
+    known = [name for name in ("config.yaml", "model.safetensors") if (folder / name).exists()]
+    if known and not resume:
+        raise DataError(
+            f"'{folder}' already holds a run ({known[0]}): go on with --resume, or give another folder"
+        )
