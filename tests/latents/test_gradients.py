@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import DOUBLE, model, rows
 from torch import Tensor, nn
 
 from modeflow.densities import StandardNormal
@@ -32,6 +31,7 @@ from modeflow.latents import (
 from modeflow.nets import MLP
 from modeflow.testing import perturb
 from small_images import small_images
+from small_models import DOUBLE, model, rows
 
 #: Steps of the differences. Networks and splines have kinks: a step that crosses one says nothing, a smaller
 #: one then does; a gradient that is wrong agrees with none.
