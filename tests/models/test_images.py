@@ -205,7 +205,7 @@ def test_sizes_and_names_that_do_not_fit():
         ImageModel((1, 8, 8), latent="sequentail")
     with pytest.raises(ConfigError, match="context_in"):
         ImageNVF((1, 8, 8), likelihood_options={"context_in": "couplings"})
-    with pytest.raises(ConfigError, match="one of vectors; for images there are flowpp-image, glow"):
+    with pytest.raises(ConfigError, match="one of vectors; for images there are glow, nsf-image"):
         ImageNVF((1, 8, 8), flow="maf")
     with pytest.raises(ConfigError, match="no flow"):
         ImageVAE((1, 8, 8), likelihood="flow")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from modeflow.densities.base import Density
 from modeflow.densities.bases import Logistic
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
@@ -16,7 +17,6 @@ from modeflow.nets import MADE, ResidualMLP
 from modeflow.transforms import (
     AdditiveElementwise,
     AffineElementwise,
-    Composite,
     ConditionalAffine,
     Coupling,
     Inverse,
@@ -24,7 +24,7 @@ from modeflow.transforms import (
     Transform,
 )
 
-__all__ = ["IAF", "MAF", "NICE", "RealNVP", "inverse_autoregressive"]
+__all__ = ["IAF", "MAF", "NICE", "RealNVP", "inverse_autoregressive", "masked_affine"]
 
 
 @recipe("realnvp", "Dinh et al. 2017, arXiv:1605.08803")
@@ -98,6 +98,20 @@ def MAF(
         Papamakarios et al., *Masked Autoregressive Flow for Density Estimation*, 2017,
         https://arxiv.org/abs/1705.07057
     """
+    return masked_affine(features, context_features, layers, hidden_features, mixing, context_affine, seed)
+
+
+def masked_affine(
+    features: int,
+    context_features: int,
+    layers: int,
+    hidden_features: Sequence[int] | int,
+    mixing: str,
+    context_affine: str,
+    seed: int,
+    base: Density | None = None,
+) -> Flow:
+    """`MAF` over a base of one's own (standard normal if None)."""
     widths = (hidden_features,) if isinstance(hidden_features, int) else tuple(hidden_features)
     check_sizes(features=features, layers=layers, **{"hidden_features": min(widths, default=1)})
 
@@ -106,7 +120,7 @@ def MAF(
         made = MADE(features, elementwise.n_params, widths, context_features)
         return MaskedAutoregressive(made, elementwise, context_features)
 
-    return stack(features, context_features, layers, layer, mixing, context_affine, seed)
+    return stack(features, context_features, layers, layer, mixing, context_affine, seed, base)
 
 
 @recipe("nice", "Dinh et al. 2014, arXiv:1410.8516")
@@ -155,11 +169,8 @@ def NICE(
     def layer(i: int) -> Transform:
         return Coupling(split_mask(features, i), AdditiveElementwise(), conditioner, context_features)
 
-    flow = stack(features, context_features, layers, layer, mixing, context_affine, seed)
-    parts = [flow.transform, ConditionalAffine(features)]
-    assert isinstance(parts[0], Composite)
-    transforms = [*parts[0].transforms, parts[1]]
-    return Flow(Composite(transforms), bases[base](features), context_features)
+    noise, scaling = bases[base](features), [ConditionalAffine(features)]
+    return stack(features, context_features, layers, layer, mixing, context_affine, seed, noise, scaling)
 
 
 @recipe("iaf", "Kingma et al. 2016, arXiv:1606.04934", log_prob="D passes")

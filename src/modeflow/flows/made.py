@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
-from modeflow.flows.affine import MAF as build_maf
+from modeflow.flows.affine import masked_affine
 from modeflow.flows.recipes import recipe
 from modeflow.flows.stack import check_sizes, context_layers
 from modeflow.transforms import Composite
@@ -75,16 +75,6 @@ def MAFMoG(
         Papamakarios et al., *Masked Autoregressive Flow for Density Estimation*, 2017,
         https://arxiv.org/abs/1705.07057
     """
-    flow = build_maf(
-        features,
-        context_features,
-        layers=layers,
-        hidden_features=hidden_features,
-        mixing=mixing,
-        context_affine=context_affine,
-        seed=seed,
-    )
     widths = (hidden_features,) if isinstance(hidden_features, int) else tuple(hidden_features)
     base = AutoregressiveDensity(features, context_features, "mixture", widths, components)
-    assert isinstance(flow.transform, Composite)
-    return Flow(flow.transform, base, context_features)
+    return masked_affine(features, context_features, layers, widths, mixing, context_affine, seed, base)

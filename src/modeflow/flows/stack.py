@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -86,8 +86,9 @@ def stack(
     context_affine: str,
     seed: int,
     base: Density | None = None,
+    last: Sequence[Transform] = (),
 ) -> Flow:
-    """Build ``[affine per context] + layers x [mixing, layer] + [mixing]`` over a base.
+    """Build ``[affine per context] + layers x [mixing, layer] + [mixing] + last`` over a base.
 
     The affine map gives each context its own location, scale and (`"full"`) correlations; it is left out
     where there is no context. Permutations are drawn from `seed` and stored with the model. The base is a
@@ -98,5 +99,5 @@ def stack(
     """
     generator = torch.Generator().manual_seed(seed)
     parts = context_layers(features, context_features, context_affine)
-    parts += stack_layers(features, layers, layer, mix, generator)
+    parts += [*stack_layers(features, layers, layer, mix, generator), *last]
     return Flow(Composite(parts), StandardNormal(features) if base is None else base, context_features)
