@@ -34,6 +34,7 @@ def main() -> None:
             # One epoch at a vanishing rate gives the start; the trainer then trains on without validation.
             start = NVF(
                 8,
+                flow="nsf-coupling",
                 latent_options={"objective": objective},
                 flow_options=FLOW,
                 max_epochs=1,

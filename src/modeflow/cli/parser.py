@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     fit = add(
         "fit",
-        "fit a density to a table and write a run folder",
+        "fit a density to a table or images and write a run folder",
         "modeflow fit table.csv -o run --set n_states=8 --set flow_options.layers=4\n"
         "  modeflow fit -o run --resume                 go on after an interruption\n"
         "  modeflow fit --config run/config.yaml -o again    repeat a run\n\n"
@@ -194,7 +194,9 @@ def build_parser() -> argparse.ArgumentParser:
     seed_and_device(sample, "that of the fit: the same rows each time")
 
     assign = add(
-        "assign", "posterior over the states (modes), per row", "modeflow assign run table.csv -o modes.csv"
+        "assign",
+        "z of every row: posterior over the states (modes), codes, or the place on a continuous latent",
+        "modeflow assign run table.csv -o modes.csv",
     )
     assign.add_argument("run_folder", metavar="RUN")
     assign.add_argument("data", metavar="DATA")
