@@ -18,7 +18,6 @@ from modeflow.estimators import ESTIMATORS, NVF
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.models import TableModel
 from modeflow.runs.config import MODELS, PLAIN
-from modeflow.runs.renamed import RENAMED
 from modeflow.transforms import Columns
 
 
@@ -161,7 +160,6 @@ def curves_known() -> Iterator[None]:
             (DOMAINS, CurveDomain),
             (MODELS, {"nvf": ("CurveDensity", {})}),
             (PLAIN, ("CurveDensity", {"n_states": 1}, ("vector",))),
-            (RENAMED, {}),
         ):
             stack.enter_context(patch.dict(table, {"curve": entry}))
         stack.enter_context(patch.dict(ESTIMATORS, {"CurveDensity": CurveDensity}))

@@ -45,5 +45,5 @@ RENAMED: Mapping[str, Mapping[str, str]] = {
 def renamed(key: str, domain: str) -> str:
     """A hint for a setting that has another name now; empty for others."""
     base, dot, option = key.partition(".")
-    new = RENAMED[domain].get(base)
+    new = RENAMED.get(domain, {}).get(base)
     return f": it is {new}{dot}{option} now" if new else ""
