@@ -66,7 +66,7 @@ class CurveDomain(Domain):
     def some(cls, part, count):
         return part[:count]
 
-    def read(self, source, settings, estimator, **how):
+    def read(self, source, settings, **how):
         values = np.load(source)
         return RowsToScore(values, np.arange(len(values)), len(values), {})
 

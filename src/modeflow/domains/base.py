@@ -104,7 +104,7 @@ class Domain(ABC):
     extent: ClassVar[str] = "range"
     #: Precision in which densities are scored; None: as the model is.
     scored_in: ClassVar[torch.dtype | None] = None
-    #: Rows scored at once, and evaluations of the likelihood that a step of progress takes.
+    #: Rows scored at once.
     block_rows: ClassVar[int]
     #: How many are drawn unless told.
     drawn: ClassVar[int]
@@ -171,11 +171,11 @@ class Domain(ABC):
         return {name: self.rows(part) for name, part in found.items()}
 
     @abstractmethod
-    def read(self, source: str, settings: Mapping[str, Any], estimator: Any, **how: Any) -> RowsToScore:
+    def read(self, source: str, settings: Mapping[str, Any], **how: Any) -> RowsToScore:
         """Rows to be scored by a fitted estimator, read as those of its run; a bad row costs itself alone.
 
         Arguments:
-            source: DATA. settings: of the run. estimator: fitted.
+            source: DATA. settings: of the run.
             how: options of the command: ``columns``, ``header``, ``skip_text``.
 
         Raises:

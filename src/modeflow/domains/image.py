@@ -105,7 +105,7 @@ class ImageDomain(Domain):
     def some(cls, part: np.ndarray, count: int) -> np.ndarray:
         return part[:count]
 
-    def read(self, source: str, settings: Mapping[str, Any], estimator: Any, **how: Any) -> RowsToScore:
+    def read(self, source: str, settings: Mapping[str, Any], **how: Any) -> RowsToScore:
         """Images prepared as those of the run: the test set of a published set, else all."""
         given = [name for name, value in how.items() if value]
         if given:

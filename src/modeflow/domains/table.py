@@ -122,7 +122,7 @@ class TableDomain(Domain):
             return part
         return part.take(np.sort(np.random.default_rng(0).permutation(len(part))[:count]))
 
-    def read(self, source: str, settings: Mapping[str, Any], estimator: Any, **how: Any) -> RowsToScore:
+    def read(self, source: str, settings: Mapping[str, Any], **how: Any) -> RowsToScore:
         return rows_to_score(source, settings, self.schema, self.named, **how)
 
     # -- what a model is fitted to ---------------------------------------------------------------

@@ -181,6 +181,8 @@ class Fit:
 
         Whoever ended the training early does not wait for a pass over all training rows.
         """
+        if self.latent.n_states == 1:
+            return []  # before all rows are encoded for nothing
         data = self.data
         weights = _tensor(data.weight), _tensor(data.validation_weight)
         hurried = self.history is not None and self.history.interrupted

@@ -54,6 +54,8 @@ class LatentModel(Density):
     """
 
     likelihood: Density
+    #: What `objective` minimises, called with the model.
+    loss: Any
     #: A temperature is the likelihood's; that of z is one, and `draw` knows another.
     tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
@@ -64,7 +66,7 @@ class LatentModel(Density):
     stages: tuple[str, ...] = ("joint",)
     #: What `objective` fits when, from the first stage on; `at_stage` says which one it is.
     schedule: Schedule = Schedule()
-    _now: tuple[str, int] | None = None
+    _now: Schedule | None = None
 
     # -- fitting ---------------------------------------------------------------------------------
 
@@ -83,13 +85,12 @@ class LatentModel(Density):
 
     def at_stage(self, name: str = "joint", number: int = 0) -> None:
         """Go to a stage, the first of which has number 0; without arguments: to all at once, as after all."""
-        self.schedule.at(name, number)  # a name that is none is refused here
-        self._now = name, number
+        self._now = self.schedule.at(name, number)
 
     @property
     def schedule_now(self) -> Schedule:
         """The schedule of the stage under way."""
-        return self.schedule if self._now is None else self.schedule.at(*self._now)
+        return self.schedule if self._now is None else self._now
 
     def validation_log_prob(self, x: Tensor) -> Tensor:
         """What validation is scored by while training, nats, ``(B,)``: here `log_prob`; where that is dear a
@@ -134,7 +135,8 @@ class LatentModel(Density):
         return twin
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        raise NotImplementedError
+        loss: Loss = self.loss(self, x, weight, step)
+        return loss
 
     def starting_likelihood(self) -> Density | None:
         """What a flow of images starts from: its `PixelGaussianize` as a likelihood, sharing its parameters.
@@ -223,6 +225,15 @@ class LatentModel(Density):
     def log_prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`log_prob` and `latent_cost`, nats, both ``(B,)``, with nothing evaluated twice that is dear."""
         return self.log_prob(x), self.latent_cost(x)
+
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        return self.decode(self.draw(n, generator)[0], n, generator, temperature)
 
     @torch.no_grad()
     def decode(

@@ -33,7 +33,6 @@ def rows_of(args: argparse.Namespace, run: Any) -> Any:
     loaded = run.estimator.domain_.read(
         args.data,
         run.config.settings,
-        run.estimator,
         columns=columns_of(args.columns),
         header=args.header,
         skip_text=args.skip_text,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.base import Density, Loss
+from modeflow.densities.base import Density
 from modeflow.densities.sequences import SequencePrior
 from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
@@ -195,22 +194,8 @@ class SequentialLatentModel(LatentModel):
         _, log_likelihood, log_prior = self._parts_of(x, self.sequences)
         return torch.logsumexp(log_likelihood + log_prior, 1), -log_prior[:, 0]
 
-    def _sample(
-        self,
-        n: int,
-        context: Tensor | None,
-        generator: torch.Generator | None,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        return self.decode(self.draw(n, generator)[0], n, generator, temperature)
-
-    def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        loss: Loss = self.loss(self, x, weight, step)
-        return loss
-
     @torch.no_grad()
     def perplexity(self, x: Tensor) -> float:
         """How many codes are used, ``exp`` of the entropy of their frequencies (V would be all alike)."""
-        counts = torch.bincount(self.codes(x).flatten(), minlength=self.quantizer.n_codes).double()
-        share = counts / counts.sum()
-        return math.exp(float(-(share * share.clamp_min(1e-300).log()).sum()))
+        found: float = self.measure(x)["codes"]["perplexity"]
+        return found

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from modeflow.densities.base import Density, Loss
+from modeflow.densities.base import Density
 from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
@@ -179,16 +179,3 @@ class ContinuousLatentModel(LatentModel):
         with row_noise(x, 0, self):
             z, log_q = q.rsample_and_log_prob()
         return log_q - self.prior.log_prob(z)
-
-    def _sample(
-        self,
-        n: int,
-        context: Tensor | None,
-        generator: torch.Generator | None,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        return self.decode(self.draw(n, generator)[0], n, generator, temperature)
-
-    def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        loss: Loss = self.loss(self, x, weight, step)
-        return loss

@@ -352,15 +352,6 @@ class DiscreteLatentModel(LatentModel):
         log_prior = self.prior.log_probs()[self.prior.active_states()]
         return log_prob, categorical_kl(torch.log_softmax(self._informed(joint), -1), log_prior)
 
-    def _sample(
-        self,
-        n: int,
-        context: Tensor | None,
-        generator: torch.Generator | None,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        return self.sample_with_states(n, generator, temperature=temperature)[0]
-
     # -- fitting --------------------------------------------------------------------------------
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
