@@ -69,21 +69,17 @@ def fit_zuko(data: FitData, test: np.ndarray, seed: int) -> tuple[np.ndarray, in
     for layers, hidden in ZUKO:
         with seeded(seed):
             columns = domain.preprocessing()
-            domain.fit_preprocessing(columns, data.noisy_training(seed), None, settings.bare)
-            model = Preprocessed(columns, ZukoNSF(data.train.shape[1], layers, hidden, 8))
-        history = Trainer(settings.training(len(data.train)), quiet=True).fit(
-            model, domain.to_tensor(data.train), data.noisy_validation(seed + 1), augment=data.augment
-        )
+            domain.fit_preprocessing(columns, data.rows, None, settings.bare)
+            model = Preprocessed(columns, ZukoNSF(data.train.shape[1], layers, hidden, 8), draws=1)
+        history = Trainer(settings.training(len(data.train)), quiet=True).fit(model, data.rows, data.held)
         if history.best_validation > best[0]:
             best = history.best_validation, model, {"layers": layers, "hidden": hidden}
     _, model, extra = best
-    model = model.double()
-
-    @torch.no_grad()
-    def log_prob(rows: np.ndarray) -> np.ndarray:
-        return torch.cat([model.log_prob(x) for x in domain.to_tensor(rows).split(4096)]).numpy()
-
-    return domain.averaged(log_prob, test, 16), n_parameters(model), extra
+    model = model.double().eval()
+    model.draws = 16
+    with torch.no_grad():
+        scores = torch.cat([model.log_prob(x) for x in domain.to_tensor(test).split(4096)])
+    return scores.numpy(), n_parameters(model), extra
 
 
 def fit(model: str, name: str, split: int) -> dict[str, Any]:

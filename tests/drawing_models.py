@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities import BoundedFlow, Density, Flow, StandardNormal
+from modeflow.densities import BoundedFlow, Density, Flow, Preprocessed, StandardNormal
 from modeflow.densities.sequences import IndependentCodes
 from modeflow.flows import CIF, NSF, Dequantized, NoisyAEF, SurVAE
 from modeflow.latents import (
@@ -25,7 +25,7 @@ from modeflow.latents.codes import SequentialLatentModel
 from modeflow.latents.posteriors import Approximate, DiagonalGaussian, Posterior
 from modeflow.nets import MLP
 from modeflow.testing import perturb
-from modeflow.transforms import Augment, Composite, Slice
+from modeflow.transforms import Augment, Cells, Composite, Slice
 
 #: Draws of every estimate: what is tested are single draws and a mean of them.
 DRAWS = 2
@@ -119,6 +119,10 @@ def rounded_of_z(part: Part) -> Density:
     return Dequantized(of_z(part), 4, draws=DRAWS)
 
 
+def of_a_lattice(part: Part) -> Density:
+    return Preprocessed(Cells(torch.tensor([1.0, 0.5])), part.build(2, 0), DRAWS)
+
+
 def augmented(part: Part) -> Density:
     return BoundedFlow(Composite([Augment(2, 1, net)]), part.build(3, 0), 0, (2,), DRAWS)
 
@@ -186,6 +190,7 @@ NESTS: dict[str, Nest] = {
     "prior and likelihood of z": Nest(as_both, reals=True),
     "what is rounded": Nest(rounded, whole=True, reals=True),
     "likelihood of z, rounded": Nest(rounded_of_z, whole=True, reals=True),
+    "columns on lattices": Nest(of_a_lattice, whole=True, reals=True),
     "base of what draws": Nest(augmented, reals=True),
     "decoder and base": Nest(sliced, features=4),
     "decoder and base of z": Nest(sliced_of_z, features=4),

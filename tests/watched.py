@@ -117,10 +117,11 @@ def watched() -> Iterator[Watch]:
 
 
 def in_units(estimator: Any, seen: list[Seen]) -> np.ndarray:
-    """Rows that the flow of a table was shown, in the units of the data."""
+    """Rows that the flow of a table was shown, in the units of the data, noise included."""
+    transform: Any = estimator.model_.transform
+    columns = transform.transforms[-1] if isinstance(transform, Composite) else transform
     with torch.no_grad():
-        rows = torch.cat([s.rows for s in seen])
-        return np.asarray(estimator.model_.decode(rows).numpy())
+        return np.asarray(columns.sample(torch.cat([s.rows for s in seen])).numpy())
 
 
 def wrong_modes(seen: list[Seen]) -> list[str]:

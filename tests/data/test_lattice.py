@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from modeflow.data import Lattice, Schema
 from modeflow.data.lattice import find_lattice
@@ -140,22 +138,3 @@ def test_a_schema_is_stored_with_its_lattices_and_the_first_format_still_read():
         Schema(("n",), ("continuous",), (Lattice(),))
     with pytest.raises(ConfigError, match="positive step"):
         Lattice(0.0)
-
-
-@pytest.mark.parametrize("step", [1000.0, 0.01])
-def test_scores_are_probabilities_of_the_lattice(step):
-    schema = Schema.of(("n",), [Lattice(step, 0.25 * step, None)])
-    n = np.arange(-6, 7)
-    values = (n + 0.25) * step
-    cells = norm.cdf([n + 0.75, n - 0.25], scale=1.5)
-    found = schema.averaged(lambda rows: norm.logpdf(rows[:, 0], scale=1.5 * step), values[:, None], 64)
-    np.testing.assert_allclose(found, np.log(cells[0] - cells[1]), atol=0.02)
-    noisy = schema.dequantize(np.repeat(values[:, None], 50, 0), np.random.default_rng(0))
-    assert abs(noisy - np.repeat(values[:, None], 50, 0)).max() <= step / 2
-    assert np.allclose(schema.quantize(noisy), np.repeat(values[:, None], 50, 0))
-    # Offsets tell rows apart that float32 would not.
-    seen: list[np.ndarray] = []
-    rows = 1e14 + np.arange(2000.0)[:, None]
-    Schema(("n",), ("integer",)).averaged(lambda x: seen.append(x - rows) or np.zeros(len(x)), rows, 1)
-    assert len(np.unique(np.round(seen[0], 1))) > 5
-    assert abs(seen[0].mean()) < 4 * math.sqrt(1 / 12 / 2000)  # false alarm 6e-5

@@ -1,46 +1,29 @@
 """What each column of a table is: continuous, or on a lattice of values.
 
-Columns on a lattice (counts, prices in cents, see `modeflow.data.lattice`) have probabilities, not
-densities: a continuous model fitted to them can put an unbounded density on the values of the lattice, and
-its likelihood then means nothing. They are dequantised instead. With y a real vector, p its density and
-s the steps of the lattices, a row x has the probability
-
-    P(x) = ∫ p(x + s u) s_1 ... s_D du = s_1 ... s_D E_u p(x + s u),        u ~ U(-1/2, 1/2)^D.
-
-Training adds fresh s u to every row, which maximises the bound E_u log p(x + s u) + Σ log s <= log P(x)
-(Jensen). Scoring averages over S offsets: log (1/S) Σ_k p(x + s u_k) + Σ log s is, for uniform u_k, in
-expectation a lower bound of log P(x); the bound tightens as S grows and converges to log P(x). In a table
-that also has continuous columns the same formula gives their density times the probability of the
-others. The u_k of a row are evenly spread points (Sobol), digitally shifted by a random vector of the
-row's own: each u_k is uniform, so that the bound holds in expectation, the points stay evenly spread,
-and the errors of different rows are independent, so that a standard error over rows counts them.
+Columns on a lattice (counts, prices in cents, see `modeflow.data.lattice`) have probabilities, not densities;
+`modeflow.transforms.Cells` says how the model gives them. Here is which columns they are, and of what steps.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from modeflow.data._lattice_options import lattice_as_said
 from modeflow.data.lattice import Lattice, short_decimals
 from modeflow.data.table import check_finite
 from modeflow.errors import ConfigError, DataError, nearest
-from modeflow.transforms.noise import row_noise, uniform_noise
 
 __all__ = ["Dequantize", "Kind", "Schema"]
 
 Kind = Literal["continuous", "integer", "lattice"]
 #: What users say of the columns that are dequantised, see `Schema.infer`.
 Dequantize = str | Sequence[str] | Mapping[str, Any]
-
-# One scrambled Sobol sequence, shifted for each row: a score depends on nothing but the row.
-_OFFSET_SEED = 20221122
 
 
 @dataclass(frozen=True)
@@ -103,6 +86,11 @@ class Schema:
     def steps(self) -> np.ndarray:
         """The step of every column's lattice, 0 for continuous ones, shape (D,)."""
         return np.array([0.0 if lattice is None else lattice.step for lattice in self.lattices])
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """A value of every column's lattice, 0 for continuous ones, shape (D,)."""
+        return np.array([0.0 if lattice is None else lattice.offset for lattice in self.lattices])
 
     @property
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
@@ -263,69 +251,12 @@ class Schema:
                 )
         return nearest_values
 
-    def dequantize(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Add s u, u ~ U(-1/2, 1/2), to the columns on lattices of an (N, D) array; returns a copy."""
-        noisy = np.array(values, dtype=np.float64)
-        where = self._dequantised
-        if len(where):
-            noisy[:, where] += rng.uniform(-0.5, 0.5, size=(len(noisy), len(where))) * self.steps[where]
-        return noisy
-
-    def averaged(
-        self, log_prob: Callable[[np.ndarray], np.ndarray], values: np.ndarray, n_draws: int
-    ) -> np.ndarray:
-        """Logarithm of the mean density over each row's offsets.
-
-        The offsets are a function of the row, so a score depends neither on the batch nor on a seed.
-
-        Arguments:
-            log_prob: from (N, D) dequantised rows to their log-densities, shape (N,) or (N, K).
-            values: rows (N, D).
-            n_draws: offsets to a row. Where no column is on a lattice the rows are scored as they are.
-
-        Returns:
-            What `log_prob` returns, averaged, and the logarithm of the steps added.
-
-        Raises:
-            ConfigError: fewer than one draw.
-        """
-        if n_draws < 1:
-            raise ConfigError(f"n_draws={n_draws} must be at least 1")
-        where, steps = self._dequantised, self.steps
-        if not len(where):
-            return log_prob(values)
-        with row_noise(_keys(values), _OFFSET_SEED):
-            shift = uniform_noise(torch.zeros(len(values), len(where), dtype=torch.float64)).numpy()
-        shift = (shift * 2**53).astype(np.int64)
-        tiny = np.finfo(np.float64).eps
-        total: np.ndarray | None = None
-        for point in (self._points(n_draws) * 2**53).astype(np.int64):
-            noisy = np.array(values, dtype=np.float64)
-            u = np.clip((point ^ shift) * 2.0**-53 - 0.5, -0.5 + tiny, 0.5 - tiny)
-            noisy[:, where] += u * steps[where]
-            score = log_prob(noisy)
-            total = score if total is None else np.logaddexp(total, score)
-        return np.asarray(total) - math.log(n_draws) + np.log(steps[where]).sum()
-
-    def _points(self, n_draws: int) -> np.ndarray:
-        """Evenly spread points of the unit cube, shape (S, columns on lattices)."""
-        from scipy.stats import qmc
-
-        generator = np.random.default_rng(_OFFSET_SEED)
-        try:
-            sobol = qmc.Sobol(len(self._dequantised), scramble=True, rng=generator)
-        except TypeError:  # scipy < 1.15 calls the argument `seed`
-            sobol = qmc.Sobol(len(self._dequantised), scramble=True, seed=generator)
-        # Drawn in powers of two, the number for which Sobol points are balanced; a prefix is kept.
-        return np.asarray(sobol.random_base2(int(n_draws - 1).bit_length())[:n_draws])
-
     def quantize(self, samples: np.ndarray) -> np.ndarray:
         """Bring the columns on lattices of samples (..., D) to the nearest value in range, and round others
         to the digits of their data; returns a copy.
 
-        The bins are those of `dequantize`: a sample x + s u with |u| < 1/2 becomes x. What lies beyond the
-        range of a column gets the outermost value (whose score, taken over its own bin, is then a lower
-        bound).
+        The bins are those of `modeflow.transforms.Cells`. What lies beyond the range of a column gets the
+        outermost value (whose score, taken over its own bin, is then a lower bound).
         """
         rounded = np.array(samples, dtype=np.float64)
         for i in self._dequantised:
@@ -345,12 +276,6 @@ def _kind(lattice: Lattice | None) -> Kind:
     if lattice is None:
         return "continuous"
     return "integer" if lattice.whole else "lattice"
-
-
-def _keys(values: np.ndarray) -> torch.Tensor:
-    """Numbers that tell rows of doubles apart after a cast to float32: four 16-bit parts of each value."""
-    parts = np.ascontiguousarray(values + 0.0).view(np.uint16)
-    return torch.from_numpy(parts.astype(np.float32))
 
 
 def matrix(values: np.ndarray, columns: int | None) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -13,7 +15,22 @@ from modeflow.errors import ConfigError
 from modeflow.transforms.base import Transform, weakest
 from modeflow.transforms.noise import in_row_noise, row_noise
 
-__all__ = ["BoundedFlow"]
+__all__ = ["BoundedFlow", "log_mean_of_draws"]
+
+
+def log_mean_of_draws(
+    streams: Iterable[AbstractContextManager[None]], log_prob: Callable[[], Tensor]
+) -> Tensor:
+    r"""``log (1/S) Σ_s p_s``, where p_s is evaluated within the s-th of the streams (of noise)."""
+    total: Tensor | None = None
+    draws = 0
+    for stream in streams:
+        with stream:
+            one = log_prob()
+        total = one if total is None else torch.logaddexp(total, one)
+        draws += 1
+    assert total is not None
+    return total - math.log(draws)
 
 
 class BoundedFlow(Flow):
@@ -60,13 +77,8 @@ class BoundedFlow(Flow):
         if self.training and not in_row_noise():
             return super()._log_prob(x, context)
         draws = 1 if self.training else self.draws
-        total: Tensor | None = None
-        for draw in range(draws):
-            with row_noise(x, draw, self):
-                one = super()._log_prob(x, context)
-            total = one if total is None else torch.logaddexp(total, one)
-        assert total is not None
-        return total - math.log(draws)
+        one = super()._log_prob
+        return log_mean_of_draws((row_noise(x, draw, self) for draw in range(draws)), lambda: one(x, context))
 
     def rsample_and_log_prob(
         self,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density, Loss, weighted_mean
+from modeflow.densities.bounded import log_mean_of_draws
+from modeflow.errors import ConfigError
 from modeflow.transforms.base import Transform, weakest
+from modeflow.transforms.noise import even_streams, in_row_noise
 
 __all__ = ["Preprocessed"]
 
@@ -17,23 +22,73 @@ class Preprocessed(Density):
     Every number that leaves this class (likelihoods, losses, samples) is in the units of the data. The
     transform works in its own precision (float64 for `Standardize`); its result is cast to the type of
     the model.
+
+    Where the transform draws (`Cells`, for columns on lattices) the density is a lower bound: one draw a row
+    while training, otherwise the logarithm of the mean over `draws` evenly spread ones, which are a function
+    of the row (`modeflow.transforms.noise.even_streams`).
+
+    Arguments:
+        transform: from the units of the data to those of the model.
+        model: the density there.
+        draws: of the transform, over which `log_prob` averages.
+
+    Raises:
+        ConfigError: if `draws` is less than one.
     """
 
     #: What the model has no use for, the model refuses.
     tempers = True
 
-    def __init__(self, transform: Transform, model: Density) -> None:
+    def __init__(self, transform: Transform, model: Density, draws: int = 16) -> None:
         super().__init__(model.event_shape, model.context_features)
+        if draws < 1:
+            raise ConfigError(f"draws must be an integer of 1 or more, received {draws!r}")
         self.transform = transform
         self.model = model
+        self.draws = draws
         self.exactness = weakest(transform.exactness, model.exactness)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    @property
+    def evaluations(self) -> int:
+        """How often the model is evaluated for a row: `draws` where the transform draws."""
+        return 1 if self.transform.exactness == "exact" else self.draws
+
+    def averaged(self, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The logarithm of the mean over draws of a density of rows.
+
+        Arguments:
+            log_prob: of rows in the model's units, ``(B, D)``, shape ``(B,)`` or ``(B, K)``.
+            x: rows in the units of the data, ``(B, *event_shape)``.
+
+        Returns:
+            nats in the units of the data, of the shape that `log_prob` gives.
+        """
+
+        def one() -> Tensor:
+            u, logabsdet = self.encode(x)
+            found = log_prob(u)
+            return found + logabsdet.view(-1, *(1,) * (found.dim() - 1))
+
+        if self.transform.exactness == "exact" or (self.training and not in_row_noise()):
+            return one()
+        draws = 1 if self.training else self.draws
+        return log_mean_of_draws(even_streams(x, draws, self), one)
+
+    def encode_drawn(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`encode`, where the transform draws by one draw that is a function of the row."""
+        with next(iter(even_streams(x, 1, self))):
+            return self.encode(x)
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Data to the model's units: ``(u, logabsdet)``, both of the model's type."""
+        """Data to the model's units: ``(u, logabsdet)``, both of the model's type.
+
+        Of columns on lattices the middle of the cell; while training, or within a stream of noise, a point of
+        it.
+        """
         u, logabsdet = self.transform(x)
         return u.to(self.model.dtype), logabsdet.to(self.model.dtype)
 
@@ -42,8 +97,7 @@ class Preprocessed(Density):
         return self.transform.sample(u)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        u, logabsdet = self.encode(x)
-        return self.model.log_prob(u, context) + logabsdet
+        return self.averaged(lambda u: self.model.log_prob(u, context), x)
 
     def _sample(
         self,

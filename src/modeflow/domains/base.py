@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -23,8 +23,6 @@ from modeflow.transforms.base import Exactness, Transform
 
 __all__ = ["Domain", "Parts", "RowsToScore", "held_out"]
 
-#: Fresh noise for a batch, from a generator.
-Augment = Callable[[Tensor, torch.Generator], Tensor]
 #: A mean likelihood as it is reported in this domain.
 Likelihood = LogLikelihood | BitsPerDim
 
@@ -216,39 +214,16 @@ class Domain(ABC):
     def from_tensor(self, x: Tensor) -> Any:
         """What the model draws, as the user is given it."""
 
-    def noisy(self, values: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """`to_tensor`, with the noise that whole numbers need, once."""
-        return self.to_tensor(values)
-
-    @property
-    def augment(self) -> Augment | None:
-        """The same noise, fresh for every batch; None where the model adds it, or none is needed."""
-        return None
-
     @abstractmethod
     def preprocessing(self) -> Transform:
-        """From rows to what the latent-variable model sees, not yet fitted; part of the density."""
+        """From rows to what the latent-variable model sees, not yet fitted; part of the density, the noise
+        included that whole numbers need."""
 
     def fit_preprocessing(self, transform: Any, rows: Tensor, weight: Tensor | None, bare: bool) -> None:
-        """Fit it to (noisy) training rows; `bare`: without what a flow of pixels has no use for."""
+        """Fit it to training rows; `bare`: without what a flow of pixels has no use for."""
 
     def warn(self, values: np.ndarray, precision: str, bare: bool) -> None:
         """Warn of training rows that the precision cannot tell apart."""
-
-    @property
-    def exactness(self) -> Exactness:
-        """What scoring adds: a lower bound where it averages over offsets."""
-        return "exact"
-
-    def averaged(
-        self, log_prob: Callable[[np.ndarray], np.ndarray], values: np.ndarray, draws: int
-    ) -> np.ndarray:
-        """`log_prob` of rows, averaged over their offsets where they lie on a lattice."""
-        return log_prob(values)
-
-    def evaluations(self, draws: int) -> int:
-        """How often each row is evaluated in a score."""
-        return 1
 
     @abstractmethod
     def summarise(

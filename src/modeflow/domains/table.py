@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -21,34 +21,20 @@ from modeflow.data.table import check_finite, default_columns
 from modeflow.domains._frames import as_frame, frame_kind, frame_of, refuse_text
 from modeflow.domains._table_sources import READING, reading_of, rows_to_score, split_of
 from modeflow.domains._truth import truth_of
-from modeflow.domains.base import Augment, Domain, Parts, RowsToScore, Trivial
+from modeflow.domains.base import Domain, Parts, RowsToScore, Trivial
 from modeflow.errors import ConfigError, DataError
 from modeflow.metrics import LogLikelihood, summarise
-from modeflow.transforms import Columns
+from modeflow.nets.randomness import seeded
+from modeflow.transforms import Cells, Columns, Composite
 from modeflow.transforms.base import Exactness, Transform
-from modeflow.transforms.noise import open_uniform
+from modeflow.transforms.columns import lost_digits
 
-__all__ = ["Dequantise", "TableDomain", "independent_gaussians"]
+__all__ = ["TableDomain", "independent_gaussians"]
 
 #: Training rows among which lost digits are looked for.
 _DIGIT_ROWS = 20_000
 #: Nats a column that a flow may lose on data that are Gaussian.
 _LOST = 0.01
-
-
-@dataclass(frozen=True)
-class Dequantise:
-    """Adds s u, u ~ U(-1/2, 1/2), to the columns given (a class, so that other processes can receive it)."""
-
-    columns: tuple[int, ...]
-    steps: tuple[float, ...]
-
-    def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
-        noise = (
-            open_uniform((len(batch), len(self.columns)), batch.dtype, torch.device("cpu"), generator) - 0.5
-        )
-        noise = noise * torch.tensor(self.steps, dtype=batch.dtype)
-        return batch.index_add(1, torch.tensor(self.columns, device=batch.device), noise.to(batch.device))
 
 
 @dataclass(frozen=True)
@@ -159,25 +145,23 @@ class TableDomain(Domain):
     def from_tensor(self, x: Tensor) -> Any:
         return as_frame(self.schema.quantize(x.cpu().numpy()), self.schema, self.frame)
 
-    def noisy(self, values: np.ndarray, rng: np.random.Generator) -> Tensor:
-        return self.to_tensor(self.schema.dequantize(values, rng))
-
-    @property
-    def augment(self) -> Augment | None:
-        steps = self.schema.steps
-        where = np.flatnonzero(steps)
-        return Dequantise(tuple(where.tolist()), tuple(steps[where].tolist())) if len(where) else None
-
     def preprocessing(self) -> Transform:
-        return Columns(self.schema.dim)
+        columns = Columns(self.schema.dim)
+        return Composite([self._cells(), columns]) if self.schema.lattice_columns else columns
 
     def fit_preprocessing(self, transform: Any, rows: Tensor, weight: Tensor | None, bare: bool) -> None:
         """Set the maps of the columns; pixels (`bare`) have no bounds, whose scales would differ."""
         low, high = self.schema.edges
         edges = None if bare else (torch.from_numpy(low), torch.from_numpy(high))
-        offsets = [0.0 if each is None else each.offset for each in self.schema.lattices]
-        steps = torch.from_numpy(self.schema.steps)
-        transform.fit(rows, weight, steps, edges, None if bare else torch.tensor(offsets).double())
+        steps, offsets = (torch.from_numpy(each) for each in (self.schema.steps, self.schema.offsets))
+        columns = transform
+        if self.schema.lattice_columns:
+            cells, columns = transform.transforms
+            rows, _ = cells(rows)
+        columns.fit(rows, weight, steps, edges, None if bare else offsets)
+
+    def _cells(self) -> Cells:
+        return Cells(torch.from_numpy(self.schema.steps), torch.from_numpy(self.schema.offsets))
 
     def warn(self, values: np.ndarray, precision: str, bare: bool) -> None:
         """Name the continuous columns whose values float32, in which models are trained, cannot tell apart;
@@ -187,10 +171,11 @@ class TableDomain(Domain):
                 "pixels are whole numbers, and with dequantize='none' they would be scored by a density that "
                 "has no bound there: leave dequantize at 'auto', or use ImageDensity"
             )
-        rows = self.noisy(values[:_DIGIT_ROWS], np.random.default_rng(0))
-        columns = Columns(self.schema.dim)
-        self.fit_preprocessing(columns, rows, None, bare)
-        lost = [self.schema.columns[j] for j in columns.lost(rows) if self.schema.lattices[j] is None]
+        rows, transform = self.to_tensor(values[:_DIGIT_ROWS]), self.preprocessing()
+        with seeded(0):
+            self.fit_preprocessing(transform, rows, None, bare)
+        columns = lost_digits(transform.eval(), rows)
+        lost = [self.schema.columns[j] for j in columns if self.schema.lattices[j] is None]
         if lost and precision != "64-true":
             warnings.warn(
                 f"more than half of the distinct values are lost to float32 in {listing(lost)}: they lie too "
@@ -199,18 +184,6 @@ class TableDomain(Domain):
                 UserWarning,
                 stacklevel=5,
             )
-
-    @property
-    def exactness(self) -> Exactness:
-        return "lower bound" if self.schema.lattice_columns else "exact"
-
-    def averaged(
-        self, log_prob: Callable[[np.ndarray], np.ndarray], values: np.ndarray, draws: int
-    ) -> np.ndarray:
-        return self.schema.averaged(log_prob, values, draws)
-
-    def evaluations(self, draws: int) -> int:
-        return draws if self.schema.lattice_columns else 1
 
     def summarise(
         self,
@@ -229,8 +202,14 @@ class TableDomain(Domain):
         return {f"log_density_{kind.replace(' ', '_')}_nats": log_prob}
 
     def trivial(self, train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> Trivial:
+        volume = 0.0
+        if self.schema.lattice_columns:  # as dequantised as the model's own rows
+            with seeded(0):
+                cells = self._cells()
+                train, rows = (cells(self.to_tensor(each))[0].numpy() for each in (train, rows))
+            volume = float(np.log(self.schema.steps[self.schema.steps > 0]).sum())
         return Trivial(
-            independent_gaussians(train, rows, weight),
+            independent_gaussians(train, rows, weight) + volume,
             "Gaussians of independent columns",
             1.0,
             _LOST * rows.shape[1],

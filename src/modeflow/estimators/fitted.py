@@ -25,7 +25,7 @@ from modeflow.estimators.storage import Stored, plain_value, save_estimator, sto
 from modeflow.latents import LatentModel
 from modeflow.progress import showing, track
 from modeflow.training import resolve_device, seeded, shield
-from modeflow.transforms.base import Exactness, weakest
+from modeflow.transforms.base import Exactness
 from modeflow.transforms.ode import halve_steps, has_solver
 
 __all__ = ["FittedDensity"]
@@ -50,6 +50,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
     score_draws: int = 1
 
     def _set_fitted(self, model: Preprocessed, domain: Domain) -> None:
+        model.draws = self.score_draws
         self.model_ = model.eval()
         self.domain_ = domain
         self.latent_: LatentModel = latent_model(model)
@@ -63,7 +64,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
     @property
     def density_kind_(self) -> Exactness:
         """What `score_samples` returns: ``exact``, ``lower bound`` (columns on lattices) or ``estimate``."""
-        return weakest(self.model_.exactness, self.domain_.exactness)
+        return self.model_.exactness
 
     @shield()
     def score_samples(self, X: Any) -> np.ndarray:
@@ -128,7 +129,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
                 an average over offsets as well.
         """
         check_is_fitted(self)
-        if self.latent_.describe().kind != "continuous" or self.domain_.exactness != "exact":
+        if self.latent_.describe().kind != "continuous" or self.model_.transform.exactness != "exact":
             raise ConfigError("bounds are of a continuous latent, and of rows that are on no lattice")
 
         def both(model: Preprocessed, x: Tensor) -> Tensor:
@@ -365,16 +366,11 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         values = self.domain_.validate(self, X)
         scorer = self._scorer() if model is None else model
         inner = latent_model(scorer)
-
-        @torch.no_grad()
-        def log_joint(rows: np.ndarray) -> np.ndarray:
-            u, logabsdet = scorer.encode(self.domain_.to_tensor(rows).to(scorer.device))
-            return np.asarray((inner.log_joint(u) + logabsdet.unsqueeze(-1)).cpu().numpy())
-
         result = np.empty((len(values), self.n_states_))
-        evaluations = self.n_states_ * self.domain_.evaluations(self.score_draws)
-        for rows in self._blocks(len(values), evaluations, "score"):
-            result[rows] = self.domain_.averaged(log_joint, values[rows], self.score_draws)
+        with torch.no_grad():
+            for rows in self._blocks(len(values), self.n_states_ * scorer.evaluations, "score"):
+                x = self.domain_.to_tensor(values[rows]).to(scorer.device)
+                result[rows] = scorer.averaged(inner.log_joint, x).cpu().numpy()
         return result
 
     @shield()

@@ -14,7 +14,6 @@ from torch import Tensor
 from modeflow.densities import Preprocessed
 from modeflow.densities.base import Density
 from modeflow.domains import Domain
-from modeflow.domains.base import Augment
 from modeflow.estimators.settings import Settings, latent_model
 from modeflow.latents import LatentModel
 from modeflow.latents.discrete import Relief, Survey
@@ -45,17 +44,14 @@ class FitData:
     domain: Domain
 
     @property
-    def augment(self) -> Augment | None:
-        """Fresh dequantisation noise for a batch; None where there is none."""
-        return self.domain.augment
+    def rows(self) -> Tensor:
+        """The training rows as a model is given them."""
+        return self.domain.to_tensor(self.train)
 
-    def noisy_training(self, seed: int) -> Tensor:
-        """The training rows, dequantised once."""
-        return self.domain.noisy(self.train, np.random.default_rng(seed))
-
-    def noisy_validation(self, seed: int) -> Tensor:
-        """The validation rows, dequantised once."""
-        return self.domain.noisy(self.validation, np.random.default_rng(seed))
+    @property
+    def held(self) -> Tensor:
+        """The validation rows as a model is given them."""
+        return self.domain.to_tensor(self.validation)
 
 
 @dataclass
@@ -88,8 +84,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         data, seed, settings = self.data, self.settings.seed, self.settings
-        rows = data.noisy_training(seed)
-        weight = _tensor(data.weight)
+        rows, weight = data.rows, _tensor(data.weight)
         with seeded(seed):
             self.model = settings.model(data.domain, self.n_states, len(data.train))
             data.domain.fit_preprocessing(self.model.transform, rows, weight, settings.bare)
@@ -101,7 +96,6 @@ class Fit:
             steps = min(self.start_steps, max(settings.steps(len(data.train)), _LEAST_START_STEPS))
             self.latent.start(self._islands(standard), seed % 2**32, steps)
         self._start = copy_state(self.model)
-        self._validation = data.noisy_validation(seed + 1)
         self._trainers: dict[int, Trainer] = {}
 
     @property
@@ -141,12 +135,11 @@ class Fit:
             self._trainers[number] = Trainer(config, folder, self.quiet, f"{name} {stage}".strip())
         history = self._trainers[number].fit(
             self.model,
-            self.data.domain.to_tensor(self.data.train),
-            self._validation,
+            self.data.rows,
+            self.data.held,
             _tensor(self.data.weight),
             _tensor(self.data.validation_weight),
             resume=self.resume,
-            augment=self.data.augment,
             until_epoch=until_epoch,
             evaluate=_evaluate,
         )
@@ -165,9 +158,9 @@ class Fit:
         if self.history is None or self.history.best_epoch == 0:
             return False
         trained = copy_state(self.model)
-        after = self._log_prob(self._validation)
+        after = self._log_prob(self.data.held)
         self.model.load_state_dict(self._start)
-        before = self._log_prob(self._validation)
+        before = self._log_prob(self.data.held)
         gain = summarise(after - before, "exact", self.data.validation_weight)
         if not gain.value <= gain.standard_error:
             self.model.load_state_dict(trained)
@@ -187,8 +180,8 @@ class Fit:
         weights = _tensor(data.weight), _tensor(data.validation_weight)
         hurried = self.history is not None and self.history.interrupted
         self.model.eval()
-        held = self._encoded(self._validation)
-        rows = held if hurried else self._encoded(data.noisy_training(self.settings.seed))
+        held = self._encoded(self.data.held)
+        rows = held if hurried else self._encoded(data.rows)
         dead = self.latent.finish(rows, held, *weights, prune=not hurried)
         if dead:
             plural = "s" if len(dead) > 1 else ""
@@ -208,8 +201,7 @@ class Fit:
             log_prob: of the validation rows under the model, nats, ``(M,)``.
         """
         data = self.data
-        train, rows = data.noisy_training(self.settings.seed).numpy(), self._validation.numpy()
-        rival = data.domain.trivial(train, rows, data.weight)
+        rival = data.domain.trivial(data.train, data.validation, data.weight)
         excess = (rival.log_prob - log_prob) / rival.per_unit
         mean = summarise(excess, "exact", data.validation_weight)
         error = mean.standard_error if math.isfinite(mean.standard_error) else 0.0
@@ -222,24 +214,23 @@ class Fit:
             )
 
     def validation_scores(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Log-density of every (dequantised) validation row under the best weights, nats, and what z costs
-        of it where that is told."""
+        """Log-density of every validation row under the best weights, by one draw of the noise that whole
+        numbers need, nats; and what z costs of it where that is told."""
         if not self.data.domain.costs:
-            return self._log_prob(self._validation), None
+            return self._log_prob(self.data.held), None
         self.model.eval()
         parts = []
         with torch.no_grad():
-            for x in self._blocks(self._validation):
-                u, logabsdet = self.model.encode(x)
+            for x in self._blocks(self.data.held):
+                u, logabsdet = self.model.encode_drawn(x)
                 log_prob, cost = self.latent.log_prob_and_cost(u)
                 parts.append(torch.stack([log_prob + logabsdet, cost]))
         log_prob, cost = torch.cat(parts, 1).double().cpu().numpy()
         return log_prob, cost
 
     def log_prob(self, values: np.ndarray) -> np.ndarray:
-        """Exact log-density of other rows (dequantised once), nats."""
-        rng = np.random.default_rng([self.settings.seed, 2])
-        return self._log_prob(self.data.domain.noisy(values, rng))
+        """Log-density of other rows, nats (by one draw of the noise that whole numbers need)."""
+        return self._log_prob(self.data.domain.to_tensor(values))
 
     def _log_prob(self, rows: Tensor) -> np.ndarray:
         self.model.eval()
@@ -249,18 +240,18 @@ class Fit:
 
     def _encoded(self, rows: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([self.model.encode(x)[0] for x in self._blocks(rows)])
+            return torch.cat([self.model.encode_drawn(x)[0] for x in self._blocks(rows)])
 
     def _blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
         return rows.split(self.data.domain.block_rows)
 
 
 def standardised(data: FitData, settings: Settings) -> Tensor:
-    """The (dequantised) training rows as a model sees them, repeated by their weights."""
-    rows, weight = data.noisy_training(settings.seed), _tensor(data.weight)
+    """The training rows as a model sees them, repeated by their weights."""
+    rows, weight = data.rows, _tensor(data.weight)
     transform = data.domain.preprocessing()
-    data.domain.fit_preprocessing(transform, rows, weight, settings.bare)
-    with torch.no_grad():
+    with seeded(settings.seed), torch.no_grad():
+        data.domain.fit_preprocessing(transform, rows, weight, settings.bare)
         return _repeated(transform(rows)[0], weight)
 
 
@@ -287,6 +278,6 @@ def _evaluate(model: Density, x: Tensor) -> Tensor:
     assert isinstance(model, Preprocessed)
     parts = []
     for part in x.split(latent_model(model).chunk_rows):
-        u, logabsdet = model.encode(part)
+        u, logabsdet = model.encode_drawn(part)
         parts.append(latent_model(model).validation_log_prob(u) + logabsdet)
     return torch.cat(parts)

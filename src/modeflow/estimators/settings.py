@@ -193,7 +193,8 @@ class Settings:
             domain: of the rows. n_states: K. rows: for training; None for a model that has been trained.
         """
         steps = None if rows is None else self.steps(rows)
-        return Preprocessed(domain.preprocessing(), self.kind.build(self, domain, n_states, steps))
+        # One draw of the noise of whole numbers, until it is fitted.
+        return Preprocessed(domain.preprocessing(), self.kind.build(self, domain, n_states, steps), draws=1)
 
 
 def flow_options(flow: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -297,7 +297,7 @@ def _likelihoods(
         result.get("n_parameters"),
         note=_note(result),
         role="model",
-        own_kind=run.estimator.model_.exactness,
+        own_kind=run.estimator.latent_.exactness,
     )
     others = [
         LikelihoodRow(**{k: v for k, v in row.items() if k != "seconds"})

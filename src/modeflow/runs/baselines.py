@@ -9,14 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from modeflow.data import Schema, Split
-from modeflow.data.spread import mean_and_spread
+from modeflow.densities import Density, Preprocessed
 from modeflow.domains import TableDomain
 from modeflow.estimators import NVF, DensityEstimator, FlowDensity
 from modeflow.runs.config import RunConfig
 from modeflow.runs.folder import Run, write_json
-from modeflow.transforms.base import Exactness, weakest
+from modeflow.training import seeded
+from modeflow.transforms import Cells, Composite, Standardize, Transform
+from modeflow.transforms.base import Exactness
 
 __all__ = ["GaussianMixtureByBIC", "fit_baselines"]
 
@@ -26,11 +30,11 @@ _BASELINES_FILE = "baselines.json"
 class GaussianMixtureByBIC:
     """scikit-learn's `GaussianMixture` with full covariances, K chosen by BIC on the training rows.
 
-    Integer columns are dequantised and scored exactly as modeflow's estimators do, so that the
-    likelihoods compare.
+    Columns on lattices are dequantised and scored by modeflow's own layer, at the same points of a row's
+    cells, so that the likelihoods compare.
 
     Attributes:
-        n_components_: the K chosen. bic_: the BIC of every K tried.
+        n_components_: the K chosen. model_: the density. bic_: the BIC of every K tried.
     """
 
     candidates = (1, 2, 3, 4, 6, 8, 12, 16, 25, 32)
@@ -42,9 +46,15 @@ class GaussianMixtureByBIC:
         """Fit all candidates to rows ``(N, D)`` and keep the one of lowest BIC."""
         from sklearn.mixture import GaussianMixture
 
-        x = self.schema.dequantize(values, np.random.default_rng(self.seed))
-        self.mean_, self.scale_ = mean_and_spread(x)
-        u = (x - self.mean_) / self.scale_
+        units = Standardize(self.schema.dim)
+        transform: Transform = units
+        x = torch.from_numpy(values)
+        with seeded(self.seed):
+            if self.schema.lattice_columns:
+                cells = Cells(*(torch.from_numpy(each) for each in (self.schema.steps, self.schema.offsets)))
+                x = cells(x)[0]
+                transform = Composite([cells, units])
+        u = units.fit(x)(x)[0].numpy()
         self.bic_: dict[int, float] = {}
         best = math.inf
         for k in self.candidates:
@@ -54,23 +64,36 @@ class GaussianMixtureByBIC:
             mixture.fit(u)
             self.bic_[k] = bic = float(mixture.bic(u))
             if bic < best:
-                best, self.mixture_, self.n_components_ = bic, mixture, k
+                best, self.n_components_ = bic, k
+                self.model_ = Preprocessed(transform, _Fitted(mixture, self.schema.dim), self.score_draws)
+        self.model_.eval()
         return self
 
     @property
     def n_parameters(self) -> int:
         """Free numbers of the mixture."""
-        d, k = len(self.mean_), self.n_components_
+        d, k = self.schema.dim, self.n_components_
         return k * (d + d * (d + 1) // 2) + k - 1
 
     def score_samples(self, values: np.ndarray) -> np.ndarray:
         """Log-density of each row, nats, in the units of the data."""
+        with torch.no_grad():
+            return self.model_.log_prob(torch.from_numpy(np.ascontiguousarray(values))).numpy()
 
-        def log_prob(rows: np.ndarray) -> np.ndarray:
-            u = (rows - self.mean_) / self.scale_
-            return np.asarray(self.mixture_.score_samples(u)) - float(np.log(self.scale_).sum())
 
-        return self.schema.averaged(log_prob, values, self.score_draws)
+class _Fitted(Density):
+    """A fitted density of scikit-learn."""
+
+    def __init__(self, estimator: Any, features: int) -> None:
+        super().__init__((features,))
+        self.estimator = estimator
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float64
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return torch.from_numpy(self.estimator.score_samples(x.numpy()))
 
 
 def fit_baselines(
@@ -116,7 +139,7 @@ def fit_baselines(
             mixture.n_parameters,
             note,
             began,
-            weakest("lower bound" if schema.lattice_columns else "exact"),
+            mixture.model_.exactness,
             "exact",
         )
     )
@@ -135,7 +158,7 @@ def fit_baselines(
                 f"{flow}, one state, the same settings and the same validation rows",
                 began,
                 plain.density_kind_,
-                plain.model_.exactness,
+                plain.latent_.exactness,
             )
         )
     write_json(kept, found)

@@ -52,7 +52,7 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> dict[str, A
             "largest": float(np.abs(differences).max()),
             "rows": len(differences),
         }
-    if latent.describe().kind == "continuous" and domain.exactness == "exact":
+    if latent.describe().kind == "continuous" and estimator.model_.transform.exactness == "exact":
         bounds = estimator.bounds(test)
         result["bounds"] = {k: v if k == "draws" else v.to_dict() for k, v in bounds.items()}
     result |= estimator.measure_latent(test)

@@ -4,6 +4,7 @@ from modeflow.transforms.activations import set_activations
 from modeflow.transforms.affine import ConditionalAffine, Standardize
 from modeflow.transforms.autoregressive import MaskedAutoregressive
 from modeflow.transforms.base import Composite, Inverse, Transform
+from modeflow.transforms.cells import Cells
 from modeflow.transforms.columns import Columns
 from modeflow.transforms.contractive import Contractive
 from modeflow.transforms.coupling import Coupling
@@ -47,6 +48,7 @@ __all__ = [
     "AdditiveElementwise",
     "AffineElementwise",
     "Augment",
+    "Cells",
     "ChannelPrior",
     "Columns",
     "Composite",

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from modeflow.transforms.affine import Standardize, moments
+from modeflow.transforms.base import Transform
 from modeflow.transforms.heaped import Heaps, find_heaps
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "lost_digits"]
 
 #: Standard units beyond which tails are drawn in.
 _TAIL = 8.0
@@ -144,12 +145,6 @@ class Columns(Standardize):
         self.low.copy_(low)
         self.high.copy_(high)
         self._bounded = bool((low.isfinite() | high.isfinite()).any())
-
-    def lost(self, x: Tensor) -> list[int]:
-        """Columns in which float32 tells fewer than half of the values of ``x (N, D)`` apart."""
-        u = self(x)[0].float()
-        columns = zip(x.T, u.T, strict=True)
-        return [j for j, (a, b) in enumerate(columns) if len(b.unique()) < 0.5 * len(a.unique())]
 
     # -- the maps
 
@@ -270,6 +265,13 @@ class Columns(Standardize):
             state_dict[prefix + "tail"] = torch.tensor(torch.inf, dtype=torch.float64)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._bounded = bool((self.low.isfinite() | self.high.isfinite()).any())
+
+
+def lost_digits(transform: Transform, x: Tensor) -> list[int]:
+    """Columns in which float32 tells fewer than half of the values of ``x (N, D)`` apart, once mapped."""
+    u = transform(x)[0].float()
+    columns = zip(x.T, u.T, strict=True)
+    return [j for j, (a, b) in enumerate(columns) if len(b.unique()) < 0.5 * len(a.unique())]
 
 
 def _near(v: Tensor, w: Tensor) -> Tensor:

@@ -9,15 +9,22 @@ estimates an estimate of the product; and all are still functions of the row, wh
 Uniform numbers lie strictly between 0 and 1, in every type: a logit, a logarithm, a quantile of them is
 finite. (`torch.rand` in float32 gives exactly 0 once in 17 million numbers, and a number cast to float32
 is exactly 1 as often.)
+
+Draws of one row may be *even* (`even_streams`): those of the first layer that asks are then points of one
+Sobol sequence, digitally shifted by a random vector of the row's own. Each is uniform, so that a mean over
+draws is what it was in expectation; together they are evenly spread, which makes it exacter; and the shifts
+of different rows are independent, so that a standard error over rows counts what is left.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +32,7 @@ from modeflow.errors import ConfigError
 from modeflow.nets.randomness import rand_like, randn_like, stream
 
 __all__ = [
+    "even_streams",
     "gumbel_noise",
     "in_row_noise",
     "in_unit",
@@ -39,6 +47,9 @@ _GOLDEN = -7046029254386353131
 _FIRST = -4658895280553007687
 _SECOND = -7723592293110705685
 _WORD = (1 << 64) - 1
+_SOBOL_SEED = 20221122
+#: Dimensions for which there are Sobol points.
+_SOBOL_DIMS = 21201
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -111,6 +122,44 @@ class _RowNoise:
         return value.view(like.shape)
 
 
+class _EvenNoise(_RowNoise):
+    """Draw number `draw` of several: the first numbers asked for are evenly spread over the draws."""
+
+    def __init__(self, first: _RowNoise, shifts: dict[int, Tensor], draw: int, draws: int) -> None:
+        # Streams within this one differ from draw to draw, as those within a stream of another seed do.
+        self.place = _Place(_mixed(first.place.path + draw * _GOLDEN) | 1)
+        # Numbers asked for later are of other calls in every draw.
+        self.key, self.calls = first.key, draw << 8
+        self._first, self._shifts, self._point, self._even = first, shifts, (draw, draws), True
+
+    def uniform(self, like: Tensor) -> Tensor:
+        count = like[0].numel() if len(like) else 0
+        if not self._even or not 0 < count <= _SOBOL_DIMS:
+            return super().uniform(like)
+        self._even = False
+        if count not in self._shifts:
+            self._first.calls = 0
+            self._shifts[count] = (self._first.uniform(like).flatten(1) * 2.0**53).long()
+        draw, draws = self._point
+        point = _sobol(count, draws)[draw].to(like.device)
+        return ((self._shifts[count] ^ point).double() * 2.0**-53).view(like.shape)
+
+
+@functools.lru_cache(maxsize=32)
+def _sobol(dims: int, draws: int) -> Tensor:
+    """Evenly spread points of the unit cube in 53 bits, ``(draws, dims)``."""
+    from scipy.stats import qmc  # slow to import
+
+    generator = np.random.default_rng(_SOBOL_SEED)
+    try:
+        sobol = qmc.Sobol(dims, scramble=True, rng=generator)
+    except TypeError:  # scipy < 1.15 calls the argument `seed`
+        sobol = qmc.Sobol(dims, scramble=True, seed=generator)
+    # Drawn in powers of two, the number for which Sobol points are balanced; a prefix is kept.
+    points = np.asarray(sobol.random_base2(int(draws - 1).bit_length())[:draws])
+    return torch.from_numpy((points * 2.0**53).astype(np.int64))
+
+
 _SOURCE: ContextVar[_RowNoise | None] = ContextVar("modeflow_row_noise", default=None)
 _PLACE: ContextVar[_Place | None] = ContextVar("modeflow_noise_place", default=None)
 
@@ -125,9 +174,33 @@ def row_noise(rows: Tensor, seed: int, part: object = None) -> Iterator[None]:
         part: what opens the stream. Within another stream two parts have independent noise, even for the
             same rows and seeds.
     """
+    with _opened(_RowNoise(rows, seed, _path(part))):
+        yield
+
+
+def even_streams(rows: Tensor, draws: int, part: object = None) -> Iterator[AbstractContextManager[None]]:
+    """`row_noise` for each of so many draws, whose first numbers are evenly spread, see the module.
+
+    Arguments:
+        rows: ``(B, *event)``; those of doubles are told apart by all of their digits.
+        draws: how many. part: as in `row_noise`.
+    """
+    if rows.dtype == torch.float64:
+        # Four parts of 16 bits each, which a float32 holds.
+        rows = (rows.detach().flatten(1) + 0.0).contiguous().view(torch.int16).float()
+    first, shifts = _RowNoise(rows, _SOBOL_SEED, _path(part)), dict[int, Tensor]()
+    for draw in range(draws):
+        yield _opened(_EvenNoise(first, shifts, draw, draws))
+
+
+def _path(part: object) -> int:
     around = _PLACE.get()
-    stream = _RowNoise(rows, seed, 0 if around is None else around.within(part))
-    source, place = _SOURCE.set(stream), _PLACE.set(stream.place)
+    return 0 if around is None else around.within(part)
+
+
+@contextmanager
+def _opened(noise: _RowNoise) -> Iterator[None]:
+    source, place = _SOURCE.set(noise), _PLACE.set(noise.place)
     try:
         yield
     finally:
