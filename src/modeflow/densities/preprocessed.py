@@ -40,7 +40,7 @@ class Preprocessed(Density):
     tempers = True
 
     def __init__(self, transform: Transform, model: Density, draws: int = 16) -> None:
-        super().__init__(model.event_shape, model.context_features)
+        super().__init__(transform.event_shape or model.event_shape, model.context_features)
         if draws < 1:
             raise ConfigError(f"draws must be an integer of 1 or more, received {draws!r}")
         self.transform = transform

@@ -35,7 +35,9 @@ class Standardize(Transform):
             DataError: if a column is constant (its density is infinite).
         """
         x = x.to(torch.float64)
-        bad = torch.nonzero(~(x.amax(0) > x.amin(0))).flatten().tolist() if len(x) else [0]
+        there = x == x
+        most, least = (torch.where(there, x, end) for end in (-torch.inf, torch.inf))
+        bad = torch.nonzero(~(most.amax(0) > least.amin(0))).flatten().tolist() if len(x) else [0]
         if bad:
             raise DataError(f"column {bad[0]} is constant: its density is infinite; drop it")
         w = torch.ones(len(x), dtype=x.dtype, device=x.device) if weight is None else weight.to(x)

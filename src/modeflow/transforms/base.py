@@ -41,6 +41,8 @@ class Transform(nn.Module):
 
     context_features: int = 0
     exactness: Exactness = "exact"
+    #: Shape of what it takes, where that is not the shape of what it gives.
+    event_shape: tuple[int, ...] | None = None
     #: False for a layer that draws in one of the directions: it has no `inverse`, only `sample`.
     bijective: bool = True
     #: False for a layer whose inverse is a search, or takes a pass for each feature.

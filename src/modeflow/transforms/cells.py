@@ -33,27 +33,30 @@ class Cells(Surjection):
     Arguments:
         steps: of the lattices, 0 for continuous columns, ``(D,)``.
         offsets: a value of each lattice, ``(D,)``; zeros if None.
+
+    Attributes:
+        where: the columns on lattices. steps, offsets: theirs.
     """
 
     exactness = "lower bound"
     steps: Tensor
     offsets: Tensor
-    _where: Tensor
+    where: Tensor
 
     def __init__(self, steps: Tensor, offsets: Tensor | None = None) -> None:
         super().__init__()
         steps = steps.double()
         where = torch.nonzero(steps).flatten()
         offsets = torch.zeros_like(steps) if offsets is None else offsets.double()
-        for name, value in (("steps", steps[where]), ("offsets", offsets[where]), ("_where", where)):
+        for name, value in (("steps", steps[where]), ("offsets", offsets[where]), ("where", where)):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         volume = self.steps.log().sum().expand(x.shape[0])
         if not (self.training or in_row_noise()):
             return x, volume
-        u = uniform_noise(x.new_empty(x.shape[0], len(self._where), dtype=torch.float64)) - 0.5
-        return x.double().index_add(1, self._where, u * self.steps), volume
+        u = uniform_noise(x.new_empty(x.shape[0], len(self.where), dtype=torch.float64)) - 0.5
+        return x.double().index_add(1, self.where, u * self.steps), volume
 
     def sample(
         self,
@@ -62,8 +65,8 @@ class Cells(Surjection):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        cell = torch.round((u.double()[:, self._where] - self.offsets) / self.steps)
-        return u.double().index_copy(1, self._where, self.offsets + self.steps * cell)
+        cell = torch.round((u.double()[:, self.where] - self.offsets) / self.steps)
+        return u.double().index_copy(1, self.where, self.offsets + self.steps * cell)
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         steps, offsets = self.steps, self.offsets

@@ -16,6 +16,9 @@ Column by column, with log-determinants, in float64:
    of more rows than that stay within the scale whatever lies between them.
 3. **Tails.** Beyond 8 standard units :math:`u = \pm(8 + \log(|v| - 7))`, for far rows: to a flow with
    Gaussian tails the square of 10^6 would outweigh all other rows together.
+
+Cells that are missing (NaN) stay so, count for nothing in the scale of their column, and add nothing to the
+log-determinant of their row.
 """
 
 from __future__ import annotations
@@ -96,7 +99,10 @@ class Columns(Standardize):
         steps = torch.zeros(x.shape[1], dtype=x.dtype) if steps is None else steps
         if offsets is not None and len(x):
             self.heaps.set(
-                [find_heaps(*each) for each in zip(x.T, steps.tolist(), offsets.tolist(), strict=True)]
+                [
+                    find_heaps(column[column == column], *lattice)
+                    for column, *lattice in zip(x.T, steps.tolist(), offsets.tolist(), strict=True)
+                ]
             )
         if edges is not None and len(x):
             half = steps.to(x.dtype) / 2
@@ -106,8 +112,12 @@ class Columns(Standardize):
         return self
 
     def _moments(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-        v = self._open(x)[0]
+        there = x == x
+        v = self._open(torch.where(there, x, self._filler(x)))[0]
         w = w.unsqueeze(-1).expand_as(v)
+        if not there.all():
+            w = torch.where(there, w, 0.0)
+            w = w / w.sum(0)
         mean, scale = moments(v, w)
         if len(v) < _FAR_ROWS:
             return mean, scale
@@ -125,7 +135,9 @@ class Columns(Standardize):
         low, high = (edge.clone().to(torch.float64) for edge in edges)
         for j in range(x.shape[1]):
             column, step = rows[:, j], float(steps[j])
-            least, most = float(x[:, j].min()), float(x[:, j].max())
+            column = column[column == column]
+            known = x[:, j][x[:, j] == x[:, j]]
+            least, most = float(known.min()), float(known.max())
             if not least < most:
                 continue
             below, above = float(zeros[0][j]), float(zeros[1][j])
@@ -219,12 +231,32 @@ class Columns(Standardize):
         return torch.where(both, inside, x)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        u, logabsdet = self.entries(x)
+        return u, logabsdet.sum(-1)
+
+    def entries(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The units of the model and the log-derivative of each entry, ``(N, D)`` both; 0 where it is NaN."""
+        there = x == x
+        if there.all():
+            return self._entries(x)
+        u, slope = self._entries(torch.where(there, x, self._filler(x)))
+        return torch.where(there, u, torch.nan), torch.where(there, slope, 0.0)
+
+    def _filler(self, x: Tensor) -> Tensor:
+        """A value within the bounds of each column, in the place of what is missing."""
+        middle = torch.where(self.low.isfinite() & self.high.isfinite(), (self.low + self.high) / 2, 0.0)
+        middle = torch.where(self.low.isfinite() & self.high.isinf(), self.low + self.soft, middle)
+        return torch.where(self.low.isinf() & self.high.isfinite(), self.high - self.soft, middle).expand_as(
+            x
+        )
+
+    def _entries(self, x: Tensor) -> tuple[Tensor, Tensor]:
         v, logabsdet = self._open(x)
         v = (v - self.mean) / self.scale
         far = (v.abs() - self.tail).clamp_min(0)
         drawn = torch.log1p(far)
         u = torch.where(far > 0, torch.sign(v) * (self.tail + drawn), v)
-        return u, (logabsdet - drawn - self.scale.log()).sum(-1)
+        return u, logabsdet - drawn - self.scale.log()
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self._close(self._stretch(u), straight=True)

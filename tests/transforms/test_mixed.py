@@ -1,0 +1,158 @@
+"""Mixed columns to features: volumes, atoms, angles, missing cells."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modeflow.densities import Density, Preprocessed
+from modeflow.errors import DataError
+from modeflow.nets.randomness import seeded
+from modeflow.transforms.mixed import Cell, MixedColumns
+
+CELLS = (
+    Cell(),
+    Cell(levels=3),
+    Cell(low=0.0, atoms=(0.0, 9.0)),
+    Cell(period=360.0, origin=-180.0),
+    Cell(step=1.0, low=-0.5, atoms=(0.0,)),
+    Cell(period=24.0, step=1.0, origin=-0.5),
+)
+SMOOTH = CELLS[:4]
+
+
+def table(cells=CELLS, n=400, seed=0, missing=0.1):
+    rng = np.random.default_rng(seed)
+    rain = np.where(rng.random(n) < 0.4, 0.0, rng.gamma(2.0, 1.0, n))
+    rain[rng.random(n) < 0.05] = 9.0
+    count = np.where(rng.random(n) < 0.5, 0, 1 + rng.poisson(20, n))
+    columns = [
+        3 + 2 * rng.normal(size=n),
+        rng.integers(0, 3, n),
+        rain,
+        rng.uniform(-180, 180, n),
+        count,
+        rng.integers(0, 24, n),
+    ]
+    x = np.column_stack(columns).astype(float)[:, : len(cells)]
+    x[rng.random(x.shape) < missing] = np.nan
+    return torch.from_numpy(x)
+
+
+def fitted(cells=CELLS, **options):
+    layer = MixedColumns(cells)
+    with seeded(0):
+        return layer.fit(table(cells, **options))
+
+
+def test_features_are_named_by_the_cells():
+    layer = MixedColumns(CELLS)
+    assert layer.event_shape == (6,) and layer.features == 8
+    assert layer.levels == (0, 3, 0, 0, 0, 0, 3, 2)
+    assert layer.circular == (False, False, False, True, False, True, False, False)
+    assert layer.exactness == "lower bound" and MixedColumns(SMOOTH).exactness == "exact"
+
+
+def test_there_and_back():
+    """Atoms, levels, missing cells and places on lattices to the digit; numbers but for rounding."""
+    layer, x = fitted(), table(seed=1)
+    with seeded(0):
+        u, _ = layer(x)
+    assert u.shape == (len(x), 8)
+    back = layer.sample(u)
+    assert torch.equal(back.isnan(), x.isnan())
+    whole = [1, 4]
+    assert torch.equal(back[:, whole].nan_to_num(-1), x[:, whole].nan_to_num(-1))
+    assert torch.equal((back[:, 5] % 24).nan_to_num(-1), x[:, 5].nan_to_num(-1))
+    for atom in (0.0, 9.0):
+        assert torch.equal(back[:, 2] == atom, x[:, 2] == atom)
+    torch.testing.assert_close(back.nan_to_num(-1)[:, :4], x.nan_to_num(-1)[:, :4], atol=1e-9, rtol=1e-9)
+    angles = u[:, [3, 5]]
+    assert ((angles >= -math.pi) & (angles < math.pi) | angles.isnan()).all()
+    # A number is there, or its flag says which atom: never both, never neither but where it is missing.
+    for number, flag in ((2, 6), (4, 7)):
+        assert torch.equal(u[:, flag].isnan(), x[:, number].isnan())
+        assert torch.equal(u[:, number].isnan(), x[:, number].isnan() | (u[:, flag] > 0))
+
+
+def test_the_volume_is_that_of_the_numbers_that_are_there():
+    layer, x = fitted(SMOOTH), table(SMOOTH, 60, seed=2)
+    found = layer(x)[1]
+    for row, total in zip(x, found, strict=True):
+        expected = 0.0
+        for j in (0, 2, 3):
+            here = row.clone().unsqueeze(0).requires_grad_()
+            u = layer(here)[0][0, j]
+            if not u.isnan():
+                (slope,) = torch.autograd.grad(u, here)
+                expected += float(slope[0, j].abs().log())
+        assert float(total) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_missing_cell_says_nothing_of_the_scale():
+    whole, holes = table(SMOOTH, missing=0.0), table(SMOOTH, missing=0.0)
+    keep = torch.arange(0, len(whole), 2)
+    holes[1::2, 0] = torch.nan
+    a, b = MixedColumns(SMOOTH).fit(whole[keep]), MixedColumns(SMOOTH).fit(holes)
+    torch.testing.assert_close(a.columns.mean[0], b.columns.mean[0])
+    torch.testing.assert_close(a.columns.scale[0], b.columns.scale[0])
+    with pytest.raises(DataError, match="constant"):
+        holes[2:, 0] = torch.nan
+        holes[:2, 0] = 1.0
+        MixedColumns(SMOOTH).fit(holes)
+
+
+class Independent(Density):
+    """Numbers normal, angles and codes uniform; what is missing counts for nothing."""
+
+    dtype = torch.float64
+
+    def __init__(self, layer):
+        super().__init__((layer.features,))
+        self.levels, self.circular = layer.levels, layer.circular
+
+    def _log_prob(self, x, context):
+        total = torch.zeros(len(x), dtype=x.dtype)
+        for j, (levels, circular) in enumerate(zip(self.levels, self.circular, strict=True)):
+            there = x[:, j] == x[:, j]
+            if levels:
+                one = torch.full_like(total, -math.log(levels))
+            elif circular:
+                one = torch.full_like(total, -math.log(2 * math.pi))
+            else:
+                one = torch.distributions.Normal(0.0, 1.0).log_prob(x[:, j].nan_to_num(0.0))
+            total = total + torch.where(there, one, 0.0)
+        return total
+
+
+def test_the_mass_of_a_row_is_one():
+    """Summed over levels, atoms and hours, integrated over the rest; one column at a time, others missing."""
+    layer = fitted()
+    model = Preprocessed(layer, Independent(layer), draws=64).eval()
+    assert model.event_shape == (6,)
+
+    def density(j, values):
+        x = torch.full((len(values), 6), torch.nan, dtype=torch.float64)
+        x[:, j] = values
+        model.draws = 64 if CELLS[j].step else 1
+        return model.log_prob(x).exp()
+
+    levels = torch.arange(3.0, dtype=torch.float64)
+    assert float(density(1, levels).sum()) == pytest.approx(1, abs=1e-12)
+    hours = torch.arange(24.0, dtype=torch.float64)
+    assert float(density(5, hours).sum()) == pytest.approx(1, abs=1e-12)
+    line = torch.linspace(-60, 60, 40001, dtype=torch.float64)
+    assert float(torch.trapezoid(density(0, line), line)) == pytest.approx(1, abs=1e-6)
+    turn = torch.linspace(-180, 179.99, 1001, dtype=torch.float64)
+    assert float(torch.trapezoid(density(3, turn), turn)) == pytest.approx(1, abs=1e-3)
+    rain = torch.linspace(1e-4, 80, 200001, dtype=torch.float64)
+    mass = torch.trapezoid(density(2, rain), rain) + density(2, torch.tensor([0.0, 9.0])).sum()
+    # One of three flags each; a sliver below the bound has the rest.
+    assert float(mass) == pytest.approx(1, abs=5e-3)
+    counts = torch.arange(-3.0, 400.0, dtype=torch.float64)
+    assert float(density(4, counts).sum()) == pytest.approx(1, abs=5e-3)
+    nothing = torch.full((1, 6), torch.nan, dtype=torch.float64)
+    assert float(model.log_prob(nothing)) == 0
