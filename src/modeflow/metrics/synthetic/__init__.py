@@ -13,7 +13,7 @@ from modeflow.metrics.synthetic.columns import (
     shape,
     trend,
 )
-from modeflow.metrics.synthetic.detection import Detection, detection
+from modeflow.metrics.synthetic.efficiency import GRID, Utility, utility
 from modeflow.metrics.synthetic.neighbours import (
     NearCopies,
     PrecisionRecall,
@@ -23,7 +23,7 @@ from modeflow.metrics.synthetic.neighbours import (
     train_share,
 )
 from modeflow.metrics.synthetic.summary import MEASURES, Fidelity, SyntheticReport, report
-from modeflow.metrics.synthetic.utility import GRID, Utility, utility
+from modeflow.metrics.synthetic.two_sample import Detection, detection
 
 __all__ = [
     "GRID",

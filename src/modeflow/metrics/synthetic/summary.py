@@ -18,7 +18,7 @@ from modeflow.metrics.synthetic.columns import (
     shape_of,
     trend_of,
 )
-from modeflow.metrics.synthetic.detection import Detection, detection_of
+from modeflow.metrics.synthetic.efficiency import Utility, utility_of
 from modeflow.metrics.synthetic.neighbours import (
     NearCopies,
     PrecisionRecall,
@@ -27,7 +27,7 @@ from modeflow.metrics.synthetic.neighbours import (
     precision_recall_of,
     train_share_of,
 )
-from modeflow.metrics.synthetic.utility import Utility, utility_of
+from modeflow.metrics.synthetic.two_sample import Detection, detection_of
 from modeflow.options import check_choice
 from modeflow.progress import track
 

@@ -25,7 +25,7 @@ SMALL = {"n_estimators": (5, 10), "max_depth": (2, 4), "gamma": (0.0, 1.0)}
 
 @pytest.mark.parametrize("classifier", ["xgboost", "logistic"])
 def test_a_half_of_the_truth_is_not_told_from_the_other(classifier):
-    # Each fold's area has a standard error of 0.41 / sqrt(200) = 0.029 under chance: the score lies below 0.85
+    # Each fold's area has a standard error of 0.41 / sqrt(200) = 0.029 under chance: the score is below 0.85
     # only where the mean of three areas is above 0.575 (4.5 standard errors, once in 3e5 runs).
     found = synthetic.detection(mixed(600), mixed(600, 1), CATEGORICAL, classifier, n_jobs=1)
     assert 0.85 < found.score <= 1 and len(found.folds) == 3
