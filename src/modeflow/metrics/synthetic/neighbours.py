@@ -157,7 +157,8 @@ def _nearest(queries: np.ndarray, points: np.ndarray, others: bool = False) -> t
     centre = points.mean(0)
     a, b = (torch.from_numpy(np.ascontiguousarray(rows - centre)) for rows in (queries, points))
     squares = b.square().sum(1)
-    found = []
+    # Written in place: results kept between the blocks' large arrays would hold these in memory.
+    index = np.empty(len(a), dtype=np.int64)
     for block in _blocks(len(a), len(b), "nearest rows"):
         # |a - b|^2 but for |a|^2, which is the same for all b.
         distance = torch.addmm(squares, a[block], b.T, alpha=-2)
@@ -165,10 +166,9 @@ def _nearest(queries: np.ndarray, points: np.ndarray, others: bool = False) -> t
             distance[torch.arange(block.stop - block.start), torch.arange(block.start, block.stop)] = (
                 torch.inf
             )
-        found.append(distance.argmin(1))
-    index = torch.cat(found)
+        index[block] = distance.argmin(1).numpy()
     # Once more from the differences: equal rows are at distance 0, equal distances are equal.
-    return _norms(queries - points[index.numpy()]), index.numpy()
+    return _norms(queries - points[index]), index
 
 
 # -- distances to training rows -----------------------------------------------------------------------
@@ -317,15 +317,15 @@ def _closest(
     sizes = [len(coded.levels[i]) for i in few]
     hot_a, hot_b = (_one_hot(rows.codes[:, few], sizes) for rows in (queries, points))
     code_a, code_b = (torch.from_numpy(rows.codes[:, many]) for rows in (queries, points))
-    out = []
+    closest = np.empty(len(a))
     for block in _blocks(len(a), len(b), "distances to training rows"):
         distance = torch.cdist(a[block], b, p=1.0)
         if few:
             distance += 2 * (len(few) - hot_a[block] @ hot_b.T)
         for j in range(len(many)):
             distance += 2.0 * (code_a[block, j, None] != code_b[:, j])
-        out.append(distance.amin(1))
-    return torch.cat(out).numpy()
+        closest[block] = distance.amin(1).numpy()
+    return closest
 
 
 def _scaled(numbers: np.ndarray, holes: np.ndarray) -> Tensor:
