@@ -15,6 +15,8 @@ from synthetic_tables import CATEGORICAL, mixed, shuffled
 
 from modeflow.errors import ConfigError, DataError
 from modeflow.metrics import synthetic
+from modeflow.metrics.synthetic.coding import code_tables
+from modeflow.metrics.synthetic.efficiency import _inputs
 
 xgboost = pytest.importorskip("xgboost")
 SMALL = {"n_estimators": (5, 10), "max_depth": (2, 4), "gamma": (0.0, 1.0)}
@@ -145,6 +147,18 @@ def test_the_oddities_of_scaling():
     assert gone.score < 0.9
     constant = pd.DataFrame({"k": np.full(400, 3.0), "b": b, "t": b > 0})
     assert synthetic.utility(constant, constant, "t", grid=SMALL, n_jobs=1).score == 1
+
+
+def test_inputs_by_hand():
+    rows = {"t": [1.0, 2.0], "a": [0.0, 2.0], "b": [3.0, 5.0], "c": ["u", "v"], "d": [1.0, 1.0]}
+    test = {"t": [1.0, 2.0], "a": [1.0, 4.0], "b": [0.0, 2.0], "c": ["v", "w"], "d": [4.0, 4.0]}
+    first, second = _inputs(code_tables({"synthetic": rows, "test": test}), "t")
+    # Of a: 5 x / 2. Its minimum of 0 is replaced by the 3 of b, then by no other: 5 (x - 3) / (2 - 3).
+    assert first.tolist() == [[0, 0, 1, 0, 10], [5, -10, 0, 1, 10]]
+    assert second.tolist() == [[2.5, 15, 0, 1, -5], [10, 5, 0, 0, -5]]
+    large = {"t": [1.0, 2.0], "a": [10.0, 1000.0], "b": [-5.0, 0.001]}
+    logs, _ = _inputs(code_tables({"synthetic": large, "test": large}), "t")
+    np.testing.assert_allclose(logs, np.log([[10, 0.01], [1000, 0.01]]), rtol=1e-6)
 
 
 def test_the_logarithm_of_a_target_is_clipped():
