@@ -39,7 +39,7 @@ class Constant(Column):
             return np.full(n, self.value)
         if isinstance(self.value, dt.date):
             unit = "us" if isinstance(self.value, dt.datetime) else "D"
-            return np.full(n, np.datetime64(self.value, unit))
+            return np.full(n, np.array(self.value, dtype=f"datetime64[{unit}]"))
         if self.value is None and self.dtype and not self.dtype.lower().startswith(("str", "object", "text")):
             return np.full(n, np.nan)
         filled = np.empty(n, dtype=object)
@@ -103,4 +103,5 @@ def refusal(columns: list[Column]) -> str:
     what = ", ".join(f"'{c.name}'" + (f" ({c.about})" if c.about else "") for c in columns)
     drops = ", ".join(f"'{c.name}': 'drop'" for c in columns)
     verb = "name" if len(columns) > 1 else "names"
-    return f"column{'s' if len(columns) > 1 else ''} {what} {verb} the rows: say columns={{{drops}}}, or what else they are"
+    plural = "s" if len(columns) > 1 else ""
+    return f"column{plural} {what} {verb} the rows: say columns={{{drops}}}, or what else they are"

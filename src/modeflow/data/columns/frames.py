@@ -48,8 +48,8 @@ def frame_kind(frame: Any) -> str:
     if isinstance(frame, Mapping):
         return "dict"
     raise DataError(
-        f"a table is a data frame (pandas, polars, pyarrow), an array (rows, columns) or a dict of columns, not "
-        f"{type(frame).__name__}"
+        "a table is a data frame (pandas, polars, pyarrow), an array (rows, columns) or a dict of columns, "
+        f"not {type(frame).__name__}"
     )
 
 
@@ -57,7 +57,8 @@ def read_frame(frame: Any, commas_separate: bool = False) -> tuple[dict[str, Cel
     """The cells of every column by name, and notes on spellings of numbers in text.
 
     Raises:
-        DataError: no table, columns of unequal length, a name that occurs twice, or a type that no column has.
+        DataError: no table, columns of unequal length, a name that occurs twice, or a type that no column
+            has.
     """
     kind = frame_kind(frame)
     if kind == "arrow":

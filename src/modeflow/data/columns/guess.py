@@ -24,6 +24,8 @@ _ROWS = 20
 _PAIRS = 10.0
 #: Share of rows with a value seen once, from which on text names rows.
 _ONCE = 0.2
+#: Cells of a lattice beyond which a few values are just some numbers.
+_CELLS = 1000
 _NAMES_ROWS = re.compile(r"(?:^|[\s_.-])(?:id|pid|uuid|guid|key|index|rownames|row)$", re.IGNORECASE)
 _CODES = re.compile(
     r"(?:^|[\s_.-])(?:zip|zipcode|postal|postcode|plz|code|phone)(?:$|[\s_.-])", re.IGNORECASE
@@ -42,10 +44,11 @@ _ROUND = (
 
 @dataclass
 class Guess:
-    """A column and what should be said about it."""
+    """A column, what should be said about it, and the mark of a program in its text with the rows of it."""
 
     column: Column
     notes: list[str] = field(default_factory=list)
+    marks: tuple[str, int] | None = None
 
 
 def guess(cells: Cells, name: str, blanks: bool = False) -> Guess:
@@ -58,26 +61,34 @@ def guess(cells: Cells, name: str, blanks: bool = False) -> Guess:
     Raises:
         DataError: infinite numbers.
     """
-    notes: list[str] = []
-    kind = _kind(cells, name, blanks, notes)
-    said = {}
+    kind = _kind(cells, name, blanks)
+    said: dict[str, object] = {}
     if kind == "categorical":
         said = {"levels": _levels(cells, blanks)}
     elif kind in ("real", "positive", "bounded"):
         kind, said = _support(cells, name)
     column = learn(kind, cells, name, said)
     column = replace(column, about=about(cells, column))
-    notes += [f"column '{name}': {note}" for note in _remarks(cells, column)]
-    return Guess(column, notes)
+    notes = [f"column '{name}': {note}" for note in _remarks(cells, column)]
+    return Guess(column, notes, _mark(cells) if kind == "categorical" else None)
+
+
+def _mark(cells: Cells) -> tuple[str, int] | None:
+    """The first mark of a program in text, and the rows with one."""
+    if cells.text is None or cells.spells_numbers:
+        return None
+    known = cells.text.drop_nulls()
+    marked = known.filter(known.str.strip_chars().str.to_lowercase().is_in(list(PROGRAM_MARKS)))
+    return (str(marked[0]), len(marked)) if len(marked) else None
 
 
 def _levels(cells: Cells, blanks: bool) -> tuple[object, ...]:
-    if blanks and cells.text is not None and cells.levels is None:
+    if blanks and cells.text is not None and cells.levels is None and not cells.spells_numbers:
         return tuple(sorted(cells.text.drop_nulls().unique().to_list()))
     return level_values(cells)
 
 
-def _kind(cells: Cells, name: str, blanks: bool, notes: list[str]) -> str:
+def _kind(cells: Cells, name: str, blanks: bool) -> str:
     if cells.categorical:
         return "ordinal" if cells.ordered else "categorical"
     if cells.kind == "boolean":
@@ -89,26 +100,17 @@ def _kind(cells: Cells, name: str, blanks: bool, notes: list[str]) -> str:
     if cells.kind == "number" or cells.spells_numbers:
         return _numeric(cells, name)
     if cells.text is not None:
-        return _words(cells, name, blanks, notes)
+        return _words(cells, blanks)
     values = level_values(cells)
     return "constant" if not values else "categorical" if len(values) <= MAX_LEVELS else "id"
 
 
-def _words(cells: Cells, name: str, blanks: bool, notes: list[str]) -> str:
+def _words(cells: Cells, blanks: bool) -> str:
     assert cells.text is not None
     known = cells.text.drop_nulls()
     marks = known.str.strip_chars().str.to_lowercase().is_in(list(PROGRAM_MARKS))
-    if marks.any():
-        mark = known.filter(marks)[0]
-        many = int(marks.sum())
-        if blanks:
-            notes.append(
-                f"column '{name}': {mark!r} in {many} rows is kept as a level, since the table leaves missing cells "
-                "blank"
-            )
-        else:
-            notes.append(f"column '{name}': {mark!r} in {many} rows is read as missing")
-            known = known.filter(~marks)
+    if not blanks:
+        known = known.filter(~marks)
     counts = known.value_counts()["count"].to_numpy() if len(known) else np.zeros(0)
     if len(counts) == 0 or (len(counts) == 1 and len(known) == len(cells)):
         return "constant"
@@ -137,7 +139,7 @@ def _numeric(cells: Cells, name: str) -> str:
         rest = known[~np.isin(known, np.array(atoms))]
         # One value that fills a fifth of the rows says nothing of the others.
         lattice = find_lattice(rest) if atoms else lattice
-    if lattice is not None:
+    if lattice is not None and not (few and (levels[-1] - levels[0]) / lattice.step > _CELLS):
         return "integer" if lattice.whole else "lattice"
     return "ordinal" if few else "real"
 
@@ -204,8 +206,8 @@ def about(cells: Cells, column: Column) -> str:
             top = int(counts.argmax())
             shown = names[top] if len(names[top]) <= 30 else names[top][:27] + "..."
             parts.append(f"{len(names)} values, most often {shown} ({_percent(counts[top] / n)})")
-    for atom in getattr(column, "atoms", ()):
-        parts.append(f"{_percent(float((cells.numbers == atom).mean()))} are {atom:g}")
+    atoms = column.atoms if isinstance(column, Numeric) else ()
+    parts += [f"{_percent(float((cells.numbers == atom).mean()))} are {atom:g}" for atom in atoms]
     if absent:
         parts.append(f"{_percent(absent / n)} missing")
     return ", ".join(parts)
@@ -226,8 +228,9 @@ def _remarks(cells: Cells, column: Column) -> list[str]:
         listed = ", ".join(f"{a:g} ({_percent(float((cells.numbers == a).mean()))})" for a in column.atoms)
         one = len(column.atoms) == 1
         notes.append(
-            f"the value{'' if one else 's'} {listed} hold{'s' if one else ''} far more rows than those around: "
-            f"{'an atom' if one else 'atoms'} beside them"
+            f"the value {listed} holds far more rows than those around: an atom beside them"
+            if one
+            else f"the values {listed} hold far more rows than those around: atoms beside them"
         )
     if (
         cells.text is not None

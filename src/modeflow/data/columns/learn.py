@@ -10,12 +10,12 @@ import numpy as np
 
 from modeflow.data._cells import is_missing
 from modeflow.data.columns.aside import Constant, Drop, Identifier
-from modeflow.data.columns.atoms import bounds, find_atoms, is_bounded_below
+from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column, kind_named, shown
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
 from modeflow.data.columns.numeric import Bounded, Circular, Positive, Real, numbers_of
-from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps
+from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, significant
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
 from modeflow.errors import ConfigError, DataError
 
@@ -34,8 +34,6 @@ MAX_LEVELS, MAX_LEVELS_NUMERIC = 1000, 50
 #: Rows a level of numbers, on average; share of new rows, beside those of the most frequent value, that may
 #: hold a value not seen (after Good and Turing: the share of rows whose value is seen once).
 _ROWS_PER_LEVEL, _UNSEEN = 5, 0.05
-#: Standard deviations from zero at which no row is expected beyond it.
-_FAR = 3.0
 
 
 def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column:
@@ -49,7 +47,7 @@ def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column
         DataError: the data contradict what was said; names column, row and value.
     """
     chosen = kind_named(kind, name)
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+    options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
     as_levels = options.pop("as_levels", None)
     chosen.check_options(name, options)
     if as_levels is not None and not issubclass(chosen, Steps):
@@ -98,7 +96,7 @@ def level_values(cells: Cells) -> tuple[Any, ...]:
     """The distinct values of a column in order; marks of programs in text are missing ones."""
     if cells.levels is not None:
         return cells.levels
-    if cells.text is not None:
+    if cells.text is not None and not cells.spells_numbers:
         found = cells.text.drop_nulls().unique().to_list()
         return in_order(v for v in found if v.strip().lower() not in PROGRAM_MARKS)
     if cells.objects is not None:
@@ -158,8 +156,8 @@ def _circular(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
     if span > 2 * period:
         row = int(np.nanargmax(np.abs(cells.numbers)))
         raise DataError(
-            f"column '{name}' spans {span:g}, from {values.min():g} to {values.max():g} (data row {row + 1}), more "
-            f"than two turns of circular({period:g}); give its period"
+            f"column '{name}' spans {span:g}, from {values.min():g} to {values.max():g} (row {row + 1}), "
+            f"more than two turns of circular({period:g}); give its period"
         )
     step = said.get("step")
     if step is None:
@@ -199,8 +197,8 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
     if whole and (values != np.round(values)).any():
         row = int(np.argmax(cells.numbers != np.round(cells.numbers)))
         raise DataError(
-            f"column '{name}', data row {row + 1} holds {shown(cells.value(row))}, no whole number; say 'real', or "
-            "'lattice' with a step"
+            f"column '{name}', data row {row + 1} holds {shown(cells.value(row))}, no whole number; say "
+            "'real', or 'lattice' with a step"
         )
     atoms = said.get("atoms")
     lattice = _lattice_of(values, step, whole)
@@ -223,32 +221,34 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
     rest = values[~np.isin(values, np.array(atoms, dtype=np.float64))]
     if len(atoms) and len(np.unique(rest)) > 1:
         lattice = _lattice_of(rest, step, whole) or lattice
+    digits = None if lattice.decimals is not None else _digits(rest, lattice)
     low, high = (
         None if n is None else float(lattice.value(np.array([n]))[0]) for n in (lattice.low, lattice.high)
     )
+    if digits is not None:
+        low, high = (None if end is None else float(f"{end:.{digits}g}") for end in (low, high))
     piled = list(lattice.piled)
-    if low is not None and not piled[0] and not _never_below(rest, low):
-        low = None
-    # A heap at an end is a cap, of which the others keep clear too.
-    if atoms and low is None and atoms[0] == values.min():
-        low = _on(lattice, atoms[0])
-    if atoms and high is None and atoms[-1] == values.max():
-        high = _on(lattice, atoms[-1])
+    # Beside an atom at an end the others may come as near to it as they can.
+    if atoms and atoms[0] == values.min() and (low is None or low > atoms[0] + lattice.step):
+        low, piled[0] = _on(lattice, atoms[0] + lattice.step), False
+    if atoms and atoms[-1] == values.max() and (high is None or high < atoms[-1] - lattice.step):
+        high, piled[1] = _on(lattice, atoms[-1] - lattice.step), False
     for side, key in enumerate(("low", "high")):
         if key in said:
             piled[side] = said[key] is not None
     found = {
         "atoms": tuple(atoms), "step": lattice.step, "offset": lattice.offset, "decimals": lattice.decimals,
+        "digits": digits,
         "low": low, "high": high, "piled": tuple(piled),
     }  # fmt: skip
     return {**found, **said}
 
 
-def _never_below(values: np.ndarray, low: float) -> bool:
-    """Whether a column that happens to lie above zero keeps above it: it starts there, is far from it, or looks
-    bounded by it (degrees that were never below zero are not)."""
-    near = 0 < values.min() - low < _FAR * values.std()
-    return not near or is_bounded_below(values, low)
+def _digits(values: np.ndarray, lattice: Lattice) -> int | None:
+    """With how many significant digits values are written that are multiples of no decimal (thirds)."""
+    levels = np.unique(values)
+    exact = lattice.value(lattice.number(levels))
+    return next((d for d in range(3, 16) if np.array_equal(significant(exact, d), levels)), None)
 
 
 def _on(lattice: Lattice, value: float) -> float:
@@ -296,8 +296,8 @@ def _categorical(cells: Cells, name: str, said: Options, as_levels: bool | None)
     levels = said.get("levels", level_values(cells))
     if len(levels) > MAX_LEVELS:
         raise DataError(
-            f"column '{name}' has {len(levels)} levels, more than {MAX_LEVELS}: too many to learn a probability "
-            "of each; say 'drop', or merge rare ones before"
+            f"column '{name}' has {len(levels)} levels, more than {MAX_LEVELS}: too many to learn a "
+            "probability of each; say 'drop', or merge rare ones before"
         )
     if not len(levels):
         raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
@@ -310,7 +310,8 @@ def _ordinal(cells: Cells, name: str, said: Options, as_levels: bool | None) -> 
     if "levels" not in said and not sorts:
         few = ", ".join(map(str, levels[:4]))
         raise ConfigError(
-            f"column '{name}': an ordinal column needs its levels in order: ordinal(low < mid < high); it has {few}"
+            f"column '{name}': an ordinal column needs its levels in order: ordinal(low < mid < high); it "
+            f"has {few}"
         )
     return _categorical(cells, name, said, as_levels)
 

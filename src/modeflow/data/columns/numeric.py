@@ -47,7 +47,7 @@ def numbers_of(cells: Cells, name: str) -> np.ndarray:
     if infinite.any():
         row = int(np.argmax(infinite))
         raise DataError(
-            f"column '{name}', data row {row + 1} is infinite; replace it by a number, or leave the cell empty"
+            f"column '{name}', data row {row + 1} is infinite; put a number there, or leave the cell empty"
         )
     return numbers
 
@@ -287,8 +287,8 @@ class Bounded(Numeric):
 class Circular(Numeric):
     """Numbers on a closed line: angles, hours of the day.
 
-    Cells lie in ``[origin, origin + period)``; others are wrapped. With a step they are ``origin + n * step``,
-    such as the months 1 to 12 (period 12, origin 1, step 1).
+    Cells lie in ``[origin, origin + period)``; others are wrapped. With a step they are
+    ``origin + n * step``, such as the months 1 to 12 (period 12, origin 1, step 1).
 
     Arguments:
         period: the length of the line.

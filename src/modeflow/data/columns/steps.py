@@ -1,7 +1,7 @@
 """Kinds of columns whose values lie on a lattice: integers, multiples of another step, and times.
 
-A column of few values (`levels`) is modelled by their codes: each value then has a probability of its own, exact,
-where a dequantised density has only a bound of it, and heaps, gaps and ends cost nothing.
+A column of few values (`levels`) is modelled by their codes: each value then has a probability of its own,
+exact, where a dequantised density has only a bound of it, and heaps, gaps and ends cost nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from modeflow.data.columns.numeric import Numeric, as_type
 from modeflow.data.lattice import Lattice
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["UNITS", "Datetime", "Integer", "Steps"]
+__all__ = ["UNITS", "Datetime", "Integer", "Steps", "significant"]
 
 #: Resolutions of times, in seconds.
 UNITS: dict[str, float] = {
@@ -42,6 +42,8 @@ class Steps(Numeric):
     Arguments:
         step: distance of neighbours. offset: one of the values.
         low, high: the least and the greatest value; None where there is none.
+        digits: of a step that is no decimal (a third), to how many significant digits cells are written; None
+            for all.
         piled: whether rows pile up at low and at high, as at a bound (0 and 1, a cap) and not in a tail.
         levels: the values there are, of a column of few: it is encoded as their codes.
     """
@@ -50,6 +52,7 @@ class Steps(Numeric):
     offset: float = 0.0
     low: float | None = None
     high: float | None = None
+    digits: int | None = None
     piled: tuple[bool, bool] = (False, False)
     levels: tuple[float, ...] = ()
 
@@ -133,7 +136,8 @@ class Steps(Numeric):
         n = np.clip(lattice.number(x), -far, far)
         if lattice.low is not None or lattice.high is not None:
             n = np.clip(n, lattice.low, lattice.high)
-        return lattice.value(n)
+        values = lattice.value(n)
+        return values if self.digits is None else significant(values, self.digits)
 
     def feature(self) -> Feature:
         if self.as_levels:
@@ -163,6 +167,12 @@ class Steps(Numeric):
             return f"{self.levels[0]:.12g}..{self.levels[-1]:.12g}, as levels"
         low, high = ("" if b is None else f"{b:.12g}" for b in (self.low, self.high))
         return f"{low}..{high}" if low or high else ""
+
+
+def significant(values: np.ndarray, digits: int) -> np.ndarray:
+    """Numbers rounded to so many significant digits, as a text would say them."""
+    distinct, place = np.unique(values, return_inverse=True)
+    return np.array([float(f"{v:.{digits}g}") for v in distinct])[place]
 
 
 def _few(levels: tuple[float, ...]) -> str:
@@ -229,8 +239,9 @@ class Datetime(Steps):
         if found is None and not np.all(cells.missing):
             row = int(np.argmax(~cells.missing))
             raise DataError(
-                f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}: not all of the column "
-                "are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, ...); write them so, or drop it"
+                f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}: not all of the "
+                "column are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, ...); write them "
+                "so, or drop it"
             )
         seconds = cells.numbers if found is None else found[1]
         return super()._read(Cells("number", "float64", seconds))
