@@ -1,4 +1,4 @@
-"""Frames of every library go in and come back the same; any numbers come back as cells that columns can have."""
+"""Frames of every library come back the same, and any numbers as cells that their columns can have."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def pandas_frame():
 def polars_frame():
     data = mixed()
     levels = pl.Enum(["c", "b", "a"])
-    frame = pl.DataFrame({k: v for k, v in data.items()}, strict=False)
+    frame = pl.DataFrame(data, strict=False)
     return frame.with_columns(
         pl.col("few").cast(pl.UInt8).alias("small"),
         pl.col("real").cast(pl.Float32).alias("single"),
@@ -124,7 +124,9 @@ def test_polars():
 def test_arrow():
     pa = pytest.importorskip("pyarrow")
     frame = polars_frame().drop("category", "kind").to_arrow()
-    words = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2] * (N // 3), pa.int8()), ["z", "y", "x"], ordered=True)
+    words = pa.DictionaryArray.from_arrays(
+        pa.array([0, 1, 2] * (N // 3), pa.int8()), ["z", "y", "x"], ordered=True
+    )
     frame = frame.append_column("size", words).append_column("t", pa.array([1, 2, 3] * (N // 3), pa.int16()))
     schema = TableSchema.infer(frame)
     assert schema["size"] == Ordinal(name="size", dtype=schema["size"].dtype, levels=("z", "y", "x"))
@@ -175,7 +177,9 @@ def test_columns_of_another_order_and_library_and_left_out_constants():
     frame = pandas_frame()
     schema = TableSchema.infer(frame)
     encoded = schema.encode(frame)
-    assert np.array_equal(encoded, schema.encode(frame[frame.columns[::-1]].drop(columns="one")), equal_nan=True)
+    assert np.array_equal(
+        encoded, schema.encode(frame[frame.columns[::-1]].drop(columns="one")), equal_nan=True
+    )
     other = schema.decode(encoded, frame="polars")
     assert isinstance(other, pl.DataFrame) and other.columns == list(frame.columns)
     assert np.array_equal(encoded[:, : schema.dim], schema.encode(other), equal_nan=True)
@@ -224,7 +228,12 @@ def test_bounds_hold(dtype):
 def test_atoms_stay_and_may_lie_outside():
     column = Positive(name="c", atoms=(-1.0, 0.0))
     values = column.decode(np.array([-1.0, 0.0, -0.4, 2.5, math.nan, np.float32(-1.0)]))
-    assert values[[0, 1, 5]].tolist() == [-1, 0, -1] and values[2] > 0 and values[3] == 2.5 and math.isnan(values[4])
+    assert (
+        values[[0, 1, 5]].tolist() == [-1, 0, -1]
+        and values[2] == 0
+        and values[3] == 2.5
+        and math.isnan(values[4])
+    )
     assert column.encode([-1, 0, 2.5]).tolist() == [-1, 0, 2.5]
 
 
@@ -260,7 +269,7 @@ def test_levels_and_times_hold():
     assert set(Categorical(name="c", levels=("a", 2, True)).decode(x)) <= {"a", 2, True}
     assert set(Boolean(name="c").decode(x).tolist()) == {False, True}
     assert set(Ordinal(name="c", levels=(0.5, 7.25)).decode(x).tolist()) == {0.5, 7.25}
-    hours = Datetime(name="c", step=3600.0).decode(x * 1e6)
+    hours = Datetime(name="c", step=3600.0).decode(x)
     assert (hours.astype("int64") % 3_600_000_000 == 0).all() and hours.max() < np.datetime64("2262-04-01")
     days = Datetime(name="c", step=86400.0, dtype="date").decode(x)
     assert days.dtype == "datetime64[D]"
@@ -287,7 +296,7 @@ def test_missing_cells_come_back_missing():
     assert modelled.null_count().row(0) == (3,) * schema.dim
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.lists(
         st.one_of(st.none(), st.integers(-(10**9), 10**9), st.floats(-1e9, 1e9, allow_subnormal=False)),
@@ -304,17 +313,31 @@ def test_any_numbers_come_back(values):
         assert np.allclose(again.astype(float), expected, rtol=1e-9, atol=1e-9 * scale, equal_nan=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.one_of(st.none(), st.text(max_size=4)), min_size=1, max_size=15))
 def test_any_words_come_back(values):
-    schema = TableSchema.infer({"c": values}, {"c": "categorical"} if any(v and v.strip() for v in values) else {})
+    schema = TableSchema.infer(
+        {"c": values}, {"c": "categorical"} if any(v and v.strip() for v in values) else {}
+    )
     again = schema.decode(schema.encode({"c": values}))["c"] if schema.dim else None
     if again is not None and schema["c"].dtype == "":
-        words = {v for v in schema["c"].levels}
+        words = set(schema["c"].levels)
         for before, after in zip(values, again.tolist(), strict=True):
             assert after == (before if before in words else None)
 
 
 def test_every_kind_is_in_the_registry():
-    kinds = {Real, Positive, Bounded, Circular, Integer, Steps, Datetime, Categorical, Ordinal, Boolean, Constant}
+    kinds = {
+        Real,
+        Positive,
+        Bounded,
+        Circular,
+        Integer,
+        Steps,
+        Datetime,
+        Categorical,
+        Ordinal,
+        Boolean,
+        Constant,
+    }
     assert {KINDS[k.kind] for k in kinds} == kinds and {"drop", "id"} <= set(KINDS)

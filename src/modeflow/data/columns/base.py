@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -181,12 +181,15 @@ class Column(ABC):
         """The column of this kind with plain options."""
         cls.check_options(name, options)
         given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
-        try:
-            return cls(name=name, **given)
-        except TypeError as error:
-            needed = [f.name for f in fields(cls) if f.name not in given and f.name in str(error)]
-            what = f"needs {', '.join(needed)}" if needed else f"cannot have these options ({error})"
-            raise ConfigError(f"column '{name}' of kind '{cls.kind}' {what}") from error
+        needed = [f.name for f in fields(cls) if _required(f) and f.name not in ("name", *given)]
+        if needed:
+            raise ConfigError(f"column '{name}' of kind '{cls.kind}' needs {', '.join(needed)}")
+        return cls(name=name, **given)
+
+    @classmethod
+    def is_complete(cls, options: Mapping[str, Any]) -> bool:
+        """Whether options suffice without data."""
+        return all(f.name in options for f in fields(cls) if _required(f) and f.name != "name")
 
     @classmethod
     def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
@@ -198,6 +201,10 @@ class Column(ABC):
                     f"column '{name}': kind '{cls.kind}' has no option '{key}'{nearest(str(key), known)} "
                     f"(it has {', '.join(known)})"
                 )
+
+
+def _required(option: Field[Any]) -> bool:
+    return option.default is MISSING and option.default_factory is MISSING
 
 
 def kind_named(word: Any, column: str) -> type[Column]:

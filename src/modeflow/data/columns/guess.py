@@ -10,10 +10,9 @@ import numpy as np
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
-from modeflow.data.columns.learn import MAX_LEVELS, few_valued, learn, level_values
+from modeflow.data.columns.learn import MAX_LEVELS, few_valued, learn, level_values, trusted_lattice
 from modeflow.data.columns.numeric import Numeric, numbers_of
 from modeflow.data.columns.steps import Steps
-from modeflow.data.lattice import find_lattice
 
 __all__ = ["Guess", "about", "guess"]
 
@@ -131,14 +130,14 @@ def _numeric(cells: Cells, name: str) -> str:
     if len(levels) == len(known) and _numbers_rows(levels, name):
         return "id"
     few = few_valued(levels, counts)
-    if np.all(levels == np.round(levels)) and find_lattice(known) is not None:
+    if np.all(levels == np.round(levels)) and trusted_lattice(known) is not None:
         return "integer"
-    lattice = find_lattice(known)
+    lattice = trusted_lattice(known)
     if lattice is not None and not few:
         atoms = find_atoms(levels, counts, lattice)
         rest = known[~np.isin(known, np.array(atoms))]
         # One value that fills a fifth of the rows says nothing of the others.
-        lattice = find_lattice(rest) if atoms else lattice
+        lattice = trusted_lattice(rest) if atoms else lattice
     if lattice is not None and not (few and (levels[-1] - levels[0]) / lattice.step > _CELLS):
         return "integer" if lattice.whole else "lattice"
     return "ordinal" if few else "real"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from modeflow.data.columns.base import Column, kind_named, shown
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
 from modeflow.data.columns.numeric import Bounded, Circular, Positive, Real, numbers_of
-from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, significant
+from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, as_written
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
 from modeflow.errors import ConfigError, DataError
 
@@ -27,6 +28,7 @@ __all__ = [
     "learn",
     "level_values",
     "number_type",
+    "taken",
 ]
 
 #: Most levels of a column of words, and of one of numbers that is modelled by codes.
@@ -60,6 +62,19 @@ def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column
     absent = np.isnan(column.encode(cells))  # refuses data that contradict
     missing = bool(absent.any()) if common["missing"] is None else bool(common["missing"])
     return chosen.of(name, {**column.options(), "missing": missing and chosen is not Constant})
+
+
+def taken(column: Column, cells: Cells, name: str) -> Column:
+    """A column as it stands, of the data's type.
+
+    Raises:
+        DataError: the data contradict it; names column, row and value.
+    """
+    column = replace(column, name=name, dtype=number_type(cells))
+    if isinstance(column, (Drop, Identifier)):
+        return column
+    absent = bool(np.isnan(column.encode(cells)).any())
+    return replace(column, missing=(column.missing or absent) and not isinstance(column, Constant))
 
 
 def number_type(cells: Cells) -> str:
@@ -161,7 +176,7 @@ def _circular(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
         )
     step = said.get("step")
     if step is None:
-        lattice = find_lattice(values, evidence=True)
+        lattice = trusted_lattice(values)
         step = 0.0 if lattice is None else lattice.step
         turns = period / step if step else 2.5
         step = step if abs(turns - round(turns)) < 1e-6 and round(turns) >= 2 else 0.0
@@ -221,34 +236,52 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
     rest = values[~np.isin(values, np.array(atoms, dtype=np.float64))]
     if len(atoms) and len(np.unique(rest)) > 1:
         lattice = _lattice_of(rest, step, whole) or lattice
-    digits = None if lattice.decimals is not None else _digits(rest, lattice)
+    form = "" if lattice.decimals is not None else _written(rest, lattice) or ""
     low, high = (
         None if n is None else float(lattice.value(np.array([n]))[0]) for n in (lattice.low, lattice.high)
     )
-    if digits is not None:
-        low, high = (None if end is None else float(f"{end:.{digits}g}") for end in (low, high))
+    if form:
+        low, high = (
+            None if end is None else float(as_written(np.array([end]), form)[0]) for end in (low, high)
+        )
     piled = list(lattice.piled)
     # Beside an atom at an end the others may come as near to it as they can.
-    if atoms and atoms[0] == values.min() and (low is None or low > atoms[0] + lattice.step):
-        low, piled[0] = _on(lattice, atoms[0] + lattice.step), False
-    if atoms and atoms[-1] == values.max() and (high is None or high < atoms[-1] - lattice.step):
-        high, piled[1] = _on(lattice, atoms[-1] - lattice.step), False
+    if atoms and atoms[0] == values.min() and low != (near := _on(lattice, atoms[0] + lattice.step)):
+        low, piled[0] = near, False
+    if atoms and atoms[-1] == values.max() and high != (near := _on(lattice, atoms[-1] - lattice.step)):
+        high, piled[1] = near, False
     for side, key in enumerate(("low", "high")):
         if key in said:
             piled[side] = said[key] is not None
     found = {
         "atoms": tuple(atoms), "step": lattice.step, "offset": lattice.offset, "decimals": lattice.decimals,
-        "digits": digits,
+        "written": form,
         "low": low, "high": high, "piled": tuple(piled),
     }  # fmt: skip
     return {**found, **said}
 
 
-def _digits(values: np.ndarray, lattice: Lattice) -> int | None:
-    """With how many significant digits values are written that are multiples of no decimal (thirds)."""
+def trusted_lattice(values: np.ndarray, evidence: bool = True) -> Lattice | None:
+    """The lattice of values (see `find_lattice`), if it gives these values back as they are written."""
+    found = find_lattice(values, evidence)
+    if found is None or found.decimals is not None or _written(values, found) is not None:
+        return found
+    digits = short_decimals(values)
+    return None if digits is None else lattice_of_step(values, 10.0**-digits)
+
+
+def _written(values: np.ndarray, lattice: Lattice) -> str | None:
+    """How values are written that are multiples of no decimal (thirds): to so many decimals or digits; "" for
+    all digits, None where the lattice does not give them back."""
     levels = np.unique(values)
     exact = lattice.value(lattice.number(levels))
-    return next((d for d in range(3, 16) if np.array_equal(significant(exact, d), levels)), None)
+    forms = [f".{d}f" for d in range(1, 13)] + [f".{d}g" for d in range(3, 16)]
+    for form in forms:
+        if np.array_equal(as_written(exact, form), levels):
+            return form
+    # Up to rounding in the precision that the values have.
+    eps = np.finfo(np.float32 if np.array_equal(levels.astype(np.float32), levels) else np.float64).eps
+    return "" if np.abs(exact - levels).max() <= 8 * eps * np.abs(levels).max() else None
 
 
 def _on(lattice: Lattice, value: float) -> float:
@@ -258,7 +291,7 @@ def _on(lattice: Lattice, value: float) -> float:
 def _lattice_of(values: np.ndarray, step: float | None, whole: bool) -> Lattice | None:
     if step is not None:
         return lattice_of_step(values, float(step))
-    found = find_lattice(values, evidence=False)
+    found = trusted_lattice(values, evidence=False)
     if found is None and whole:  # one value, or beyond the digits of a double
         return lattice_of_step(values, 1.0) if len(np.unique(values)) > 1 else Lattice()
     return found

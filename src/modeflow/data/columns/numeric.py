@@ -227,7 +227,9 @@ class Positive(Numeric):
         return ~(below | ((numbers == self.low) & (not self.closed)))
 
     def _nearest(self, x: np.ndarray) -> np.ndarray:
-        return self._within(x, self.low, math.inf, self.closed)
+        values = self._within(x, self.low, math.inf, self.closed)
+        # An atom at the bound is nearer than what lies just above it.
+        return np.where(x <= self.low, self.low, values) if self.low in self.atoms else values
 
     def feature(self) -> Feature:
         return Feature(self.name, self.kind, atoms=self.atoms, low=self.low, missing=self.missing)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from modeflow.data.columns.aside import Constant, Drop, Identifier, refusal
-from modeflow.data.columns.base import IMPOSSIBLE, Column, Feature, Unseen
+from modeflow.data.columns.base import IMPOSSIBLE, KINDS, Column, Feature, Unseen
 from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.frames import FRAMES, Decoded, build_frame, frame_kind, read_frame
 from modeflow.data.columns.guess import about, guess
-from modeflow.data.columns.learn import learn
+from modeflow.data.columns.learn import learn, taken
 from modeflow.data.columns.levels import Levels
 from modeflow.data.columns.numeric import Numeric
 from modeflow.data.columns.specs import AUTO, parse_spec
@@ -93,8 +93,8 @@ class TableSchema:
         Arguments:
             frame: a data frame (pandas, polars, pyarrow), an array (rows, columns), or a dict of columns.
             columns: what is known of some, by name: a kind (``"drop"``, ``"categorical"``,
-                ``"circular(360)"``), a mapping of its options, or a `Column`; see `parse_spec`. The others
-                are found out.
+                ``"circular(360)"``) or a mapping of its options, see `parse_spec`, of which the rest is found
+                out; or a `Column`, which is taken as it stands. The other columns are found out.
 
         Raises:
             ConfigError: an unknown name, kind or option.
@@ -115,8 +115,12 @@ class TableSchema:
         known: list[Column] = []
         marks: dict[str, tuple[str, int]] = {}
         for name, cells in found.items():
-            word, options = parse_spec(said.get(name, AUTO), name)
-            if word == AUTO:
+            given = said.get(name, AUTO)
+            word, options = (given.kind, {}) if isinstance(given, Column) else parse_spec(given, name)
+            if isinstance(given, Column):
+                column = taken(given, cells, name)
+                column = replace(column, about=about(cells, column))
+            elif word == AUTO:
                 guessed = guess(cells, name, blanks)
                 column = guessed.column
                 if options:
@@ -263,8 +267,22 @@ class TableSchema:
 
     @staticmethod
     def specs_of_yaml(text: str) -> dict[str, Any]:
-        """What a file says of each column, for `infer`: then options may be left out."""
-        return read_yaml(text)[1]
+        """What a file says of each column, for `infer`.
+
+        A mapping is taken as it stands, as `to_yaml` leaves out what is the default; what it needs and lacks
+        (the levels of ``{kind: categorical}``), and all of text such as ``circular(360)``, is found in the
+        data.
+
+        Raises:
+            ConfigError: no such file, or an unknown kind or option.
+        """
+        said = read_yaml(text)[1]
+        for name, spec in said.items():
+            if isinstance(spec, Mapping) and isinstance(spec.get("kind"), str) and "as_levels" not in spec:
+                kind, options = parse_spec(spec, name)
+                if kind in KINDS and KINDS[kind].is_complete(options):
+                    said[name] = KINDS[kind].of(name, options)
+        return said
 
     @property
     def atoms(self) -> dict[str, tuple[float, ...]]:

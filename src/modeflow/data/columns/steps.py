@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from modeflow.data.columns.numeric import Numeric, as_type
 from modeflow.data.lattice import Lattice
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["UNITS", "Datetime", "Integer", "Steps", "significant"]
+__all__ = ["UNITS", "Datetime", "Integer", "Steps", "as_written"]
 
 #: Resolutions of times, in seconds.
 UNITS: dict[str, float] = {
@@ -42,8 +43,8 @@ class Steps(Numeric):
     Arguments:
         step: distance of neighbours. offset: one of the values.
         low, high: the least and the greatest value; None where there is none.
-        digits: of a step that is no decimal (a third), to how many significant digits cells are written; None
-            for all.
+        written: of a step that is no decimal (a third), how its cells are written: ``.2f`` with two decimals,
+            ``.10g`` with ten digits; "" with all.
         piled: whether rows pile up at low and at high, as at a bound (0 and 1, a cap) and not in a tail.
         levels: the values there are, of a column of few: it is encoded as their codes.
     """
@@ -52,7 +53,7 @@ class Steps(Numeric):
     offset: float = 0.0
     low: float | None = None
     high: float | None = None
-    digits: int | None = None
+    written: str = ""
     piled: tuple[bool, bool] = (False, False)
     levels: tuple[float, ...] = ()
 
@@ -74,6 +75,10 @@ class Steps(Numeric):
         if levels and len(levels) < 2:
             raise ConfigError(f"column '{self.name}': one level alone is kind 'constant'")
         object.__setattr__(self, "levels", levels)
+        if self.written and not re.fullmatch(r"\.\d+[fg]", self.written):
+            raise ConfigError(
+                f"column '{self.name}': written={self.written!r} must be such as '.2f' or '.10g'"
+            )
         object.__setattr__(self, "piled", tuple(bool(p) for p in self.piled))
 
     @property
@@ -132,12 +137,12 @@ class Steps(Numeric):
     def _nearest(self, x: np.ndarray) -> np.ndarray:
         lattice = self.lattice
         # Whole numbers beyond 2^53 steps are no lattice of doubles.
-        far = 2.0**52
-        n = np.clip(lattice.number(x), -far, far)
+        far = 2.0**52 * self.step
+        n = lattice.number(np.clip(x, self.offset - far, self.offset + far))
         if lattice.low is not None or lattice.high is not None:
             n = np.clip(n, lattice.low, lattice.high)
         values = lattice.value(n)
-        return values if self.digits is None else significant(values, self.digits)
+        return as_written(values, self.written) if self.written else values
 
     def feature(self) -> Feature:
         if self.as_levels:
@@ -169,10 +174,10 @@ class Steps(Numeric):
         return f"{low}..{high}" if low or high else ""
 
 
-def significant(values: np.ndarray, digits: int) -> np.ndarray:
-    """Numbers rounded to so many significant digits, as a text would say them."""
+def as_written(values: np.ndarray, form: str) -> np.ndarray:
+    """Numbers as a text in this format would say them."""
     distinct, place = np.unique(values, return_inverse=True)
-    return np.array([float(f"{v:.{digits}g}") for v in distinct])[place]
+    return np.array([float(format(v, form)) for v in distinct.tolist()])[place]
 
 
 def _few(levels: tuple[float, ...]) -> str:
