@@ -81,7 +81,7 @@ class Drop(Column):
 
 @dataclass(frozen=True, kw_only=True)
 class Identifier(Column):
-    """Names of rows: nearly every row has one of its own, so that there is nothing to learn. Refused."""
+    """Names of rows: nearly every row has one of its own, or they are too many to learn. Refused."""
 
     kind: ClassVar[str] = "id"
     modelled: ClassVar[bool] = False
@@ -102,6 +102,8 @@ def refusal(columns: list[Column]) -> str:
     """Why columns of names are refused, in one line."""
     what = ", ".join(f"'{c.name}'" + (f" ({c.about})" if c.about else "") for c in columns)
     drops = ", ".join(f"'{c.name}': 'drop'" for c in columns)
-    verb = "name" if len(columns) > 1 else "names"
     plural = "s" if len(columns) > 1 else ""
-    return f"column{plural} {what} {verb} the rows: say columns={{{drops}}}, or what else they are"
+    return (
+        f"column{plural} of names of rows, or with too many values to learn: {what}; say columns={{{drops}}}, "
+        "or what else they are"
+    )
