@@ -277,13 +277,14 @@ def test_levels_and_times_hold():
     assert text.tolist() == ["1970-01-01", "1971-01-01", None]
 
 
-def test_a_decoded_table_is_one_that_its_schema_takes():
-    """Wild numbers in every column of a table of all kinds: 10^5 rows, none refused, types kept."""
-    frame = pandas_frame()
+@pytest.mark.parametrize("make", [pandas_frame, polars_frame])
+def test_a_decoded_table_is_one_that_its_schema_takes(make):
+    """Wild numbers in every column of a table of all kinds: 20,000 rows, none refused, types kept."""
+    frame = make()
     schema = TableSchema.infer(frame)
-    rows = np.column_stack([wild(100_000, seed) for seed in range(schema.dim)])
+    rows = np.column_stack([wild(20_000, seed) for seed in range(schema.dim)])
     drawn = schema.decode(rows)
-    assert (drawn.dtypes == frame.dtypes).all()
+    assert list(drawn.dtypes) == list(frame.dtypes)
     encoded = schema.encode(drawn)
     assert np.array_equal(encoded, schema.encode(schema.decode(encoded)))
 

@@ -104,6 +104,6 @@ def refusal(columns: list[Column]) -> str:
     drops = ", ".join(f"'{c.name}': 'drop'" for c in columns)
     plural = "s" if len(columns) > 1 else ""
     return (
-        f"column{plural} of names of rows, or with too many values to learn: {what}; say columns={{{drops}}}, "
-        "or what else they are"
+        f"column{plural} of names of rows, or with too many values to learn: {what}; say "
+        f"columns={{{drops}}}, or what else they are"
     )

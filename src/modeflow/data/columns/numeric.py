@@ -7,6 +7,7 @@ probability beside the density of the others, and need not lie within its bounds
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -64,6 +65,13 @@ def as_type(values: np.ndarray, dtype: str) -> np.ndarray:
     return values.astype(np.float32) if kind == "float32" else values
 
 
+def _largest(dtype: str) -> float:
+    """The largest number that a type holds."""
+    if found := re.fullmatch(r"[Dd]ecimal(?:128)?\((?:precision=)?(\d+), (?:scale=)?(\d+)\)", dtype):
+        return 10.0 ** (int(found[1]) - int(found[2])) * (1 - 2.0**-50)
+    return float(np.finfo(np.float32 if portable(dtype) == "float32" else np.float64).max)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Numeric(Column):
     """A column of numbers.
@@ -114,7 +122,7 @@ class Numeric(Column):
     def decode(self, encoded: np.ndarray) -> np.ndarray:
         x = np.asarray(encoded, dtype=np.float64)
         absent = np.isnan(x)
-        largest = float(np.finfo(np.float32 if portable(self.dtype) == "float32" else np.float64).max)
+        largest = _largest(self.dtype)
         x = np.clip(np.where(absent, 0.0, x), -largest, largest)
         values = self._nearest(x)
         for atom in self.atoms:
