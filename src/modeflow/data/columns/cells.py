@@ -162,6 +162,8 @@ def cells_of_objects(values: Sequence[Any], dtype: str, name: str) -> Cells:
     Raises:
         DataError: for values that are no scalars (column and row are named).
     """
+    if {str} <= {type(v) for v in values} <= {str, type(None)}:  # most columns of objects
+        return cells_of_text(pl.Series(name, values, dtype=pl.String), dtype)
     kept = [
         None if is_missing_value(v) else v.item() if isinstance(v, np.generic) and not _is_np_time(v) else v
         for v in values

@@ -159,10 +159,12 @@ def cells_of(values: Any, name: str) -> Cells:
 def _pandas(series: Any, name: str) -> Cells:
     import pandas as pd
 
+    series = pd.Series(series)  # a bare array of pandas too
     dtype, label = series.dtype, str(series.dtype)
     if isinstance(dtype, pd.CategoricalDtype):
         listed = tuple(v.item() if isinstance(v, np.generic) else v for v in dtype.categories)
-        cells = cells_of_objects(list(series.astype(object)), label, name)
+        by_code = np.array([*listed, None], dtype=object)
+        cells = cells_of_objects(by_code[series.cat.codes.to_numpy()].tolist(), label, name)
         return Cells(
             cells.kind, label, cells.numbers, cells.bad, cells.text, cells.objects, True, listed,
             bool(dtype.ordered),
@@ -175,7 +177,9 @@ def _pandas(series: Any, name: str) -> Cells:
         return Cells("time", label, seconds_of(series.to_numpy()))
     if pd.api.types.is_numeric_dtype(dtype) and getattr(dtype, "kind", "f") in "iuf":
         return Cells("number", label, _na_floats(series))
-    if label == "object" or isinstance(dtype, pd.StringDtype):
+    if isinstance(dtype, pd.StringDtype):
+        return cells_of_objects(series.to_numpy(dtype=object, na_value=None).tolist(), label, name)
+    if label == "object":
         return cells_of_objects(list(series), label, name)
     raise DataError(f"column '{name}' is of type {label}: turn it into numbers or text, or drop it")
 
