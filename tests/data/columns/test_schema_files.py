@@ -309,7 +309,7 @@ def test_levels_match_however_they_are_typed():
 
 
 def test_files_of_all_endings(tmp_path):
-    frame = pl.from_pandas(table())
+    frame = pl.DataFrame(table().to_dict("list"))
     schema = TableSchema.infer(frame)
     frame.write_csv(tmp_path / "t.csv")
     frame.write_parquet(tmp_path / "t.parquet")
