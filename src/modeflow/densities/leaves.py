@@ -110,7 +110,7 @@ class Leaves(nn.Module):
     def sample(
         self, states: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Draw rows given the states of their features; NaN where a flag says that there is no value.
+        """Draw rows given the states of their features.
 
         Arguments:
             states: ``(B, F)``, whole numbers. generator: source of randomness.
@@ -118,13 +118,13 @@ class Leaves(nn.Module):
                 mean, or the likeliest level.
 
         Returns:
-            ``(B, F)``.
+            ``(B, F)``, a value also where a flag says that there is none (`hide_absent`).
         """
         first: Any = self.kinds[0]
         out = states.new_zeros(states.shape, dtype=first.dtype)
         for leaf, columns in zip(self.kinds, self.columns, strict=True):
             out[:, columns] = leaf.sample(states[:, columns].mT, generator, temperature).mT
-        return self.hide_absent(out)
+        return out
 
     def hide_absent(self, x: Tensor) -> Tensor:
         """The rows with NaN where a flag is known and says that there is no value."""
