@@ -77,7 +77,7 @@ class GaussianLeaves(Leaf):
         return self.min_scale + self.raw_scale.exp()
 
     def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        found: Tensor = _Gaussian.apply(x, self.mean[which], self.scale()[which])  # type: ignore[no-untyped-call]
+        found: Tensor = _Gaussian.apply(x, self.mean[which], self.scale()[which])
         return found
 
     def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:

@@ -76,13 +76,15 @@ def test_codes_and_one_real_integrate_to_one():
     features = (Feature(levels=2), REAL, Feature(levels=3), ANGLE)
     model = leaves_model(features, (-1, 0, 1, 1))
     codes = torch.tensor(list(itertools.product(range(2), range(3))), dtype=torch.float64)
-    # Smooth functions on the line that vanish at its ends, and on the circle: the rule of rectangles is exact.
+    # Smooth, and zero at the ends of the line: the rule of rectangles is exact, as it is on the circle.
     x = torch.linspace(-60, 60, 4001, dtype=torch.float64)
     angle = -math.pi + 2 * math.pi * torch.arange(400, dtype=torch.float64) / 400
     total = 0.0
     for a, b in codes.tolist():
         grid = torch.cartesian_prod(x, torch.tensor([NAN], dtype=torch.float64))
-        rows = torch.stack([torch.full_like(grid[:, 0], a), grid[:, 0], torch.full_like(grid[:, 0], b), grid[:, 1]], 1)
+        rows = torch.stack(
+            [torch.full_like(grid[:, 0], a), grid[:, 0], torch.full_like(grid[:, 0], b), grid[:, 1]], 1
+        )
         total += float(model.log_prob(rows).detach().exp().sum()) * float(x[1] - x[0])
     assert total == pytest.approx(1, abs=1e-9)
     one = torch.tensor([1.0, 0.3, 2.0], dtype=torch.float64).expand(len(angle), 3)
@@ -97,7 +99,9 @@ def test_marginals_are_sums_of_the_joint():
     observed = [1.0, NAN, 0.4, NAN]
     rows = torch.tensor([[1.0, b, 0.4, c] for b in range(3) for c in (-9.0, -0.2, 0.1, 1.0, 30.0)]).double()
     marginal = model.log_prob(torch.tensor([observed]).double()).exp()
-    assert float(marginal.detach()) == pytest.approx(float(model.log_prob(rows).detach().exp().sum()), rel=1e-10)
+    assert float(marginal.detach()) == pytest.approx(
+        float(model.log_prob(rows).detach().exp().sum()), rel=1e-10
+    )
 
 
 def test_completion_has_the_frequencies_of_bayes():

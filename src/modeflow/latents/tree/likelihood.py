@@ -150,8 +150,8 @@ class FlowOverLeaves(LeafLikelihood):
                 placed = placed.index_select(1, layer.order)
         self.register_buffer("placed", placed[0])
         flags = [leaves.features[i].flag for i in self.reals]
-        #: What stands for reals that are absent; None where none can be.
-        self.outside = None if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
+        #: What stands for reals that are absent; NaN where none can be.
+        self.outside = math.nan if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
 
     def straighten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.leaves.hide_absent(x)

@@ -1,7 +1,9 @@
 r"""The model with a tree of states: one K-state latent a feature, density exact by messages.
 
-.. math:: p(x) = \sum_{z \in \{1 \dots K\}^F} p(z)\, p(x \mid z) = \left|\det \frac{\partial T}{\partial x}\right|
-    \sum_z \pi(z_\mathrm{root}) \prod_{i \ne \mathrm{root}} A_i(z_{\mathrm{pa}(i)}, z_i) \prod_f p(u_f \mid z_f)
+.. math::
+    p(x) = \sum_{z \in \{1 \dots K\}^F} p(z)\, p(x \mid z) =
+    \left|\det \frac{\partial T}{\partial x}\right| \sum_z \pi(z_\mathrm{root})
+    \prod_{i \ne \mathrm{root}} A_i(z_{\mathrm{pa}(i)}, z_i) \prod_f p(u_f \mid z_f)
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ class TreeLatentModel(LatentModel):
         leaves = likelihood.leaves
         if prior.event_shape != likelihood.event_shape or prior.n_states != leaves.n_states:
             raise ConfigError(
-                f"a prior over {prior.event_shape[0]} features of {prior.n_states} states does not fit leaves "
-                f"of {len(leaves)} features of {leaves.n_states}"
+                f"a prior over {prior.event_shape[0]} features of {prior.n_states} states does not fit "
+                f"leaves of {len(leaves)} features of {leaves.n_states}"
             )
         self.prior, self.likelihood, self.starter = prior, likelihood, starter
         self.chunk_rows = chunk_rows

@@ -1,4 +1,4 @@
-"""Small trees of mixed features with parameters that are far from where they start, and sums by enumeration."""
+"""Small trees of mixed features, their parameters far from the start, and sums by enumeration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def leaves_model(features: Sequence[Feature], parents: Sequence[int], states: in
     return perturbed(model).double().eval()
 
 
-def flow_model(features: Sequence[Feature], parents: Sequence[int], states: int = 3, spread: float = 0.3) -> TreeLatentModel:
+def flow_model(
+    features: Sequence[Feature], parents: Sequence[int], states: int = 3, spread: float = 0.3
+) -> TreeLatentModel:
     torch.manual_seed(0)
     model = TreeNVF(features, states, flow_options=FLOW)
     model.prior.set_tree(Tree(tuple(parents)))
