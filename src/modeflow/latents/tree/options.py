@@ -67,4 +67,6 @@ class TreeOptions(TableLatent):
             if flow is None or context is None
             else FlowOverLeaves(leaves, context, flow)
         )
-        return TreeLatentModel(TreePrior(Tree.star(len(columns)), self.states), over, TreeStart())
+        return TreeLatentModel(
+            TreePrior(Tree.star(len(columns)), self.states), over, TreeStart(), self.smoothing
+        )
