@@ -2,8 +2,12 @@ r"""Where a tree starts: on the tree of Chow and Liu, states on parts of each fe
 
 With :math:`r_i(k) \propto p(x_i \mid z_i = k)` the share of a value in the states of its feature,
 
-.. math:: A_i(j, k) \propto \sum_x r_{\mathrm{pa}(i)}(j)\, r_i(k) + \alpha\, q_i(k), \qquad
-    q_i(k) = \tfrac1N \sum_x r_i(k)
+.. math:: A_i(j, k) \propto c_i(j, k) + \alpha_i\, q_i(k), \qquad
+    c_i(j, k) = \sum_x r_{\mathrm{pa}(i)}(j)\, r_i(k), \qquad q_i(k) \propto \sum_x r_i(k)
+
+How many rows α of "whatever the parent" an edge is given is what makes its counts likeliest, their rows drawn
+from a Dirichlet distribution (`polya_strength`): few where the parent says much, and so many where it says
+nothing that the table has nothing to learn from chance. The same prior holds in training.
 """
 
 from __future__ import annotations
@@ -18,12 +22,33 @@ from modeflow.latents.tree.chow_liu import chow_liu
 from modeflow.latents.tree.model import TreeLatentModel
 from modeflow.progress import busy
 
-__all__ = ["TreeStart"]
+__all__ = ["TreeStart", "polya_strength"]
 
 #: Rows whose shares are held at once, times features and states.
 _BLOCK = 2**24
 #: Spread of the noise on the logarithms of the tables, which tells equal states apart.
 _NOISE = 0.05
+
+
+def polya_strength(counts: Tensor, common: Tensor) -> Tensor:
+    r"""The α of every edge under which its counts are likeliest, ``(E,)``, of powers of two up to 2^16.
+
+    .. math:: \log p(c) = \sum_j \Big[\log\frac{\Gamma(\alpha)}{\Gamma(\alpha + c(j, \cdot))} +
+        \sum_k \log\frac{\Gamma(\alpha q(k) + c(j, k))}{\Gamma(\alpha q(k))}\Big] + \text{constant}
+
+    Arguments:
+        counts: of pairs of states, ``(E, K, K)``. common: q of the children, ``(E, K)``.
+    """
+    grid = 2.0 ** torch.arange(17, dtype=torch.float64, device=counts.device)
+    found = []
+    for c, q in zip(counts.double(), common.double(), strict=True):
+        evidence = [
+            (torch.lgamma(a * q + c) - torch.lgamma(a * q)).sum()
+            + (torch.lgamma(a) - torch.lgamma(a + c.sum(1))).sum()
+            for a in grid
+        ]
+        found.append(grid[int(torch.stack(evidence).argmax())])
+    return torch.stack(found).to(counts) if found else counts.new_zeros(0)
 
 
 @dataclass(frozen=True)
@@ -32,11 +57,9 @@ class TreeStart:
 
     Arguments:
         max_rows: looked at, at the most.
-        smoothing: α, rows that every state of a parent is given on top, distributed as the child is.
     """
 
     max_rows: int = 20_000
-    smoothing: float = 5.0
 
     @torch.no_grad()
     def __call__(
@@ -44,7 +67,8 @@ class TreeStart:
     ) -> None:
         x = as_rows(rows).to(model.device, model.dtype)
         generator = torch.Generator().manual_seed(seed)
-        if len(x) > self.max_rows:
+        count = len(x)
+        if count > self.max_rows:
             x = x[torch.randperm(len(x), generator=generator)[: self.max_rows].to(x.device)]
         leaves, prior = model.likelihood.leaves, model.prior
         with busy("start the tree"):
@@ -54,9 +78,11 @@ class TreeStart:
             leaves.start(x, generator)
             pairs, shares = self._counts(model, x)
             usual = (shares + 1e-3) / (shares + 1e-3).sum(-1, keepdim=True)
-            tables = pairs + self.smoothing * usual[1:].unsqueeze(1)
+            alpha = polya_strength(pairs, usual[1:])
+            tables = pairs + alpha[:, None, None] * usual[1:].unsqueeze(1)
             noise = _NOISE * torch.randn(tables.shape, generator=generator, dtype=tables.dtype)
-            prior.set_probs(usual[0], tables / tables.sum(-1, keepdim=True) * noise.to(tables.device).exp())
+            tables = tables / tables.sum(-1, keepdim=True) * noise.to(tables.device).exp()
+            prior.set_probs(usual[0], usual[1:], tables, alpha / max(count, 1))
 
     def _counts(self, model: TreeLatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
         """Soft counts of pairs of states along the edges, and of states, by places."""
