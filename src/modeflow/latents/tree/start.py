@@ -76,23 +76,27 @@ class TreeStart:
             tree = chow_liu(x.cpu(), leaves.features)
             prior.set_tree(tree)
             leaves.start(x, generator)
-            pairs, shares = self._counts(model, x)
+            pairs, hard, shares = self._counts(model, x)
             usual = (shares + 1e-3) / (shares + 1e-3).sum(-1, keepdim=True)
-            alpha = polya_strength(pairs, usual[1:])
+            alpha = polya_strength(hard, usual[1:])
             tables = pairs + alpha[:, None, None] * usual[1:].unsqueeze(1)
             noise = _NOISE * torch.randn(tables.shape, generator=generator, dtype=tables.dtype)
             tables = tables / tables.sum(-1, keepdim=True) * noise.to(tables.device).exp()
             prior.set_probs(usual[0], usual[1:], tables, alpha / max(count, 1))
 
-    def _counts(self, model: TreeLatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft counts of pairs of states along the edges, and of states, by places."""
+    def _counts(self, model: TreeLatentModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Soft counts of pairs of states along the edges, the same of likeliest states, and of states."""
         leaves, tree = model.likelihood.leaves, model.prior.tree
         parents = tree.parent_places.to(x.device)
         pairs = torch.zeros(len(tree) - 1, leaves.n_states, leaves.n_states, device=x.device)
+        hard = torch.zeros_like(pairs)
         shares = torch.zeros(len(tree), leaves.n_states, device=x.device)
         for part in x.split(max(1, _BLOCK // (len(tree) * leaves.n_states))):
             share = leaves.in_order(part, tree.order).softmax(-1)
             share = share.masked_fill(part.isnan().mT[list(tree.order)].unsqueeze(-1), 0.0).to(pairs)
             pairs += torch.bmm(share[parents].mT, share[1:])
+            likeliest = (share == share.amax(-1, keepdim=True)) & (share > 0)
+            likeliest = likeliest.to(share) / likeliest.sum(-1, keepdim=True).clamp_min(1)
+            hard += torch.bmm(likeliest[parents].mT, likeliest[1:])
             shares += share.sum(1)
-        return pairs, shares
+        return pairs, hard, shares
