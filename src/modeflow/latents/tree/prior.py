@@ -38,7 +38,7 @@ class TreePrior(Density):
     strength: Tensor
     tempers = True
     #: How much faster than a flow the tables learn (see `FlatParameters`).
-    learning_rate_scale = 10.0
+    learning_rate_scale = 20.0
 
     def __init__(self, tree: Tree, n_states: int) -> None:
         super().__init__((len(tree),))

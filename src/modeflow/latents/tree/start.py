@@ -77,8 +77,8 @@ class TreeStart:
             prior.set_tree(tree)
             leaves.start(x, generator)
             pairs, hard, shares = self._counts(model, x)
-            usual = (shares + 1e-3) / (shares + 1e-3).sum(-1, keepdim=True)
-            alpha = polya_strength(hard, usual[1:])
+            usual = _shares(shares)
+            alpha = polya_strength(hard, _shares(hard.sum(1)))
             tables = pairs + alpha[:, None, None] * usual[1:].unsqueeze(1)
             noise = _NOISE * torch.randn(tables.shape, generator=generator, dtype=tables.dtype)
             tables = tables / tables.sum(-1, keepdim=True) * noise.to(tables.device).exp()
@@ -100,3 +100,8 @@ class TreeStart:
             hard += torch.bmm(likeliest[parents].mT, likeliest[1:])
             shares += share.sum(1)
         return pairs, hard, shares
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """Counts in the last dimension as probabilities, none of them zero."""
+    return (counts + 1e-3) / (counts + 1e-3).sum(-1, keepdim=True)
