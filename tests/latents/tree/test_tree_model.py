@@ -281,6 +281,5 @@ def test_columns_that_say_nothing_of_one_another_are_held_apart():
     model = TreeOptions(states=12, likelihood="leaves").model(features, 1, None)
     model.start(x, 0)
     strength = 2000 * model.prior.strength
-    assert bool((strength > 0.5).all())
     for value, edge in zip(strength.tolist(), model.prior.tree.edges, strict=True):
-        assert (value < 100) == (set(edge) in ({0, 3}, {4, 6})), edge
+        assert value < 1 if set(edge) in ({0, 3}, {4, 6}) else value > 10, edge

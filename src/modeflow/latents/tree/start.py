@@ -7,7 +7,11 @@ With :math:`r_i(k) \propto p(x_i \mid z_i = k)` the share of a value in the stat
 
 How many rows α of "whatever the parent" an edge is given is what makes its counts likeliest, their rows drawn
 from a Dirichlet distribution (`polya_strength`): few where the parent says much, and so many where it says
-nothing that the table has nothing to learn from chance. The same prior holds in training.
+nothing that the table has nothing to learn from chance.
+
+In training such a prior holds tables that say little (`TreePrior.divergence`), and leaves alone those that
+say much, which become sharper than they start: its strength is α w², where w = α / (α + N / K) is the share
+of "whatever the parent" in a row of the table at the start.
 """
 
 from __future__ import annotations
@@ -82,7 +86,8 @@ class TreeStart:
             tables = pairs + alpha[:, None, None] * usual[1:].unsqueeze(1)
             noise = _NOISE * torch.randn(tables.shape, generator=generator, dtype=tables.dtype)
             tables = tables / tables.sum(-1, keepdim=True) * noise.to(tables.device).exp()
-            prior.set_probs(usual[0], usual[1:], tables, alpha / max(count, 1))
+            share = alpha / (alpha + count / leaves.n_states)
+            prior.set_probs(usual[0], usual[1:], tables, alpha * share.square() / max(count, 1))
 
     def _counts(self, model: TreeLatentModel, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Soft counts of pairs of states along the edges, the same of likeliest states, and of states."""
