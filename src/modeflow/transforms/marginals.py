@@ -30,8 +30,8 @@ __all__ = ["Marginals", "find_ties"]
 _ROWS, _KNOTS = 30, 200
 #: Rows that a stretch without any is given, so that the map rises.
 _PSEUDO = 0.1
-#: How many times the rows of its neighbours (so many to either side) a tie has, and share of the rows that the
-#: ties of a column have.
+#: How many times the rows of its neighbours (so many to either side) a tie has, and share of the rows that
+#: the ties of a column have.
 _TIE_ROWS, _NEIGHBOURS, _TIED = 4, 10, 0.05
 _BEYOND = 2**40
 

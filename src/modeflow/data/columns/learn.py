@@ -223,7 +223,7 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
     if as_levels is None:
         as_levels = not atoms and not {"low", "high"} & said.keys() and few_valued(levels, counts)
     if said.get("levels") or as_levels:
-        chosen = said.get("levels") or tuple(levels.tolist())
+        chosen = said.get("levels") or _with_gaps(levels, lattice)
         found = {
             "step": lattice.step,
             "offset": lattice.offset,
@@ -259,6 +259,14 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
         "low": low, "high": high, "piled": tuple(piled),
     }  # fmt: skip
     return {**found, **said}
+
+
+def _with_gaps(levels: np.ndarray, lattice: Lattice) -> tuple[float, ...]:
+    """The values, and those of the lattice between them where all together are few: they may come yet."""
+    first, last = lattice.number(levels[[0, -1]])
+    if last - first < MAX_LEVELS_NUMERIC:
+        levels = lattice.value(np.arange(first, last + 1))
+    return tuple(levels.tolist())
 
 
 def trusted_lattice(values: np.ndarray, evidence: bool = True) -> Lattice | None:

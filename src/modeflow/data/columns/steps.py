@@ -96,6 +96,10 @@ class Steps(Numeric):
         piled = (self.piled[0], self.piled[1])
         return Lattice(self.step, self.offset, self.decimals, low, high, piled)
 
+    @property
+    def has_density(self) -> bool:
+        return not self.as_levels
+
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         numbers, wrong, near = super()._read(cells)
         if not self.as_levels:
