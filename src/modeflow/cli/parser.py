@@ -166,6 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="one setting, such as max_epochs=50; may be repeated",
     )  # fmt: skip
     fit.add_argument("--columns", metavar="A,B,...", help="use only these columns")
+    fit.add_argument(
+        "--schema", metavar="FILE", help="what each column is: from `modeflow schema DATA -o FILE`, edited"
+    )
     fit.add_argument("--rows", type=int, metavar="N", help="use N random rows (toys: draw N)")
     files(fit)
     fit.add_argument(

@@ -34,12 +34,12 @@ _LEAST = 1
 
 @dataclass(frozen=True)
 class MixedData:
-    """A table from a file: its cells, what was guessed of the file, and what was said of its columns."""
+    """A table from a file: its cells, what was guessed of it, and what its columns are."""
 
     name: str
     frame: pl.DataFrame
     notes: tuple[str, ...]
-    specs: Mapping[str, Any]
+    schema: TableSchema
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ class MixedDomain(Domain):
         if settings["rows"] is not None:
             order = np.random.default_rng(settings["seed"]).permutation(frame.height)
             frame = frame[np.sort(order[: int(settings["rows"])])]
-        return MixedData(str(source), frame, tuple(notes), specs)
+        # Of all rows: a level that is rare is not to be unheard of because chance put it into another part.
+        schema = TableSchema.infer(frame, specs)
+        return MixedData(str(source), frame, (*notes, *schema.notes), schema)
 
     @classmethod
     def split(cls, data: MixedData, settings: Mapping[str, Any]) -> MixedParts:
@@ -151,7 +153,8 @@ class MixedDomain(Domain):
 
     @classmethod
     def prepare(cls, estimator: Any, data: MixedData) -> None:
-        estimator.columns = dict(data.specs) or None
+        columns = [dict(column.to_dict()) for column in data.schema.columns]
+        estimator.columns = {column.pop("name"): column for column in columns}
 
     @classmethod
     def some(cls, part: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -281,6 +284,12 @@ class MixedDomain(Domain):
     # -- results and samples ---------------------------------------------------------------------
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of what a model sees: the columns, and a flag for every one with atoms."""
+        flags = (f"{f.name}_atom" for f in self.schema.features() if f.atoms)
+        return (*self.schema.names, *flags)
+
+    @property
     def facts(self) -> dict[str, Any]:
         kinds = {column.name: column.spec for column in self.schema.columns}
         return {"columns": list(self.schema.names), "kinds": kinds}
@@ -318,9 +327,8 @@ class MixedDomain(Domain):
             return frame
         if z.ndim == 1:
             return frame.with_columns(pl.Series("state", z))
-        names = [f"state_{name}" for name in self.schema.names]
-        names += [f"state_{i}" for i in range(len(names), z.shape[1])]  # flags of atoms
-        return frame.with_columns([pl.Series(n, z[:, i]) for i, n in enumerate(names[: z.shape[1]])])
+        names = [f"state_{name}" for name in self.feature_names]
+        return frame.with_columns([pl.Series(n, column) for n, column in zip(names, z.T, strict=True)])
 
 
 def independent_columns(

@@ -341,7 +341,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
                 model = Settings.of(built, 0).model(domain, int(header["n_states"]), None)
             estimator.flow_ = header["built"]["flow"]
             estimator.flow_options_ = header["built"]["flow_options"]
-            own = ("flow", "flow_options", "latent_options")
+            own = ("flow", "flow_options")
             estimator.chosen_ = {k: v for k, v in header["built"].items() if k not in own}
             model.load_state_dict(state)
             estimator._set_fitted(model, domain)

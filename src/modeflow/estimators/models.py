@@ -168,9 +168,17 @@ class NVF(_TableEstimator):
         return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else TableDomain
 
     def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
-        if self.latent != "auto":
-            return {}
-        return {"latent": self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]}
+        latent = self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]
+        chosen: dict[str, Any] = {"latent": latent} if self.latent == "auto" else {}
+        if (
+            isinstance(domain, MixedDomain)
+            and latent == "tree"
+            and any(f.missing for f in domain.schema.features())
+        ):
+            options = LATENTS[latent].of(self.latent_options, "latent_options").to_dict()
+            if options["likelihood"] == "auto":
+                chosen["latent_options"] = {**options, "likelihood": "leaves"}
+        return chosen
 
     @classmethod
     def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:

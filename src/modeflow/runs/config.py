@@ -59,7 +59,7 @@ PLAIN: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
 #: Parameters of an estimator that the run sets itself.
 _HIDDEN = ("random_state", "verbose", "validation_fraction", "levels")
 #: Settings whose text stays text, whatever it looks like.
-_TEXT = ("data", "columns", "array", "model", "domain")
+_TEXT = ("data", "columns", "array", "model", "domain", "schema")
 _HEADER = ("format_version", "modeflow_version")
 
 

@@ -18,8 +18,8 @@ from modeflow.transforms.mixed import Cell
 __all__ = ["IMPOSSIBLE", "KINDS", "Column", "Feature", "Unseen", "kind_named", "shown"]
 
 #: What is to be done with a cell that a column cannot have: an error; as if it were missing; `IMPOSSIBLE`,
-#: for which a model has no probability; for numbers, the nearest value that the column can have; or "score": a
-#: number beyond a guessed range stays, for the little density there is, and anything else is impossible.
+#: for which a model has no probability; for numbers, the nearest value that the column can have; or "score":
+#: a number beyond a guessed range stays, for the little density there is; anything else is impossible.
 Unseen = Literal["error", "missing", "impossible", "nearest", "score"]
 #: Encoded cell of a value that the column cannot have.
 IMPOSSIBLE = -math.inf
