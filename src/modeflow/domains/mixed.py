@@ -18,9 +18,10 @@ from modeflow.data._source import STDIN, TEXT_SUFFIXES, is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
 from modeflow.data.columns.files import write_frame
 from modeflow.data.columns.frames import frame_kind
+from modeflow.data.schema import listing
 from modeflow.domains._table_sources import refused
 from modeflow.domains.base import Domain, RowsToScore, Trivial
-from modeflow.errors import ConfigError, DataError
+from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.nets.randomness import seeded
 from modeflow.transforms.base import Exactness, Transform
@@ -215,6 +216,28 @@ class MixedDomain(Domain):
                 stacklevel=6,
             )
         return values
+
+    def check_name(self, name: str) -> int:
+        """Place of a modelled column.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        if name not in self.schema.names:
+            hint = nearest(str(name), self.schema.names) or f"; the columns are {listing(self.schema.names)}"
+            raise ConfigError(f"there is no column '{name}' in the model{hint}")
+        return self.schema.names.index(name)
+
+    def given(self, cells: Mapping[str, Any]) -> np.ndarray:
+        """A row of these cells, encoded, all others missing, ``(D,)``.
+
+        Raises:
+            ConfigError: an unknown column. DataError: a value that its column cannot have.
+        """
+        row = np.full(self.schema.dim, np.nan)
+        for name, value in cells.items():
+            row[self.check_name(name)] = self.schema[name].encode([value])[0]
+        return row
 
     def check_training(self, values: np.ndarray) -> None:
         for name, feature, column in zip(self.schema.names, self.schema.features(), values.T, strict=True):

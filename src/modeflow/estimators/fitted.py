@@ -365,13 +365,27 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         return self.model_.to(resolve_device(self.device))
 
     def _tensors(self, X: Any) -> Tensor:
+        return self.domain_.to_tensor(self._values(X))
+
+    def _values(self, X: Any) -> np.ndarray:
+        """Rows as the domain has them.
+
+        Raises:
+            DataError: missing cells that the model has no marginals for.
+        """
         check_is_fitted(self)
-        return self.domain_.to_tensor(self.domain_.validate(self, X))
+        values = self.domain_.validate(self, X)
+        if not self.latent_.marginals and values.dtype.kind == "f" and np.isnan(values).any():
+            row = int(np.isnan(values).any(1).argmax()) + 1
+            raise DataError(
+                f"row {row} has a missing cell, which the flow cannot sum out: fit with "
+                "latent_options={'likelihood': 'leaves'}, or leave such rows out"
+            )
+        return values
 
     def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:
         """``log p(x, z = k)``, averaged over the offsets of lattices, shape ``(N, n_states_)``."""
-        check_is_fitted(self)
-        values = self.domain_.validate(self, X)
+        values = self._values(X)
         scorer = self._scorer() if model is None else model
         inner = latent_model(scorer)
         result = np.empty((len(values), self.n_states_))

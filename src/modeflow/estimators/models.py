@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from modeflow.densities import Feature
 from modeflow.domains import Domain, ImageDomain, MixedDomain, TableDomain
 from modeflow.estimators.base import DensityEstimator
+from modeflow.estimators.conditionals import Conditionals
 from modeflow.estimators.fitting import FitData
 from modeflow.estimators.settings import Budget, Settings
 from modeflow.latents import LatentModel
@@ -72,7 +73,7 @@ class _TableEstimator(DensityEstimator):
 _AUTO_LATENT = {False: "discrete", True: "tree"}
 
 
-class NVF(_TableEstimator):
+class NVF(Conditionals, _TableEstimator):
     __doc__ = rf"""Normalizing flow with a latent that says which island: an exact density for isolated modes.
 
     .. math:: p(x) = \sum_{{k=1}}^{{K}} \pi_k\, p(x \mid z = k)

@@ -31,9 +31,9 @@ class TreeOptions(TableLatent):
 
     Arguments:
         states: K, of every column.
-        likelihood: "flow" (a flow of the numeric columns over the tree, which is its base), "leaves" (the tree
-            alone: coarser, and every marginal and conditional is exact; it has no use for a flow), or "auto":
-            leaves where training cells are missing, else the flow.
+        likelihood: "flow" (a flow of the numeric columns over the tree, which is its base), "leaves" (the
+            tree alone: coarser, and every marginal and conditional is exact; it has no use for a flow), or
+            "auto": leaves where training cells are missing, else the flow.
         min_scale: smallest scale of a state of a numeric column, in spreads of the column.
     """
 
