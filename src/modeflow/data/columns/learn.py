@@ -99,8 +99,8 @@ def known_values(cells: Cells, name: str) -> np.ndarray:
 
 
 def few_valued(levels: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether numbers are modelled by codes: at most 50 values with five rows and more each on average, or 128
-    with a hundred; and few of them seen but once."""
+    """Whether numbers are modelled by codes: at most 50 values with five rows and more each on average, or
+    128 with a hundred; and few of them seen but once."""
     rows = int(counts.sum())
     if all(len(levels) > min(most, rows / least) for most, least in _FEW):
         return False
