@@ -394,6 +394,9 @@ def _as_found(frame: pl.DataFrame) -> pl.DataFrame:
     for column in frame:
         if column.dtype == pl.String:
             numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
-            column = numbers if numbers.null_count() == column.null_count() else column
+            known = column.len() - column.null_count()
+            # A word among numbers is a slip, which is said as one.
+            if known and numbers.len() - numbers.null_count() >= known / 2:
+                column = numbers.fill_null(0.0) if numbers.null_count() > column.null_count() else numbers
         out.append(column)
     return pl.DataFrame(out)

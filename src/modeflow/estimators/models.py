@@ -166,7 +166,7 @@ class NVF(Conditionals, _TableEstimator):
     def _kind(self, X: Any) -> type[Domain]:
         latent = self._said_latent()
         mixed = latent == "tree" or isinstance(self.columns, Mapping)
-        return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else TableDomain
+        return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else self.domain
 
     def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
         latent = self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]
@@ -186,7 +186,7 @@ class NVF(Conditionals, _TableEstimator):
         p, options = settings.params, settings.groups["latent_options"]
         return TableModel(
             features_of(domain),
-            p["latent"],
+            "discrete" if p["latent"] == "auto" else p["latent"],
             n_states,
             flow=p["flow"],
             flow_options=p["flow_options"],
@@ -203,10 +203,10 @@ class NVF(Conditionals, _TableEstimator):
         return super()._flows(settings, data) if several else settings.flows[:1]
 
 
-def features_of(domain: Domain) -> int | Sequence[Feature]:
+def features_of(domain: Any) -> int | Sequence[Feature]:
     """What a model of tables is told of their columns."""
-    if isinstance(domain, TableDomain):
-        return domain.schema.dim
+    if not isinstance(domain, MixedDomain):
+        return int(domain.schema.dim)
     layer = domain.preprocessing()
     assert isinstance(layer, MixedColumns)
     flag = {j: len(layer.cells) + i for i, j in enumerate(layer.flagged)}

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from modeflow.domains import DOMAINS, Domain, MixedDomain, TableDomain, domain_o
 from modeflow.errors import ConfigError, ModelFileError, nearest
 from modeflow.estimators import ESTIMATORS, DensityEstimator
 from modeflow.flows import FLOWS, flow_recipe
+from modeflow.latents import TreeOptions
 from modeflow.runs.renamed import renamed
 
 __all__ = ["MODELS", "RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config"]
@@ -183,14 +184,22 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
     if named is None:
         if values.get("schema") is not None or isinstance(values.get("columns"), Mapping):
             return MixedDomain
-        if any(values.get(key) for key in ("drop_missing", "skip_text")):
-            return TableDomain
-        return domain_of(values.get("data"))
+        found = domain_of(values.get("data"))
+        return TableDomain if found is MixedDomain and _of_numbers(values) else found
     if named not in DOMAINS:
         raise ConfigError(
             f"domain {named!r} is not known{nearest(str(named), DOMAINS)} (one of {', '.join(DOMAINS)})"
         )
     return DOMAINS[named]
+
+
+def _of_numbers(values: Mapping[str, Any]) -> bool:
+    """Whether settings are those of a table of numbers: other columns and rows are then left out, or refused."""
+    told = any(values.get(key) for key in ("drop_missing", "skip_text"))
+    named = str(values.get("model", "nvf")).lower() != "nvf"
+    latent = values.get("latent", "auto") not in ("auto", "tree") or "n_states" in values
+    options = {key.partition(".")[2] for key in values if key.startswith("latent_options.")}
+    return told or named or latent or bool(options - {f.name for f in fields(TreeOptions)})
 
 
 def _unknown(key: str, settings: Mapping[str, Any], domain: type[Domain], model: str) -> str:

@@ -32,7 +32,7 @@ _ROWS, _KNOTS = 30, 200
 _PSEUDO = 0.1
 #: How many times the rows of its neighbours (so many to either side) a tie has, and share of the rows that
 #: the ties of a column have.
-_TIE_ROWS, _NEIGHBOURS, _TIED = 4, 10, 0.05
+_TIE_ROWS, _NEIGHBOURS, _TIED = 3, 10, 0.1
 _BEYOND = 2**40
 
 
