@@ -8,8 +8,10 @@ from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.decoders import GaussianDecoder
 from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.distribution import DensityDistribution
+from modeflow.densities.features import Feature
 from modeflow.densities.flow import Flow
 from modeflow.densities.image_decoders import DiscretizedDecoder
+from modeflow.densities.leaves import Leaves
 from modeflow.densities.mixtures import GaussianMixtureBase
 from modeflow.densities.normal import StandardNormal
 from modeflow.densities.preprocessed import Preprocessed
@@ -24,11 +26,13 @@ __all__ = [
     "DensityDistribution",
     "Diffusion",
     "DiscretizedDecoder",
+    "Feature",
     "Flow",
     "GPT2Prior",
     "GaussianDecoder",
     "GaussianMixtureBase",
     "IndependentCodes",
+    "Leaves",
     "Logistic",
     "Loss",
     "NflowsDensity",

@@ -79,10 +79,13 @@ class NVF(_TableEstimator):
             `max_states` that is clearly better on rows it was not fitted to. What both choices cost together
             is measured in docs/benchmarks.md: about as much again as the fit itself.
         max_states: largest K tried by ``"auto"``.
-        latent: ``"discrete"`` (islands), or ``"continuous"`` for data along a manifold: z is then Gaussian,
-            the density a lower bound (IWAE), and `encode` says where on it a row lies; states are not used.
+        latent: ``"discrete"`` (islands); ``"tree"``, states of every column (their number is an option of
+            the latent), on the tree of columns that say most of one another, summed exactly; or
+            ``"continuous"`` for data along a manifold: z is then Gaussian, the density a lower bound (IWAE),
+            and `encode` says where on it a row lies. `n_states` is of the first alone.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
-            `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder), or
+            `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
+            `modeflow.latents.TreeOptions` (``states``, ``likelihood``), or
             `modeflow.latents.ContinuousOptions` (``features``, ``posterior``, ``free_bits``, ``draws`` ...).
             An option that the objective has no use for is refused.
         {_COMMON}
@@ -150,7 +153,7 @@ class NVF(_TableEstimator):
         return found if self.latent == "discrete" else 1
 
     def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
-        # Of a bound no comparison: it is also one of posteriors.
+        # Of a bound no comparison: it is also one of posteriors. Over a tree there is one flow.
         return super()._flows(settings, data) if self.latent == "discrete" else settings.flows[:1]
 
 

@@ -14,6 +14,7 @@ from modeflow.domains import Domain
 from modeflow.errors import ConfigError
 from modeflow.flows import FLOWS, flow_recipe
 from modeflow.latents import LatentModel
+from modeflow.models import TREE_FLOW
 from modeflow.options import Options
 from modeflow.training import TrainConfig, Training
 
@@ -28,6 +29,10 @@ FLOW_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "nsf-autoregressive": ("nsf-autoregressive", {}),
     "nsf-autoregressive, shallow": ("nsf-autoregressive", {"layers": 3, "mixing": "reverse"}),
     "nsf-coupling": ("nsf-coupling", {}),
+}
+#: The one for a tree of states, whose base it is not: shallow, and of splines alone (`TREE_FLOW`).
+TREE_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "nsf-autoregressive, over a tree": ("nsf-autoregressive", TREE_FLOW),
 }
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
@@ -118,13 +123,15 @@ class Settings:
     @property
     def flows(self) -> tuple[str, ...]:
         """The flows to choose from: one, unless ``flow="auto"``."""
-        return tuple(FLOW_CHOICES) if self.params["flow"] == "auto" else (self.params["flow"],)
+        if self.params["flow"] != "auto":
+            return (self.params["flow"],)
+        return tuple(TREE_CHOICES if self.params.get("latent") == "tree" else FLOW_CHOICES)
 
     def with_flow(self, flow: str) -> Settings:
         """The same settings with one of `flows`; options that the user gave come first."""
         if self.params["flow"] != "auto":
             return self
-        name, options = FLOW_CHOICES[flow]
+        name, options = {**FLOW_CHOICES, **TREE_CHOICES}[flow]
         given = flow_options(name, {**options, **self.params["flow_options"]})
         return replace(self, params={**self.params, "flow": name, "flow_options": given})
 

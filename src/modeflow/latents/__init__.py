@@ -48,6 +48,17 @@ from modeflow.latents.posteriors import (
 from modeflow.latents.priors import CategoricalPrior
 from modeflow.latents.schedules import STAGES, Schedule
 from modeflow.latents.starting import Starter
+from modeflow.latents.tree import (
+    FlowOverLeaves,
+    LeafLikelihood,
+    Tree,
+    TreeLatentModel,
+    TreeOptions,
+    TreePrior,
+    TreeStart,
+    chow_liu,
+    mutual_information,
+)
 
 __all__ = [
     "OBJECTIVES",
@@ -65,6 +76,7 @@ __all__ = [
     "Description",
     "DiscreteLatentModel",
     "DiscreteOptions",
+    "FlowOverLeaves",
     "FlowPosterior",
     "FullGaussianPosterior",
     "GaussianPosterior",
@@ -77,6 +89,7 @@ __all__ = [
     "IslandStart",
     "LatentModel",
     "LatentOptions",
+    "LeafLikelihood",
     "Marginal",
     "NoLatent",
     "Objective",
@@ -88,11 +101,18 @@ __all__ = [
     "SummedELBO",
     "Survey",
     "TableLatent",
+    "Tree",
+    "TreeLatentModel",
+    "TreeOptions",
+    "TreePrior",
+    "TreeStart",
     "Truncated",
     "VectorQuantizer",
     "build_objective",
     "build_posterior",
+    "chow_liu",
     "find_islands",
     "k_best",
     "look",
+    "mutual_information",
 ]

@@ -26,7 +26,7 @@ class Description:
     """What a latent is, for reports, tables and files.
 
     Attributes:
-        kind: ``"none"``, ``"discrete"``, ``"continuous"`` or ``"codes"``.
+        kind: ``"none"``, ``"discrete"``, ``"tree"``, ``"continuous"`` or ``"codes"``.
         words: for people, such as "8 states".
         count: states in use, dimensions, or number of codes; 0 for none.
         unit: the word for one value of z: "state", "z", "code", or "".
@@ -187,7 +187,7 @@ class LatentModel(Density):
         raise NotImplementedError
 
     def read(self, x: Tensor) -> Tensor:
-        """z of x for people: codes ``(B, L)``, means ``(B, L)``, or the most probable state ``(B,)``."""
+        """z of x for people: codes or means ``(B, L)``, or the most probable state, ``(B,)``, of a tree ``(B, F)``."""
         raise NotImplementedError
 
     def read_spread(self, x: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -29,12 +29,16 @@ class LatentOptions(Options):
 class TableLatent(LatentOptions):
     """Options of a latent of tables."""
 
+    #: Whether it takes rows of codes, angles and missing cells (`Feature`), not of reals alone.
+    mixed: ClassVar[bool] = False
+
     def model(self, features: int, n_states: int, likelihood: Callable[[int], Density]) -> LatentModel:
         """The model of rows ``(N, features)``.
 
         Arguments:
-            features: of a row. n_states: K, of a latent that has states.
-            likelihood: p(x|z) by the width of its context; it is made first.
+            features: of a row; one that is `mixed` also takes a list of what each is.
+            n_states: K, of a latent that has states.
+            likelihood: p(x|z) by the width of its context, of the reals alone where it is `mixed`; made first.
         """
         raise NotImplementedError
 

@@ -2,12 +2,13 @@
 
 from modeflow.models.images import IMAGE_LATENTS, ImageModel, ImageNVF, ImageVAE
 from modeflow.models.likelihoods import IMAGE_LIKELIHOODS, LikelihoodOptions
-from modeflow.models.tables import LATENTS, VAE, ContinuousNVF, DiscreteNVF, TableModel
+from modeflow.models.tables import LATENTS, TREE_FLOW, VAE, ContinuousNVF, DiscreteNVF, TableModel, TreeNVF
 
 __all__ = [
     "IMAGE_LATENTS",
     "IMAGE_LIKELIHOODS",
     "LATENTS",
+    "TREE_FLOW",
     "VAE",
     "ContinuousNVF",
     "DiscreteNVF",
@@ -16,4 +17,5 @@ __all__ = [
     "ImageVAE",
     "LikelihoodOptions",
     "TableModel",
+    "TreeNVF",
 ]

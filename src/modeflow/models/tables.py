@@ -1,4 +1,4 @@
-"""Models of tables: NVF with a discrete latent, with a continuous one, and the VAE."""
+"""Models of tables: NVF with a discrete latent, a tree of them, or a continuous one, and the VAE."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from modeflow.densities.base import Density
 from modeflow.densities.decoders import GaussianDecoder
+from modeflow.densities.features import Feature, as_features
+from modeflow.errors import ConfigError
 from modeflow.flows import build_flow
 from modeflow.latents import (
     ContinuousLatentModel,
@@ -15,17 +17,34 @@ from modeflow.latents import (
     DiscreteOptions,
     LatentModel,
     TableLatent,
+    TreeLatentModel,
+    TreeOptions,
 )
 from modeflow.options import check_choice, check_sizes
 
-__all__ = ["LATENTS", "VAE", "ContinuousNVF", "DiscreteNVF", "TableModel"]
+__all__ = ["LATENTS", "TREE_FLOW", "VAE", "ContinuousNVF", "DiscreteNVF", "TableModel", "TreeNVF"]
 
 #: Latents of tables by name: their options, which make the model.
-LATENTS: Mapping[str, type[TableLatent]] = {"discrete": DiscreteOptions, "continuous": ContinuousOptions}
+LATENTS: Mapping[str, type[TableLatent]] = {
+    "discrete": DiscreteOptions,
+    "tree": TreeOptions,
+    "continuous": ContinuousOptions,
+}
+
+
+#: Options of the flow over a tree: shallow, and made of splines and permutations alone, so that reals that are
+#: absent pass (`modeflow.latents.FlowOverLeaves`).
+TREE_FLOW: Mapping[str, Any] = {
+    "layers": 3,
+    "hidden_features": 64,
+    "mixing": "reverse",
+    "context_affine": "none",
+    "tail_bound": 5.0,
+}
 
 
 def TableModel(
-    features: int,
+    features: int | Sequence[Feature],
     latent: str = "discrete",
     n_states: int = 8,
     *,
@@ -36,8 +55,8 @@ def TableModel(
     r"""A latent-variable model of rows, ``p(x) = ∫ p(z) p(x | z) dz``, with a conditional flow for p(x|z).
 
     Arguments:
-        features: dimension D of the data.
-        latent: its name in `LATENTS`: ``"discrete"`` or ``"continuous"``.
+        features: dimension D of the data; or, for a tree, what each feature is.
+        latent: its name in `LATENTS`: ``"discrete"``, ``"tree"`` or ``"continuous"``.
         n_states: K, of a latent that has states; with 1 the model is the plain flow.
         flow, flow_options: the conditional flow, by its name in `modeflow.flows.FLOWS`.
         latent_options: of the latent, an object of its class in `LATENTS` or a mapping.
@@ -51,7 +70,13 @@ def TableModel(
     """
     check_choice("latent", latent, LATENTS)
     options = LATENTS[latent].of(latent_options, "latent_options")
-    return options.model(features, n_states, _flow_of(features, flow, flow_options))
+    columns = as_features(features)
+    reals = sum(feature.kind == "real" for feature in columns)
+    if options.mixed:
+        return options.model(columns, n_states, _flow_of(reals, flow, flow_options))
+    if reals < len(columns):
+        raise ConfigError(f"latent='{latent}' takes real features alone: use latent='tree' for others")
+    return options.model(reals, n_states, _flow_of(reals, flow, flow_options))
 
 
 def DiscreteNVF(
@@ -77,6 +102,38 @@ def DiscreteNVF(
     """
     latent = DiscreteOptions.of(options, "DiscreteNVF")
     return latent.model(features, n_states, _flow_of(features, flow, flow_options))
+
+
+def TreeNVF(
+    features: int | Sequence[Feature],
+    states: int = 64,
+    *,
+    flow: str = "nsf-autoregressive",
+    flow_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> TreeLatentModel:
+    r"""NVF with a tree of states, K a feature, under a flow: ``p(x) = Σ_z p(z) p(T(x) | z) |det T'|``.
+
+    The flow straightens the reals, given the other features; the tree of states over all of them is its base.
+    Its default is three autoregressive layers of splines (`TREE_FLOW`).
+
+    Arguments:
+        features: how many reals, or what each feature is. states: K of each.
+        flow, flow_options: as in `TableModel`.
+        options: the other fields of `modeflow.latents.TreeOptions`.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
+        https://arxiv.org/abs/2211.11638
+    """
+    latent = TreeOptions.of({"states": states, **options}, "TreeNVF")
+    columns = as_features(features)
+    reals = sum(feature.kind == "real" for feature in columns)
+    given = {**(TREE_FLOW if flow == "nsf-autoregressive" else {}), **(flow_options or {})}
+    return latent.model(columns, 1, _flow_of(reals, flow, given))
 
 
 def ContinuousNVF(
@@ -136,8 +193,12 @@ def VAE(
 
 def _flow_of(features: int, flow: str, options: Mapping[str, Any] | None) -> Callable[[int], Density]:
     """A flow by the width of its context."""
-    check_sizes(features=features)
-    return lambda context: build_flow(flow, features, context, None if options is None else dict(options))
+
+    def make(context: int) -> Density:
+        check_sizes(features=features)
+        return build_flow(flow, features, context, None if options is None else dict(options))
+
+    return make
 
 
 def _continuous(what: str, latent_features: int, options: Mapping[str, Any]) -> ContinuousOptions:

@@ -160,6 +160,10 @@ def latent_measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     if codes := result.get("codes"):
         name = f"codes in use, of {result['latent']['count']} ({codes['per_image']} an image)"
         rows.append({"name": name, "value": f"{codes['used']} (perplexity {codes['perplexity']:.1f})"})
+    if tree := result.get("tree"):
+        used = tree["used"]
+        name = f"states in use a column, of {tree['states']} (from the least to the most)"
+        rows.append({"name": name, "value": f"{min(used):.1f} to {max(used):.1f}"})
     return rows
 
 

@@ -247,7 +247,7 @@ def gather_table(
         data=shown.values,
         data_states=estimator.predict(TableDomain.rows(shown)),
         samples=np.asarray(sample),
-        sample_states=None if kind == "continuous" else sample_states,
+        sample_states=sample_states if sample_states.ndim == 1 else None,
         columns=list(split.train.columns),
         latent=estimator.encode(TableDomain.rows(shown)) if kind == "continuous" else None,
         density=density_grid(estimator, split.train.values),
@@ -268,8 +268,9 @@ def _curves(row: dict[str, Any]) -> dict[str, Any]:
 def _title(run: Run) -> str:
     if run.config["model"] != "nvf":
         return f"Plain flow {run.config['model']}"
-    if run.estimator.latent_.describe().kind == "continuous":
-        return "NVF with a continuous latent"
+    latent = run.estimator.latent_.describe()
+    if latent.kind in ("continuous", "tree"):
+        return "NVF with a continuous latent" if latent.kind == "continuous" else f"NVF with {latent.words}"
     return f"NVF with {words.plural(run.estimator.n_states_, 'state')}"
 
 

@@ -9,23 +9,30 @@ from torch import Tensor, nn
 
 from modeflow.native import applies, kernels_for
 
-__all__ = ["FlatParameters"]
+__all__ = ["FlatParameters", "learning_rates"]
 
 
 class FlatParameters:
-    """Parameters as views of one vector for every type of number, from `attach` to `detach`.
+    """Parameters as views of one vector for every type of number and rate, from `attach` to `detach`.
 
     While attached, every parameter's data and gradient are views: what changes one changes the other.
     Gradients are zero, not None, where no gradient arrives.
 
     Arguments:
         parameters: of one device.
+        rates: what the learning rate of each is multiplied by (`learning_rates`); one if None.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        kinds = dict.fromkeys(p.dtype for p in parameters)
-        self.groups = [[p for p in parameters if p.dtype == kind] for kind in kinds]
-        #: One parameter for each type, with its gradient: what an optimiser is given.
+    def __init__(self, parameters: Sequence[nn.Parameter], rates: Sequence[float] | None = None) -> None:
+        of = [1.0] * len(parameters) if rates is None else list(rates)
+        kinds = [(p.dtype, rate) for p, rate in zip(parameters, of, strict=True)]
+        groups: dict[tuple[torch.dtype, float], list[nn.Parameter]] = {kind: [] for kind in kinds}
+        for kind, p in zip(kinds, parameters, strict=True):
+            groups[kind].append(p)
+        self.groups = list(groups.values())
+        #: What the learning rate of each vector is multiplied by.
+        self.rates = [rate for _, rate in groups]
+        #: One parameter for each type and rate, with its gradient: what an optimiser is given.
         self.vectors = [
             nn.Parameter(torch.cat([p.detach().reshape(-1) for p in group])) for group in self.groups
         ]
@@ -76,6 +83,20 @@ class FlatParameters:
         for gradient in self.gradients:
             gradient.mul_(factor)
         return norm
+
+
+def learning_rates(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[float]:
+    """What the learning rate of each parameter is multiplied by.
+
+    A module may say so of its own parameters, not of those of modules in it, by `learning_rate_scale`: tables
+    of probabilities bear, and want, ten times the rate of the network beside them.
+    """
+    scales = {
+        id(p): float(getattr(module, "learning_rate_scale", 1.0))
+        for module in model.modules()
+        for p in module.parameters(recurse=False)
+    }
+    return [scales[id(p)] for p in parameters]
 
 
 def _view(part: Tensor, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from modeflow.training import checkpoint as store
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, World
 from modeflow.training.diagnose import Attempt, Watch, explain_non_finite
-from modeflow.training.flat import FlatParameters
+from modeflow.training.flat import FlatParameters, learning_rates
 from modeflow.training.history import History, Log
 from modeflow.training.progress import TrainingProgress
 from modeflow.training.rows import Rows
@@ -73,7 +73,7 @@ class Loop:
             )
         if config.activations != "keep":
             set_activations(model, config.activations)
-        flat = FlatParameters(self.parameters)
+        flat = FlatParameters(self.parameters, learning_rates(model, self.parameters))
         averages = [v.detach().clone() for v in flat.vectors] if config.ema else None
         self.state = TrainState(model, flat, self._optimizer(flat), averages, copy_state(model))
         self.watch = Watch(self.state.optimizer, self.device)
@@ -84,7 +84,13 @@ class Loop:
     def _optimizer(self, flat: FlatParameters) -> torch.optim.Optimizer:
         # Without decay this is Adam, to the last bit.
         return torch.optim.AdamW(
-            flat.vectors, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
+            [
+                {"params": [vector], "scale": rate}
+                for vector, rate in zip(flat.vectors, flat.rates, strict=True)
+            ],
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=True,
         )
 
     # -- running --------------------------------------------------------------------------------
@@ -170,7 +176,7 @@ class Loop:
             index = order[at.batch * config.batch_size : (at.batch + 1) * config.batch_size]
             rate = config.learning_rate_at(at.step, total_steps, self.state.tail)
             for group in self.state.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["scale"]
             loss = self._step(index)
             share = len(index) / len(order)
             for name, value in (("train_loss", loss.value), *loss.terms.items()):

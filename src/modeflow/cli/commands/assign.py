@@ -13,7 +13,7 @@ from modeflow.errors import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:
-    """z of every row: the posterior over the states, codes, or where it lies on a continuous latent."""
+    """z of every row: the posterior over the states, states of every column, codes, or where it lies on a continuous latent."""
     from modeflow.data import write_table
 
     check_output(args)
@@ -87,5 +87,29 @@ def _places(estimator: Any, rows: Any) -> _Assigned:
     return columns, (), {"latent": latent}, lines
 
 
+def _tree(estimator: Any, rows: Any) -> _Assigned:
+    """Of a tree the most probable state of every column."""
+    states, names = estimator.encode(rows), estimator.schema_.columns
+    count = estimator.latent_.describe().count
+    share = [np.bincount(z, minlength=count) / max(len(z), 1) for z in states.T]
+    used = [float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum())) for p in share]
+    columns = {f"state_{name}": z for name, z in zip(names, states.T, strict=True)}
+    told = {
+        "columns": [
+            {"column": name, "states": int((p > 0).sum()), "perplexity": u}
+            for name, p, u in zip(names, share, used, strict=True)
+        ]
+    }
+    lines = ["states  perplexity  column"]
+    lines += [f"{c['states']:6d}  {c['perplexity']:10.1f}  {c['column']}" for c in told["columns"]]
+    return columns, tuple(columns), told, lines
+
+
 #: By the kind of the latent.
-_KINDS = {"none": _states, "discrete": _states, "codes": _codes, "continuous": _places}
+_KINDS = {
+    "none": _states,
+    "discrete": _states,
+    "tree": _tree,
+    "codes": _codes,
+    "continuous": _places,
+}

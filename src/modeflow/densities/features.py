@@ -1,0 +1,67 @@
+"""What the numbers of a row are in the model's space: reals, angles, codes, values in cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+from modeflow.errors import ConfigError
+from modeflow.options import check_sizes
+
+__all__ = ["Feature", "as_features"]
+
+
+@dataclass(frozen=True)
+class Feature:
+    r"""One number of a row, real by default. NaN says that there is none: unknown, or (`flag`) not existing.
+
+    Arguments:
+        levels: L of a code, whose values are the whole numbers 0..L-1, held as floats; 0 where it is none.
+        circular: an angle in :math:`[-\pi, \pi)`.
+        cells: increasing edges between the cells of a value on a lattice; the first cell has no lower end,
+            the last no upper. What counts is the cell that a value lies in, and its likelihood is a
+            probability.
+        flag: index of the code that says whether there is a value: 0 says there is, any other level that
+            there is none (an atom of the column takes its place); where the flag is NaN nobody knows.
+
+    Raises:
+        ConfigError: levels that are no number of them, edges that do not increase, or more than one kind.
+    """
+
+    levels: int = 0
+    circular: bool = False
+    cells: tuple[float, ...] = ()
+    flag: int | None = None
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.levels, Integral) and not isinstance(self.levels, bool)
+        if not whole or self.levels < 0:
+            raise ConfigError(f"levels must be an integer of 1 or more, 0 for none; received {self.levels!r}")
+        if bool(self.levels) + bool(self.circular) + bool(self.cells) > 1:
+            raise ConfigError(f"a feature is a code, circular, or in cells, not several; received {self}")
+        edges = [-math.inf, *self.cells, math.inf]
+        if any(not a < b for a, b in zip(edges, edges[1:], strict=False)):
+            raise ConfigError("cells must be finite edges that increase")
+
+    @property
+    def kind(self) -> str:
+        """``"real"``, ``"circular"``, ``"code"`` or ``"cells"``."""
+        if self.levels:
+            return "code"
+        if self.circular:
+            return "circular"
+        return "cells" if self.cells else "real"
+
+
+def as_features(features: int | Sequence[Feature]) -> tuple[Feature, ...]:
+    """So many reals, or the features given.
+
+    Raises:
+        ConfigError: for a number that is no positive integer.
+    """
+    if isinstance(features, Sequence) and not isinstance(features, str):
+        return tuple(features)
+    check_sizes(features=features)
+    return (Feature(),) * int(features)

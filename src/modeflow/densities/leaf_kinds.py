@@ -1,0 +1,295 @@
+r"""One kind of leaf each: n features that are alike, K states of each.
+
+.. math::
+    \text{real: } \log N(x; m_k, s_k^2), \quad
+    \text{circular: } \log \sum_{w=-3}^{3} N(x + 2 \pi w; m_k, s_k^2), \quad
+    \text{code: } \log \mathrm{softmax}(\theta_k)_x, \quad
+    \text{cells: } \log\Big[\Phi\Big(\frac{b(x) - m_k}{s_k}\Big) - \Phi\Big(\frac{a(x) - m_k}{s_k}\Big)\Big]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from modeflow.densities.features import Feature
+from modeflow.errors import DataError
+
+__all__ = ["CategoricalLeaves", "CellLeaves", "CircularLeaves", "GaussianLeaves", "Leaf", "log_mass"]
+
+#: Scales of a state in those of its quantile bin at the start, so that neighbours overlap.
+_OVERLAP = 1.5
+#: Smallest scale at the start, in spreads of the feature.
+_START_SCALE = 0.02
+#: Largest scale of a wrapped Gaussian, for which the sum over seven turns is exact to 1e-11.
+_WIDEST_ANGLE = 3.0
+#: Share of a state of a code, at the start, that is like the whole column.
+_START_COMMON = 0.2
+#: Spread of the noise that tells equal states apart, in logarithms of probabilities.
+_NOISE = 0.1
+
+
+class Leaf(nn.Module):
+    """Contract: n features of a kind. `x` is ``(n, B)`` and free of NaN; `which` says which features."""
+
+    #: What stands for a value that is not there.
+    safe: float = 0.0
+    #: How much faster than a flow its parameters learn (see `FlatParameters`).
+    learning_rate_scale = 10.0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return next(self.parameters()).dtype
+
+    def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
+        """Log-densities of the features `which`, ``(len(which), B, K)``."""
+        raise NotImplementedError
+
+    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        """Values of all n features given their states ``(n, B)``; ``(n, B)``."""
+        raise NotImplementedError
+
+    def start(self, x: Tensor, generator: torch.Generator | None) -> None:
+        """Start the states on rows ``(N, n)``, NaN where there is no value."""
+        raise NotImplementedError
+
+
+class GaussianLeaves(Leaf):
+    """``N(x; m_k, s_k²)`` with ``s = min_scale + exp(raw)``, so that no state collapses onto a row."""
+
+    def __init__(self, features: Sequence[Feature], n_states: int, min_scale: float) -> None:
+        super().__init__()
+        self.min_scale = float(min_scale)
+        self.mean = nn.Parameter(torch.linspace(-1.5, 1.5, n_states).repeat(len(features), 1))
+        self.raw_scale = nn.Parameter(torch.full((len(features), n_states), -0.5))
+
+    def scale(self) -> Tensor:
+        """s, ``(n, K)``."""
+        return self.min_scale + self.raw_scale.exp()
+
+    def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
+        found: Tensor = _Gaussian.apply(x, self.mean[which], self.scale()[which])  # type: ignore[no-untyped-call]
+        return found
+
+    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        mean, scale = self.mean.gather(1, states), self.scale().gather(1, states)
+        return mean + temperature * scale * _noise(mean, generator)
+
+    def start(self, x: Tensor, generator: torch.Generator | None) -> None:
+        for j, values in enumerate(x.mT):
+            mean, scale = _quantile_bins(values[~values.isnan()], self.mean.shape[1])
+            self.mean[j] = mean.to(self.mean)
+            self.raw_scale[j] = (scale - self.min_scale).clamp_min(0.1 * self.min_scale).log().to(self.mean)
+
+
+class _Gaussian(torch.autograd.Function):
+    """``log N(x; m, s²)`` of all pairs of ``(n, B)`` and ``(n, K)``: fewer passes than autograd makes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        inverse = scale.reciprocal()
+        z = (x.unsqueeze(-1) - mean.unsqueeze(1)).mul_(inverse.unsqueeze(1))
+        ctx.save_for_backward(z, inverse)
+        constant = (inverse.log() - 0.5 * math.log(2 * math.pi)).unsqueeze(1)
+        return torch.addcmul(constant, z, z, value=-0.5)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        z, inverse = ctx.saved_tensors
+        pull = gradient * z
+        to_x = -torch.bmm(pull, inverse.unsqueeze(-1)).squeeze(-1) if ctx.needs_input_grad[0] else None
+        to_mean = pull.sum(1) * inverse
+        to_scale = (pull.mul_(z).sum(1) - gradient.sum(1)) * inverse
+        return to_x, to_mean, to_scale
+
+
+class CircularLeaves(Leaf):
+    """The wrapped Gaussian, its scale between `min_scale` and 3, where it is nearly uniform."""
+
+    def __init__(self, features: Sequence[Feature], n_states: int, min_scale: float) -> None:
+        super().__init__()
+        self.min_scale = float(min_scale)
+        around = torch.linspace(-math.pi, math.pi, n_states + 1)[:-1]
+        self.mean = nn.Parameter(around.repeat(len(features), 1))
+        self.raw_scale = nn.Parameter(torch.full((len(features), n_states), -1.5))
+
+    def scale(self) -> Tensor:
+        """s, ``(n, K)``."""
+        return self.min_scale + (_WIDEST_ANGLE - self.min_scale) * self.raw_scale.sigmoid()
+
+    def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
+        mean, scale = self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
+        away = torch.remainder(x.unsqueeze(-1) - mean + math.pi, 2 * math.pi) - math.pi
+        turns = 2 * math.pi * torch.arange(-3, 4, dtype=x.dtype, device=x.device)
+        z = (away.unsqueeze(-1) + turns) / scale.unsqueeze(-1)
+        return torch.logsumexp(-0.5 * z.square(), -1) - scale.log() - 0.5 * math.log(2 * math.pi)
+
+    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        mean, scale = self.mean.gather(1, states), self.scale().gather(1, states)
+        x = mean + temperature * scale * _noise(mean, generator)
+        wrapped = torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+        return torch.where(wrapped >= math.pi, -math.pi, wrapped)  # rounding may reach the end
+
+    def start(self, x: Tensor, generator: torch.Generator | None) -> None:
+        for j, values in enumerate(x.mT):
+            mean, scale = _quantile_bins(values[~values.isnan()], self.mean.shape[1])
+            share = (scale - self.min_scale).clamp_min(0.1 * self.min_scale) / (
+                _WIDEST_ANGLE - self.min_scale
+            )
+            self.mean[j] = mean.to(self.mean)
+            self.raw_scale[j] = share.clamp_max(0.9).logit().to(self.mean)
+
+
+class CategoricalLeaves(Leaf):
+    """``softmax(θ_k)_x``; the levels of all n features stand one below the other."""
+
+    offsets: Tensor
+    segments: Tensor
+
+    def __init__(self, features: Sequence[Feature], n_states: int, min_scale: float) -> None:
+        super().__init__()
+        self.levels = tuple(feature.levels for feature in features)
+        count = torch.tensor(self.levels)
+        offsets = torch.cat((count.new_zeros(1), count.cumsum(0)))[:-1]
+        self.register_buffer("offsets", offsets, persistent=False)
+        segments = torch.arange(len(count)).repeat_interleave(count)
+        self.register_buffer("segments", segments, persistent=False)
+        self.logits = nn.Parameter(_NOISE * torch.randn(sum(self.levels), n_states))
+
+    def table(self) -> Tensor:
+        """Log-probabilities of all levels, ``(sum of levels, K)``."""
+        theta = self.logits
+        index = self.segments.unsqueeze(-1).expand_as(theta)
+        top = theta.detach().new_full((len(self.levels), theta.shape[1]), -torch.inf)
+        top = top.scatter_reduce(0, index, theta.detach(), "amax")
+        shifted = theta - top[self.segments]
+        total = torch.zeros_like(top).index_add(0, self.segments, shifted.exp())
+        return shifted - total.log()[self.segments]
+
+    def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
+        codes = x.long()
+        most = torch.tensor([self.levels[i] for i in which], device=x.device).unsqueeze(-1)
+        wrong = (codes != x) | (codes < 0) | (codes >= most)
+        if bool(wrong.any()):
+            j, row = (int(i) for i in wrong.nonzero()[0])
+            raise DataError(
+                f"row {row + 1} of the batch has code {float(x[j, row]):g} where whole numbers 0 to "
+                f"{int(most[j]) - 1} are expected"
+            )
+        return F.embedding(codes + self.offsets[which].unsqueeze(-1), self.table())
+
+    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        drawn = []
+        for table, z in zip(self.table().split(self.levels), states, strict=True):
+            drawn.append(draw_categories(table.mT[z], generator, temperature))
+        return torch.stack(drawn).to(self.dtype)
+
+    def start(self, x: Tensor, generator: torch.Generator | None) -> None:
+        noise = _NOISE * _noise(self.logits, generator)
+        parts = []
+        for values, levels in zip(x.mT, self.levels, strict=True):
+            counts = torch.bincount(values[~values.isnan()].long(), minlength=levels).double() + 0.5
+            common = (counts / counts.sum()).unsqueeze(-1)
+            own = F.one_hot(_levels_of_states(counts, self.logits.shape[1]), levels).double().mT
+            parts.append(((1 - _START_COMMON) * own + _START_COMMON * common).log())
+        self.logits.copy_(torch.cat(parts).to(self.logits) + noise)
+
+
+class CellLeaves(GaussianLeaves):
+    """The mass of a Gaussian between the edges of the cell that a value lies in."""
+
+    edges: Tensor
+
+    def __init__(self, features: Sequence[Feature], n_states: int, min_scale: float) -> None:
+        super().__init__(features, n_states, min_scale)
+        most = max(len(feature.cells) for feature in features)
+        rows = [(-math.inf, *f.cells, *[math.inf] * (most + 1 - len(f.cells))) for f in features]
+        self.register_buffer("edges", torch.tensor(rows), persistent=False)
+
+    def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
+        edges = self.edges[which]
+        above = torch.searchsorted(edges, x, right=True)  # an edge belongs to the cell above it
+        low, high = edges.gather(1, above - 1), edges.gather(1, above)
+        mean, scale = self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
+        return log_mass((low.unsqueeze(-1) - mean) / scale, (high.unsqueeze(-1) - mean) / scale)
+
+
+def log_mass(a: Tensor, b: Tensor) -> Tensor:
+    """``log(Φ(b) - Φ(a))`` for a < b, to nearly full precision in the tails and for narrow cells."""
+    # To the left, where Φ is small and its logarithm knows it exactly.
+    flip = a + b > 0
+    a, b = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    width = b - a
+    # Of a narrow cell the difference would cancel; its mass is φ at its middle, tilted, times its width.
+    narrow = width < torch.finfo(a.dtype).eps ** (1 / 3)
+    middle = torch.where(narrow, 0.5 * (a + b), 0.0)
+    tilt = 0.5 * middle * torch.where(narrow, width, 1.0)
+    small = -0.5 * middle.square() - 0.5 * math.log(2 * math.pi) + torch.where(narrow, width, 1.0).log()
+    small = small + _log_sinhc(tilt)
+    finite = torch.where(narrow, -1.0, a).clamp_min(-1e6 if a.dtype == torch.float64 else -1e4)
+    log_b = torch.special.log_ndtr(torch.where(narrow, 0.0, b).clamp(finite + 1e-6, 40.0))
+    gap = (torch.special.log_ndtr(finite) - log_b).clamp_max(-torch.finfo(a.dtype).tiny)
+    return torch.where(narrow, small, log_b + torch.log(-torch.expm1(gap)))
+
+
+def _log_sinhc(t: Tensor) -> Tensor:
+    """``log(sinh t / t)``."""
+    t = t.abs()
+    safe = t.clamp_min(1e-3)
+    large = safe + torch.log1p(-torch.exp(-2 * safe)) - torch.log(2 * safe)
+    return torch.where(t < 1e-3, t.square() / 6, large)
+
+
+def draw_categories(
+    logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
+) -> Tensor:
+    """One category a row of ``logits (B, L)``, ``(B,)``; the likeliest at temperature 0."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    until = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
+    where = logits.device if generator is None else generator.device
+    u = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64, device=where).to(logits.device)
+    return (until <= u * until[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
+
+
+def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    where = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=where).to(like.device)
+
+
+def _quantile_bins(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Means of `count` bins that hold equally many values, and scales by which neighbours overlap."""
+    if len(values) == 0:
+        return torch.linspace(-1.5, 1.5, count).double(), torch.ones(count).double()
+    values = values.double().sort().values
+    spread = float(values.std(correction=0)) or 1.0
+    # Of fewer values than bins some serve twice.
+    cut = torch.linspace(0, len(values), count + 1).round().long()
+    first = cut[:-1].clamp_max(len(values) - 1)
+    last = torch.maximum(cut[1:], first + 1)
+    number = (last - first).double()
+    sums, squares = (F.pad(v.cumsum(0), (1, 0)) for v in (values, values.square()))
+    mean = (sums[last] - sums[first]) / number
+    variance = ((squares[last] - squares[first]) / number - mean.square()).clamp_min(0.0)
+    return mean, _OVERLAP * variance.sqrt() + _START_SCALE * spread
+
+
+def _levels_of_states(counts: Tensor, n_states: int) -> Tensor:
+    """A level for every state: as many as its share says, one at the least where there are enough."""
+    levels = len(counts)
+    share = counts / counts.sum()
+    if levels >= n_states:
+        return counts.argsort(descending=True)[:n_states].sort().values
+    given = 1 + torch.floor(share * (n_states - levels)).long()
+    rest = n_states - int(given.sum())
+    left = share * (n_states - levels) - (given - 1)
+    given[left.argsort(descending=True)[:rest]] += 1
+    return torch.arange(levels).repeat_interleave(given)

@@ -1,0 +1,21 @@
+"""A tree of discrete latents, one a feature, summed exactly."""
+
+from modeflow.latents.tree.chow_liu import chow_liu, mutual_information
+from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood
+from modeflow.latents.tree.model import TreeLatentModel
+from modeflow.latents.tree.options import TreeOptions
+from modeflow.latents.tree.prior import TreePrior
+from modeflow.latents.tree.start import TreeStart
+from modeflow.latents.tree.structure import Tree
+
+__all__ = [
+    "FlowOverLeaves",
+    "LeafLikelihood",
+    "Tree",
+    "TreeLatentModel",
+    "TreeOptions",
+    "TreePrior",
+    "TreeStart",
+    "chow_liu",
+    "mutual_information",
+]

@@ -1,0 +1,163 @@
+r"""The model with a tree of states: one K-state latent a feature, density exact by messages.
+
+.. math:: p(x) = \sum_{z \in \{1 \dots K\}^F} p(z)\, p(x \mid z) = \left|\det \frac{\partial T}{\partial x}\right|
+    \sum_z \pi(z_\mathrm{root}) \prod_{i \ne \mathrm{root}} A_i(z_{\mathrm{pa}(i)}, z_i) \prod_f p(u_f \mid z_f)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modeflow.densities.base import Density, Loss
+from modeflow.densities.leaf_kinds import draw_categories
+from modeflow.errors import ConfigError
+from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.starting import Starter
+from modeflow.latents.tree.likelihood import LeafLikelihood
+from modeflow.latents.tree.messages import Upward, downward, tree_log_prob, upward
+from modeflow.latents.tree.prior import TreePrior
+
+__all__ = ["TreeLatentModel"]
+
+
+class TreeLatentModel(LatentModel):
+    r"""``p(x) = Σ_z p(z) p(x | z)`` over K^F combinations of states, summed exactly: F K² products a row.
+
+    A state of z is one number a feature, so that z is ``(B, F)``. Cells of a row that are NaN are summed and
+    integrated out, by leaves exactly.
+
+    Arguments:
+        prior: p(z). likelihood: p(x|z), leaves or a flow over them.
+        starter: where training starts. chunk_rows: rows drawn or completed at once.
+
+    Raises:
+        ConfigError: parts of different features or states.
+
+    Reference:
+        Liu and Van den Broeck, *Tractable Regularization of Probabilistic Circuits*, 2021 (hidden Chow-Liu
+        trees), https://arxiv.org/abs/2106.02264
+    """
+
+    prior: TreePrior
+    likelihood: LeafLikelihood
+
+    def __init__(
+        self,
+        prior: TreePrior,
+        likelihood: LeafLikelihood,
+        starter: Starter | None = None,
+        chunk_rows: int = 4096,
+    ) -> None:
+        super().__init__(likelihood.event_shape, 0)
+        leaves = likelihood.leaves
+        if prior.event_shape != likelihood.event_shape or prior.n_states != leaves.n_states:
+            raise ConfigError(
+                f"a prior over {prior.event_shape[0]} features of {prior.n_states} states does not fit leaves "
+                f"of {len(leaves)} features of {leaves.n_states}"
+            )
+        self.prior, self.likelihood, self.starter = prior, likelihood, starter
+        self.chunk_rows = chunk_rows
+        self.exactness = likelihood.exactness
+
+    # -- the density ----------------------------------------------------------------------------
+
+    def _leaves(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Leaf log-densities by places, ``(F, B, K)``, and the log-determinant, ``(B,)``."""
+        u, logabsdet = self.likelihood.straighten(x)
+        return self.likelihood.leaves.in_order(u, self.prior.tree.order), logabsdet
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        leaves, logabsdet = self._leaves(x)
+        prior = self.prior
+        return tree_log_prob(leaves, prior.root_probs(), prior.transition_probs(), prior.tree) + logabsdet
+
+    def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        return Density.objective(self, x, weight, step)
+
+    @torch.no_grad()
+    def _both_ways(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Upward]:
+        """Leaves, log-determinant, posteriors by places, and the way up."""
+        self._check_event(x)
+        leaves, logabsdet = self._leaves(x)
+        transitions = self.prior.transition_probs()
+        up = upward(leaves, self.prior.root_probs(), transitions, self.prior.tree)
+        return leaves, logabsdet, downward(up, transitions, self.prior.tree)[0], up
+
+    def node_posterior(self, x: Tensor) -> Tensor:
+        """``p(z_f = k | x)`` of every feature, exact, ``(B, F, K)``."""
+        return self._both_ways(x)[2][list(self.prior.tree.places)].transpose(0, 1)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The rows with every NaN drawn given what is observed, exactly: one way up, one down.
+
+        What a flag says is absent stays NaN.
+
+        Arguments:
+            x: rows, ``(B, F)``. generator: source of randomness.
+
+        Raises:
+            DataError: a real that is missing under a flow.
+        """
+        self._check_event(x)
+        parts = [self._completed(part, generator) for part in x.split(self.chunk_rows)]
+        return torch.cat(parts) if parts else x.clone()
+
+    def _completed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        u, _ = self.likelihood.straighten(x)
+        drawn = self.likelihood.leaves.sample(self._draw_states(u, generator), generator)
+        full = self.likelihood.leaves.hide_absent(torch.where(u.isnan(), drawn, u))
+        return torch.where(x.isnan(), self.likelihood.bend(full), x)
+
+    def _draw_states(self, u: Tensor, generator: torch.Generator | None) -> Tensor:
+        """z from its posterior, ``(B, F)``, given what the leaves see of rows."""
+        tree, transitions = self.prior.tree, self.prior.transition_probs()
+        leaves = self.likelihood.leaves.in_order(u, tree.order)
+        up = upward(leaves, self.prior.root_probs(), transitions, tree)
+        z = torch.empty(u.shape, dtype=torch.long, device=u.device)
+        z[:, tree.order[0]] = draw_categories(up.root.log(), generator)
+        for place, (parent, child) in enumerate(tree.edges):
+            joint = transitions[place][z[:, parent]] * up.evidence[place + 1]
+            z[:, child] = draw_categories(joint.log(), generator)
+        return z
+
+    # -- z --------------------------------------------------------------------------------------
+
+    def infer(self, x: Tensor) -> Tensor:
+        return self.read(x).to(self.dtype)
+
+    def read(self, x: Tensor) -> Tensor:
+        """Every feature's most probable state, ``(B, F)``."""
+        return self.node_posterior(x).argmax(-1)
+
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            z = self.prior.draw_events(n, None, generator, temperature)
+        return z.to(self.dtype), z
+
+    def describe(self) -> Description:
+        features, count = self.event_shape[0], self.prior.n_states
+        return Description("tree", f"a tree of {features} × {count} states", count, "state")
+
+    def latent_cost(self, x: Tensor) -> Tensor:
+        return self.log_prob_and_cost(x)[1]
+
+    def log_prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        leaves, logabsdet, posterior, up = self._both_ways(x)
+        # KL(p(z|x) || p(z)) = E[log p(x|z)] - log p(x), both without the determinant.
+        expected = torch.where(posterior > 0, posterior * leaves, 0.0).sum((0, 2))
+        return up.log_prob + logabsdet, expected - up.log_prob
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> dict[str, Any]:
+        """The tree's edges, and of every feature the states in use: the exponential of their entropy."""
+        parts = [self.node_posterior(part).double().sum(0) for part in x.split(self.chunk_rows)]
+        share = torch.stack(parts).sum(0) / max(len(x), 1)
+        used = torch.special.entr(share).sum(-1).exp()
+        edges = [list(edge) for edge in self.prior.tree.edges]
+        return {"tree": {"edges": edges, "states": self.prior.n_states, "used": used.cpu().tolist()}}
