@@ -1,0 +1,106 @@
+"""Columns that no model sees: constant, dropped, and names of rows."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from modeflow.data.columns.base import Column, shown
+from modeflow.data.columns.cells import Cells
+from modeflow.errors import DataError
+
+__all__ = ["Constant", "Drop", "Identifier", "refusal"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Column):
+    """One value in every row, put back into samples; None where every cell is missing."""
+
+    value: Any = None
+
+    kind: ClassVar[str] = "constant"
+    modelled: ClassVar[bool] = False
+
+    def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        absent = cells.missing
+        wrong = ~absent
+        if self.value is not None:
+            values = cells.list()
+            wrong = np.array([v is not None and not _same(v, self.value) for v in values], dtype=bool)
+        return np.where(absent, np.nan, 0.0), wrong, np.zeros(len(cells))
+
+    def decode(self, encoded: np.ndarray) -> np.ndarray:
+        """The value, as often as there are numbers."""
+        n = len(encoded)
+        if isinstance(self.value, (bool, int, float)):
+            return np.full(n, self.value)
+        if isinstance(self.value, dt.date):
+            unit = "us" if isinstance(self.value, dt.datetime) else "D"
+            return np.full(n, np.datetime64(self.value, unit))
+        if self.value is None and self.dtype and not self.dtype.lower().startswith(("str", "object", "text")):
+            return np.full(n, np.nan)
+        filled = np.empty(n, dtype=object)
+        filled[:] = self.value
+        return filled
+
+    def _remedy(self, cells: Cells, row: int) -> str:
+        return "it is one value in all rows of the fit: drop the column, or fit with rows of both"
+
+    @property
+    def spec(self) -> str:
+        return f"constant({'missing' if self.value is None else shown(self.value)})"
+
+
+def _same(cell: Any, value: Any) -> bool:
+    if isinstance(cell, str) != isinstance(value, str):
+        return str(cell) == str(value)
+    return bool(cell == value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop(Column):
+    """Left out, of samples too."""
+
+    kind: ClassVar[str] = "drop"
+    modelled: ClassVar[bool] = False
+
+    def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        return np.full(len(cells), np.nan), np.zeros(len(cells), dtype=bool), None
+
+    def decode(self, encoded: np.ndarray) -> np.ndarray:
+        """Nothing but missing cells."""
+        return np.full(len(encoded), None, dtype=object)
+
+    @property
+    def spec(self) -> str:
+        return self.kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identifier(Column):
+    """Names of rows: nearly every row has one of its own, so that there is nothing to learn. Refused."""
+
+    kind: ClassVar[str] = "id"
+    modelled: ClassVar[bool] = False
+
+    def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        raise DataError(refusal([self]))
+
+    def decode(self, encoded: np.ndarray) -> np.ndarray:
+        """Nothing but missing cells."""
+        return np.full(len(encoded), None, dtype=object)
+
+    @property
+    def spec(self) -> str:
+        return self.kind
+
+
+def refusal(columns: list[Column]) -> str:
+    """Why columns of names are refused, in one line."""
+    what = ", ".join(f"'{c.name}'" + (f" ({c.about})" if c.about else "") for c in columns)
+    drops = ", ".join(f"'{c.name}': 'drop'" for c in columns)
+    verb = "name" if len(columns) > 1 else "names"
+    return f"column{'s' if len(columns) > 1 else ''} {what} {verb} the rows: say columns={{{drops}}}, or what else they are"

@@ -1,0 +1,121 @@
+"""What stands out in a column of numbers: single values that hold too many rows, and bounds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from modeflow.data.lattice import Lattice
+
+__all__ = ["bounds", "find_atoms", "is_bounded_below"]
+
+#: An atom holds so many times the rows that its neighbourhood explains, at least this many rows, and this share
+#: of all: on a lattice, where heaps at round numbers are common, and in a column of other decimals.
+_TIMES, _ROWS, _SHARE_LATTICE, _SHARE = 10, 20, 0.01, 0.001
+#: Most atoms of a column. Where more values qualify, they are heaps (of rounded numbers, of prices), and an atom
+#: holds so many times the rows of the largest that is left out.
+_MOST, _ABOVE_HEAPS = 5, 3
+#: Neighbours on either side by which the neighbourhood is judged, the largest mean counting.
+_REACH = (1, 2, 5, 10)
+#: Nats a row that a map opened at the bound gains over none; how much the fifth percentile lies nearer to a
+#: bound than the tenth, where rows reach it; rows needed.
+_GAIN, _EDGE, _EDGE_ROWS = 0.05, 0.4, 100
+#: Powers among which a column above zero is made Gaussian, after Box and Cox.
+_POWERS = (0.0, 0.25, 0.5)
+#: Upper bounds looked for, of columns that begin at zero.
+_TOPS = (1.0, 100.0)
+
+
+def find_atoms(levels: np.ndarray, counts: np.ndarray, lattice: Lattice | None) -> tuple[float, ...]:
+    r"""Single values that hold far more rows than their neighbourhood explains.
+
+    A value with c of N rows is an atom where
+
+    .. math:: c \ge 20, \quad c \ge s N, \quad c \ge 10 \max_r m_r
+
+    with :math:`m_r` the mean count of the r nearest on either side (r = 1, 2, 5, 10): cells of the lattice, empty
+    ones too, or else distinct values; atoms found before are left out. The share s is a hundredth on a lattice
+    and a thousandth elsewhere, where values hardly repeat by chance. At most five: where more qualify they are
+    heaps, and an atom holds three times the rows of the sixth.
+
+    TabPC, for comparison, splits off the least and the greatest value where they hold more than ten times the
+    mean count.
+
+    Arguments:
+        levels: distinct values, sorted, ``(L,)``. counts: their rows, ``(L,)``.
+        lattice: that of the column; None for a continuous one.
+    """
+    rows = int(counts.sum())
+    least = max(_ROWS, (_SHARE if lattice is None else _SHARE_LATTICE) * rows)
+    at = np.arange(len(levels), dtype=np.float64) if lattice is None else lattice.number(levels)
+    found: list[int] = []
+    ended = [at[0], at[-1]]
+    for i in np.argsort(-counts, kind="stable"):
+        if counts[i] < least or len(found) > _MOST:
+            break
+        if counts[i] >= _TIMES * _neighbourhood(at, counts, int(i), found, ended):
+            found.append(int(i))
+    if len(found) > _MOST:
+        found = [i for i in found[:_MOST] if counts[i] >= _ABOVE_HEAPS * counts[found[_MOST]]]
+    return tuple(sorted(float(levels[i]) for i in found))
+
+
+def _neighbourhood(
+    at: np.ndarray, counts: np.ndarray, i: int, left_out: list[int], ends: list[float]
+) -> float:
+    """The largest mean count around a value."""
+    means = []
+    for reach in _REACH:
+        first, last = np.searchsorted(at, [at[i] - reach, at[i] + reach + 0.5])
+        inside = [k for k in range(first, last) if k != i and k not in left_out]
+        places = min(at[i] + reach, ends[1]) - max(at[i] - reach, ends[0])
+        places -= sum(first <= k < last for k in left_out)
+        if places > 0:
+            means.append(float(counts[inside].sum()) / places)
+    return max(means, default=0.0)
+
+
+def is_bounded_below(values: np.ndarray, bound: float) -> bool:
+    """Whether a continuous column above `bound` looks as if the bound was there: rows reach it, or a power of
+    the distance from it is the more Gaussian by 0.05 nats a row (Box and Cox 1964).
+
+    Arguments:
+        values: ``(N,)``, none below the bound.
+    """
+    y = np.sort(values - bound)
+    y = y[y > 0]
+    if len(y) < _EDGE_ROWS:
+        return False
+    inner, outer = y[int(0.05 * len(y))], y[int(0.1 * len(y))]
+    if inner < outer / (1 + _EDGE):
+        return True
+    trim = len(y) // 200
+    y = y[trim : len(y) - trim]
+    log_y = np.log(y)
+
+    def likelihood(power: float) -> float:
+        z = log_y if power == 0 else np.expm1(power * log_y) / power
+        return float(-0.5 * math.log(max(float(z.var()), 1e-300)) + (power - 1) * log_y.mean())
+
+    return max(likelihood(p) for p in _POWERS) > likelihood(1.0) + _GAIN
+
+
+def bounds(values: np.ndarray) -> tuple[float, float]:
+    """The support of a continuous column: its lower bound at zero and its upper bound at 1 or 100, or minus one
+    to one; infinite where none shows.
+
+    Arguments:
+        values: ``(N,)``, at least one.
+    """
+    low, high = float(values.min()), float(values.max())
+    if low >= -1 and high <= 1 and low < 0 and (low == -1 or high == 1):
+        return -1.0, 1.0
+    if high <= 0 < -low and is_bounded_below(-values, 0.0):
+        return -math.inf, 0.0
+    if low < 0 or not (low == 0 or is_bounded_below(values, 0.0)):
+        return -math.inf, math.inf
+    for top in _TOPS:
+        if high <= top and (high == top or (high > 0.9 * top and is_bounded_below(top - values, 0.0))):
+            return 0.0, top
+    return 0.0, math.inf

@@ -1,0 +1,354 @@
+"""Columns of a kind that was said or guessed: what the user did not say is read from the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from modeflow.data._cells import is_missing
+from modeflow.data.columns.aside import Constant, Drop, Identifier
+from modeflow.data.columns.atoms import bounds, find_atoms, is_bounded_below
+from modeflow.data.columns.base import Column, kind_named, shown
+from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
+from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
+from modeflow.data.columns.numeric import Bounded, Circular, Positive, Real, numbers_of
+from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps
+from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
+from modeflow.errors import ConfigError, DataError
+
+__all__ = [
+    "MAX_LEVELS",
+    "MAX_LEVELS_NUMERIC",
+    "few_valued",
+    "known_values",
+    "learn",
+    "level_values",
+    "number_type",
+]
+
+#: Most levels of a column of words, and of one of numbers that is modelled by codes.
+MAX_LEVELS, MAX_LEVELS_NUMERIC = 1000, 50
+#: Rows a level of numbers, on average; share of new rows, beside those of the most frequent value, that may
+#: hold a value not seen (after Good and Turing: the share of rows whose value is seen once).
+_ROWS_PER_LEVEL, _UNSEEN = 5, 0.05
+#: Standard deviations from zero at which no row is expected beyond it.
+_FAR = 3.0
+
+
+def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column:
+    """The column of a kind with the options said, the others as the data have them.
+
+    Arguments:
+        kind: a name of `KINDS`. cells: of the column. said: options of the kind.
+
+    Raises:
+        ConfigError: an unknown kind or option, or one that is needed.
+        DataError: the data contradict what was said; names column, row and value.
+    """
+    chosen = kind_named(kind, name)
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+    as_levels = options.pop("as_levels", None)
+    chosen.check_options(name, options)
+    if as_levels is not None and not issubclass(chosen, Steps):
+        raise ConfigError(f"column '{name}': as_levels is an option of integer, lattice and datetime")
+    common = {"dtype": options.pop("dtype", number_type(cells)), "missing": options.pop("missing", None)}
+    found = _LEARN[kind](cells, name, options, as_levels)
+    column = chosen.of(name, {**found, **common, "missing": False})
+    if chosen in (Drop, Identifier):
+        return column
+    absent = np.isnan(column.encode(cells))  # refuses data that contradict
+    missing = bool(absent.any()) if common["missing"] is None else bool(common["missing"])
+    return chosen.of(name, {**column.options(), "missing": missing and chosen is not Constant})
+
+
+def number_type(cells: Cells) -> str:
+    """The frame's type; of numbers that text spells (a file), a plain one."""
+    if cells.text is None or not cells.spells_numbers:
+        return cells.dtype
+    whole = cells.text.drop_nulls().str.contains(r"^\s*[+-]?\d+\s*$|^[^0-9]*$").all()
+    return "int64" if whole else "float64"
+
+
+def known_values(cells: Cells, name: str) -> np.ndarray:
+    """Its numbers without the missing ones.
+
+    Raises:
+        DataError: text or infinite numbers, or none at all.
+    """
+    values = numbers_of(cells, name)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
+    return values
+
+
+def few_valued(levels: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether numbers are modelled by codes: at most 50 values, five rows and more a value, and few of them
+    seen but once."""
+    rows = int(counts.sum())
+    if len(levels) > min(MAX_LEVELS_NUMERIC, rows / _ROWS_PER_LEVEL):
+        return False
+    return float((counts == 1).sum()) <= _UNSEEN * (rows - int(counts.max()))
+
+
+def level_values(cells: Cells) -> tuple[Any, ...]:
+    """The distinct values of a column in order; marks of programs in text are missing ones."""
+    if cells.levels is not None:
+        return cells.levels
+    if cells.text is not None:
+        found = cells.text.drop_nulls().unique().to_list()
+        return in_order(v for v in found if v.strip().lower() not in PROGRAM_MARKS)
+    if cells.objects is not None:
+        return in_order({v for v in cells.objects if v is not None})
+    known = np.unique(cells.numbers[~np.isnan(cells.numbers)])
+    if cells.kind == "boolean":
+        return tuple(bool(v) for v in known)
+    whole = bool(np.all(known == np.round(known)))
+    return tuple(int(v) if whole else float(v) for v in known)
+
+
+# -- kind by kind -----------------------------------------------------------------------------------
+
+Options = dict[str, Any]
+
+
+def _atoms_and_rest(
+    values: np.ndarray, said: Options, lattice: Lattice | None = None
+) -> tuple[tuple[float, ...], np.ndarray]:
+    atoms = said.get("atoms")
+    if atoms is None:
+        atoms = find_atoms(*np.unique(values, return_counts=True), lattice)
+    atoms = tuple(atoms) if isinstance(atoms, (tuple, list)) else (atoms,)
+    rest = values[~np.isin(values, np.array(atoms, dtype=np.float64))]
+    return atoms, rest if len(rest) else values
+
+
+def _real(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    atoms, rest = _atoms_and_rest(known_values(cells, name), said)
+    return {"atoms": atoms, "decimals": short_decimals(rest), **said}
+
+
+def _positive(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    atoms, rest = _atoms_and_rest(known_values(cells, name), said)
+    low = said.get("low", 0.0)
+    return {"atoms": atoms, "decimals": short_decimals(rest), "closed": bool((rest == low).any()), **said}
+
+
+def _bounded(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    values = known_values(cells, name)
+    atoms, rest = _atoms_and_rest(values, said)
+    found: Options = {"atoms": atoms, "decimals": short_decimals(rest)}
+    if "low" not in said and "high" not in said:
+        ends = bounds(rest)
+        found["low"], found["high"] = (None if math.isinf(end) else end for end in ends)
+        if found["low"] is found["high"] is None:
+            found["low"], found["high"] = float(rest.min()), float(rest.max())
+    return {**found, **said}
+
+
+def _circular(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    if "period" not in said:
+        raise ConfigError(f"column '{name}': a circular column needs its period: circular(360)")
+    values = known_values(cells, name)
+    period = float(said["period"])
+    span = float(values.max() - values.min())
+    if span > 2 * period:
+        row = int(np.nanargmax(np.abs(cells.numbers)))
+        raise DataError(
+            f"column '{name}' spans {span:g}, from {values.min():g} to {values.max():g} (data row {row + 1}), more "
+            f"than two turns of circular({period:g}); give its period"
+        )
+    step = said.get("step")
+    if step is None:
+        lattice = find_lattice(values, evidence=True)
+        step = 0.0 if lattice is None else lattice.step
+        turns = period / step if step else 2.5
+        step = step if abs(turns - round(turns)) < 1e-6 and round(turns) >= 2 else 0.0
+    found: Options = {"step": step, "decimals": short_decimals(values)}
+    if step and found["decimals"] is None and float(step).is_integer():
+        found["decimals"] = 0
+    origin = said.get("origin")
+    if origin is None:
+        origin, atoms = _origin(values, period, step)
+        found["atoms"] = atoms
+    return {**found, "origin": origin, **said}
+
+
+def _origin(values: np.ndarray, period: float, step: float) -> tuple[float, tuple[float, ...]]:
+    """Where a turn starts, so that all values lie in one; 0 beside a full turn is a value of its own."""
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high < period:
+        return (step, ()) if step and low >= step and high == period else (0.0, ())
+    if step and low >= 0 and high == period:
+        return step, (0.0,) if low == 0 else ()
+    if low >= -period / 2 and high <= period / 2:
+        return (-period / 2 + step if high == period / 2 else -period / 2), ()
+    if step and low < high < low + period:
+        return low, ()
+    return 0.0, ()
+
+
+def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole: bool) -> Options:
+    values = known_values(cells, name)
+    step = said.get("step")
+    if step is not None and (isinstance(step, bool) or not isinstance(step, (int, float)) or not step > 0):
+        raise ConfigError(f"column '{name}': step must be a number above 0, received {step!r}")
+    if whole and (values != np.round(values)).any():
+        row = int(np.argmax(cells.numbers != np.round(cells.numbers)))
+        raise DataError(
+            f"column '{name}', data row {row + 1} holds {shown(cells.value(row))}, no whole number; say 'real', or "
+            "'lattice' with a step"
+        )
+    atoms = said.get("atoms")
+    lattice = _lattice_of(values, step, whole)
+    if lattice is None:
+        raise DataError(f"column '{name}' lies on no lattice: say its step, lattice(0.01), or 'real'")
+    levels, counts = np.unique(values, return_counts=True)
+    if as_levels is None:
+        as_levels = not atoms and not {"low", "high"} & said.keys() and few_valued(levels, counts)
+    if said.get("levels") or as_levels:
+        chosen = said.get("levels") or tuple(levels.tolist())
+        found = {
+            "step": lattice.step,
+            "offset": lattice.offset,
+            "decimals": lattice.decimals,
+            "levels": chosen,
+        }
+        return {**found, **said}
+    if atoms is None:
+        atoms = find_atoms(levels, counts, lattice)
+    rest = values[~np.isin(values, np.array(atoms, dtype=np.float64))]
+    if len(atoms) and len(np.unique(rest)) > 1:
+        lattice = _lattice_of(rest, step, whole) or lattice
+    low, high = (
+        None if n is None else float(lattice.value(np.array([n]))[0]) for n in (lattice.low, lattice.high)
+    )
+    piled = list(lattice.piled)
+    if low is not None and not piled[0] and not _never_below(rest, low):
+        low = None
+    # A heap at an end is a cap, of which the others keep clear too.
+    if atoms and low is None and atoms[0] == values.min():
+        low = _on(lattice, atoms[0])
+    if atoms and high is None and atoms[-1] == values.max():
+        high = _on(lattice, atoms[-1])
+    for side, key in enumerate(("low", "high")):
+        if key in said:
+            piled[side] = said[key] is not None
+    found = {
+        "atoms": tuple(atoms), "step": lattice.step, "offset": lattice.offset, "decimals": lattice.decimals,
+        "low": low, "high": high, "piled": tuple(piled),
+    }  # fmt: skip
+    return {**found, **said}
+
+
+def _never_below(values: np.ndarray, low: float) -> bool:
+    """Whether a column that happens to lie above zero keeps above it: it starts there, is far from it, or looks
+    bounded by it (degrees that were never below zero are not)."""
+    near = 0 < values.min() - low < _FAR * values.std()
+    return not near or is_bounded_below(values, low)
+
+
+def _on(lattice: Lattice, value: float) -> float:
+    return float(lattice.value(lattice.number(np.array([value])))[0])
+
+
+def _lattice_of(values: np.ndarray, step: float | None, whole: bool) -> Lattice | None:
+    if step is not None:
+        return lattice_of_step(values, float(step))
+    found = find_lattice(values, evidence=False)
+    if found is None and whole:  # one value, or beyond the digits of a double
+        return lattice_of_step(values, 1.0) if len(np.unique(values)) > 1 else Lattice()
+    return found
+
+
+def _integer(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    return _steps(cells, name, said, as_levels, whole=True)
+
+
+def _lattice(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    return _steps(cells, name, said, as_levels, whole=False)
+
+
+def _datetime(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    found = cells.times()
+    if found is None:
+        Datetime(name=name, step=1.0).encode(cells)  # says what is wrong
+        raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
+    form, seconds = found
+    known = seconds[~np.isnan(seconds)]
+    if not len(known):
+        raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
+    micro = np.round(known * 1e6).astype(np.int64)
+    unit = next(s for s in UNITS.values() if not (micro % round(s * 1e6)).any())
+    levels, counts = np.unique(known, return_counts=True)
+    options: Options = {"step": unit, **({"form": form} if form else {})}
+    if as_levels is None:
+        as_levels = len(levels) > 1 and few_valued(levels, counts)
+    if as_levels:
+        options["levels"] = tuple(levels.tolist())
+    return {**options, **said}
+
+
+def _categorical(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    levels = said.get("levels", level_values(cells))
+    if len(levels) > MAX_LEVELS:
+        raise DataError(
+            f"column '{name}' has {len(levels)} levels, more than {MAX_LEVELS}: too many to learn a probability "
+            "of each; say 'drop', or merge rare ones before"
+        )
+    if not len(levels):
+        raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
+    return {"levels": levels, **said}
+
+
+def _ordinal(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    levels = level_values(cells)
+    sorts = all(isinstance(v, (int, float)) for v in levels) or (cells.ordered and cells.levels is not None)
+    if "levels" not in said and not sorts:
+        few = ", ".join(map(str, levels[:4]))
+        raise ConfigError(
+            f"column '{name}': an ordinal column needs its levels in order: ordinal(low < mid < high); it has {few}"
+        )
+    return _categorical(cells, name, said, as_levels)
+
+
+def _boolean(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    return dict(said)
+
+
+def _constant(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    absent = cells.missing
+    if cells.text is not None:
+        absent = absent | np.array(
+            [v is not None and is_missing(v) for v in cells.text.to_list()], dtype=bool
+        )
+    known = np.flatnonzero(~absent)
+    value = cells.value(int(known[0])) if len(known) else None
+    if cells.text is not None and cells.spells_numbers and len(known):
+        number = float(cells.numbers[known[0]])
+        value = int(number) if number.is_integer() else number
+    return {"value": value, **said}
+
+
+def _aside(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
+    return dict(said)
+
+
+_LEARN: dict[str, Callable[[Cells, str, Options, bool | None], Options]] = {
+    Real.kind: _real,
+    Positive.kind: _positive,
+    Bounded.kind: _bounded,
+    Circular.kind: _circular,
+    Integer.kind: _integer,
+    Steps.kind: _lattice,
+    Datetime.kind: _datetime,
+    Categorical.kind: _categorical,
+    Ordinal.kind: _ordinal,
+    Boolean.kind: _boolean,
+    Constant.kind: _constant,
+    Identifier.kind: _aside,
+    Drop.kind: _aside,
+}

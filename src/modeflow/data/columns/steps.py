@@ -1,0 +1,287 @@
+"""Kinds of columns whose values lie on a lattice: integers, multiples of another step, and times.
+
+A column of few values (`levels`) is modelled by their codes: each value then has a probability of its own, exact,
+where a dequantised density has only a bound of it, and heaps, gaps and ends cost nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+
+from modeflow.data.columns.base import Feature, shown
+from modeflow.data.columns.cells import Cells, format_times, portable, time_of
+from modeflow.data.columns.numeric import Numeric, as_type
+from modeflow.data.lattice import Lattice
+from modeflow.errors import ConfigError, DataError
+
+__all__ = ["UNITS", "Datetime", "Integer", "Steps"]
+
+#: Resolutions of times, in seconds.
+UNITS: dict[str, float] = {
+    "day": 86400.0,
+    "hour": 3600.0,
+    "minute": 60.0,
+    "second": 1.0,
+    "millisecond": 1e-3,
+    "microsecond": 1e-6,
+}
+#: Times that every library can hold: 1700 to 2262, in seconds since 1970.
+_FIRST, _LAST = -8520336000.0, 9214646400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps(Numeric):
+    """The values ``offset + n * step``, n whole.
+
+    Arguments:
+        step: distance of neighbours. offset: one of the values.
+        low, high: the least and the greatest value; None where there is none.
+        piled: whether rows pile up at low and at high, as at a bound (0 and 1, a cap) and not in a tail.
+        levels: the values there are, of a column of few: it is encoded as their codes.
+    """
+
+    step: float
+    offset: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    piled: tuple[bool, bool] = (False, False)
+    levels: tuple[float, ...] = ()
+
+    kind: ClassVar[str] = "lattice"
+
+    def _bounds(self) -> tuple[str, ...]:
+        return ("step", "offset", "low", "high")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.step > 0:
+            raise ConfigError(f"column '{self.name}': step={self.step:g} must be above 0")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ConfigError(f"column '{self.name}': low={self.low:g} must lie below high={self.high:g}")
+        try:
+            levels = tuple(sorted({float(v) for v in self.levels}))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"column '{self.name}': levels must be numbers") from error
+        if levels and len(levels) < 2:
+            raise ConfigError(f"column '{self.name}': one level alone is kind 'constant'")
+        object.__setattr__(self, "levels", levels)
+        object.__setattr__(self, "piled", tuple(bool(p) for p in self.piled))
+
+    @property
+    def as_levels(self) -> bool:
+        """Whether a model sees codes of single values."""
+        return bool(self.levels)
+
+    @property
+    def lattice(self) -> Lattice:
+        """The lattice, for those who dequantise."""
+        low, high = (
+            None if bound is None else round((bound - self.offset) / self.step)
+            for bound in (self.low, self.high)
+        )
+        piled = (self.piled[0], self.piled[1])
+        return Lattice(self.step, self.offset, self.decimals, low, high, piled)
+
+    def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        numbers, wrong, near = super()._read(cells)
+        if not self.as_levels:
+            return numbers, wrong, near
+        levels = np.array(self.levels)
+        known = ~np.isnan(numbers)
+        codes = np.where(known, self._code(np.where(known, numbers, levels[0])), 0)
+        wrong = known & (np.abs(levels[codes] - numbers) > 1e-3 * self.step)
+        values = codes.astype(np.float64)
+        return np.where(known, values, math.nan), wrong, values
+
+    def _code(self, numbers: np.ndarray) -> np.ndarray:
+        """The code of the nearest level."""
+        levels = np.array(self.levels)
+        return np.searchsorted((levels[1:] + levels[:-1]) / 2, numbers)
+
+    def decode(self, encoded: np.ndarray) -> np.ndarray:
+        if not self.as_levels:
+            return super().decode(encoded)
+        x = np.asarray(encoded, dtype=np.float64)
+        absent = np.isnan(x)
+        codes = np.clip(np.where(absent, 0.0, np.floor(x + 0.5)), 0, len(self.levels) - 1).astype(np.int64)
+        return self._typed(np.where(absent, math.nan, np.array(self.levels)[codes]))
+
+    def _typed(self, values: np.ndarray) -> np.ndarray:
+        return as_type(values, self.dtype)
+
+    def _possible(self, numbers: np.ndarray) -> np.ndarray:
+        beyond = np.zeros(len(numbers), dtype=bool)
+        if self.low is not None:
+            beyond |= numbers < self.low - 1e-3 * self.step
+        if self.high is not None:
+            beyond |= numbers > self.high + 1e-3 * self.step
+        known = ~np.isnan(numbers)
+        off = np.zeros(len(numbers), dtype=bool)
+        off[known] = self.lattice.misses(numbers[known])
+        return ~(beyond | off)
+
+    def _nearest(self, x: np.ndarray) -> np.ndarray:
+        lattice = self.lattice
+        # Whole numbers beyond 2^53 steps are no lattice of doubles.
+        far = 2.0**52
+        n = np.clip(lattice.number(x), -far, far)
+        if lattice.low is not None or lattice.high is not None:
+            n = np.clip(n, lattice.low, lattice.high)
+        return lattice.value(n)
+
+    def feature(self) -> Feature:
+        if self.as_levels:
+            return Feature(self.name, self.kind, len(self.levels), ordered=True, missing=self.missing)
+        low, high = self.lattice.edges()
+        return Feature(
+            self.name, self.kind, atoms=self.atoms, step=self.step, offset=self.offset, low=low, high=high,
+            missing=self.missing,
+        )  # fmt: skip
+
+    def _remedy(self, cells: Cells, row: int) -> str:
+        if self.as_levels:
+            return (
+                f"its values are {_few(self.levels)}: add it to them, or pass unseen='missing' or 'nearest'"
+            )
+        return super()._remedy(cells, row)
+
+    @property
+    def spec(self) -> str:
+        return self._text(self._step_text(), self._range_text())
+
+    def _step_text(self) -> str:
+        return f"{self.step:g}"
+
+    def _range_text(self) -> str:
+        if self.as_levels:
+            return f"{self.levels[0]:.12g}..{self.levels[-1]:.12g}, as levels"
+        low, high = ("" if b is None else f"{b:.12g}" for b in (self.low, self.high))
+        return f"{low}..{high}" if low or high else ""
+
+
+def _few(levels: tuple[float, ...]) -> str:
+    text = ", ".join(f"{v:g}" for v in levels[:12])
+    return text + (f" and {len(levels) - 12} more" if len(levels) > 12 else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Integer(Steps):
+    """Whole numbers: counts, ages, years."""
+
+    step: float = 1.0
+    decimals: int | None = 0
+
+    kind: ClassVar[str] = "integer"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("step", "offset"):
+            if getattr(self, name) != round(getattr(self, name)):
+                raise ConfigError(
+                    f"column '{self.name}': {name}={getattr(self, name):g} of an integer must be whole; say "
+                    "'lattice' for other steps"
+                )
+
+    def _step_text(self) -> str:
+        return f"step {self.step:g}" if self.step != 1 else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datetime(Steps):
+    """Dates and times, as seconds since 1970 (of the clock, UTC for those with a zone).
+
+    Arguments:
+        step: the resolution, in seconds.
+        form: of times that are text, how they are written (``%Y-%m-%d``).
+    """
+
+    decimals: int | None = 6
+    form: str | None = None
+
+    kind: ClassVar[str] = "datetime"
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if isinstance(bound, (dt.date, str)):
+                object.__setattr__(self, name, _seconds(bound, self.name))
+        if self.levels and isinstance(self.levels[0], (dt.date, str)):
+            object.__setattr__(self, "levels", tuple(_seconds(v, self.name) for v in self.levels))
+        if isinstance(self.step, str):
+            if self.step not in UNITS:
+                raise ConfigError(f"column '{self.name}': step='{self.step}' must be {', '.join(UNITS)}")
+            object.__setattr__(self, "step", UNITS[self.step])
+        super().__post_init__()
+
+    @property
+    def date(self) -> bool:
+        """Whether cells are dates, without a time."""
+        return portable(self.dtype) == "date" or self.form == "%Y-%m-%d"
+
+    def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        found = cells.times()
+        if found is None and not np.all(cells.missing):
+            row = int(np.argmax(~cells.missing))
+            raise DataError(
+                f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}: not all of the column "
+                "are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, ...); write them so, or drop it"
+            )
+        seconds = cells.numbers if found is None else found[1]
+        return super()._read(Cells("number", "float64", seconds))
+
+    def _nearest(self, x: np.ndarray) -> np.ndarray:
+        return super()._nearest(np.clip(x, _FIRST, _LAST))
+
+    def _typed(self, values: np.ndarray) -> np.ndarray:
+        absent = np.isnan(values)
+        micro = np.round(np.where(absent, 0.0, values) * 1e6).astype(np.int64).astype("datetime64[us]")
+        micro[absent] = np.datetime64("NaT")
+        if self.form is not None:
+            text = format_times(pl.Series(micro), self.form).to_list()
+            return np.array(text, dtype=object)
+        return micro.astype("datetime64[D]") if self.date else micro
+
+    def decode(self, encoded: np.ndarray) -> np.ndarray:
+        if self.as_levels:
+            return super().decode(encoded)
+        x = np.asarray(encoded, dtype=np.float64)
+        absent = np.isnan(x)
+        values = self._nearest(np.where(absent, 0.0, np.clip(x, _FIRST, _LAST)))
+        return self._typed(np.where(absent, math.nan, values))
+
+    def options(self) -> dict[str, Any]:
+        """With bounds and levels as dates, for people."""
+        found = super().options()
+        for name in ("low", "high"):
+            if name in found:
+                found[name] = time_of(found[name], self.date)
+        if "levels" in found:
+            found["levels"] = [time_of(v, self.date) for v in found["levels"]]
+        unit = next((word for word, seconds in UNITS.items() if seconds == self.step), None)
+        return {**found, "step": unit or self.step}
+
+    def _step_text(self) -> str:
+        return next((word for word, seconds in UNITS.items() if seconds == self.step), f"{self.step:g} s")
+
+    def _range_text(self) -> str:
+        if self.as_levels:
+            return "as levels"
+        low, high = ("" if b is None else str(time_of(b, self.date)) for b in (self.low, self.high))
+        return f"{low}..{high}" if low or high else ""
+
+
+def _seconds(value: Any, name: str) -> float:
+    try:
+        moment = dt.datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise ConfigError(f"column '{name}': {value!r} is no date, such as 2024-01-31") from error
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
+    since = moment - dt.datetime(1970, 1, 1)
+    return since.days * 86400 + since.seconds + since.microseconds / 1e6
