@@ -18,7 +18,7 @@ from torch import Tensor
 import modeflow
 from modeflow.errors import ConfigError
 from modeflow.latents import LatentModel, Survey, look
-from modeflow.models import VAE, ContinuousNVF, DiscreteNVF, TableModel
+from modeflow.models import VAE, ContinuousNVF, DiscreteNVF, TableModel, TreeNVF
 from small_images import small_images
 
 pytest.importorskip("vector_quantize_pytorch")
@@ -73,6 +73,7 @@ def image(latent: str, **options) -> Callable[[], LatentModel]:
 
 NONE, STATES = ("none", "one density", 0, ""), ("discrete", "3 states", 3, "state")
 Z = ("continuous", "continuous, dimension 2", 2, "z")
+TREE = ("tree", "a tree of 2 × 5 states", 5, "state")
 CASES = {
     "one state": Case(states(1), table, *NONE),
     "states": Case(states(3), table, *STATES, starts=True),
@@ -80,6 +81,12 @@ CASES = {
     "continuous": Case(
         seeded(lambda: ContinuousNVF(2, 2, flow_options=FLOW, draws=3, encoder_features=(8,))),
         table, *Z, starts=True,
+    ),
+    "tree": Case(
+        seeded(lambda: TreeNVF(2, 5, flow_options=FLOW)), table, *TREE, starts=True
+    ),
+    "tree, leaves": Case(
+        seeded(lambda: TreeNVF(2, 5, likelihood="leaves")), table, *TREE, starts=True
     ),
     "vae": Case(seeded(lambda: VAE(2, 2, draws=3, posterior="iaf", encoder_features=(8,))), table, *Z, True),
     "images, none": Case(image("none"), digits, *NONE),
@@ -270,6 +277,12 @@ def test_what_it_measures_is_plain(case):
     model.chunk_rows = 13
     told = model.measure(x.byte() if case.rows is digits else x)
     assert json.loads(json.dumps(told)) == told
+    if case.kind == "tree":
+        assert told["tree"]["edges"] == [[0, 1]] and told["tree"]["states"] == 5
+        share = model.node_posterior(x).mean(0).double()
+        used = torch.special.entr(share).sum(1).exp().tolist()
+        assert told["tree"]["used"] == pytest.approx(used, rel=1e-5)
+        return
     if case.kind != "codes":
         assert told == {}
         return
@@ -289,7 +302,7 @@ def test_a_model_is_rebuilt_by_options_of_its_own(case):
 
 def test_the_network_is_called_encoder_everywhere(case):
     model = case.build()
-    if case.kind == "none":
+    if case.kind in ("none", "tree"):  # there is nothing to encode, or the posterior is exact
         return
     assert isinstance(model.encoder, torch.nn.Module)
     assert model.eval().approximate_posterior(case.rows()) is not None
@@ -299,7 +312,11 @@ def test_tables_are_made_by_the_name_of_a_latent():
     assert TableModel(2, "discrete", 3, flow_options=FLOW).describe().words == "3 states"
     made = TableModel(2, "continuous", 3, flow_options=FLOW, latent_options={"features": 1})
     assert made.describe().words == "continuous, dimension 1"
-    with pytest.raises(ConfigError, match="latent must be 'discrete' or 'continuous', received 'discret'"):
+    made = TableModel(2, "tree", 3, flow_options=FLOW, latent_options={"states": 4})
+    assert made.describe().words == "a tree of 2 × 4 states"
+    with pytest.raises(
+        ConfigError, match="latent must be 'discrete', 'tree' or 'continuous', received 'discret'"
+    ):
         TableModel(2, "discret")
 
 
@@ -310,7 +327,7 @@ def test_nobody_else_asks_a_latent_for_its_class():
     latents = {
         name for name in dir(modeflow.latents) if name.endswith("LatentModel") and name != "LatentModel"
     }
-    assert len(latents) == 3
+    assert len(latents) == 4
     asked = []
     for file in ROOT.rglob("*.py"):
         if file.is_relative_to(ROOT / "latents"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from modeflow.training.flat import FlatParameters
+from modeflow.densities import Density
+from modeflow.training import TrainConfig, Trainer
+from modeflow.training.flat import FlatParameters, learning_rates
 
 
 def net():
@@ -32,6 +35,49 @@ def test_parameters_and_gradients_are_views_while_attached():
     flat.detach()
     flat.vectors[1].data.zero_()
     assert model[1].weight.any() and all(p.grad is None for p in model.parameters())
+
+
+def test_modules_have_rates_of_their_own():
+    """A module says how much faster it learns than others; one within it is not meant."""
+    model = net()
+    model[1].learning_rate_scale = 10.0
+    outer = nn.ModuleList([model])
+    outer.learning_rate_scale = 3.0
+    outer.own = nn.Parameter(torch.zeros(2))
+    parameters = list(outer.parameters())
+    assert learning_rates(outer, parameters) == [3.0, 1.0, 1.0, 10.0, 10.0]
+    twin = copy.deepcopy(outer)
+    assert learning_rates(twin, list(twin.parameters())) == [3.0, 1.0, 1.0, 10.0, 10.0]
+    flat = FlatParameters(parameters, learning_rates(outer, parameters))
+    assert flat.rates == [3.0, 1.0, 10.0]
+    assert [v.numel() for v in flat.vectors] == [2, 16, 10]
+
+
+def test_a_step_is_as_much_longer():
+    one, two = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+
+    class Both(Density):
+        def __init__(self) -> None:
+            super().__init__((2,))
+            self.one, self.two = one, two
+
+        def _log_prob(self, x, context):
+            return (one(x) + two(x)).squeeze(1)
+
+    two.learning_rate_scale = 7.0
+    before = [p.weight.detach().clone() for p in (one, two)]
+    config = TrainConfig(
+        max_epochs=1,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup_steps=0,
+        schedule="constant",
+        gradient_clip=None,
+    )
+    Trainer(config, quiet=True).fit(Both(), torch.ones(4, 2))
+    moved = [p.weight.detach() - old for p, old in zip((one, two), before, strict=True)]
+    torch.testing.assert_close(moved[1], 7 * moved[0], rtol=1e-3, atol=0)
+    assert bool((moved[0] != 0).all())
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])

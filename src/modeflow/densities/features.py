@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Feature:
         if bool(self.levels) + bool(self.circular) + bool(self.cells) > 1:
             raise ConfigError(f"a feature is a code, circular, or in cells, not several; received {self}")
         edges = [-math.inf, *self.cells, math.inf]
-        if any(not a < b for a, b in zip(edges, edges[1:], strict=False)):
+        if any(not a < b for a, b in itertools.pairwise(edges)):
             raise ConfigError("cells must be finite edges that increase")
 
     @property

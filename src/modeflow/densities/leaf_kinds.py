@@ -23,6 +23,8 @@ from modeflow.errors import DataError
 
 __all__ = ["CategoricalLeaves", "CellLeaves", "CircularLeaves", "GaussianLeaves", "Leaf", "log_mass"]
 
+#: Where the outermost cells end, for numbers that have no end: an infinite one has no gradient.
+_FAR = 1e6
 #: Scales of a state in those of its quantile bin at the start, so that neighbours overlap.
 _OVERLAP = 1.5
 #: Smallest scale at the start, in spreads of the feature.
@@ -75,7 +77,7 @@ class GaussianLeaves(Leaf):
         return self.min_scale + self.raw_scale.exp()
 
     def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        found: Tensor = _Gaussian.apply(x, self.mean[which], self.scale()[which])  # type: ignore[no-untyped-call]
+        found: Tensor = _Gaussian.apply(x, self.mean[which], self.scale()[which])
         return found
 
     def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
@@ -206,18 +208,17 @@ class CategoricalLeaves(Leaf):
 class CellLeaves(GaussianLeaves):
     """The mass of a Gaussian between the edges of the cell that a value lies in."""
 
-    edges: Tensor
-
     def __init__(self, features: Sequence[Feature], n_states: int, min_scale: float) -> None:
         super().__init__(features, n_states, min_scale)
         most = max(len(feature.cells) for feature in features)
-        rows = [(-math.inf, *f.cells, *[math.inf] * (most + 1 - len(f.cells))) for f in features]
-        self.register_buffer("edges", torch.tensor(rows), persistent=False)
+        rows = [(-_FAR, *f.cells, *[_FAR] * (most + 1 - len(f.cells))) for f in features]
+        # In double precision whatever that of the model: rounded, an edge would be another.
+        self._edges = torch.tensor(rows, dtype=torch.float64)
 
     def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        edges = self.edges[which]
-        above = torch.searchsorted(edges, x, right=True)  # an edge belongs to the cell above it
-        low, high = edges.gather(1, above - 1), edges.gather(1, above)
+        edges = self._edges[which].to(x.device)
+        above = torch.searchsorted(edges, x.double(), right=True)  # an edge belongs to the cell above it
+        low, high = edges.gather(1, above - 1).to(x), edges.gather(1, above).to(x)
         mean, scale = self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
         return log_mass((low.unsqueeze(-1) - mean) / scale, (high.unsqueeze(-1) - mean) / scale)
 
@@ -235,7 +236,7 @@ def log_mass(a: Tensor, b: Tensor) -> Tensor:
     small = -0.5 * middle.square() - 0.5 * math.log(2 * math.pi) + torch.where(narrow, width, 1.0).log()
     small = small + _log_sinhc(tilt)
     finite = torch.where(narrow, -1.0, a).clamp_min(-1e6 if a.dtype == torch.float64 else -1e4)
-    log_b = torch.special.log_ndtr(torch.where(narrow, 0.0, b).clamp(finite + 1e-6, 40.0))
+    log_b = torch.special.log_ndtr(torch.maximum(torch.where(narrow, 0.0, b).clamp_max(40.0), finite + 1e-6))
     gap = (torch.special.log_ndtr(finite) - log_b).clamp_max(-torch.finfo(a.dtype).tiny)
     return torch.where(narrow, small, log_b + torch.log(-torch.expm1(gap)))
 

@@ -10,7 +10,6 @@ integrated out, exactly: its leaf is log 1 = 0 in every state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +63,10 @@ class Leaves(nn.Module):
                 self.kinds.append(leaf([self.features[i] for i in columns], self.n_states, min_scale))
         self._arranged: tuple[tuple[int, ...], list[list[int]], list[int] | None] | None = None
 
+    @property
+    def _leaves(self) -> Sequence[Leaf]:
+        return self.kinds  # type: ignore[return-value]
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -84,7 +87,7 @@ class Leaves(nn.Module):
             raise ShapeError(f"leaves expect x of shape (B, {len(self)}), received {tuple(x.shape)}")
         which, back = self._arrange(order)
         parts = []
-        for leaf, columns, some in zip(self.kinds, self.columns, which, strict=True):
+        for leaf, columns, some in zip(self._leaves, self.columns, which, strict=True):
             values = x[:, [columns[i] for i in some]].mT
             missing = torch.isnan(values)
             if bool(missing.any()):
@@ -100,9 +103,9 @@ class Leaves(nn.Module):
             place = {feature: i for i, feature in enumerate(order)}
             which, joined = [], []
             for columns in self.columns:
-                some = sorted(range(len(columns)), key=lambda i, columns=columns: place[columns[i]])
-                which.append(some)
-                joined += [place[columns[i]] for i in some]
+                placed = sorted((place[column], i) for i, column in enumerate(columns))
+                which.append([i for _, i in placed])
+                joined += [at for at, _ in placed]
             back = sorted(range(len(joined)), key=joined.__getitem__) if len(which) > 1 else None
             self._arranged = order, which, back
         return self._arranged[1:]
@@ -110,7 +113,7 @@ class Leaves(nn.Module):
     def sample(
         self, states: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Draw rows given the states of their features; NaN where a flag says that there is no value.
+        """Draw rows given the states of their features.
 
         Arguments:
             states: ``(B, F)``, whole numbers. generator: source of randomness.
@@ -118,13 +121,12 @@ class Leaves(nn.Module):
                 mean, or the likeliest level.
 
         Returns:
-            ``(B, F)``.
+            ``(B, F)``, a value also where a flag says that there is none (`hide_absent`).
         """
-        first: Any = self.kinds[0]
-        out = states.new_zeros(states.shape, dtype=first.dtype)
-        for leaf, columns in zip(self.kinds, self.columns, strict=True):
+        out = states.new_zeros(states.shape, dtype=self._leaves[0].dtype)
+        for leaf, columns in zip(self._leaves, self.columns, strict=True):
             out[:, columns] = leaf.sample(states[:, columns].mT, generator, temperature).mT
-        return self.hide_absent(out)
+        return out
 
     def hide_absent(self, x: Tensor) -> Tensor:
         """The rows with NaN where a flag is known and says that there is no value."""
@@ -143,5 +145,5 @@ class Leaves(nn.Module):
         Arguments:
             x: rows, ``(N, F)``; NaN is left out. generator: of the noise that tells equal states apart.
         """
-        for leaf, columns in zip(self.kinds, self.columns, strict=True):
+        for leaf, columns in zip(self._leaves, self.columns, strict=True):
             leaf.start(x[:, columns], generator)

@@ -187,7 +187,7 @@ class LatentModel(Density):
         raise NotImplementedError
 
     def read(self, x: Tensor) -> Tensor:
-        """z of x for people: codes or means ``(B, L)``, or the most probable state, ``(B,)``, of a tree ``(B, F)``."""
+        """z of x for people: codes or means ``(B, L)``, a state ``(B,)``, or one a feature."""
         raise NotImplementedError
 
     def read_spread(self, x: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -32,13 +32,13 @@ class TableLatent(LatentOptions):
     #: Whether it takes rows of codes, angles and missing cells (`Feature`), not of reals alone.
     mixed: ClassVar[bool] = False
 
-    def model(self, features: int, n_states: int, likelihood: Callable[[int], Density]) -> LatentModel:
+    def model(self, features: Any, n_states: int, likelihood: Callable[[int], Density]) -> LatentModel:
         """The model of rows ``(N, features)``.
 
         Arguments:
             features: of a row; one that is `mixed` also takes a list of what each is.
             n_states: K, of a latent that has states.
-            likelihood: p(x|z) by the width of its context, of the reals alone where it is `mixed`; made first.
+            likelihood: p(x|z) by the width of its context (of a `mixed` one: of the reals); made first.
         """
         raise NotImplementedError
 

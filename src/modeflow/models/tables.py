@@ -32,8 +32,8 @@ LATENTS: Mapping[str, type[TableLatent]] = {
 }
 
 
-#: Options of the flow over a tree: shallow, and made of splines and permutations alone, so that reals that are
-#: absent pass (`modeflow.latents.FlowOverLeaves`).
+#: Options of the flow over a tree: shallow, and made of splines and permutations alone, so that reals that
+#: are absent pass (`modeflow.latents.FlowOverLeaves`).
 TREE_FLOW: Mapping[str, Any] = {
     "layers": 3,
     "hidden_features": 64,

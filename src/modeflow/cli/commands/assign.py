@@ -13,7 +13,7 @@ from modeflow.errors import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:
-    """z of every row: the posterior over the states, states of every column, codes, or where it lies on a continuous latent."""
+    """z of every row: posterior over the states, a state a column, codes, or the place on a continuous z."""
     from modeflow.data import write_table
 
     check_output(args)

@@ -100,7 +100,7 @@ def _information(counts: np.ndarray, segments: np.ndarray, features: int) -> np.
     chance = (used - 1).clip(0) * (used.T - 1).clip(0) / (2 * n)
     found = np.where(total > 0, found - chance, 0.0)
     np.fill_diagonal(found, 0.0)
-    return np.asarray(found)
+    return np.asarray(found + found.T) / 2  # alike up to rounding
 
 
 def _x_log_x(x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ is the identity.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,8 @@ class LeafLikelihood(Density):
         temperature: float = 1.0,
     ) -> Tensor:
         assert context is not None
-        return self.bend(self.leaves.sample(context.long(), generator, temperature))
+        drawn = self.leaves.sample(context.long(), generator, temperature)
+        return self.bend(self.leaves.hide_absent(drawn))
 
 
 class RowContext(nn.Module):
@@ -126,6 +127,8 @@ class FlowOverLeaves(LeafLikelihood):
             absent, one with other layers than splines and permutations.
     """
 
+    placed: Tensor
+
     def __init__(self, leaves: Leaves, context: RowContext, flow: Density) -> None:
         super().__init__(leaves)
         self.reals = [i for i, f in enumerate(leaves.features) if f.kind == "real"]
@@ -140,9 +143,15 @@ class FlowOverLeaves(LeafLikelihood):
                 f"received {flow.event_shape} and {flow.context_features}"
             )
         self.context, self.transform = context, flow.transform
+        # Its permutations are undone at the end, so that a leaf sees its own feature.
+        placed = torch.arange(len(self.reals)).unsqueeze(0)
+        for layer in _layers(flow.transform):
+            if isinstance(layer, Permutation):
+                placed = placed.index_select(1, layer.order)
+        self.register_buffer("placed", placed[0])
         flags = [leaves.features[i].flag for i in self.reals]
-        #: What stands for reals that are absent; None where none can be.
-        self.outside = None if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
+        #: What stands for reals that are absent; NaN where none can be.
+        self.outside = math.nan if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
 
     def straighten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.leaves.hide_absent(x)
@@ -150,13 +159,14 @@ class FlowOverLeaves(LeafLikelihood):
         there = self._there(x, real)
         filled = real if there is None else torch.where(there, real, self.outside)
         u, logabsdet = self.transform(filled, self.context(x))
-        return self._join(x, u, there), logabsdet
+        return self._join(x, u[:, self.placed.argsort()], there), logabsdet
 
     def bend(self, u: Tensor) -> Tensor:
         real = u[:, self.reals]
         there = self._there(u, real)
         filled = real if there is None else torch.where(there, real, self.outside)
-        return self._join(u, self.transform.inverse(filled, self.context(u))[0], there)
+        x = self.transform.inverse(filled[:, self.placed], self.context(u))[0]
+        return self._join(u, x, there)
 
     def _there(self, x: Tensor, real: Tensor) -> Tensor | None:
         """Which reals are there; None for all.
@@ -188,15 +198,18 @@ class FlowOverLeaves(LeafLikelihood):
         return joined
 
 
+def _layers(transform: Transform) -> Iterable[nn.Module]:
+    return transform.transforms if isinstance(transform, Composite) else [transform]
+
+
 def identity_beyond(transform: Transform) -> float:
     """The bound beyond which every layer of a transform is the identity, feature by feature.
 
     Raises:
         ConfigError: if there are layers of which that is not known.
     """
-    layers = transform.transforms if isinstance(transform, Composite) else [transform]
     bound = 0.0
-    for layer in layers:
+    for layer in _layers(transform):
         if isinstance(layer, (MaskedAutoregressive, Coupling)):
             map_ = layer.elementwise
             if isinstance(map_, RQSplineElementwise):

@@ -16,8 +16,8 @@ where products are sums of logarithms and every e is divided by its largest entr
     p(z_{\mathrm{pa}(i)} = j, z_i = k \mid x) = \frac{P_{\mathrm{pa}(i)}(j)}{s_i(j)} A_i(j, k)\, e_i(k).
 
 These posteriors are the gradient: of log p(x) with respect to the leaf log-densities they are P, with respect
-to A the pair counts divided by A. Arrays have the shape ``(F, B, K)``, places of the tree first (`Tree.order`),
-so that a level is a slice and its messages are one batched matrix product: F K² multiplications a row.
+to A the pair counts divided by A. Arrays have the shape ``(F, B, K)``, by places of the tree, so that a
+level is a slice and its messages are one batched matrix product: F K² multiplications a row.
 """
 
 from __future__ import annotations
@@ -143,5 +143,5 @@ class _TreeLogProb(torch.autograd.Function):
 
 def tree_log_prob(leaves: Tensor, root: Tensor, transitions: Tensor, tree: Tree) -> Tensor:
     """``log p(x)``, nats, ``(B,)``, differentiable once; arguments as of `upward`."""
-    found: Tensor = _TreeLogProb.apply(leaves, root, transitions, tree)  # type: ignore[no-untyped-call]
+    found: Tensor = _TreeLogProb.apply(leaves, root, transitions, tree)
     return found

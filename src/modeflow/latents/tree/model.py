@@ -1,7 +1,9 @@
 r"""The model with a tree of states: one K-state latent a feature, density exact by messages.
 
-.. math:: p(x) = \sum_{z \in \{1 \dots K\}^F} p(z)\, p(x \mid z) = \left|\det \frac{\partial T}{\partial x}\right|
-    \sum_z \pi(z_\mathrm{root}) \prod_{i \ne \mathrm{root}} A_i(z_{\mathrm{pa}(i)}, z_i) \prod_f p(u_f \mid z_f)
+.. math::
+    p(x) = \sum_{z \in \{1 \dots K\}^F} p(z)\, p(x \mid z) =
+    \left|\det \frac{\partial T}{\partial x}\right| \sum_z \pi(z_\mathrm{root})
+    \prod_{i \ne \mathrm{root}} A_i(z_{\mathrm{pa}(i)}, z_i) \prod_f p(u_f \mid z_f)
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from modeflow.latents.tree.prior import TreePrior
 
 __all__ = ["TreeLatentModel"]
 
+#: Rows times features times states evaluated at once.
+_BLOCK = 2**20
+
 
 class TreeLatentModel(LatentModel):
     r"""``p(x) = Σ_z p(z) p(x | z)`` over K^F combinations of states, summed exactly: F K² products a row.
@@ -31,7 +36,7 @@ class TreeLatentModel(LatentModel):
 
     Arguments:
         prior: p(z). likelihood: p(x|z), leaves or a flow over them.
-        starter: where training starts. chunk_rows: rows drawn or completed at once.
+        starter: where training starts. chunk_rows: rows drawn at once.
 
     Raises:
         ConfigError: parts of different features or states.
@@ -55,8 +60,8 @@ class TreeLatentModel(LatentModel):
         leaves = likelihood.leaves
         if prior.event_shape != likelihood.event_shape or prior.n_states != leaves.n_states:
             raise ConfigError(
-                f"a prior over {prior.event_shape[0]} features of {prior.n_states} states does not fit leaves "
-                f"of {len(leaves)} features of {leaves.n_states}"
+                f"a prior over {prior.event_shape[0]} features of {prior.n_states} states does not fit "
+                f"leaves of {len(leaves)} features of {leaves.n_states}"
             )
         self.prior, self.likelihood, self.starter = prior, likelihood, starter
         self.chunk_rows = chunk_rows
@@ -70,25 +75,37 @@ class TreeLatentModel(LatentModel):
         return self.likelihood.leaves.in_order(u, self.prior.tree.order), logabsdet
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        leaves, logabsdet = self._leaves(x)
         prior = self.prior
-        return tree_log_prob(leaves, prior.root_probs(), prior.transition_probs(), prior.tree) + logabsdet
+        root, transitions = prior.root_probs(), prior.transition_probs()
+
+        def log_prob(rows: Tensor) -> Tensor:
+            leaves, logabsdet = self._leaves(rows)
+            return tree_log_prob(leaves, root, transitions, prior.tree) + logabsdet
+
+        if torch.is_grad_enabled():
+            return log_prob(x)
+        return torch.cat([log_prob(part) for part in self._blocks(x)])
+
+    def _blocks(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Rows that are evaluated at once where no gradient is needed: few enough to stay in cache."""
+        return x.split(max(64, _BLOCK // (x.shape[1] * self.prior.n_states)))
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         return Density.objective(self, x, weight, step)
 
-    @torch.no_grad()
     def _both_ways(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Upward]:
         """Leaves, log-determinant, posteriors by places, and the way up."""
-        self._check_event(x)
         leaves, logabsdet = self._leaves(x)
         transitions = self.prior.transition_probs()
         up = upward(leaves, self.prior.root_probs(), transitions, self.prior.tree)
         return leaves, logabsdet, downward(up, transitions, self.prior.tree)[0], up
 
+    @torch.no_grad()
     def node_posterior(self, x: Tensor) -> Tensor:
         """``p(z_f = k | x)`` of every feature, exact, ``(B, F, K)``."""
-        return self._both_ways(x)[2][list(self.prior.tree.places)].transpose(0, 1)
+        self._check_event(x)
+        places = list(self.prior.tree.places)
+        return torch.cat([self._both_ways(part)[2][places].transpose(0, 1) for part in self._blocks(x)])
 
     @torch.no_grad()
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -103,8 +120,7 @@ class TreeLatentModel(LatentModel):
             DataError: a real that is missing under a flow.
         """
         self._check_event(x)
-        parts = [self._completed(part, generator) for part in x.split(self.chunk_rows)]
-        return torch.cat(parts) if parts else x.clone()
+        return torch.cat([self._completed(part, generator) for part in self._blocks(x)])
 
     def _completed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         u, _ = self.likelihood.straighten(x)
@@ -147,7 +163,13 @@ class TreeLatentModel(LatentModel):
     def latent_cost(self, x: Tensor) -> Tensor:
         return self.log_prob_and_cost(x)[1]
 
+    @torch.no_grad()
     def log_prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self._check_event(x)
+        log_prob, cost = zip(*(self._prob_and_cost(part) for part in self._blocks(x)), strict=True)
+        return torch.cat(log_prob), torch.cat(cost)
+
+    def _prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
         leaves, logabsdet, posterior, up = self._both_ways(x)
         # KL(p(z|x) || p(z)) = E[log p(x|z)] - log p(x), both without the determinant.
         expected = torch.where(posterior > 0, posterior * leaves, 0.0).sum((0, 2))
@@ -156,7 +178,7 @@ class TreeLatentModel(LatentModel):
     @torch.no_grad()
     def measure(self, x: Tensor) -> dict[str, Any]:
         """The tree's edges, and of every feature the states in use: the exponential of their entropy."""
-        parts = [self.node_posterior(part).double().sum(0) for part in x.split(self.chunk_rows)]
+        parts = [self.node_posterior(part).double().sum(0) for part in self._blocks(x)]
         share = torch.stack(parts).sum(0) / max(len(x), 1)
         used = torch.special.entr(share).sum(-1).exp()
         edges = [list(edge) for edge in self.prior.tree.edges]

@@ -67,4 +67,5 @@ class TreeOptions(TableLatent):
             if flow is None or context is None
             else FlowOverLeaves(leaves, context, flow)
         )
-        return TreeLatentModel(TreePrior(Tree.star(len(columns)), self.states), over, TreeStart())
+        prior = TreePrior(Tree.star(len(columns)), self.states)
+        return TreeLatentModel(prior, over, TreeStart())

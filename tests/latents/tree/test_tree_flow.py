@@ -1,0 +1,200 @@
+"""A flow over a tree: its determinant, reals that are absent, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.stats import chi2
+
+from modeflow.densities import Feature, Leaves, StandardNormal
+from modeflow.errors import ConfigError, DataError
+from modeflow.flows import NSF
+from modeflow.latents import FlowOverLeaves, TreeOptions
+from modeflow.latents.tree.likelihood import RowContext, identity_beyond
+from modeflow.models import DiscreteNVF, TableModel, TreeNVF
+from small_trees import ANGLE, CELLS, CODE, FLOW, REAL, flow_model, rows_of
+
+NAN = math.nan
+MIXED = (REAL, CODE, REAL, ANGLE, CELLS)
+#: The second real exists where the code is 0.
+FLAGGED = (REAL, Feature(levels=2), Feature(flag=1), CODE)
+
+
+def test_determinant_is_that_of_autograd():
+    model = flow_model(MIXED, (1, -1, 1, 0, 0))
+    rows = rows_of(MIXED, 5)
+    u, logabsdet = model.likelihood.straighten(rows)
+    torch.testing.assert_close(u[:, [1, 3, 4]], rows[:, [1, 3, 4]], rtol=0, atol=0)
+
+    def reals(x, row):
+        whole = torch.stack((x[0], row[1], x[1], row[3], row[4])).unsqueeze(0)
+        return model.likelihood.straighten(whole)[0][0, [0, 2]]
+
+    for row, value in zip(rows, logabsdet.tolist(), strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda x, row=row: reals(x, row), row[[0, 2]])
+        assert value == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]), abs=1e-9)
+        assert abs(value) > 1e-3
+    torch.testing.assert_close(model.likelihood.bend(u), rows, rtol=0, atol=1e-8)
+
+
+def test_density_integrates_to_one_over_reals_and_codes():
+    features = (REAL, Feature(levels=2), REAL)
+    model = flow_model(features, (1, -1, 0), spread=0.1)
+    axis = torch.linspace(-8, 8, 321, dtype=torch.float64)
+    total = 0.0
+    with torch.no_grad():
+        for code in (0.0, 1.0):
+            for x in axis.split(100):
+                grid = torch.cartesian_prod(x, torch.tensor([code]).double(), axis)
+                total += float(model.log_prob(grid).exp().sum()) * float(axis[1] - axis[0]) ** 2
+    assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_absent_reals_pass_and_contribute_nothing():
+    model = flow_model(FLAGGED, (1, -1, 1, 2))
+    rows = rows_of(FLAGGED, 40)
+    absent = rows[:, 1] == 1
+    assert 5 < int(absent.sum()) < 35
+    u, logabsdet = model.likelihood.straighten(rows)
+    assert bool((u[:, 2].isnan() == absent).all())
+    # Whatever stands in an absent cell is not looked at.
+    other = rows.clone()
+    other[absent, 2] = NAN
+    torch.testing.assert_close(model.log_prob(other), model.log_prob(rows), rtol=0, atol=0)
+    # What stands for it passes all layers, and the determinant is that of the real that is there.
+    for row, value in zip(other[absent][:4], logabsdet[absent].tolist(), strict=False):
+        slope = torch.autograd.functional.jacobian(
+            lambda x, row=row: model.likelihood.straighten(torch.cat((x, row[1:])).unsqueeze(0))[0][0, :1],
+            row[:1],
+        )
+        assert value == pytest.approx(float(slope.log()), abs=1e-9)
+    assert torch.equal(model.likelihood.bend(u).isnan()[:, 2], absent)
+    back = model.likelihood.bend(u)
+    torch.testing.assert_close(back[~absent], rows[~absent], rtol=0, atol=1e-8)
+
+
+def test_density_with_absent_reals_integrates_to_one():
+    model = flow_model(FLAGGED, (1, -1, 1, 2), spread=0.1)
+    axis = torch.linspace(-8, 8, 321, dtype=torch.float64)
+    step, total = float(axis[1] - axis[0]), 0.0
+    with torch.no_grad():
+        for code in (0.0, 1.0, 2.0):
+            one = torch.cartesian_prod(axis, *(torch.tensor([v]).double() for v in (1.0, NAN, code)))
+            total += float(model.log_prob(one).exp().sum()) * step
+            for x in axis.split(100):
+                both = torch.cartesian_prod(x, torch.zeros(1).double(), axis, torch.tensor([code]).double())
+                total += float(model.log_prob(both).exp().sum()) * step**2
+    assert total == pytest.approx(1, abs=1e-4)
+
+
+def test_samples_are_absent_where_their_flag_says_so():
+    model = flow_model(FLAGGED, (1, -1, 1, 2))
+    drawn = model.sample(500, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn[:, 2].isnan(), drawn[:, 1] == 1)
+    assert bool(torch.isfinite(model.log_prob(drawn)).all())
+
+
+def test_samples_match_the_density():
+    """Pearson's χ² of 20,000 samples in blocks of one real and a code, at a false-alarm rate of 1e-6."""
+    features = (REAL, Feature(levels=2))
+    model = flow_model(features, (1, -1))
+    n = 20_000
+    drawn = model.sample(n, generator=torch.Generator().manual_seed(0))
+    edges = torch.linspace(-3, 3, 13).double()
+    fine = torch.linspace(-30, 30, 12_001, dtype=torch.float64)[:-1] + 0.0025
+    expected, seen = [], []
+    block = torch.searchsorted(edges, fine)
+    for code in (0.0, 1.0):
+        with torch.no_grad():
+            density = model.log_prob(torch.stack((fine, torch.full_like(fine, code)), 1)).exp() * 0.005
+        expected.append(torch.zeros(14).double().index_add(0, block, density))
+        of_code = drawn[drawn[:, 1] == code, 0].contiguous()
+        seen.append(torch.bincount(torch.searchsorted(edges, of_code), minlength=14).double())
+    mass, counts = torch.cat(expected), torch.cat(seen)
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-4)
+    many = mass * n > 8
+    statistic = ((counts - n * mass).square() / (n * mass))[many].sum()
+    assert int(many.sum()) > 12
+    assert float(statistic) < chi2.ppf(1 - 1e-6, int(many.sum()))
+
+
+def test_codes_that_are_missing_have_an_embedding_and_reals_have_none():
+    model = flow_model(MIXED, (1, -1, 1, 0, 0))
+    rows = rows_of(MIXED, 6)
+    rows[:3, 1], rows[2:4, 3], rows[4, 4] = NAN, NAN, NAN
+    assert bool(torch.isfinite(model.log_prob(rows)).all())
+    filled = model.complete(rows, torch.Generator().manual_seed(0))
+    assert not bool(filled.isnan().any())
+    torch.testing.assert_close(filled[~rows.isnan()], rows[~rows.isnan()], rtol=0, atol=0)
+    rows[5, 2] = NAN
+    with pytest.raises(DataError, match=r"feature 2 is missing in row 6 .* likelihood='leaves'"):
+        model.log_prob(rows)
+    flagged = flow_model(FLAGGED, (1, -1, 1, 2))
+    rows = torch.tensor([[0.1, NAN, NAN, 1.0]]).double()
+    with pytest.raises(DataError, match="feature 2 is missing in row 1"):
+        flagged.log_prob(rows)
+
+
+def test_completion_leaves_absent_reals_absent():
+    features = FLAGGED
+    model = TreeOptions(states=3, likelihood="leaves").model(features, 1, None).double()
+    rows = (
+        torch.tensor([[0.1, 1.0, NAN, 1.0], [0.1, 0.0, NAN, NAN], [NAN, NAN, NAN, NAN]])
+        .double()
+        .repeat(50, 1)
+    )
+    filled = model.complete(rows, torch.Generator().manual_seed(0))
+    assert torch.equal(filled[:, 2].isnan(), filled[:, 1] == 1)
+    assert not bool(filled[:, [0, 1, 3]].isnan().any())
+
+
+@pytest.mark.parametrize(
+    ("features", "flow", "message"),
+    [
+        (
+            FLAGGED,
+            {"mixing": "lu"},
+            "LULinear: use flow='nsf-autoregressive' with flow_options mixing='reverse'",
+        ),
+        (FLAGGED, {"context_affine": "diagonal"}, "ConditionalAffine"),
+    ],
+)
+def test_absent_reals_need_splines_alone(features, flow, message):
+    with pytest.raises(ConfigError, match=message):
+        TreeNVF(features, 3, flow_options={**FLOW, **flow})
+    reals = tuple(Feature() for _ in features)
+    assert TreeNVF(reals, 3, flow_options={**FLOW, **flow}).likelihood.outside != 6.0
+
+
+def test_other_flows():
+    spline = TreeNVF(
+        (REAL, CODE),
+        3,
+        flow="nsf-coupling",
+        flow_options={**FLOW, "mixing": "permutation", "context_affine": "none", "tail_bound": 4.0},
+    )
+    assert identity_beyond(spline.likelihood.transform) == 4.0
+    assert bool(
+        torch.isfinite(
+            TreeNVF(3, 4, flow="maf", flow_options={"layers": 1}).log_prob(torch.zeros(2, 3))
+        ).all()
+    )
+    with pytest.raises(ConfigError, match="choose another flow, or likelihood='leaves'"):
+        FlowOverLeaves(Leaves((REAL, REAL), 3), RowContext((REAL, REAL)), StandardNormal(2))
+    with pytest.raises(ConfigError, match="expected a flow of 1 reals with context_features=2"):
+        FlowOverLeaves(Leaves((REAL, CODE), 3), RowContext((REAL, CODE)), NSF(2))
+
+
+def test_only_codes_ask_for_no_flow():
+    model = TreeNVF((CODE, CODE), 3)
+    rows = torch.tensor(list(itertools.product(range(3), range(3)))).float()
+    assert float(model.log_prob(rows).exp().sum().detach()) == pytest.approx(1, abs=1e-5)
+
+
+def test_other_latents_take_reals_alone():
+    with pytest.raises(ConfigError, match="latent='discrete' takes real features alone"):
+        TableModel((REAL, CODE), "discrete")
+    assert TableModel((REAL, REAL), "discrete", 2).event_shape == DiscreteNVF(2, 2).event_shape
