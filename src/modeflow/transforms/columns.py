@@ -145,8 +145,9 @@ class Columns(Standardize):
                 low[j] = below if _bounded_at(column, below) else low[j]
             elif high[j].isinf() and most <= above and (step or most < above):
                 high[j] = above if _bounded_at(-column, -above) else high[j]
-            distance = [least - float(low[j]), float(high[j]) - most]
-            nearest = min(distance)
+            # Rows that lie at a bound do not count: the map is straight there.
+            distance = torch.cat([known - low[j], high[j] - known])
+            nearest = float(distance[distance > 0].min())
             self.sliver[j] = max(step * _SLIVER_STEP, nearest * _SLIVER)
             if low[j].isinf() and high[j].isinf():
                 self.sliver[j] = 1.0

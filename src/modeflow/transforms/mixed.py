@@ -17,11 +17,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from modeflow.transforms.cells import Cells
 from modeflow.transforms.columns import Columns
+from modeflow.transforms.marginals import Marginals
 from modeflow.transforms.surjections import Surjection
 
 __all__ = ["Cell", "MixedColumns"]
@@ -49,6 +51,7 @@ class Cell:
     low: float = -math.inf
     high: float = math.inf
     atoms: tuple[float, ...] = ()
+    ties: tuple[float, ...] = ()
 
 
 class MixedColumns(Surjection):
@@ -71,8 +74,11 @@ class MixedColumns(Surjection):
         self.flagged = [j for j, cell in places if cell.atoms]
         self.features = len(self.cells) + len(self.flagged)
         self.columns = Columns(len(self.numbers))
+        self.marginals = Marginals(len(self.numbers))
+        self.scores = True
         self.lattice, self.turning = self._lattice(self.numbers), self._lattice(self.angles)
-        self.exactness = "lower bound" if self.lattice or self.turning else "exact"
+        drawn = self.lattice or self.turning or any(cell.ties for cell in cells)
+        self.exactness = "lower bound" if drawn else "exact"
 
     def _of(self, name: str, where: Sequence[int]) -> Tensor:
         return torch.tensor([getattr(self.cells[j], name) for j in where], dtype=torch.float64)
@@ -103,8 +109,42 @@ class MixedColumns(Surjection):
             numbers = self.lattice(numbers)[0]
         if self.numbers:
             steps, offsets, low, high = (self._of(name, self.numbers) for name in _OF_LATTICES)
-            self.columns.fit(numbers, weight, steps, (low, high), offsets)
+            self.columns.fit(numbers, weight, steps, (low, high), None if self.scores else offsets)
+            if self.scores:
+                self._fit_scores(x.double(), numbers)
         return self
+
+    def _fit_scores(self, x: Tensor, numbers: Tensor) -> None:
+        v = self.columns.entries(numbers)[0]
+        ties, edges = [], []
+        for place, j in enumerate(self.numbers):
+            cell = self.cells[j]
+            ties.append(self._seen(place, np.array(cell.ties)))
+            edge = None
+            if cell.step:
+                column = numbers[:, place]
+                column = column[column == column].numpy()
+                first, last = (np.floor((e - cell.offset) / cell.step + 0.5) for e in (column.min(), column.max()))
+                if last - first < 100000:
+                    edge = self._seen(place, cell.offset + cell.step * (np.arange(first, last + 2) - 0.5))
+            edges.append(edge)
+        self.marginals.fit(v, self._tie(x), ties, edges)
+
+    def _seen(self, place: int, values: np.ndarray) -> np.ndarray:
+        rows = torch.full((len(values), len(self.numbers)), torch.nan, dtype=torch.float64)
+        rows[:, place] = torch.from_numpy(values)
+        return self.columns.entries(rows)[0][:, place].numpy()
+
+    def _tie(self, x: Tensor) -> Tensor:
+        """Which tie every number is, -1 for none, ``(N, numbers)``."""
+        found = torch.full((len(x), len(self.numbers)), -1, dtype=torch.long, device=x.device)
+        for place, j in enumerate(self.numbers):
+            if self.cells[j].ties:
+                ties = x.new_tensor(self.cells[j].ties)
+                column = x[:, j].contiguous()
+                at = torch.searchsorted(ties, column).clamp_max(len(ties) - 1)
+                found[:, place] = torch.where(ties[at] == column, at, -1)
+        return found
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cells with atoms taken out, ``(N, D)``, and the flags, ``(N, flagged)``."""
@@ -130,6 +170,10 @@ class MixedColumns(Surjection):
                 numbers = self.lattice(numbers)[0]
                 logabsdet = logabsdet + (there[:, self.lattice.where] * self.lattice.steps.log()).sum(1)
             mapped, slope = self.columns.entries(numbers)
+            if self.scores:
+                tie = self._tie(x)
+                mapped, more = self.marginals.entries(mapped, tie)
+                slope = torch.where(tie >= 0, 0.0, slope) + more
             u[:, self.numbers] = mapped
             logabsdet = logabsdet + slope.sum(1)
         if self.angles:
@@ -158,7 +202,15 @@ class MixedColumns(Surjection):
         u = u.double()
         x, flags = u[:, : len(self.cells)].clone(), u[:, len(self.cells) :]
         if self.numbers:
-            numbers = self.columns.sample(x[:, self.numbers])
+            v = x[:, self.numbers]
+            if self.scores:
+                v, tie = self.marginals.inverse(v)
+            numbers = self.columns.sample(v)
+            if self.scores:
+                for place, j in enumerate(self.numbers):
+                    if self.cells[j].ties:
+                        ties = numbers.new_tensor(self.cells[j].ties)
+                        numbers[:, place] = torch.where(tie[:, place] >= 0, ties[tie[:, place].clamp_min(0)], numbers[:, place])
             x[:, self.numbers] = numbers if self.lattice is None else self.lattice.sample(numbers)
         if self.angles:
             scale, origin = self._turns(u)
