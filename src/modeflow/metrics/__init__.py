@@ -1,5 +1,6 @@
-"""Metrics: likelihood with its standard error, mode coverage, use of states."""
+"""Metrics: likelihood with its standard error, mode coverage, use of states; `synthetic` of tables."""
 
+from modeflow.metrics import synthetic
 from modeflow.metrics.image_features import (
     FEATURES,
     GenerationScores,
@@ -59,5 +60,6 @@ __all__ = [
     "state_usage_entropy",
     "summarise",
     "summarise_bits",
+    "synthetic",
     "true_bridge_mass",
 ]
