@@ -24,7 +24,7 @@ from modeflow.densities import (
     StudentT,
 )
 from modeflow.flows import IAF, MAF, NAF, NICE, NSF, SOS, MAFMoG, PlanarFlow, RadialFlow, RealNVP
-from modeflow.models import DiscreteNVF
+from modeflow.models import DiscreteNVF, TreeNVF
 from modeflow.nets import MADE, MLP, ResidualMADE, ResidualMLP
 from modeflow.testing import DensityCase, TransformCase, triangular
 from modeflow.transforms import (
@@ -273,6 +273,10 @@ def nvf(features: int, n_states: int = 3, **options: Any) -> Callable[[], Densit
     return factory
 
 
+def tree(features: int, **options: Any) -> Callable[[], Density]:
+    return lambda: TreeNVF(features, 4, flow_options={"bins": 4, "seed": any_seed(), **SMALL}, **options)
+
+
 def preprocessed(context: int) -> Density:
     return Preprocessed(standardize(2), nsf(2, context)())
 
@@ -326,6 +330,10 @@ DENSITIES: dict[str, DensityCase] = {
     "radial-3-context": DensityCase(lambda: RadialFlow(3, 2, layers=3), 3, 2),
     "preprocessed-2": DensityCase(lambda: preprocessed(0), 2, result_dtype=DOUBLE),
     "preprocessed-2-context": DensityCase(lambda: preprocessed(2), 2, 2, result_dtype=DOUBLE),
+    "tree-1": DensityCase(tree(1, likelihood="leaves"), 1),
+    "tree-2": DensityCase(tree(2, likelihood="leaves"), 2),
+    "tree-3": DensityCase(tree(3, likelihood="leaves"), 3),
+    "tree-flow-2": DensityCase(tree(2), 2),
     "nvf-1": DensityCase(nvf(1), 1),
     "nvf-2-elbo": DensityCase(nvf(2), 2),
     "nvf-2-elbo-sum": DensityCase(nvf(2, objective="elbo-sum", prior="uniform"), 2),

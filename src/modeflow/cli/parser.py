@@ -125,6 +125,24 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     seed_and_device(demo)
 
+    schema = add(
+        "schema",
+        "what each column of a table is taken for, as YAML to read and edit",
+        "modeflow schema table.csv                    print it, with remarks on stderr\n"
+        "  modeflow schema table.csv -o schema.yaml     write it\n"
+        "  modeflow schema table.csv --columns age,city > schema.yaml\n\n"
+        "kinds: real, positive, bounded(0..1), circular(360), integer, lattice(0.01), categorical, boolean,\n"
+        "ordinal(low < mid < high), datetime, constant (set aside), id (names rows: refused), drop",
+    )
+    schema.add_argument("data", metavar="DATA", help="table, or a name listed by `modeflow data`")
+    schema.add_argument("-o", "--out", default=None, metavar="FILE", help="write it here (- for stdout)")
+    schema.add_argument("--columns", metavar="A,B,...", help="only these columns")
+    schema.add_argument(
+        "--header", action=argparse.BooleanOptionalAction, default=None,
+        help="the first line of a text file names the columns, or is a row (found out by default)",
+    )  # fmt: skip
+    schema.add_argument("--array", metavar="NAME", help="array to read from .npz or .h5")
+
     fit = add(
         "fit",
         "fit a density to a table or images and write a run folder",

@@ -15,13 +15,23 @@ from modeflow.data._cells import quoted
 from modeflow.data._numbers import Numbers, frame_to_numbers
 from modeflow.data._source import STDIN
 from modeflow.data._suspects import suspects
-from modeflow.data._text import read_text_frame
+from modeflow.data._text import TextFrame, read_text_frame
 from modeflow.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Reading", "check_unique", "missing_cells", "pick", "read_arrays", "read_parquet", "read_text"]
+__all__ = [
+    "Reading",
+    "check_unique",
+    "missing_cells",
+    "parquet_frame",
+    "pick",
+    "read_arrays",
+    "read_parquet",
+    "read_text",
+    "text_frame",
+]
 
 _INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")
 
@@ -49,18 +59,39 @@ def read_text(
 ) -> Reading:
     """A text table (None: from standard input)."""
     label = STDIN if file is None else str(file)
-    text = read_text_frame(file, kind, header, columns or known)
-    frame, notes = text.frame, text.notes
-    if columns is None:
-        frame = _without_unnamed(frame, label, notes, skip_text)
-    frame = _selected(frame, columns, label)
-    numbers = frame_to_numbers(frame, label, commas_separate=text.separator == ",")
-    _gather(numbers, label, notes, text.doubts)
+    text = text_frame(file, kind, columns, header, skip_text, known)
+    numbers = frame_to_numbers(text.frame, label, commas_separate=text.separator == ",")
+    _gather(numbers, label, text.notes, text.doubts)
     return Reading(numbers, text.line_of)
 
 
+def text_frame(
+    file: Path | None,
+    kind: str,
+    columns: Sequence[str] | None,
+    header: bool | None,
+    skip_text: bool = False,
+    known: Sequence[str] = (),
+) -> TextFrame:
+    """The cells of a text table (None: from standard input), without the row index that programs write."""
+    label = STDIN if file is None else str(file)
+    text = read_text_frame(file, kind, header, columns or known)
+    if columns is None:
+        text.frame = _without_unnamed(text.frame, label, text.notes, skip_text)
+    text.frame = _selected(text.frame, columns, label)
+    return text
+
+
 def read_parquet(file: Path, columns: Sequence[str] | None) -> Reading:
-    """A parquet file, without the index that pandas stores as a column."""
+    """A parquet file as numbers."""
+    frame, notes = parquet_frame(file, columns)
+    numbers = frame_to_numbers(frame, str(file))
+    _gather(numbers, str(file), notes, [])
+    return Reading(numbers)
+
+
+def parquet_frame(file: Path, columns: Sequence[str] | None) -> tuple[pl.DataFrame, list[str]]:
+    """A parquet file, without the index that pandas stores as a column, and notes on it."""
     import polars as pl
 
     try:
@@ -76,10 +107,7 @@ def read_parquet(file: Path, columns: Sequence[str] | None) -> Reading:
             notes.append(
                 f"'{file}': left out {quoted(index)}, the row index of pandas (columns= can choose it)"
             )
-    frame = _selected(frame, columns, str(file))
-    numbers = frame_to_numbers(frame, str(file))
-    _gather(numbers, str(file), notes, [])
-    return Reading(numbers)
+    return _selected(frame, columns, str(file)), notes
 
 
 def read_arrays(file: Path, kind: str, array: str | None, columns: Sequence[str] | None) -> Reading:

@@ -43,6 +43,8 @@ __all__ = [
     "check_finite",
     "check_writable",
     "default_columns",
+    "existing_file",
+    "file_kind",
     "read_rows",
     "read_table",
     "write_table",
@@ -215,8 +217,8 @@ def _read(
     if os.fspath(path) == STDIN:
         file, kind, label = None, ".csv", STDIN
     else:
-        file = _existing_file(path)
-        kind, label = _kind(file), str(file)
+        file = existing_file(path)
+        kind, label = file_kind(file), str(file)
     if array is not None and kind not in (".npz", ".h5", ".hdf5"):
         raise DataError(f"'{label}' holds a single table; array='{array}' is for .npz and .h5")
     if header is not None and kind not in TEXT_SUFFIXES:
@@ -259,7 +261,8 @@ def _refuse_bad(reading: Reading, label: str, drop_missing: bool) -> None:
 # --- the path -------------------------------------------------------------------------------------
 
 
-def _existing_file(path: str | os.PathLike[str]) -> Path:
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """The file at a path; DataError if there is none, or it is a folder."""
     file = Path(path).expanduser()
     if file.is_dir():
         raise DataError(f"'{path}' is a folder; give a file ending in {', '.join(SUFFIXES)}")
@@ -270,7 +273,8 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _kind(file: Path) -> str:
+def file_kind(file: Path) -> str:
+    """Its ending, without that of a compression; DataError for one that is not read."""
     text = packed_kind(file.name)
     if text is not None:
         return text

@@ -43,7 +43,7 @@ class Leaf(nn.Module):
     #: What stands for a value that is not there.
     safe: float = 0.0
     #: How much faster than a flow its parameters learn (see `FlatParameters`).
-    learning_rate_scale = 10.0
+    learning_rate_scale = 20.0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -206,7 +206,7 @@ class CategoricalLeaves(Leaf):
 
 
 class CellLeaves(GaussianLeaves):
-    """The mass of a Gaussian between the edges of the cell that a value lies in."""
+    """The mass of a Gaussian between the edges of the cell that a value lies in; drawn is any value of it."""
 
     def __init__(self, features: Sequence[Feature], n_states: int, min_scale: float) -> None:
         super().__init__(features, n_states, min_scale)

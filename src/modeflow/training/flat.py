@@ -89,7 +89,7 @@ def learning_rates(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list
     """What the learning rate of each parameter is multiplied by.
 
     A module may say so of its own parameters, not of those of modules in it, by `learning_rate_scale`: tables
-    of probabilities bear, and want, ten times the rate of the network beside them.
+    of probabilities bear, and want, many times the rate of the network beside them.
     """
     scales = {
         id(p): float(getattr(module, "learning_rate_scale", 1.0))

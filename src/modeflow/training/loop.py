@@ -82,16 +82,13 @@ class Loop:
         self._generator = torch.Generator()
 
     def _optimizer(self, flat: FlatParameters) -> torch.optim.Optimizer:
-        # Without decay this is Adam, to the last bit.
-        return torch.optim.AdamW(
-            [
-                {"params": [vector], "scale": rate}
-                for vector, rate in zip(flat.vectors, flat.rates, strict=True)
-            ],
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        # Without decay this is Adam, to the last bit. All weights decay alike, however fast they learn.
+        decay = self.config.weight_decay
+        groups = [
+            {"params": [vector], "scale": rate, "weight_decay": decay / rate}
+            for vector, rate in zip(flat.vectors, flat.rates, strict=True)
+        ]
+        return torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
 
     # -- running --------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ def test_samples_are_absent_where_their_flag_says_so():
 def test_samples_match_the_density():
     """Pearson's χ² of 20,000 samples in blocks of one real and a code, at a false-alarm rate of 1e-6."""
     features = (REAL, Feature(levels=2))
-    model = flow_model(features, (1, -1))
+    model = flow_model(features, (1, -1), spread=0.1)
     n = 20_000
     drawn = model.sample(n, generator=torch.Generator().manual_seed(0))
     edges = torch.linspace(-3, 3, 13).double()

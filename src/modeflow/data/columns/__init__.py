@@ -8,6 +8,7 @@ whose cells are ones that the columns could have.
 from modeflow.data.columns.aside import Constant, Drop, Identifier
 from modeflow.data.columns.atoms import find_atoms
 from modeflow.data.columns.base import IMPOSSIBLE, KINDS, Column, Feature, Unseen
+from modeflow.data.columns.files import read_mixed
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal
 from modeflow.data.columns.numeric import Bounded, Circular, Positive, Real
 from modeflow.data.columns.schema import TableSchema
@@ -36,4 +37,5 @@ __all__ = [
     "Unseen",
     "find_atoms",
     "parse_spec",
+    "read_mixed",
 ]

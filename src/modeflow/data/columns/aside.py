@@ -39,7 +39,7 @@ class Constant(Column):
             return np.full(n, self.value)
         if isinstance(self.value, dt.date):
             unit = "us" if isinstance(self.value, dt.datetime) else "D"
-            return np.full(n, np.datetime64(self.value, unit))
+            return np.full(n, np.array(self.value, dtype=f"datetime64[{unit}]"))
         if self.value is None and self.dtype and not self.dtype.lower().startswith(("str", "object", "text")):
             return np.full(n, np.nan)
         filled = np.empty(n, dtype=object)
@@ -81,7 +81,7 @@ class Drop(Column):
 
 @dataclass(frozen=True, kw_only=True)
 class Identifier(Column):
-    """Names of rows: nearly every row has one of its own, so that there is nothing to learn. Refused."""
+    """Names of rows: nearly every row has one of its own, or they are too many to learn. Refused."""
 
     kind: ClassVar[str] = "id"
     modelled: ClassVar[bool] = False
@@ -102,5 +102,8 @@ def refusal(columns: list[Column]) -> str:
     """Why columns of names are refused, in one line."""
     what = ", ".join(f"'{c.name}'" + (f" ({c.about})" if c.about else "") for c in columns)
     drops = ", ".join(f"'{c.name}': 'drop'" for c in columns)
-    verb = "name" if len(columns) > 1 else "names"
-    return f"column{'s' if len(columns) > 1 else ''} {what} {verb} the rows: say columns={{{drops}}}, or what else they are"
+    plural = "s" if len(columns) > 1 else ""
+    return (
+        f"column{plural} of names of rows, or with too many values to learn: {what}; say "
+        f"columns={{{drops}}}, or what else they are"
+    )

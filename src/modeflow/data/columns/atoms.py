@@ -10,11 +10,13 @@ from modeflow.data.lattice import Lattice
 
 __all__ = ["bounds", "find_atoms", "is_bounded_below"]
 
-#: An atom holds so many times the rows that its neighbourhood explains, at least this many rows, and this share
-#: of all: on a lattice, where heaps at round numbers are common, and in a column of other decimals.
-_TIMES, _ROWS, _SHARE_LATTICE, _SHARE = 10, 20, 0.01, 0.001
-#: Most atoms of a column. Where more values qualify, they are heaps (of rounded numbers, of prices), and an atom
-#: holds so many times the rows of the largest that is left out.
+#: An atom holds so many times the rows that its neighbourhood explains, and at least this many rows.
+_TIMES, _ROWS = 10, 20
+#: It holds this share of all rows: zero and the ends of the range, and other values, which may be heaps at
+#: round numbers; on a lattice, and in a column of other decimals, where values hardly repeat by chance.
+_SHARES_LATTICE, _SHARES = (0.01, 0.05), (0.001, 0.01)
+#: Most atoms of a column. Where more values qualify, they are heaps (of rounded numbers, of prices), and an
+#: atom holds so many times the rows of the largest that is left out.
 _MOST, _ABOVE_HEAPS = 5, 3
 #: Neighbours on either side by which the neighbourhood is judged, the largest mean counting.
 _REACH = (1, 2, 5, 10)
@@ -23,8 +25,8 @@ _REACH = (1, 2, 5, 10)
 _GAIN, _EDGE, _EDGE_ROWS = 0.05, 0.4, 100
 #: Powers among which a column above zero is made Gaussian, after Box and Cox.
 _POWERS = (0.0, 0.25, 0.5)
-#: Upper bounds looked for, of columns that begin at zero.
-_TOPS = (1.0, 100.0)
+#: Upper bounds looked for, of columns that begin at zero; those that a value has to lie on.
+_TOPS, _TURNS = (1.0, 100.0), (90.0, 180.0, 360.0)
 
 
 def find_atoms(levels: np.ndarray, counts: np.ndarray, lattice: Lattice | None) -> tuple[float, ...]:
@@ -34,10 +36,10 @@ def find_atoms(levels: np.ndarray, counts: np.ndarray, lattice: Lattice | None) 
 
     .. math:: c \ge 20, \quad c \ge s N, \quad c \ge 10 \max_r m_r
 
-    with :math:`m_r` the mean count of the r nearest on either side (r = 1, 2, 5, 10): cells of the lattice, empty
-    ones too, or else distinct values; atoms found before are left out. The share s is a hundredth on a lattice
-    and a thousandth elsewhere, where values hardly repeat by chance. At most five: where more qualify they are
-    heaps, and an atom holds three times the rows of the sixth.
+    with :math:`m_r` the mean count of the r nearest on either side (r = 1, 2, 5, 10), atoms found before left
+    out: of distinct values, and on a lattice also of its cells, empty ones too. The share s is 0.001 for zero
+    and the ends of the range and 0.01 elsewhere, on a lattice 0.01 and 0.05. At most five: where more qualify
+    they are heaps, and an atom holds three times the rows of the sixth.
 
     TabPC, for comparison, splits off the least and the greatest value where they hold more than ten times the
     mean count.
@@ -47,29 +49,32 @@ def find_atoms(levels: np.ndarray, counts: np.ndarray, lattice: Lattice | None) 
         lattice: that of the column; None for a continuous one.
     """
     rows = int(counts.sum())
-    least = max(_ROWS, (_SHARE if lattice is None else _SHARE_LATTICE) * rows)
-    at = np.arange(len(levels), dtype=np.float64) if lattice is None else lattice.number(levels)
+    shares = _SHARES if lattice is None else _SHARES_LATTICE
+    special = (levels == 0) | (levels == levels[0]) | (levels == levels[-1])
+    least = np.maximum(np.where(special, *shares) * rows, _ROWS)
+    places = [np.arange(len(levels), dtype=np.float64)]
+    if lattice is not None:
+        places.append(lattice.number(levels))
     found: list[int] = []
-    ended = [at[0], at[-1]]
-    for i in np.argsort(-counts, kind="stable"):
-        if counts[i] < least or len(found) > _MOST:
+    for i in np.argsort(-counts, kind="stable").tolist():
+        if counts[i] < _ROWS or len(found) > _MOST:
             break
-        if counts[i] >= _TIMES * _neighbourhood(at, counts, int(i), found, ended):
-            found.append(int(i))
+        if counts[i] < least[i]:
+            continue
+        if counts[i] >= _TIMES * max(_neighbourhood(at, counts, i, found) for at in places):
+            found.append(i)
     if len(found) > _MOST:
         found = [i for i in found[:_MOST] if counts[i] >= _ABOVE_HEAPS * counts[found[_MOST]]]
     return tuple(sorted(float(levels[i]) for i in found))
 
 
-def _neighbourhood(
-    at: np.ndarray, counts: np.ndarray, i: int, left_out: list[int], ends: list[float]
-) -> float:
-    """The largest mean count around a value."""
+def _neighbourhood(at: np.ndarray, counts: np.ndarray, i: int, left_out: list[int]) -> float:
+    """The largest mean count around a value; `at` are the places of all."""
     means = []
     for reach in _REACH:
         first, last = np.searchsorted(at, [at[i] - reach, at[i] + reach + 0.5])
         inside = [k for k in range(first, last) if k != i and k not in left_out]
-        places = min(at[i] + reach, ends[1]) - max(at[i] - reach, ends[0])
+        places = min(at[i] + reach, at[-1]) - max(at[i] - reach, at[0])
         places -= sum(first <= k < last for k in left_out)
         if places > 0:
             means.append(float(counts[inside].sum()) / places)
@@ -102,8 +107,8 @@ def is_bounded_below(values: np.ndarray, bound: float) -> bool:
 
 
 def bounds(values: np.ndarray) -> tuple[float, float]:
-    """The support of a continuous column: its lower bound at zero and its upper bound at 1 or 100, or minus one
-    to one; infinite where none shows.
+    """The support of a continuous column: its lower bound at zero and its upper bound at 1 or 100 (or 90,
+    180, 360), or minus one to one; infinite where none shows.
 
     Arguments:
         values: ``(N,)``, at least one.
@@ -113,9 +118,10 @@ def bounds(values: np.ndarray) -> tuple[float, float]:
         return -1.0, 1.0
     if high <= 0 < -low and is_bounded_below(-values, 0.0):
         return -math.inf, 0.0
-    if low < 0 or not (low == 0 or is_bounded_below(values, 0.0)):
+    if low < 0:
         return -math.inf, math.inf
+    first = 0.0 if low == 0 or is_bounded_below(values, 0.0) else -math.inf
     for top in _TOPS:
-        if high <= top and (high == top or (high > 0.9 * top and is_bounded_below(top - values, 0.0))):
-            return 0.0, top
-    return 0.0, math.inf
+        if high == top or (0.9 * top < high < top and is_bounded_below(top - values, 0.0)):
+            return first, top
+    return first, high if first == 0 and high in _TURNS else math.inf

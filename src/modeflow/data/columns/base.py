@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -16,12 +16,14 @@ from modeflow.errors import ConfigError, DataError, nearest
 
 __all__ = ["IMPOSSIBLE", "KINDS", "Column", "Feature", "Unseen", "kind_named", "shown"]
 
-#: What is to be done with a cell that a column cannot have: an error; as if it were missing; `IMPOSSIBLE`, for
-#: which a model has no probability; or, for numbers, the nearest value that the column can have.
+#: What is to be done with a cell that a column cannot have: an error; as if it were missing; `IMPOSSIBLE`,
+#: for which a model has no probability; or, for numbers, the nearest value that the column can have.
 Unseen = Literal["error", "missing", "impossible", "nearest"]
 #: Encoded cell of a value that the column cannot have.
 IMPOSSIBLE = -math.inf
 
+#: Options of every kind.
+_COMMON = ("missing", "dtype")
 #: Kinds of columns by name.
 KINDS: dict[str, type[Column]] = {}
 
@@ -96,8 +98,8 @@ class Column(ABC):
         """
         if unseen not in get_args(Unseen):
             raise ConfigError(
-                f"unseen='{unseen}' is not known{nearest(str(unseen), get_args(Unseen))}; use 'error', 'missing', "
-                "'impossible' or 'nearest'"
+                f"unseen='{unseen}' is not known{nearest(str(unseen), get_args(Unseen))}; use 'error', "
+                "'missing', 'impossible' or 'nearest'"
             )
         cells = values if isinstance(values, Cells) else cells_of(values, self.name)
         encoded, wrong, near = self._read(cells)
@@ -153,7 +155,9 @@ class Column(ABC):
     def options(self) -> dict[str, Any]:
         """The options of the kind that differ from their defaults, as plain values."""
         own = {f.name: f for f in fields(self) if f.name not in ("name", "about")}
-        found = {name: getattr(self, name) for name in own}
+        # What every kind has comes last.
+        names = [name for name in own if name not in _COMMON] + [name for name in _COMMON if name in own]
+        found = {name: getattr(self, name) for name in names}
         return {name: _plain(v) for name, v in found.items() if v != own[name].default}
 
     def to_dict(self) -> dict[str, Any]:
@@ -176,13 +180,16 @@ class Column(ABC):
     def of(cls, name: str, options: Mapping[str, Any]) -> Self:
         """The column of this kind with plain options."""
         cls.check_options(name, options)
-        given = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
-        try:
-            return cls(name=name, **given)
-        except TypeError as error:
-            needed = [f.name for f in fields(cls) if f.name not in given and f.name in str(error)]
-            what = f"needs {', '.join(needed)}" if needed else f"cannot have these options ({error})"
-            raise ConfigError(f"column '{name}' of kind '{cls.kind}' {what}") from error
+        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
+        needed = [f.name for f in fields(cls) if _required(f) and f.name not in ("name", *given)]
+        if needed:
+            raise ConfigError(f"column '{name}' of kind '{cls.kind}' needs {', '.join(needed)}")
+        return cls(name=name, **given)
+
+    @classmethod
+    def is_complete(cls, options: Mapping[str, Any]) -> bool:
+        """Whether options suffice without data."""
+        return all(f.name in options for f in fields(cls) if _required(f) and f.name != "name")
 
     @classmethod
     def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
@@ -194,6 +201,10 @@ class Column(ABC):
                     f"column '{name}': kind '{cls.kind}' has no option '{key}'{nearest(str(key), known)} "
                     f"(it has {', '.join(known)})"
                 )
+
+
+def _required(option: Field[Any]) -> bool:
+    return option.default is MISSING and option.default_factory is MISSING
 
 
 def kind_named(word: Any, column: str) -> type[Column]:
@@ -218,4 +229,6 @@ def shown(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value

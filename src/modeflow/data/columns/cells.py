@@ -1,9 +1,9 @@
 """The cells of one column, read alike from every kind of frame and file.
 
-A column is numbers, booleans, text, times, or objects of several types. Missing are None, NaN, NaT, pandas' NA
-and text of nothing but blanks. The marks that programs write for "no value" (NA, NaN, null, ..., see
-`modeflow.data._cells`) are missing in a column of numbers or times; in one of text each kind of column decides,
-as they may be a level.
+A column is numbers, booleans, text, times, or objects of several types. Missing are None, NaN, NaT, pandas'
+NA and text of nothing but blanks. The marks that programs write for "no value" (NA, NaN, null, ..., see
+`modeflow.data._cells`) are missing in a column of numbers or times; in one of text each kind of column
+decides, as they may be a level.
 """
 
 from __future__ import annotations
@@ -162,6 +162,8 @@ def cells_of_objects(values: Sequence[Any], dtype: str, name: str) -> Cells:
     Raises:
         DataError: for values that are no scalars (column and row are named).
     """
+    if {str} <= {type(v) for v in values} <= {str, type(None)}:  # most columns of objects
+        return cells_of_text(pl.Series(name, values, dtype=pl.String), dtype)
     kept = [
         None if is_missing_value(v) else v.item() if isinstance(v, np.generic) and not _is_np_time(v) else v
         for v in values
@@ -182,8 +184,8 @@ def cells_of_objects(values: Sequence[Any], dtype: str, name: str) -> Cells:
     for row, value in enumerate(kept):
         if not isinstance(value, (str, int, float, type(None))):
             raise DataError(
-                f"column '{name}', data row {row + 1} holds {type(value).__name__} {str(value)[:40]!r}; a cell is "
-                "text, a number, a boolean or a time: convert the column or drop it"
+                f"column '{name}', data row {row + 1} holds {type(value).__name__} "
+                f"{str(value)[:40]!r}; a cell is text, a number, a boolean or a time: convert or drop it"
             )
     array = np.empty(len(kept), dtype=object)
     array[:] = kept

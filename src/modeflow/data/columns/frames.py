@@ -48,8 +48,8 @@ def frame_kind(frame: Any) -> str:
     if isinstance(frame, Mapping):
         return "dict"
     raise DataError(
-        f"a table is a data frame (pandas, polars, pyarrow), an array (rows, columns) or a dict of columns, not "
-        f"{type(frame).__name__}"
+        "a table is a data frame (pandas, polars, pyarrow), an array (rows, columns) or a dict of columns, "
+        f"not {type(frame).__name__}"
     )
 
 
@@ -57,7 +57,8 @@ def read_frame(frame: Any, commas_separate: bool = False) -> tuple[dict[str, Cel
     """The cells of every column by name, and notes on spellings of numbers in text.
 
     Raises:
-        DataError: no table, columns of unequal length, a name that occurs twice, or a type that no column has.
+        DataError: no table, columns of unequal length, a name that occurs twice, or a type that no column
+            has.
     """
     kind = frame_kind(frame)
     if kind == "arrow":
@@ -158,10 +159,12 @@ def cells_of(values: Any, name: str) -> Cells:
 def _pandas(series: Any, name: str) -> Cells:
     import pandas as pd
 
+    series = pd.Series(series)  # a bare array of pandas too
     dtype, label = series.dtype, str(series.dtype)
     if isinstance(dtype, pd.CategoricalDtype):
         listed = tuple(v.item() if isinstance(v, np.generic) else v for v in dtype.categories)
-        cells = cells_of_objects(list(series.astype(object)), label, name)
+        by_code = np.array([*listed, None], dtype=object)
+        cells = cells_of_objects(by_code[series.cat.codes.to_numpy()].tolist(), label, name)
         return Cells(
             cells.kind, label, cells.numbers, cells.bad, cells.text, cells.objects, True, listed,
             bool(dtype.ordered),
@@ -174,7 +177,9 @@ def _pandas(series: Any, name: str) -> Cells:
         return Cells("time", label, seconds_of(series.to_numpy()))
     if pd.api.types.is_numeric_dtype(dtype) and getattr(dtype, "kind", "f") in "iuf":
         return Cells("number", label, _na_floats(series))
-    if label == "object" or isinstance(dtype, pd.StringDtype):
+    if isinstance(dtype, pd.StringDtype):
+        return cells_of_objects(series.to_numpy(dtype=object, na_value=None).tolist(), label, name)
+    if label == "object":
         return cells_of_objects(list(series), label, name)
     raise DataError(f"column '{name}' is of type {label}: turn it into numbers or text, or drop it")
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from modeflow.data.columns.atoms import bounds, find_atoms
-from modeflow.data.columns.base import Column
+from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
-from modeflow.data.columns.learn import MAX_LEVELS, few_valued, learn, level_values
+from modeflow.data.columns.learn import (
+    MAX_LEVELS,
+    MAX_LEVELS_NUMERIC,
+    few_valued,
+    learn,
+    level_values,
+    trusted_lattice,
+)
 from modeflow.data.columns.numeric import Numeric, numbers_of
 from modeflow.data.columns.steps import Steps
-from modeflow.data.lattice import find_lattice
 
 __all__ = ["Guess", "about", "guess"]
 
@@ -24,6 +31,10 @@ _ROWS = 20
 _PAIRS = 10.0
 #: Share of rows with a value seen once, from which on text names rows.
 _ONCE = 0.2
+#: Text of so few values has levels, however few its rows; share of cells that are slips among numbers.
+_FEW, _STRAY = 10, 0.1
+#: Cells of a lattice beyond which a few values are just some numbers.
+_CELLS = 1000
 _NAMES_ROWS = re.compile(r"(?:^|[\s_.-])(?:id|pid|uuid|guid|key|index|rownames|row)$", re.IGNORECASE)
 _CODES = re.compile(
     r"(?:^|[\s_.-])(?:zip|zipcode|postal|postcode|plz|code|phone)(?:$|[\s_.-])", re.IGNORECASE
@@ -42,10 +53,11 @@ _ROUND = (
 
 @dataclass
 class Guess:
-    """A column and what should be said about it."""
+    """A column, what should be said about it, and the mark of a program in its text with the rows of it."""
 
     column: Column
     notes: list[str] = field(default_factory=list)
+    marks: tuple[str, int] | None = None
 
 
 def guess(cells: Cells, name: str, blanks: bool = False) -> Guess:
@@ -58,64 +70,76 @@ def guess(cells: Cells, name: str, blanks: bool = False) -> Guess:
     Raises:
         DataError: infinite numbers.
     """
-    notes: list[str] = []
-    kind = _kind(cells, name, blanks, notes)
-    said = {}
+    kind = _kind(cells, name, blanks)
+    said: dict[str, object] = {}
     if kind == "categorical":
         said = {"levels": _levels(cells, blanks)}
     elif kind in ("real", "positive", "bounded"):
         kind, said = _support(cells, name)
     column = learn(kind, cells, name, said)
     column = replace(column, about=about(cells, column))
-    notes += [f"column '{name}': {note}" for note in _remarks(cells, column)]
-    return Guess(column, notes)
+    notes = [f"column '{name}': {note}" for note in _remarks(cells, column)]
+    return Guess(column, notes, _mark(cells) if kind == "categorical" else None)
+
+
+def _mark(cells: Cells) -> tuple[str, int] | None:
+    """The first mark of a program in text, and the rows with one."""
+    if cells.text is None or cells.spells_numbers:
+        return None
+    known = cells.text.drop_nulls()
+    marked = known.filter(known.str.strip_chars().str.to_lowercase().is_in(list(PROGRAM_MARKS)))
+    return (str(marked[0]), len(marked)) if len(marked) else None
 
 
 def _levels(cells: Cells, blanks: bool) -> tuple[object, ...]:
-    if blanks and cells.text is not None and cells.levels is None:
+    if blanks and cells.text is not None and cells.levels is None and not cells.spells_numbers:
         return tuple(sorted(cells.text.drop_nulls().unique().to_list()))
     return level_values(cells)
 
 
-def _kind(cells: Cells, name: str, blanks: bool, notes: list[str]) -> str:
+def _kind(cells: Cells, name: str, blanks: bool) -> str:
     if cells.categorical:
-        return "ordinal" if cells.ordered else "categorical"
+        many = len(level_values(cells)) > MAX_LEVELS
+        return "id" if many else "ordinal" if cells.ordered else "categorical"
     if cells.kind == "boolean":
-        return "boolean" if not np.isnan(cells.numbers).all() else "constant"
-    if cells.times() is not None:
-        seconds = cells.times()[1]  # type: ignore[index]
-        distinct = len(np.unique(seconds[~np.isnan(seconds)]))
-        return "datetime" if distinct > 1 else "constant" if not np.isnan(seconds).any() else "categorical"
+        return "boolean" if not np.isnan(cells.numbers).all() and not _same(cells.numbers) else "constant"
+    times = cells.times()
+    if times is not None:
+        return "constant" if _same(times[1]) else "datetime"
     if cells.kind == "number" or cells.spells_numbers:
         return _numeric(cells, name)
     if cells.text is not None:
-        return _words(cells, name, blanks, notes)
+        return _words(cells, blanks)
     values = level_values(cells)
     return "constant" if not values else "categorical" if len(values) <= MAX_LEVELS else "id"
 
 
-def _words(cells: Cells, name: str, blanks: bool, notes: list[str]) -> str:
+def _same(numbers: np.ndarray) -> bool:
+    """Whether every cell holds one and the same number."""
+    return bool((numbers == numbers[0]).all())
+
+
+def _words(cells: Cells, blanks: bool) -> str:
     assert cells.text is not None
     known = cells.text.drop_nulls()
     marks = known.str.strip_chars().str.to_lowercase().is_in(list(PROGRAM_MARKS))
-    if marks.any():
-        mark = known.filter(marks)[0]
-        many = int(marks.sum())
-        if blanks:
-            notes.append(
-                f"column '{name}': {mark!r} in {many} rows is kept as a level, since the table leaves missing cells "
-                "blank"
-            )
-        else:
-            notes.append(f"column '{name}': {mark!r} in {many} rows is read as missing")
-            known = known.filter(~marks)
+    if not blanks:
+        known = known.filter(~marks)
     counts = known.value_counts()["count"].to_numpy() if len(known) else np.zeros(0)
     if len(counts) == 0 or (len(counts) == 1 and len(known) == len(cells)):
         return "constant"
     once = float((counts == 1).sum())
-    if len(known) >= _ROWS and (once > _ONCE * len(known) or len(counts) > max(MAX_LEVELS, 0)):
-        return "id"
-    return "categorical"
+    varied = len(known) >= _ROWS and len(counts) > _FEW and once > _ONCE * len(known)
+    return "id" if varied or len(counts) > MAX_LEVELS or _stray(cells) is not None else "categorical"
+
+
+def _stray(cells: Cells) -> int | None:
+    """The first row of text among many different numbers, which is rather a slip than a level."""
+    if cells.bad is None or not cells.bad.any():
+        return None
+    known = cells.numbers[~np.isnan(cells.numbers)]
+    few = cells.bad.sum() < _STRAY * len(known) and len(np.unique(known)) > MAX_LEVELS_NUMERIC
+    return int(np.argmax(cells.bad)) if few else None
 
 
 def _numeric(cells: Cells, name: str) -> str:
@@ -129,15 +153,15 @@ def _numeric(cells: Cells, name: str) -> str:
     if len(levels) == len(known) and _numbers_rows(levels, name):
         return "id"
     few = few_valued(levels, counts)
-    if np.all(levels == np.round(levels)) and find_lattice(known) is not None:
+    if np.all(levels == np.round(levels)) and trusted_lattice(known) is not None:
         return "integer"
-    lattice = find_lattice(known)
+    lattice = trusted_lattice(known)
     if lattice is not None and not few:
         atoms = find_atoms(levels, counts, lattice)
         rest = known[~np.isin(known, np.array(atoms))]
         # One value that fills a fifth of the rows says nothing of the others.
-        lattice = find_lattice(rest) if atoms else lattice
-    if lattice is not None:
+        lattice = trusted_lattice(rest) if atoms else lattice
+    if lattice is not None and not (few and (levels[-1] - levels[0]) / lattice.step > _CELLS):
         return "integer" if lattice.whole else "lattice"
     return "ordinal" if few else "real"
 
@@ -196,16 +220,16 @@ def about(cells: Cells, column: Column) -> str:
             distinct = len(np.unique(known))
             parts.append(f"{distinct} values from {known.min():.6g} to {known.max():.6g}")
     else:
-        values = cells.list()
-        listed = [v for v in values if v is not None]
-        absent = n - len(listed)
+        listed = Counter(v for v in cells.list() if v is not None)
+        absent = n - listed.total()
         if listed:
-            names, counts = np.unique(np.array([str(v) for v in listed]), return_counts=True)
-            top = int(counts.argmax())
-            shown = names[top] if len(names[top]) <= 30 else names[top][:27] + "..."
-            parts.append(f"{len(names)} values, most often {shown} ({_percent(counts[top] / n)})")
-    for atom in getattr(column, "atoms", ()):
-        parts.append(f"{_percent(float((cells.numbers == atom).mean()))} are {atom:g}")
+            top, count = listed.most_common(1)[0]
+            word = str(top) if len(str(top)) <= 30 else str(top)[:27] + "..."
+            parts.append(f"{len(listed)} values, most often {word} ({_percent(count / n)})")
+        if column.kind == "id" and (row := _stray(cells)) is not None:
+            parts = [f"numbers, and text such as {shown(cells.value(row))} in data row {row + 1}"]
+    atoms = column.atoms if isinstance(column, Numeric) else ()
+    parts += [f"{_percent(float((cells.numbers == atom).mean()))} are {atom:g}" for atom in atoms]
     if absent:
         parts.append(f"{_percent(absent / n)} missing")
     return ", ".join(parts)
@@ -219,15 +243,21 @@ def _remarks(cells: Cells, column: Column) -> list[str]:
     notes: list[str] = []
     name, kind = column.name, column.kind
     if kind == "id":
-        notes.append(f"names the rows ({column.about}): say 'drop', or what else it is")
+        stray = "" if cells.bad is None or _stray(cells) is None else ": correct these cells"
+        notes.append(
+            f"{column.about}{stray}, say 'drop' or a kind"
+            if stray
+            else f"names the rows ({column.about}): say 'drop', or what else it is"
+        )
     if kind == "constant":
         notes.append(f"{column.spec}: set aside, and put back into samples")
     if isinstance(column, Numeric) and column.atoms:
         listed = ", ".join(f"{a:g} ({_percent(float((cells.numbers == a).mean()))})" for a in column.atoms)
         one = len(column.atoms) == 1
         notes.append(
-            f"the value{'' if one else 's'} {listed} hold{'s' if one else ''} far more rows than those around: "
-            f"{'an atom' if one else 'atoms'} beside them"
+            f"the value {listed} holds far more rows than those around: an atom beside them"
+            if one
+            else f"the values {listed} hold far more rows than those around: atoms beside them"
         )
     if (
         cells.text is not None
@@ -238,6 +268,8 @@ def _remarks(cells: Cells, column: Column) -> list[str]:
         known = cells.text.drop_nulls()
         if len(known) and not cells.bad.any():
             notes.append("numbers with leading zeros are codes: text")
+    if cells.kind == "number" and np.abs(cells.numbers[~np.isnan(cells.numbers)]).max(initial=0) >= 2**53:
+        notes.append("holds numbers above 2^53, which float64 rounds: subtract a constant, or say 'drop'")
     if isinstance(column, Steps) and kind == "integer":
         known = cells.numbers[~np.isnan(cells.numbers)]
         low, high = float(known.min()), float(known.max())

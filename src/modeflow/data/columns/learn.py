@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from modeflow.data._cells import is_missing
 from modeflow.data.columns.aside import Constant, Drop, Identifier
-from modeflow.data.columns.atoms import bounds, find_atoms, is_bounded_below
+from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column, kind_named, shown
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
 from modeflow.data.columns.numeric import Bounded, Circular, Positive, Real, numbers_of
-from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps
+from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, as_written
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
 from modeflow.errors import ConfigError, DataError
 
@@ -27,6 +28,7 @@ __all__ = [
     "learn",
     "level_values",
     "number_type",
+    "taken",
 ]
 
 #: Most levels of a column of words, and of one of numbers that is modelled by codes.
@@ -34,8 +36,6 @@ MAX_LEVELS, MAX_LEVELS_NUMERIC = 1000, 50
 #: Rows a level of numbers, on average; share of new rows, beside those of the most frequent value, that may
 #: hold a value not seen (after Good and Turing: the share of rows whose value is seen once).
 _ROWS_PER_LEVEL, _UNSEEN = 5, 0.05
-#: Standard deviations from zero at which no row is expected beyond it.
-_FAR = 3.0
 
 
 def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column:
@@ -49,7 +49,7 @@ def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column
         DataError: the data contradict what was said; names column, row and value.
     """
     chosen = kind_named(kind, name)
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+    options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
     as_levels = options.pop("as_levels", None)
     chosen.check_options(name, options)
     if as_levels is not None and not issubclass(chosen, Steps):
@@ -62,6 +62,19 @@ def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column
     absent = np.isnan(column.encode(cells))  # refuses data that contradict
     missing = bool(absent.any()) if common["missing"] is None else bool(common["missing"])
     return chosen.of(name, {**column.options(), "missing": missing and chosen is not Constant})
+
+
+def taken(column: Column, cells: Cells, name: str) -> Column:
+    """A column as it stands, of the data's type.
+
+    Raises:
+        DataError: the data contradict it; names column, row and value.
+    """
+    column = replace(column, name=name, dtype=number_type(cells))
+    if isinstance(column, (Drop, Identifier)):
+        return column
+    absent = bool(np.isnan(column.encode(cells)).any())
+    return replace(column, missing=(column.missing or absent) and not isinstance(column, Constant))
 
 
 def number_type(cells: Cells) -> str:
@@ -98,7 +111,7 @@ def level_values(cells: Cells) -> tuple[Any, ...]:
     """The distinct values of a column in order; marks of programs in text are missing ones."""
     if cells.levels is not None:
         return cells.levels
-    if cells.text is not None:
+    if cells.text is not None and not cells.spells_numbers:
         found = cells.text.drop_nulls().unique().to_list()
         return in_order(v for v in found if v.strip().lower() not in PROGRAM_MARKS)
     if cells.objects is not None:
@@ -158,12 +171,12 @@ def _circular(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
     if span > 2 * period:
         row = int(np.nanargmax(np.abs(cells.numbers)))
         raise DataError(
-            f"column '{name}' spans {span:g}, from {values.min():g} to {values.max():g} (data row {row + 1}), more "
-            f"than two turns of circular({period:g}); give its period"
+            f"column '{name}' spans {span:g}, from {values.min():g} to {values.max():g} (row {row + 1}), "
+            f"more than two turns of circular({period:g}); give its period"
         )
     step = said.get("step")
     if step is None:
-        lattice = find_lattice(values, evidence=True)
+        lattice = trusted_lattice(values)
         step = 0.0 if lattice is None else lattice.step
         turns = period / step if step else 2.5
         step = step if abs(turns - round(turns)) < 1e-6 and round(turns) >= 2 else 0.0
@@ -199,8 +212,8 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
     if whole and (values != np.round(values)).any():
         row = int(np.argmax(cells.numbers != np.round(cells.numbers)))
         raise DataError(
-            f"column '{name}', data row {row + 1} holds {shown(cells.value(row))}, no whole number; say 'real', or "
-            "'lattice' with a step"
+            f"column '{name}', data row {row + 1} holds {shown(cells.value(row))}, no whole number; say "
+            "'real', or 'lattice' with a step"
         )
     atoms = said.get("atoms")
     lattice = _lattice_of(values, step, whole)
@@ -223,32 +236,52 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
     rest = values[~np.isin(values, np.array(atoms, dtype=np.float64))]
     if len(atoms) and len(np.unique(rest)) > 1:
         lattice = _lattice_of(rest, step, whole) or lattice
+    form = "" if lattice.decimals is not None else _written(rest, lattice) or ""
     low, high = (
         None if n is None else float(lattice.value(np.array([n]))[0]) for n in (lattice.low, lattice.high)
     )
+    if form:
+        low, high = (
+            None if end is None else float(as_written(np.array([end]), form)[0]) for end in (low, high)
+        )
     piled = list(lattice.piled)
-    if low is not None and not piled[0] and not _never_below(rest, low):
-        low = None
-    # A heap at an end is a cap, of which the others keep clear too.
-    if atoms and low is None and atoms[0] == values.min():
-        low = _on(lattice, atoms[0])
-    if atoms and high is None and atoms[-1] == values.max():
-        high = _on(lattice, atoms[-1])
+    # Beside an atom at an end the others may come as near to it as they can.
+    if atoms and atoms[0] == values.min() and low != (near := _on(lattice, atoms[0] + lattice.step)):
+        low, piled[0] = near, False
+    if atoms and atoms[-1] == values.max() and high != (near := _on(lattice, atoms[-1] - lattice.step)):
+        high, piled[1] = near, False
     for side, key in enumerate(("low", "high")):
         if key in said:
             piled[side] = said[key] is not None
     found = {
         "atoms": tuple(atoms), "step": lattice.step, "offset": lattice.offset, "decimals": lattice.decimals,
+        "written": form,
         "low": low, "high": high, "piled": tuple(piled),
     }  # fmt: skip
     return {**found, **said}
 
 
-def _never_below(values: np.ndarray, low: float) -> bool:
-    """Whether a column that happens to lie above zero keeps above it: it starts there, is far from it, or looks
-    bounded by it (degrees that were never below zero are not)."""
-    near = 0 < values.min() - low < _FAR * values.std()
-    return not near or is_bounded_below(values, low)
+def trusted_lattice(values: np.ndarray, evidence: bool = True) -> Lattice | None:
+    """The lattice of values (see `find_lattice`), if it gives these values back as they are written."""
+    found = find_lattice(values, evidence)
+    if found is None or found.decimals is not None or _written(values, found) is not None:
+        return found
+    digits = short_decimals(values)
+    return None if digits is None else lattice_of_step(values, 10.0**-digits)
+
+
+def _written(values: np.ndarray, lattice: Lattice) -> str | None:
+    """How values are written that are multiples of no decimal (thirds): to so many decimals or digits; "" for
+    all digits, None where the lattice does not give them back."""
+    levels = np.unique(values)
+    exact = lattice.value(lattice.number(levels))
+    forms = [f".{d}f" for d in range(1, 13)] + [f".{d}g" for d in range(3, 16)]
+    for form in forms:
+        if np.array_equal(as_written(exact, form), levels):
+            return form
+    # Up to rounding in the precision that the values have.
+    eps = np.finfo(np.float32 if np.array_equal(levels.astype(np.float32), levels) else np.float64).eps
+    return "" if np.abs(exact - levels).max() <= 8 * eps * np.abs(levels).max() else None
 
 
 def _on(lattice: Lattice, value: float) -> float:
@@ -258,7 +291,7 @@ def _on(lattice: Lattice, value: float) -> float:
 def _lattice_of(values: np.ndarray, step: float | None, whole: bool) -> Lattice | None:
     if step is not None:
         return lattice_of_step(values, float(step))
-    found = find_lattice(values, evidence=False)
+    found = trusted_lattice(values, evidence=False)
     if found is None and whole:  # one value, or beyond the digits of a double
         return lattice_of_step(values, 1.0) if len(np.unique(values)) > 1 else Lattice()
     return found
@@ -296,8 +329,8 @@ def _categorical(cells: Cells, name: str, said: Options, as_levels: bool | None)
     levels = said.get("levels", level_values(cells))
     if len(levels) > MAX_LEVELS:
         raise DataError(
-            f"column '{name}' has {len(levels)} levels, more than {MAX_LEVELS}: too many to learn a probability "
-            "of each; say 'drop', or merge rare ones before"
+            f"column '{name}' has {len(levels)} levels, more than {MAX_LEVELS}: too many to learn a "
+            "probability of each; say 'drop', or merge rare ones before"
         )
     if not len(levels):
         raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
@@ -310,7 +343,8 @@ def _ordinal(cells: Cells, name: str, said: Options, as_levels: bool | None) -> 
     if "levels" not in said and not sorts:
         few = ", ".join(map(str, levels[:4]))
         raise ConfigError(
-            f"column '{name}': an ordinal column needs its levels in order: ordinal(low < mid < high); it has {few}"
+            f"column '{name}': an ordinal column needs its levels in order: ordinal(low < mid < high); it "
+            f"has {few}"
         )
     return _categorical(cells, name, said, as_levels)
 

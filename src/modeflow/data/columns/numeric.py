@@ -7,6 +7,7 @@ probability beside the density of the others, and need not lie within its bounds
 from __future__ import annotations
 
 import math
+import re
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,7 +48,7 @@ def numbers_of(cells: Cells, name: str) -> np.ndarray:
     if infinite.any():
         row = int(np.argmax(infinite))
         raise DataError(
-            f"column '{name}', data row {row + 1} is infinite; replace it by a number, or leave the cell empty"
+            f"column '{name}', data row {row + 1} is infinite; put a number there, or leave the cell empty"
         )
     return numbers
 
@@ -62,6 +63,13 @@ def as_type(values: np.ndarray, dtype: str) -> np.ndarray:
         whole = np.clip(np.round(values), float(info.min), high)
         return whole if np.isnan(whole).any() else whole.astype(kind)
     return values.astype(np.float32) if kind == "float32" else values
+
+
+def _largest(dtype: str) -> float:
+    """The largest number that a type holds."""
+    if found := re.fullmatch(r"[Dd]ecimal(?:128)?\((?:precision=)?(\d+), (?:scale=)?(\d+)\)", dtype):
+        return 10.0 ** (int(found[1]) - int(found[2])) * (1 - 2.0**-50)
+    return float(np.finfo(np.float32 if portable(dtype) == "float32" else np.float64).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +122,7 @@ class Numeric(Column):
     def decode(self, encoded: np.ndarray) -> np.ndarray:
         x = np.asarray(encoded, dtype=np.float64)
         absent = np.isnan(x)
-        largest = float(np.finfo(np.float32 if portable(self.dtype) == "float32" else np.float64).max)
+        largest = _largest(self.dtype)
         x = np.clip(np.where(absent, 0.0, x), -largest, largest)
         values = self._nearest(x)
         for atom in self.atoms:
@@ -227,7 +235,9 @@ class Positive(Numeric):
         return ~(below | ((numbers == self.low) & (not self.closed)))
 
     def _nearest(self, x: np.ndarray) -> np.ndarray:
-        return self._within(x, self.low, math.inf, self.closed)
+        values = self._within(x, self.low, math.inf, self.closed)
+        # An atom at the bound is nearer than what lies just above it.
+        return np.where(x <= self.low, self.low, values) if self.low in self.atoms else values
 
     def feature(self) -> Feature:
         return Feature(self.name, self.kind, atoms=self.atoms, low=self.low, missing=self.missing)
@@ -287,8 +297,8 @@ class Bounded(Numeric):
 class Circular(Numeric):
     """Numbers on a closed line: angles, hours of the day.
 
-    Cells lie in ``[origin, origin + period)``; others are wrapped. With a step they are ``origin + n * step``,
-    such as the months 1 to 12 (period 12, origin 1, step 1).
+    Cells lie in ``[origin, origin + period)``; others are wrapped. With a step they are
+    ``origin + n * step``, such as the months 1 to 12 (period 12, origin 1, step 1).
 
     Arguments:
         period: the length of the line.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from modeflow.data.columns.aside import Constant, Drop, Identifier, refusal
-from modeflow.data.columns.base import IMPOSSIBLE, Column, Feature, Unseen
+from modeflow.data.columns.base import IMPOSSIBLE, KINDS, Column, Feature, Unseen
 from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.frames import FRAMES, Decoded, build_frame, frame_kind, read_frame
 from modeflow.data.columns.guess import about, guess
-from modeflow.data.columns.learn import learn
+from modeflow.data.columns.learn import learn, taken
 from modeflow.data.columns.levels import Levels
 from modeflow.data.columns.numeric import Numeric
 from modeflow.data.columns.specs import AUTO, parse_spec
@@ -92,8 +92,9 @@ class TableSchema:
 
         Arguments:
             frame: a data frame (pandas, polars, pyarrow), an array (rows, columns), or a dict of columns.
-            columns: what is known of some, by name: a kind (``"drop"``, ``"categorical"``, ``"circular(360)"``),
-                a mapping of its options, or a `Column`; see `parse_spec`. The others are found out.
+            columns: what is known of some, by name: a kind (``"drop"``, ``"categorical"``,
+                ``"circular(360)"``) or a mapping of its options, see `parse_spec`, of which the rest is found
+                out; or a `Column`, which is taken as it stands. The other columns are found out.
 
         Raises:
             ConfigError: an unknown name, kind or option.
@@ -112,9 +113,14 @@ class TableSchema:
                 raise ConfigError(f"columns: the table has no column '{name}'{hint}")
         blanks = any(c.text is not None and not c.spells_numbers and c.missing.any() for c in found.values())
         known: list[Column] = []
+        marks: dict[str, tuple[str, int]] = {}
         for name, cells in found.items():
-            word, options = parse_spec(said.get(name, AUTO), name)
-            if word == AUTO:
+            given = said.get(name, AUTO)
+            word, options = (given.kind, {}) if isinstance(given, Column) else parse_spec(given, name)
+            if isinstance(given, Column):
+                column = taken(given, cells, name)
+                column = replace(column, about=about(cells, column))
+            elif word == AUTO:
                 guessed = guess(cells, name, blanks)
                 column = guessed.column
                 if options:
@@ -122,10 +128,14 @@ class TableSchema:
                     column = replace(column, about=about(cells, column))
                 else:
                     notes = [*notes, *guessed.notes]
+                    if guessed.marks:
+                        marks[name] = guessed.marks
             else:
                 column = learn(word, cells, name, options)
                 column = replace(column, about=about(cells, column))
             known.append(column)
+        if marks:
+            notes = [*notes, _about_marks(marks, blanks)]
         return cls(tuple(known), kind, tuple(notes))
 
     # -- rows ------------------------------------------------------------------------------------
@@ -153,8 +163,8 @@ class TableSchema:
                 "nearest" (numbers; words are then an error).
 
         Raises:
-            DataError: columns that are missing or unexpected (all are named), cells that a column cannot have,
-                or columns that name rows.
+            DataError: columns that are missing or unexpected (all are named), cells that a column cannot
+                have, or columns that name rows.
         """
         self.check()
         found = self._matched(read_frame(frame)[0])
@@ -185,8 +195,8 @@ class TableSchema:
         return found
 
     def decode(self, encoded: np.ndarray, frame: str | None = None) -> Any:
-        """Numbers ``(N, D)`` as a table of the kind that was encoded: constant columns put back, in the order and
-        of the types of before, without dropped ones; every cell is one that its column can have.
+        """Numbers ``(N, D)`` as a table of the kind that was encoded: constant columns put back, in the order
+        and of the types of before, without dropped ones; every cell is one that its column can have.
 
         Arguments:
             encoded: of the modelled columns; missing where NaN.
@@ -198,7 +208,8 @@ class TableSchema:
         encoded = np.asarray(encoded, dtype=np.float64)
         if encoded.ndim != 2 or encoded.shape[1] != self.dim:
             raise DataError(
-                f"encoded rows have shape {encoded.shape}; the schema has {self.dim} columns ({listing(self.names)})"
+                f"encoded rows have shape {encoded.shape}; the schema has {self.dim} columns "
+                f"({listing(self.names)})"
             )
         kind = self.frame if frame is None else frame
         if kind not in FRAMES:
@@ -256,10 +267,35 @@ class TableSchema:
 
     @staticmethod
     def specs_of_yaml(text: str) -> dict[str, Any]:
-        """What a file says of each column, for `infer`: then options may be left out."""
-        return read_yaml(text)[1]
+        """What a file says of each column, for `infer`.
+
+        A mapping is taken as it stands, as `to_yaml` leaves out what is the default; what it needs and lacks
+        (the levels of ``{kind: categorical}``), and all of text such as ``circular(360)``, is found in the
+        data.
+
+        Raises:
+            ConfigError: no such file, or an unknown kind or option.
+        """
+        said = read_yaml(text)[1]
+        for name, spec in said.items():
+            if isinstance(spec, Mapping) and isinstance(spec.get("kind"), str) and "as_levels" not in spec:
+                kind, options = parse_spec(spec, name)
+                if kind in KINDS and KINDS[kind].is_complete(options):
+                    said[name] = KINDS[kind].of(name, options)
+        return said
 
     @property
     def atoms(self) -> dict[str, tuple[float, ...]]:
         """The atoms of the columns that have some."""
         return {c.name: c.atoms for c in self.columns if isinstance(c, Numeric) and c.atoms}
+
+
+def _about_marks(marks: Mapping[str, tuple[str, int]], blanks: bool) -> str:
+    listed = ", ".join(f"'{name}' ({mark}: {rows} rows)" for name, (mark, rows) in list(marks.items())[:4])
+    more = f" and {len(marks) - 4} more columns" if len(marks) > 4 else ""
+    if blanks:
+        return (
+            f"marks for no value are kept as levels in {listed}{more}, since the table leaves missing cells "
+            "blank: take them off the levels if they are missing"
+        )
+    return f"marks for no value are read as missing in {listed}{more}: say their levels if they are words"

@@ -1,13 +1,14 @@
 """Kinds of columns whose values lie on a lattice: integers, multiples of another step, and times.
 
-A column of few values (`levels`) is modelled by their codes: each value then has a probability of its own, exact,
-where a dequantised density has only a bound of it, and heaps, gaps and ends cost nothing.
+A column of few values (`levels`) is modelled by their codes: each value then has a probability of its own,
+exact, where a dequantised density has only a bound of it, and heaps, gaps and ends cost nothing.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from modeflow.data.columns.numeric import Numeric, as_type
 from modeflow.data.lattice import Lattice
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["UNITS", "Datetime", "Integer", "Steps"]
+__all__ = ["UNITS", "Datetime", "Integer", "Steps", "as_written"]
 
 #: Resolutions of times, in seconds.
 UNITS: dict[str, float] = {
@@ -42,6 +43,8 @@ class Steps(Numeric):
     Arguments:
         step: distance of neighbours. offset: one of the values.
         low, high: the least and the greatest value; None where there is none.
+        written: of a step that is no decimal (a third), how its cells are written: ``.2f`` with two decimals,
+            ``.10g`` with ten digits; "" with all.
         piled: whether rows pile up at low and at high, as at a bound (0 and 1, a cap) and not in a tail.
         levels: the values there are, of a column of few: it is encoded as their codes.
     """
@@ -50,6 +53,7 @@ class Steps(Numeric):
     offset: float = 0.0
     low: float | None = None
     high: float | None = None
+    written: str = ""
     piled: tuple[bool, bool] = (False, False)
     levels: tuple[float, ...] = ()
 
@@ -71,6 +75,10 @@ class Steps(Numeric):
         if levels and len(levels) < 2:
             raise ConfigError(f"column '{self.name}': one level alone is kind 'constant'")
         object.__setattr__(self, "levels", levels)
+        if self.written and not re.fullmatch(r"\.\d+[fg]", self.written):
+            raise ConfigError(
+                f"column '{self.name}': written={self.written!r} must be such as '.2f' or '.10g'"
+            )
         object.__setattr__(self, "piled", tuple(bool(p) for p in self.piled))
 
     @property
@@ -129,11 +137,12 @@ class Steps(Numeric):
     def _nearest(self, x: np.ndarray) -> np.ndarray:
         lattice = self.lattice
         # Whole numbers beyond 2^53 steps are no lattice of doubles.
-        far = 2.0**52
-        n = np.clip(lattice.number(x), -far, far)
+        far = 2.0**52 * self.step
+        n = lattice.number(np.clip(x, self.offset - far, self.offset + far))
         if lattice.low is not None or lattice.high is not None:
             n = np.clip(n, lattice.low, lattice.high)
-        return lattice.value(n)
+        values = lattice.value(n)
+        return as_written(values, self.written) if self.written else values
 
     def feature(self) -> Feature:
         if self.as_levels:
@@ -163,6 +172,12 @@ class Steps(Numeric):
             return f"{self.levels[0]:.12g}..{self.levels[-1]:.12g}, as levels"
         low, high = ("" if b is None else f"{b:.12g}" for b in (self.low, self.high))
         return f"{low}..{high}" if low or high else ""
+
+
+def as_written(values: np.ndarray, form: str) -> np.ndarray:
+    """Numbers as a text in this format would say them."""
+    distinct, place = np.unique(values, return_inverse=True)
+    return np.array([float(format(v, form)) for v in distinct.tolist()])[place]
 
 
 def _few(levels: tuple[float, ...]) -> str:
@@ -229,8 +244,9 @@ class Datetime(Steps):
         if found is None and not np.all(cells.missing):
             row = int(np.argmax(~cells.missing))
             raise DataError(
-                f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}: not all of the column "
-                "are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, ...); write them so, or drop it"
+                f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}: not all of the "
+                "column are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, ...); write them "
+                "so, or drop it"
             )
         seconds = cells.numbers if found is None else found[1]
         return super()._read(Cells("number", "float64", seconds))

@@ -42,9 +42,6 @@ def write_yaml(columns: Sequence[Column], frame: str, title: str = "") -> str:
 
 def _entry(column: Column) -> list[str]:
     content = {"kind": column.kind, **column.options()}
-    dtype = content.pop("dtype", None)
-    if dtype:
-        content["dtype"] = dtype
     name = yaml.dump({column.name: 0}, Dumper=_Dumper, allow_unicode=True, width=10_000).rsplit(":", 1)[0]
     if name.startswith("? "):  # a long name; a quoted one is never split
         name = yaml.dump(

@@ -1,0 +1,73 @@
+"""Mixed tables from files and from the data sets there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from modeflow.data._arrays import read_array
+from modeflow.data._reading import check_unique, parquet_frame, pick, text_frame
+from modeflow.data._source import STDIN, TEXT_SUFFIXES
+from modeflow.data.catalogue import resolve
+from modeflow.data.table import SUFFIXES, default_columns, existing_file, file_kind
+from modeflow.errors import DataError
+
+__all__ = ["read_mixed"]
+
+
+def read_mixed(
+    source: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    *,
+    header: bool | None = None,
+    array: str | None = None,
+    known: Sequence[str] = (),
+) -> tuple[pl.DataFrame, list[str]]:
+    """A table of any columns, and what was guessed about its file, one sentence each.
+
+    The cells of a text file stay text: `TableSchema.infer` finds out what they are.
+
+    Arguments:
+        source: a file of any ending that is read (`SUFFIXES`), "-" for text from standard input, or the name
+            of a data set.
+        columns: only these, in this order.
+        header: whether the first line of text names the columns; found out if None.
+        array: its name in .npz or .h5.
+        known: names that the columns should have: a first line that holds them is the header.
+
+    Raises:
+        DataError: no such file or data set, or one that cannot be read.
+    """
+    path = os.fspath(source)
+    if path != STDIN and not Path(path).expanduser().is_file() and Path(path).suffix.lower() not in SUFFIXES:
+        data = resolve(path, columns=columns)
+        table = data.table
+        frame = pl.DataFrame({name: table.values[:, i] for i, name in enumerate(table.columns)})
+        return frame, [*table.notes]
+    file = None if path == STDIN else existing_file(path)
+    kind = ".csv" if file is None else file_kind(file)
+    if header is not None and kind not in TEXT_SUFFIXES:
+        raise DataError(f"'{path}' is no text file: header={header} is for {', '.join(TEXT_SUFFIXES)}")
+    if array is not None and kind not in (".npz", ".h5", ".hdf5"):
+        raise DataError(f"'{path}' holds a single table; array='{array}' is for .npz and .h5")
+    if kind in TEXT_SUFFIXES:
+        text = text_frame(file, kind, columns, header, known=known)
+        return text.frame, [*text.notes, *text.doubts]
+    assert file is not None
+    if kind == ".parquet":
+        return parquet_frame(file, columns)
+    return _from_array(file, kind, array, columns)
+
+
+def _from_array(
+    file: Path, kind: str, array: str | None, columns: Sequence[str] | None
+) -> tuple[pl.DataFrame, list[str]]:
+    values, names, doubt = read_array(file, kind, array)
+    named = names or default_columns(values.shape[1])
+    check_unique(named, str(file))
+    places: Any = range(len(named)) if columns is None else pick(columns, named, str(file))
+    return pl.DataFrame({named[i]: values[:, i] for i in places}), [doubt] if doubt else []

@@ -1,0 +1,83 @@
+"""Commands on a run with a tree of states: what they say of it, and what they write."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from modeflow import load_estimator
+from modeflow.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tree")
+    rng = np.random.default_rng(0)
+    side = rng.integers(2, size=160)
+    pl.DataFrame(
+        {"speed": 10 * side + rng.normal(0, 1, 160), "count": side * 7 + rng.poisson(2, 160)}
+    ).write_csv(folder / "table.csv")
+    told = ["fit", str(folder / "table.csv"), "-o", str(folder / "run"), "--quiet"]
+    for setting in (
+        "latent=tree", "latent_options.states=4", "max_epochs=2", "flow_options.hidden_features=8",
+    ):  # fmt: skip
+        told += ["--set", setting]
+    assert main(told) == 0
+    return folder
+
+
+def call(capsys, *args):
+    capsys.readouterr()
+    code = main([str(a) for a in args])
+    return code, capsys.readouterr().out
+
+
+def test_fit_says_what_the_latent_is(run):
+    result = json.loads((run / "run" / "result.json").read_text())
+    assert result["latent"] == {
+        "kind": "tree",
+        "words": "a tree of 2 × 4 states",
+        "count": 4,
+        "unit": "state",
+    }
+    assert result["tree"]["states"] == 4 and len(result["tree"]["used"]) == 2
+    assert [m["key"] for m in result["measures"]] == ["reconstruction_rmse"]
+    # The flow over a tree is made of splines and permutations alone.
+    estimator = load_estimator(run / "run")
+    assert estimator.flow_ == "nsf-autoregressive"
+    options = estimator.flow_options_
+    assert (options["mixing"], options["context_affine"], options["layers"]) == ("reverse", "none", 3)
+    assert options["hidden_features"] == 8
+
+
+def test_assign_gives_every_column_its_state(run, capsys):
+    out = run / "states.csv"
+    code, text = call(capsys, "assign", run / "run", run / "table.csv", "-o", out)
+    assert code == 0
+    assert "states  perplexity  column" in text and "speed" in text
+    found = pl.read_csv(out)
+    assert found.columns == ["row", "state_speed", "state_count"]
+    assert len(found) == 160 and found["state_count"].is_in(range(4)).all()
+    code, text = call(capsys, "assign", run / "run", run / "table.csv", "--json")
+    told = json.loads(text)["columns"]
+    assert [c["column"] for c in told] == ["speed", "count"]
+    assert all(1 <= c["perplexity"] <= 4 for c in told)
+
+
+def test_sample_and_score(run, capsys):
+    out = run / "samples.csv"
+    assert call(capsys, "sample", run / "run", "-n", 30, "-o", out, "--with-state")[0] == 0
+    drawn = pl.read_csv(out)
+    assert drawn.columns == ["speed", "count", "state_speed", "state_count"]
+    assert drawn["count"].dtype == pl.Int64 and drawn["state_speed"].is_in(range(4)).all()
+    assert call(capsys, "score", run / "run", run / "table.csv")[0] == 0
+
+
+def test_report_names_the_tree(run, capsys):
+    assert call(capsys, "report", run / "run", "--quiet", "--no-baselines")[0] == 0
+    page = (run / "run" / "report.html").read_text(encoding="utf-8")
+    assert "NVF with a tree of 2 × 4 states" in page
+    assert "states in use a column, of 4" in page
