@@ -52,7 +52,8 @@ def modeflow_rows(train: pl.DataFrame, categorical: tuple[str, ...], n: int, see
     options: dict[str, Any] = {"columns": dict.fromkeys(categorical, "categorical")}
     known = NVF().get_params(deep=False)
     estimator = NVF(random_state=seed, **{k: v for k, v in options.items() if k in known})
-    return estimator.fit(train).sample(n)
+    rows: pl.DataFrame = estimator.fit(train).sample(n)[0]
+    return rows
 
 
 def _sdv(name: str) -> FitAndSample:

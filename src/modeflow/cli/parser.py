@@ -166,6 +166,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="one setting, such as max_epochs=50; may be repeated",
     )  # fmt: skip
     fit.add_argument("--columns", metavar="A,B,...", help="use only these columns")
+    fit.add_argument(
+        "--schema", metavar="FILE", help="what each column is: from `modeflow schema DATA -o FILE`, edited"
+    )
     fit.add_argument("--rows", type=int, metavar="N", help="use N random rows (toys: draw N)")
     files(fit)
     fit.add_argument(
@@ -209,6 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--state", type=int, metavar="K", help="only from this state")
     sample.add_argument("--with-state", action="store_true", help="add a column `state`")
+    sample.add_argument("--given", metavar="A=1,B=x", help="rows that have these cells (mixed tables)")
     seed_and_device(sample, "that of the fit: the same rows each time")
 
     assign = add(
@@ -224,6 +228,18 @@ def build_parser() -> argparse.ArgumentParser:
     files(assign)
     assign.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(assign, seed="")
+
+    impute = add(
+        "impute", "fill missing cells of a mixed table", "modeflow impute run data.csv -o filled.csv -m 5"
+    )
+    impute.add_argument("run_folder", metavar="RUN")
+    impute.add_argument("data", metavar="DATA")
+    impute.add_argument("-o", "--out", metavar="FILE", help="write the rows (.csv, .parquet; - for stdout)")
+    impute.add_argument("-m", type=int, default=1, metavar="M", help="so many tables, numbered in a column")
+    impute.add_argument("--mean", action="store_true", help="means and likeliest levels, in place of draws")
+    files(impute)
+    impute.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
+    seed_and_device(impute, "that of the fit")
 
     report = add("report", "a page about a run: RUN/report.html", "modeflow report run")
     report.add_argument("run_folder", metavar="RUN")

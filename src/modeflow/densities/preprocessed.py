@@ -10,7 +10,7 @@ from torch import Tensor
 from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.densities.bounded import log_mean_of_draws
 from modeflow.errors import ConfigError
-from modeflow.transforms.base import Transform, weakest
+from modeflow.transforms.base import Exactness, Transform, weakest
 from modeflow.transforms.noise import even_streams, in_row_noise
 
 __all__ = ["Preprocessed"]
@@ -46,7 +46,11 @@ class Preprocessed(Density):
         self.transform = transform
         self.model = model
         self.draws = draws
-        self.exactness = weakest(transform.exactness, model.exactness)
+
+    @property
+    def exactness(self) -> Exactness:  # type: ignore[override]
+        """What `log_prob` is; of a transform, not before it is fitted."""
+        return weakest(self.transform.exactness, self.model.exactness)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -14,7 +14,7 @@ from modeflow.domains._frames import frame_of
 from modeflow.domains.base import RowsToScore
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["READING", "reading_of", "rows_to_score", "split_of"]
+__all__ = ["READING", "reading_of", "refused", "rows_to_score", "split_of"]
 
 #: Settings of how a file is read, with the values they may have.
 READING: Mapping[str, tuple[Any, ...]] = {
@@ -97,9 +97,9 @@ def rows_to_score(
     rows = np.setdiff1d(np.arange(len(table)), np.fromiter(bad, dtype=np.intp, count=len(bad)))
     # With no good row left this refuses other columns, which is the more helpful message.
     schema.validate(table.values[rows[:0]], table.columns)
-    refused = _refused(lambda part: schema.validate(part, table.columns), table.values[rows])
-    bad |= {int(rows[i]): why for i, why in refused.items()}
-    rows = np.delete(rows, list(refused))
+    off = refused(lambda part: schema.validate(part, table.columns), table.values[rows])
+    bad |= {int(rows[i]): why for i, why in off.items()}
+    rows = np.delete(rows, list(off))
     if not len(rows):
         row, why = min(bad.items())
         raise DataError(f"'{source}': none of {len(table)} rows can be scored; row {row + 1}: {why}")
@@ -108,7 +108,7 @@ def rows_to_score(
     return RowsToScore(values, rows, len(table), dict(sorted(bad.items())), table.notes)
 
 
-def _refused(check: Callable[[np.ndarray], Any], values: np.ndarray) -> dict[int, str]:
+def refused(check: Callable[[np.ndarray], Any], values: np.ndarray) -> dict[int, str]:
     """Rows that `check` refuses, found by halving; raises its error where they are too many to find."""
     found: dict[int, str] = {}
     parts, checks = [(0, len(values))], 0

@@ -6,12 +6,13 @@ import os
 
 from modeflow.domains.base import Domain
 from modeflow.domains.image import ImageDomain
+from modeflow.domains.mixed import MixedDomain
 from modeflow.domains.table import TableDomain
 
 __all__ = ["DOMAINS", "domain_of"]
 
 #: By name. What no other accepts is a table.
-DOMAINS: dict[str, type[Domain]] = {kind.name: kind for kind in (TableDomain, ImageDomain)}
+DOMAINS: dict[str, type[Domain]] = {kind.name: kind for kind in (TableDomain, ImageDomain, MixedDomain)}
 
 
 def domain_of(source: str | os.PathLike[str] | None) -> type[Domain]:

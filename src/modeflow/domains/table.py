@@ -290,10 +290,8 @@ class TableDomain(Domain):
         columns, whole = self.schema.columns, self.schema.integer_columns
         if z is None:
             return rows, columns, whole
-        if z.ndim == 2:  # a state of every column, or a place on a continuous latent
-            integers = z.dtype.kind == "i"
-            names = [f"state_{c}" for c in columns] if integers else [f"z{j}" for j in range(z.shape[1])]
-            return np.column_stack([rows, z]), (*columns, *names), (*whole, *names) if integers else whole
+        if z.ndim == 2:  # a place on a continuous latent
+            return np.column_stack([rows, z]), (*columns, *(f"z{j}" for j in range(z.shape[1]))), whole
         name = "state" if "state" not in columns else "modeflow_state"
         return np.column_stack([rows, z]), (*columns, name), (*whole, name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -52,6 +52,14 @@ class DensityEstimator(FittedDensity):
             steps: of the optimiser, for schedules; None for a model that has been trained.
         """
         raise NotImplementedError
+
+    def _kind(self, X: Any) -> type[Domain]:
+        """What the rows of X are."""
+        return self.domain
+
+    def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
+        """Parameters that were left open and that the rows decide."""
+        return {}
 
     def _states(self, settings: Settings) -> int | str:
         """K, or ``"auto"``."""
@@ -109,7 +117,9 @@ class DensityEstimator(FittedDensity):
     ) -> None:
         rng = check_random_state(self.random_state)
         settings = Settings.of(self, int(rng.randint(2**31 - 1)))
-        domain, values = self.domain.learn(self, X)
+        domain, values = self._kind(X).learn(self, X)
+        self.chosen_ = self._chosen(settings, domain)
+        settings = settings.choosing(self, self.chosen_)
         weight = _weights(sample_weight, values)
         if weight is not None:
             values, weight = values[weight > 0], weight[weight > 0]

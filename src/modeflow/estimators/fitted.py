@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -40,8 +40,9 @@ _KEPT = ("dead_states_", "validation_", "history_", "training_", "selection_")
 class FittedDensity(Stored, DensityMixin, Grouped):
     """What an estimator offers once it is fitted; not for direct use."""
 
-    #: What its rows are.
+    #: What its rows are; of several kinds, the first where nothing speaks for another.
     domain: ClassVar[type[Domain]]
+    domains: ClassVar[tuple[type[Domain], ...]] = ()
 
     device: str
     random_state: Any
@@ -308,6 +309,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
             "class": type(self).__name__,
             "params": stored_params(self),
             "built": plain_value(self._built()),
+            "rows": self.domain_.name,
             "domain": self.domain_.to_dict(),
             "n_states": self.latent_.n_states,
             "fitted": {name: getattr(self, name) for name in _KEPT},
@@ -319,22 +321,28 @@ class FittedDensity(Stored, DensityMixin, Grouped):
 
     def _built(self) -> dict[str, Any]:
         """Parameters that say what was built, in the place of those that left it open."""
-        built: dict[str, Any] = {"flow": self.flow_, "flow_options": self.flow_options_}
+        built: dict[str, Any] = {"flow": self.flow_, "flow_options": self.flow_options_, **self.chosen_}
         if options := self.latent_.rebuild_options():
             built["latent_options"] = {**self.group("latent_options").to_dict(), **options}
         return built
+
+    #: Other parameters that were left open, as they were chosen.
+    chosen_: Mapping[str, Any] = {}
 
     @classmethod
     @shield()
     def _restore(cls, header: dict[str, Any], state: dict[str, Tensor], path: str) -> Self:
         try:
             estimator = cls(**header["params"])
-            domain = cls.domain.from_dict(header["domain"])
+            kinds = {kind.name: kind for kind in cls.domains or (cls.domain,)}
+            domain = kinds[header["rows"]].from_dict(header["domain"])
             built = cls(**{**header["params"], **header["built"]})
             with seeded(0):
                 model = Settings.of(built, 0).model(domain, int(header["n_states"]), None)
             estimator.flow_ = header["built"]["flow"]
             estimator.flow_options_ = header["built"]["flow_options"]
+            own = ("flow", "flow_options")
+            estimator.chosen_ = {k: v for k, v in header["built"].items() if k not in own}
             model.load_state_dict(state)
             estimator._set_fitted(model, domain)
             for name in _KEPT:
@@ -357,13 +365,27 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         return self.model_.to(resolve_device(self.device))
 
     def _tensors(self, X: Any) -> Tensor:
+        return self.domain_.to_tensor(self._values(X))
+
+    def _values(self, X: Any) -> np.ndarray:
+        """Rows as the domain has them.
+
+        Raises:
+            DataError: missing cells that the model has no marginals for.
+        """
         check_is_fitted(self)
-        return self.domain_.to_tensor(self.domain_.validate(self, X))
+        values = self.domain_.validate(self, X)
+        if not self.latent_.marginals and values.dtype.kind == "f" and np.isnan(values).any():
+            row = int(np.isnan(values).any(1).argmax()) + 1
+            raise DataError(
+                f"row {row} has a missing cell, which the flow cannot sum out: fit with "
+                "latent_options={'likelihood': 'leaves'}, or leave such rows out"
+            )
+        return values
 
     def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:
         """``log p(x, z = k)``, averaged over the offsets of lattices, shape ``(N, n_states_)``."""
-        check_is_fitted(self)
-        values = self.domain_.validate(self, X)
+        values = self._values(X)
         scorer = self._scorer() if model is None else model
         inner = latent_model(scorer)
         result = np.empty((len(values), self.n_states_))

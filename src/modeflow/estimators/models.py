@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from modeflow.domains import Domain, ImageDomain, TableDomain
+from modeflow.densities import Feature
+from modeflow.domains import Domain, ImageDomain, MixedDomain, TableDomain
 from modeflow.estimators.base import DensityEstimator
+from modeflow.estimators.conditionals import Conditionals
 from modeflow.estimators.fitting import FitData
 from modeflow.estimators.settings import Budget, Settings
 from modeflow.latents import LatentModel
@@ -15,6 +17,7 @@ from modeflow.metrics import BitsPerDim
 from modeflow.models import IMAGE_LATENTS, LATENTS, ImageModel, LikelihoodOptions, TableModel
 from modeflow.options import Options, check_choice
 from modeflow.training import Training
+from modeflow.transforms.mixed import MixedColumns
 
 __all__ = ["ESTIMATORS", "NVF", "FlowDensity", "ImageDensity", "ImageTraining"]
 
@@ -66,7 +69,11 @@ class _TableEstimator(DensityEstimator):
         return settings.flows[:1] if data.train.shape[1] == 1 else settings.flows
 
 
-class NVF(_TableEstimator):
+#: What `latent="auto"` is, of complete numbers and of other tables.
+_AUTO_LATENT = {False: "discrete", True: "tree"}
+
+
+class NVF(Conditionals, _TableEstimator):
     __doc__ = rf"""Normalizing flow with a latent that says which island: an exact density for isolated modes.
 
     .. math:: p(x) = \sum_{{k=1}}^{{K}} \pi_k\, p(x \mid z = k)
@@ -79,15 +86,19 @@ class NVF(_TableEstimator):
             `max_states` that is clearly better on rows it was not fitted to. What both choices cost together
             is measured in docs/benchmarks.md: about as much again as the fit itself.
         max_states: largest K tried by ``"auto"``.
-        latent: ``"discrete"`` (islands); ``"tree"``, states of every column (their number is an option of
-            the latent), on the tree of columns that say most of one another, summed exactly; or
-            ``"continuous"`` for data along a manifold: z is then Gaussian, the density a lower bound (IWAE),
-            and `encode` says where on it a row lies. `n_states` is of the first alone.
+        latent: ``"discrete"`` (islands); ``"tree"``, states of every column (their number is an option of the
+            latent), on the tree of columns that say most of one another, summed exactly; or ``"continuous"``
+            for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
+            where on it a row lies. ``"auto"`` is a tree for tables with levels, times or missing cells, and
+            islands for numbers alone. `n_states` is of the first.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
             `modeflow.latents.TreeOptions` (``states``, ``likelihood``), or
             `modeflow.latents.ContinuousOptions` (``features``, ``posterior``, ``free_bits``, ``draws`` ...).
             An option that the objective has no use for is refused.
+        columns: what columns are, where that is not to be found out: a mapping of names to kinds, such as
+            ``{{"wind": "circular(360)", "zip": "categorical", "note": "drop"}}`` (`modeflow schema` prints
+            them). A table is then mixed, as one with levels, times or missing cells is.
         {_COMMON}
     Reference:
         Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
@@ -99,8 +110,9 @@ class NVF(_TableEstimator):
         n_states: int | str = "auto",
         *,
         max_states: int = 32,
-        latent: str = "discrete",
+        latent: str = "auto",
         latent_options: Mapping[str, Any] | Options | None = None,
+        columns: Mapping[str, Any] | Sequence[str] | None = None,
         flow: str = "auto",
         flow_options: Mapping[str, Any] | None = None,
         max_epochs: int | str = "auto",
@@ -118,6 +130,7 @@ class NVF(_TableEstimator):
         self.max_states = max_states
         self.latent = latent
         self.latent_options = latent_options
+        self.columns = columns
         self.flow = flow
         self.flow_options = flow_options
         self.max_epochs = max_epochs
@@ -131,16 +144,48 @@ class NVF(_TableEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    domains: ClassVar[tuple[type[Domain], ...]] = (TableDomain, MixedDomain)
+
     def groups(self) -> dict[str, type[Options]]:
-        check_choice("latent", self.latent, LATENTS)
-        return {"latent_options": LATENTS[self.latent], "training": Training}
+        check_choice("latent", self.latent, ("auto", *LATENTS))
+        return {"latent_options": LATENTS[self._said_latent() or "discrete"], "training": Training}
+
+    def _said_latent(self) -> str | None:
+        """The latent by its name, or by options that it alone has; None where it is left open."""
+        if self.latent != "auto":
+            return self.latent
+        given = self.latent_options
+        for name in ("discrete", "tree"):
+            kind = LATENTS[name]
+            if isinstance(given, kind) or (
+                isinstance(given, Mapping) and given and set(given) <= {f.name for f in fields(kind)}
+            ):
+                return name
+        return "discrete" if given or self.n_states != "auto" else None
+
+    def _kind(self, X: Any) -> type[Domain]:
+        latent = self._said_latent()
+        mixed = latent == "tree" or isinstance(self.columns, Mapping)
+        return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else TableDomain
+
+    def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
+        latent = self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]
+        chosen: dict[str, Any] = {"latent": latent} if self.latent == "auto" else {}
+        if (
+            isinstance(domain, MixedDomain)
+            and latent == "tree"
+            and any(f.missing for f in domain.schema.features())
+        ):
+            options = LATENTS[latent].of(self.latent_options, "latent_options").to_dict()
+            if options["likelihood"] == "auto":
+                chosen["latent_options"] = {**options, "likelihood": "leaves"}
+        return chosen
 
     @classmethod
     def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
-        assert isinstance(domain, TableDomain)
         p, options = settings.params, settings.groups["latent_options"]
         return TableModel(
-            domain.schema.dim,
+            features_of(domain),
             p["latent"],
             n_states,
             flow=p["flow"],
@@ -150,11 +195,23 @@ class NVF(_TableEstimator):
 
     def _states(self, settings: Settings) -> int | str:
         found: int | str = settings.params["n_states"]
-        return found if self.latent == "discrete" else 1
+        return found if settings.params["latent"] == "discrete" else 1
 
     def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
         # Of a bound no comparison: it is also one of posteriors. Over a tree there is one flow.
-        return super()._flows(settings, data) if self.latent == "discrete" else settings.flows[:1]
+        several = settings.params["latent"] == "discrete"
+        return super()._flows(settings, data) if several else settings.flows[:1]
+
+
+def features_of(domain: Domain) -> int | Sequence[Feature]:
+    """What a model of tables is told of their columns."""
+    if isinstance(domain, TableDomain):
+        return domain.schema.dim
+    layer = domain.preprocessing()
+    assert isinstance(layer, MixedColumns)
+    flag = {j: len(layer.cells) + i for i, j in enumerate(layer.flagged)}
+    pairs = enumerate(zip(layer.levels, layer.circular, strict=True))
+    return [Feature(levels, circular, flag=flag.get(j)) for j, (levels, circular) in pairs]
 
 
 class FlowDensity(_TableEstimator):

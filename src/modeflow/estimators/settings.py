@@ -114,6 +114,14 @@ class Settings:
         options = flow_options(p["flow"], p["flow_options"])
         return cls(type(estimator), {**p, "flow_options": options}, groups, seed)
 
+    def choosing(self, estimator: Configured, chosen: Mapping[str, Any]) -> Settings:
+        """The same with parameters that were left open, and the groups that go with them."""
+        if not chosen:
+            return self
+        twin = type(estimator)(**{**estimator.get_params(deep=False), **chosen})
+        groups = {name: twin.group(name) for name in twin.groups()}
+        return replace(self, params={**self.params, **chosen}, groups=groups)
+
     @property
     def trained(self) -> Training:
         """The group of the training."""

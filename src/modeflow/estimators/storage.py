@@ -28,8 +28,9 @@ __all__ = [
 ]
 
 #: Raised when a file written today could be misread by yesterday's code.
-#: 1 and 2 were those of modeflow 0.1, whose parameters had other names; 3: parameters in groups, the domain.
-FORMAT_VERSION = 3
+#: 1 and 2 were those of modeflow 0.1, whose parameters had other names; 3: parameters in groups, the domain;
+#: 4: kinds of rows, noise as a layer.
+FORMAT_VERSION = 4
 MODEL_FILE = "model.safetensors"
 _LARGEST_HEADER = 100_000_000
 

@@ -60,6 +60,8 @@ class LatentModel(Density):
     tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
     chunk_rows: int
+    #: Whether a cell of a row may be missing (NaN): it is then summed or integrated out, exactly.
+    marginals: bool = False
     #: Where training starts; None: where the parts were made.
     starter: Starter | None = None
     #: What is fitted in order, each to its end.
@@ -251,6 +253,14 @@ class LatentModel(Density):
             rows = min(self.chunk_rows, n - start)
             parts.append(self.likelihood.draw_events(rows, part, generator, temperature))
         return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
+
+    def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The rows ``(B, *event_shape)`` with every missing cell drawn given the others; see `marginals`.
+
+        Raises:
+            ConfigError: where marginals are not known.
+        """
+        raise ConfigError(f"missing cells cannot be drawn: the latent is {self.describe().kind}")
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x from its z alone: `decode` at temperature 0 of `infer`; no noise of the caller's is used up."""

@@ -18,7 +18,7 @@ import yaml
 
 from modeflow._version import __version__
 from modeflow.data.table import atomic_write
-from modeflow.domains import DOMAINS, Domain, TableDomain, domain_of
+from modeflow.domains import DOMAINS, Domain, MixedDomain, TableDomain, domain_of
 from modeflow.errors import ConfigError, ModelFileError, nearest
 from modeflow.estimators import ESTIMATORS, DensityEstimator
 from modeflow.flows import FLOWS, flow_recipe
@@ -42,6 +42,7 @@ RUN_DEFAULTS: dict[str, Any] = {
 #: Of every domain its models by name, each an estimator and parameters that differ from its defaults.
 MODELS: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "table": {"nvf": ("NVF", {})},
+    "mixed": {"nvf": ("NVF", {"latent": "tree"})},
     "image": {
         "nvf": ("ImageDensity", {"latent": "sequential", "likelihood": "flow"}),
         "vae": ("ImageDensity", {"latent": "continuous", "likelihood": "logistic"}),
@@ -52,12 +53,13 @@ MODELS: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 #: The estimator of a plain flow: its parameters that the model's name says, and events it is for.
 PLAIN: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
     "table": ("FlowDensity", {}, ("vector", "image")),
+    "mixed": ("FlowDensity", {}, ()),
     "image": ("ImageDensity", {"latent": "none", "likelihood": "flow"}, ("image",)),
 }
 #: Parameters of an estimator that the run sets itself.
 _HIDDEN = ("random_state", "verbose", "validation_fraction", "levels")
 #: Settings whose text stays text, whatever it looks like.
-_TEXT = ("data", "columns", "array", "model", "domain")
+_TEXT = ("data", "columns", "array", "model", "domain", "schema")
 _HEADER = ("format_version", "modeflow_version")
 
 
@@ -179,6 +181,10 @@ def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 def _domain(values: Mapping[str, Any]) -> type[Domain]:
     named = values.get("domain")
     if named is None:
+        if values.get("schema") is not None or isinstance(values.get("columns"), Mapping):
+            return MixedDomain
+        if any(values.get(key) for key in ("drop_missing", "skip_text")):
+            return TableDomain
         return domain_of(values.get("data"))
     if named not in DOMAINS:
         raise ConfigError(

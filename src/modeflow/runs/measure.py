@@ -63,7 +63,7 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> dict[str, A
 
 def reconstruction(estimator: DensityEstimator, X: Any) -> Measured | None:
     """How well z alone gives a row back, where it says more than which state."""
-    if estimator.latent_.describe().kind not in ("continuous", "codes", "discrete", "tree"):
+    if estimator.latent_.describe().kind not in ("continuous", "codes", "discrete"):
         return None
     domain = estimator.domain_
     values = domain.validate(estimator, X).astype(np.float64)

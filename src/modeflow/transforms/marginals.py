@@ -3,9 +3,9 @@ r"""From the units of a column to normal scores, by its own distribution functio
 .. math:: u = \Phi^{-1}(\hat F(v))
 
 with F̂ rising in straight lines between knots that hold some rows each. Then every column on its own looks
-Gaussian, and what is left to a model is what columns say of one another. Values that repeat (*ties*: exit rates
-of 1/2, 1/3, 1/4) are jumps of F̂: a tie has an interval of normal scores of its own, as wide as it has rows, and
-is a point of it drawn uniformly. With the interval's width w
+Gaussian, and what is left to a model is what columns say of one another. Values that repeat (*ties*: exit
+rates of 1/2, 1/3, 1/4) are jumps of F̂: a tie has an interval of normal scores of its own, as wide as it
+has rows, and is a point of it drawn uniformly. With the interval's width w
 
 .. math:: P(v) = \int p(u)\,du = w\, E\, p(u)
 
@@ -18,105 +18,144 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.ndimage import median_filter
 from scipy.special import ndtri
 from torch import Tensor
 
 from modeflow.transforms.noise import in_row_noise, uniform_noise
 
-__all__ = ["Marginals"]
+__all__ = ["Marginals", "find_ties"]
 
 #: Fewest rows between two knots, and knots at the most.
 _ROWS, _KNOTS = 30, 200
 #: Rows that a stretch without any is given, so that the map rises.
 _PSEUDO = 0.1
+#: How many times the rows of its neighbours (so many to either side) a tie has, and share of the rows that
+#: the ties of a column have.
+_TIE_ROWS, _NEIGHBOURS, _TIED = 4, 10, 0.05
+_BEYOND = 2**40
 
 
 class Marginals(torch.nn.Module):
-    """Piecewise linear maps of D columns to normal scores, with jumps at ties.
+    """Piecewise linear maps of D columns to normal scores, with jumps at ties; in float64.
 
     Attributes:
-        knots, places: ``(D, M)``, of the map; a tie is a knot twice. Short lists go on in steps of the last.
-        ties: ``(D, T)``, index of the knot at which each tie begins.
+        knots, places: of the maps, ``(D, M)``, rising; a tie is a knot twice. Short lists go on evenly.
+        ties: the values that repeat, in the units of the data, rising, ``(D, T)``; filled up by infinity.
+        begins: the knot at which each tie begins, ``(D, T)``; filled up by a number beyond all.
     """
 
     knots: Tensor
     places: Tensor
+    ties: Tensor
     begins: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.register_buffer("knots", torch.zeros(features, 0, dtype=torch.float64))
-        self.register_buffer("places", torch.zeros(features, 0, dtype=torch.float64))
+        for name in ("knots", "places", "ties"):
+            self.register_buffer(name, torch.zeros(features, 0, dtype=torch.float64))
         self.register_buffer("begins", torch.zeros(features, 0, dtype=torch.long))
 
-    def fit(
-        self,
-        v: Tensor,
-        tie: Tensor,
-        ties: Sequence[np.ndarray],
-        edges: Sequence[np.ndarray | None],
-    ) -> None:
+    def set_ties(self, ties: Sequence[np.ndarray]) -> None:
+        """Take the values that repeat, of every column."""
+        most = max((len(each) for each in ties), default=0)
+        filled = [np.concatenate([each, np.full(most - len(each), np.inf)]) for each in ties]
+        self.ties = torch.from_numpy(np.stack(filled)) if filled else self.ties
+
+    def tie_of(self, x: Tensor) -> Tensor:
+        """Which tie of its column every number is, ``(N, D)``; -1 for none."""
+        if not self.ties.shape[1]:
+            return torch.full(x.shape, -1, dtype=torch.long, device=x.device)
+        columns = x.T.contiguous()
+        at = torch.searchsorted(self.ties, columns).clamp_max(self.ties.shape[1] - 1)
+        return torch.where(self.ties.gather(1, at) == columns, at, -1).T
+
+    def fit(self, v: Tensor, tie: Tensor, at: Tensor, edges: Sequence[np.ndarray | None]) -> None:
         """Learn the maps from rows.
 
         Arguments:
-            v: ``(N, D)``, NaN where missing. tie: ``(N, D)``, index of the tie that each is, -1 for none.
-            ties: where those of every column lie, rising. edges: of the cells of a lattice, rising, or None.
+            v: units of the columns, ``(N, D)``, NaN where missing. tie: of each, see `tie_of`.
+            at: where the ties lie in these units, ``(D, T)``.
+            edges: of the cells of a lattice in these units, rising; None for others.
         """
-        found = [
-            _map(v[:, j].numpy(), tie[:, j].numpy(), ties[j], edges[j]) for j in range(v.shape[1])
-        ]
-        longest = max(len(k) for k, *_ in found)
-        most = max(len(b) for *_, b in found)
-        knots, places = np.zeros((len(found), longest)), np.zeros((len(found), longest))
-        begins = np.zeros((len(found), most), dtype=np.int64)
-        for j, (k, p, b) in enumerate(found):
-            more = 1 + np.arange(longest - len(k))
-            knots[j] = np.concatenate([k, k[-1] + more * (k[-1] - k[-2])])
-            places[j] = np.concatenate([p, p[-1] + more * (p[-1] - p[-2])])
-            begins[j, : len(b)] = b
-        self.knots, self.places = torch.from_numpy(knots), torch.from_numpy(places)
-        self.begins = torch.from_numpy(begins)
+        found = []
+        for j, places in enumerate(at.numpy()):
+            places = places[np.isfinite(self.ties[j].numpy())]
+            found.append(_map(v[:, j].numpy(), tie[:, j].numpy(), places, edges[j]))
+        longest, most = (max((len(each[i]) for each in found), default=0) for i in (0, 2))
+        self.knots, self.places = (
+            torch.from_numpy(np.stack([_longer(each[i], longest) for each in found])) for i in (0, 1)
+        )
+        filled = [np.concatenate([begin, np.full(most - len(begin), _BEYOND)]) for *_, begin in found]
+        self.begins = torch.from_numpy(np.stack(filled).astype(np.int64))
 
-    def entries(self, v: Tensor, tie: Tensor) -> tuple[Tensor, Tensor]:
-        """Normal scores and log-derivatives (of ties the logarithm of their width), ``(N, D)`` each."""
-        columns = torch.where(v == v, v, 0.0).T.contiguous()
-        u, slope = self._line(columns, self.knots, self.places)
-        u, slope = u.T, slope.T
+    def forward(self, v: Tensor, tie: Tensor) -> tuple[Tensor, Tensor]:
+        """Normal scores and log-derivatives (of a tie the logarithm of its width), ``(N, D)`` each; NaN stays
+        NaN, with a derivative of one."""
+        there = v == v
+        u, slope = self._line(torch.where(there, v, 0.0), self.knots, self.places)
         if self.begins.shape[1]:
-            at = tie.clamp_min(0).T
-            begin = self.begins.gather(1, at)
+            begin = self.begins.gather(1, tie.clamp_min(0).T).clamp_max(self.places.shape[1] - 2)
             low, high = self.places.gather(1, begin).T, self.places.gather(1, begin + 1).T
-            e = uniform_noise(v.new_empty(v.shape)) if self.training or in_row_noise() else 0.5
+            e = uniform_noise(v) if self.training or in_row_noise() else 0.5
             u = torch.where(tie >= 0, low + (high - low) * e, u)
             slope = torch.where(tie >= 0, (high - low).log(), slope)
-        there = v == v
         return torch.where(there, u, torch.nan), torch.where(there, slope, 0.0)
 
     def inverse(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Column units, and which ties they are, -1 for none; ``(N, D)`` each."""
-        columns = torch.where(u == u, u, 0.0).T.contiguous()
-        at = torch.searchsorted(self.places, columns, right=True).clamp(1, self.places.shape[1] - 1)
-        v = self._line(columns, self.places, self.knots)[0].T
-        tie = torch.full_like(at, -1)
+        """Units of the columns, and the ties that are hit in units of the data (NaN for none), ``(N, D)``."""
+        there = u == u
+        columns = torch.where(there, u, 0.0)
+        v = self._line(columns, self.places, self.knots)[0]
+        value = torch.full_like(v, torch.nan)
         if self.begins.shape[1]:
-            flat = self.knots.gather(1, at - 1) == self.knots.gather(1, at)
-            number = torch.searchsorted(self._real_begins(), at - 1, right=True) - 1
-            tie = torch.where(flat, number, tie)
-        return torch.where(u == u, v, torch.nan), tie.T
-
-    def _real_begins(self) -> Tensor:
-        # Filled up lists hold zeros: those places are beyond all.
-        rising = self.begins.clone()
-        for j in range(rising.shape[1] - 1):
-            rising[:, j + 1] = torch.where(self.begins[:, j + 1] > 0, self.begins[:, j + 1], 2**40)
-        return rising.contiguous()
+            last = self.places.shape[1] - 1
+            at = torch.searchsorted(self.places, columns.T.contiguous(), right=True).clamp(1, last)
+            jump = self.knots.gather(1, at - 1) == self.knots.gather(1, at)
+            number = (torch.searchsorted(self.begins, at - 1, right=True) - 1).clamp_min(0)
+            value = torch.where(jump, self.ties.gather(1, number), torch.nan).T
+        return torch.where(there, v, torch.nan), torch.where(there, value, torch.nan)
 
     def _line(self, x: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        at = torch.searchsorted(a, x.detach(), right=True).clamp(1, a.shape[1] - 1)
+        columns = x.T.contiguous()
+        at = torch.searchsorted(a, columns.detach(), right=True).clamp(1, a.shape[1] - 1)
         left, right = a.gather(1, at - 1), a.gather(1, at)
         low, high = b.gather(1, at - 1), b.gather(1, at)
         slope = (high - low) / (right - left)
-        return low + (x - left) * slope, slope.log()
+        return (low + (columns - left) * slope).T, slope.log().T
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        kept = {name: getattr(self, name) for name in ("knots", "places", "ties")}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            setattr(self, name, value.to(getattr(self, name).device))
+        return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
+        for name in ("knots", "places", "ties", "begins"):
+            given = state_dict.get(prefix + name)
+            if given is not None:
+                setattr(self, name, torch.zeros_like(given))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def find_ties(column: np.ndarray) -> np.ndarray:
+    """Values of a continuous column that repeat; none where they have few of its rows.
+
+    A tie has several times the rows of the values around it: rounding alone makes measurements equal here and
+    there, and neighbours as often.
+    """
+    values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
+    around = median_filter(counts, 2 * _NEIGHBOURS + 1, mode="nearest")
+    repeated = counts >= _TIE_ROWS * np.maximum(around, 1)
+    if counts[repeated].sum() < _TIED * counts.sum():
+        return np.zeros(0)
+    return values[repeated]
+
+
+def _longer(values: np.ndarray, count: int) -> np.ndarray:
+    more = 1 + np.arange(count - len(values))
+    return np.concatenate([values, values[-1] + more * (values[-1] - values[-2])])
 
 
 def _map(
@@ -127,45 +166,42 @@ def _map(
     v, tie = v[there], tie[there]
     free = np.sort(v[tie < 0])
     held = max(_ROWS, -(-len(v) // _KNOTS))
-    cut = _cells(free, edges, held) if edges is not None else _quantiles(free, held)
-    jumps = np.bincount(tie[tie >= 0], minlength=len(ties)) if len(ties) else np.zeros(0, dtype=int)
+    cut = _at_quantiles(free, held) if edges is None else _at_edges(free, edges, held)
+    jumps = np.bincount(tie[tie >= 0], minlength=len(ties)).astype(float)
     positions = np.concatenate([cut, ties, ties])
-    rank = np.concatenate([np.zeros(len(cut)), np.zeros(len(ties)), np.ones(len(ties))])
-    order = np.lexsort((rank, positions))
-    knots = positions[order]
-    mass = np.concatenate([np.zeros(len(cut)), np.zeros(len(ties)), jumps.astype(float)])[order]
-    before = np.searchsorted(free, knots, side="left").astype(float)
-    steps = np.diff(before, prepend=before[0])
+    mass = np.concatenate([np.zeros(len(cut) + len(ties)), jumps])
+    second = np.concatenate([np.zeros(len(cut) + len(ties)), np.ones(len(ties))])
+    order = np.lexsort((second, positions))
+    knots, mass = positions[order], mass[order]
+    before = np.searchsorted(free, knots).astype(float)
     rises = np.diff(knots, prepend=knots[0]) > 0
-    total = np.cumsum(steps + mass + _PSEUDO * rises)
-    whole = total[-1] + 1.0
-    # Rows below the first knot and above the last: none, but for half a row each.
-    places = ndtri((total + 0.5) / whole)
-    begins = np.flatnonzero((knots[:-1] == knots[1:]))
-    return knots, places, begins
+    total = np.cumsum(np.diff(before, prepend=before[0]) + mass + _PSEUDO * rises)
+    # Half a row beyond either end.
+    places = ndtri((total + 0.5) / (total[-1] + 1.0))
+    return knots, places, np.flatnonzero(knots[:-1] == knots[1:])
 
 
-def _quantiles(free: np.ndarray, held: int) -> np.ndarray:
-    if len(free) < 2:
-        centre = free[0] if len(free) else 0.0
-        return np.array([centre - 1.0, centre + 1.0])
-    index = np.unique(np.linspace(0, len(free) - 1, max(2, len(free) // held + 1)).round().astype(int))
-    inner = index[1:-1]
-    middle = (free[inner - 1] + free[inner]) / 2
-    margin = (free[-1] - free[0]) * 1e-3 + 1e-9
-    return np.unique(np.concatenate([[free[0] - margin], middle, [free[-1] + margin]]))
+def _at_quantiles(free: np.ndarray, held: int) -> np.ndarray:
+    """Knots between which so many rows lie, and one beyond either end."""
+    if not len(free):
+        return np.array([-1.0, 1.0])
+    index = np.linspace(0, len(free) - 1, max(2, len(free) // held + 1)).round().astype(int)[1:-1]
+    margin = _margin(free)
+    return np.unique([free[0] - margin, *(free[index - 1] + free[index]) / 2, free[-1] + margin])
 
 
-def _cells(free: np.ndarray, edges: np.ndarray, held: int) -> np.ndarray:
+def _at_edges(free: np.ndarray, edges: np.ndarray, held: int) -> np.ndarray:
+    """The same among the edges of cells, so that the map is straight within a cell."""
+    cut, last = [], 0
     inside = edges[(edges > free[0]) & (edges < free[-1])]
-    low = edges[edges <= free[0]]
-    high = edges[edges >= free[-1]]
-    margin = (free[-1] - free[0]) * 1e-3 + 1e-9
-    cut = [low[-1] if len(low) else free[0] - margin]
-    last = 0
     for edge, count in zip(inside, np.searchsorted(free, inside), strict=True):
         if count - last >= held:
             cut.append(edge)
             last = count
-    cut.append(high[0] if len(high) else free[-1] + margin)
-    return np.array(cut)
+    below, above = edges[edges <= free[0]], edges[edges >= free[-1]]
+    first = below[-1] if len(below) else free[0] - _margin(free)
+    return np.unique([first, *cut, above[0] if len(above) else free[-1] + _margin(free)])
+
+
+def _margin(free: np.ndarray) -> float:
+    return float(free[-1] - free[0]) * 1e-3 + 1e-9

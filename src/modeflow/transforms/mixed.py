@@ -1,14 +1,16 @@
 r"""From the mixed columns of a table to the features of a model, and back.
 
-A row of D cells becomes F >= D features. Numbers on a line go through `Cells` and `Columns`, angles to
-``[-π, π)``, codes of levels stay as they are; a missing cell (NaN) stays missing. A column with *atoms*,
-single values that hold a share of the rows of their own (the zeros of rain), becomes two: the number, absent
-(NaN) where the cell holds an atom, and at the end of the row a code that says which atom, 0 for none. Then
+A row of D cells becomes F >= D features. Numbers on a line become normal scores (`Cells`, `Columns`,
+`Marginals`), angles go to ``[-π, π)``, codes of levels stay as they are; a missing cell (NaN) stays
+missing. A column with *atoms*, single values that hold a share of the rows of their own (the zeros of
+rain), becomes two: the number, absent (NaN) where the cell holds an atom, and at the end of the row a code
+that says which atom, 0 for none. Then
 
 .. math:: \log p(x) = \log p(u) + \sum_{j\ \text{there}} \log\Big|\frac{\partial u_j}{\partial x_j}\Big|
 
-is a density in the numbers, a probability in the codes and atoms, and the mass of a cell on lattices (by a
-mean over points of the cell: a lower bound, see `Cells`).
+is a density in the numbers, a probability in codes, atoms and ties, and the mass of a cell on lattices (by
+a mean over points of the cell: a lower bound, see `Cells`). A cell that is minus infinity is none that its
+column can have: such a row has no probability.
 """
 
 from __future__ import annotations
@@ -21,15 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modeflow.transforms.base import Exactness
 from modeflow.transforms.cells import Cells
 from modeflow.transforms.columns import Columns
-from modeflow.transforms.marginals import Marginals
+from modeflow.transforms.marginals import Marginals, find_ties
 from modeflow.transforms.surjections import Surjection
 
 __all__ = ["Cell", "MixedColumns"]
 
 
-_OF_LATTICES = ("step", "offset", "low", "high")
+#: Cells of a lattice whose edges are looked at.
+_MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,6 @@ class Cell:
     low: float = -math.inf
     high: float = math.inf
     atoms: tuple[float, ...] = ()
-    ties: tuple[float, ...] = ()
 
 
 class MixedColumns(Surjection):
@@ -75,10 +78,13 @@ class MixedColumns(Surjection):
         self.features = len(self.cells) + len(self.flagged)
         self.columns = Columns(len(self.numbers))
         self.marginals = Marginals(len(self.numbers))
-        self.scores = True
         self.lattice, self.turning = self._lattice(self.numbers), self._lattice(self.angles)
-        drawn = self.lattice or self.turning or any(cell.ties for cell in cells)
-        self.exactness = "lower bound" if drawn else "exact"
+
+    @property
+    def exactness(self) -> Exactness:  # type: ignore[override]
+        """A lower bound where cells are drawn from: on lattices, and at ties."""
+        drawn = self.lattice or self.turning or self.marginals.ties.shape[1]
+        return "lower bound" if drawn else "exact"
 
     def _of(self, name: str, where: Sequence[int]) -> Tensor:
         return torch.tensor([getattr(self.cells[j], name) for j in where], dtype=torch.float64)
@@ -104,47 +110,35 @@ class MixedColumns(Surjection):
         Raises:
             DataError: if a column of numbers is constant.
         """
+        if not self.numbers:
+            return self
         numbers = self._split(x.double())[0][:, self.numbers]
+        free = [not self.cells[j].step for j in self.numbers]
+        ties = [find_ties(c.numpy()) if f else np.zeros(0) for c, f in zip(numbers.T, free, strict=True)]
+        self.marginals.set_ties(ties)
+        tie = self.marginals.tie_of(numbers)
         if self.lattice is not None:
             numbers = self.lattice(numbers)[0]
-        if self.numbers:
-            steps, offsets, low, high = (self._of(name, self.numbers) for name in _OF_LATTICES)
-            self.columns.fit(numbers, weight, steps, (low, high), None if self.scores else offsets)
-            if self.scores:
-                self._fit_scores(x.double(), numbers)
+        steps, low, high = (self._of(name, self.numbers) for name in ("step", "low", "high"))
+        self.columns.fit(numbers, weight, steps, (low, high))
+        edges = [self._edges(place, numbers[:, place]) for place in range(len(self.numbers))]
+        at = self.columns.entries(self.marginals.ties.T)[0].T
+        self.marginals.fit(self.columns.entries(numbers)[0], tie, at, edges)
         return self
 
-    def _fit_scores(self, x: Tensor, numbers: Tensor) -> None:
-        v = self.columns.entries(numbers)[0]
-        ties, edges = [], []
-        for place, j in enumerate(self.numbers):
-            cell = self.cells[j]
-            ties.append(self._seen(place, np.array(cell.ties)))
-            edge = None
-            if cell.step:
-                column = numbers[:, place]
-                column = column[column == column].numpy()
-                first, last = (np.floor((e - cell.offset) / cell.step + 0.5) for e in (column.min(), column.max()))
-                if last - first < 100000:
-                    edge = self._seen(place, cell.offset + cell.step * (np.arange(first, last + 2) - 0.5))
-            edges.append(edge)
-        self.marginals.fit(v, self._tie(x), ties, edges)
-
-    def _seen(self, place: int, values: np.ndarray) -> np.ndarray:
-        rows = torch.full((len(values), len(self.numbers)), torch.nan, dtype=torch.float64)
-        rows[:, place] = torch.from_numpy(values)
+    def _edges(self, place: int, column: Tensor) -> np.ndarray | None:
+        """Edges of the cells of a lattice that rows lie in, in units of `Columns`; None where too many."""
+        cell = self.cells[self.numbers[place]]
+        if not cell.step:
+            return None
+        known = column[column == column]
+        first, last = ((end - cell.offset) / cell.step for end in (float(known.min()), float(known.max())))
+        if last - first > _MOST_CELLS:
+            return None
+        edges = cell.offset + cell.step * (torch.arange(math.floor(first), math.ceil(last) + 1) + 0.5)
+        rows = torch.full((len(edges), len(self.numbers)), torch.nan, dtype=torch.float64)
+        rows[:, place] = edges
         return self.columns.entries(rows)[0][:, place].numpy()
-
-    def _tie(self, x: Tensor) -> Tensor:
-        """Which tie every number is, -1 for none, ``(N, numbers)``."""
-        found = torch.full((len(x), len(self.numbers)), -1, dtype=torch.long, device=x.device)
-        for place, j in enumerate(self.numbers):
-            if self.cells[j].ties:
-                ties = x.new_tensor(self.cells[j].ties)
-                column = x[:, j].contiguous()
-                at = torch.searchsorted(ties, column).clamp_max(len(ties) - 1)
-                found[:, place] = torch.where(ties[at] == column, at, -1)
-        return found
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cells with atoms taken out, ``(N, D)``, and the flags, ``(N, flagged)``."""
@@ -160,32 +154,22 @@ class MixedColumns(Surjection):
         return x, flags
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x, flags = self._split(x.double())
+        x = x.double()
+        impossible = x == -torch.inf
+        x, flags = self._split(torch.where(impossible, torch.nan, x))
         u = x.clone()
-        logabsdet = x.new_zeros(len(x))
+        logabsdet = torch.where(impossible.any(1), -torch.inf, 0.0).to(u)
         if self.numbers:
-            numbers = x[:, self.numbers]
-            there = numbers == numbers
-            if self.lattice is not None:
-                numbers = self.lattice(numbers)[0]
-                logabsdet = logabsdet + (there[:, self.lattice.where] * self.lattice.steps.log()).sum(1)
-            mapped, slope = self.columns.entries(numbers)
-            if self.scores:
-                tie = self._tie(x)
-                mapped, more = self.marginals.entries(mapped, tie)
-                slope = torch.where(tie >= 0, 0.0, slope) + more
-            u[:, self.numbers] = mapped
-            logabsdet = logabsdet + slope.sum(1)
+            numbers, volume = _drawn(self.lattice, x[:, self.numbers])
+            v, slope = self.columns.entries(numbers)
+            tie = self.marginals.tie_of(x[:, self.numbers])
+            u[:, self.numbers], more = self.marginals(v, tie)
+            logabsdet = logabsdet + volume + (torch.where(tie >= 0, 0.0, slope) + more).sum(1)
         if self.angles:
-            angles = x[:, self.angles]
-            there = angles == angles
-            if self.turning is not None:
-                angles = self.turning(angles)[0]
-                logabsdet = logabsdet + (there[:, self.turning.where] * self.turning.steps.log()).sum(1)
+            angles, volume = _drawn(self.turning, x[:, self.angles])
             scale, origin = self._turns(x)
-            turned = torch.remainder((angles - origin) * scale, 2 * math.pi) - math.pi
-            u[:, self.angles] = turned
-            logabsdet = logabsdet + (there * scale.log()).sum(1)
+            u[:, self.angles] = torch.remainder((angles - origin) * scale, 2 * math.pi) - math.pi
+            logabsdet = logabsdet + volume + ((angles == angles) * scale.log()).sum(1)
         return torch.cat((u, flags), 1), logabsdet
 
     def _turns(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,16 +186,10 @@ class MixedColumns(Surjection):
         u = u.double()
         x, flags = u[:, : len(self.cells)].clone(), u[:, len(self.cells) :]
         if self.numbers:
-            v = x[:, self.numbers]
-            if self.scores:
-                v, tie = self.marginals.inverse(v)
+            v, tie = self.marginals.inverse(x[:, self.numbers])
             numbers = self.columns.sample(v)
-            if self.scores:
-                for place, j in enumerate(self.numbers):
-                    if self.cells[j].ties:
-                        ties = numbers.new_tensor(self.cells[j].ties)
-                        numbers[:, place] = torch.where(tie[:, place] >= 0, ties[tie[:, place].clamp_min(0)], numbers[:, place])
-            x[:, self.numbers] = numbers if self.lattice is None else self.lattice.sample(numbers)
+            numbers = numbers if self.lattice is None else self.lattice.sample(numbers)
+            x[:, self.numbers] = torch.where(tie == tie, tie, numbers)
         if self.angles:
             scale, origin = self._turns(u)
             angles = torch.remainder(x[:, self.angles] + math.pi, 2 * math.pi) / scale + origin
@@ -220,3 +198,11 @@ class MixedColumns(Surjection):
             for number, atom in enumerate(self.cells[j].atoms, 1):
                 x[:, j] = torch.where(flags[:, place] == number, atom, x[:, j])
         return x
+
+
+def _drawn(lattice: Cells | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of the cells of what lies on lattices, and the logarithm of the steps of a row's cells."""
+    if lattice is None:
+        return x, x.new_zeros(len(x))
+    there = x[:, lattice.where] == x[:, lattice.where]
+    return lattice(x)[0], (there * lattice.steps.log()).sum(1)

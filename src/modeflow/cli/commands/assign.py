@@ -89,7 +89,7 @@ def _places(estimator: Any, rows: Any) -> _Assigned:
 
 def _tree(estimator: Any, rows: Any) -> _Assigned:
     """Of a tree the most probable state of every column."""
-    states, names = estimator.encode(rows), estimator.schema_.columns
+    states, names = estimator.encode(rows), estimator.domain_.feature_names
     count = estimator.latent_.describe().count
     share = [np.bincount(z, minlength=count) / max(len(z), 1) for z in states.T]
     used = [float(np.exp(-(p[p > 0] * np.log(p[p > 0])).sum())) for p in share]

@@ -26,6 +26,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "data": args.data,
         "model": args.model,
         "columns": args.columns and [c.strip() for c in args.columns.split(",")],
+        "schema": args.schema,
         "rows": args.rows,
         "array": args.array,
         "header": args.header,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,14 @@ def run(args: argparse.Namespace) -> int:
     n = domain.drawn if args.n is None else args.n
     seed = fitted.config["seed"] if args.seed is None else args.seed
     temperatures = {"temperature": args.temperature, "prior_temperature": args.prior_temperature}
-    drawn, z = estimator.sample(n, state=args.state, random_state=seed, **temperatures)
-    states = z if args.with_state else None
     result = {"run": args.run_folder, "n": n, "seed": seed, **temperatures}
-    if estimator.latent_.describe().kind in ("discrete", "none"):
+    if args.given:
+        drawn, z = _given(args, estimator, n, seed), np.zeros(0)
+        result["given"] = args.given
+    else:
+        drawn, z = estimator.sample(n, state=args.state, random_state=seed, **temperatures)
+    states = z if args.with_state else None
+    if not args.given and estimator.latent_.describe().kind in ("discrete", "none"):
         result["states"] = np.bincount(z, minlength=estimator.n_states_).tolist()
     if args.out is None and args.json:
         emit(args, {**result, **domain.listed(drawn, states)}, [])
@@ -35,3 +40,23 @@ def run(args: argparse.Namespace) -> int:
         say_wrote(args, words)
         emit(args, {**result, **where}, [])
     return 0
+
+
+def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
+    """Rows that have the cells given on the command line."""
+    from modeflow.domains import MixedDomain
+    from modeflow.estimators.conditionals import Conditionals
+
+    if not isinstance(estimator, Conditionals) or not isinstance(estimator.domain_, MixedDomain):
+        raise ConfigError(
+            "--given is for mixed tables (`modeflow fit --schema`) and latent_options.likelihood=leaves"
+        )
+    if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
+        raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
+    cells: dict[str, Any] = {}
+    for part in args.given.split(","):
+        name, found, value = part.partition("=")
+        if not found:
+            raise ConfigError(f"--given needs column=value, received '{part}'")
+        cells[name.strip()] = value.strip()
+    return estimator.sample_given(cells, n, random_state=seed)

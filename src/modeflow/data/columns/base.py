@@ -13,12 +13,14 @@ import numpy as np
 from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.frames import cells_of
 from modeflow.errors import ConfigError, DataError, nearest
+from modeflow.transforms.mixed import Cell
 
 __all__ = ["IMPOSSIBLE", "KINDS", "Column", "Feature", "Unseen", "kind_named", "shown"]
 
 #: What is to be done with a cell that a column cannot have: an error; as if it were missing; `IMPOSSIBLE`,
-#: for which a model has no probability; or, for numbers, the nearest value that the column can have.
-Unseen = Literal["error", "missing", "impossible", "nearest"]
+#: for which a model has no probability; for numbers, the nearest value that the column can have; or "score":
+#: a number beyond a guessed range stays, for the little density there is; anything else is impossible.
+Unseen = Literal["error", "missing", "impossible", "nearest", "score"]
 #: Encoded cell of a value that the column cannot have.
 IMPOSSIBLE = -math.inf
 
@@ -56,6 +58,15 @@ class Feature:
     low: float = -math.inf
     high: float = math.inf
     missing: bool = False
+
+    @property
+    def cell(self) -> Cell:
+        """What the first layer of a model is told."""
+        if self.levels:
+            return Cell(levels=self.levels)
+        ends = {} if self.circular else {"low": self.low, "high": self.high}
+        period = self.period if self.circular else 0.0
+        return Cell(0, period, self.origin, self.step, self.offset, atoms=self.atoms, **ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +110,7 @@ class Column(ABC):
         if unseen not in get_args(Unseen):
             raise ConfigError(
                 f"unseen='{unseen}' is not known{nearest(str(unseen), get_args(Unseen))}; use 'error', "
-                "'missing', 'impossible' or 'nearest'"
+                "'missing', 'impossible', 'nearest' or 'score'"
             )
         cells = values if isinstance(values, Cells) else cells_of(values, self.name)
         encoded, wrong, near = self._read(cells)
@@ -110,7 +121,14 @@ class Column(ABC):
             raise self._refusal(cells, row, int(wrong.sum()))
         if unseen == "nearest" and near is not None:
             return np.where(wrong, near, encoded)
+        if unseen == "score" and self.has_density:
+            return encoded
         return np.where(wrong, math.nan if unseen == "missing" else IMPOSSIBLE, encoded)
+
+    @property
+    def has_density(self) -> bool:
+        """Whether a model has some density for numbers that the column cannot have."""
+        return False
 
     @abstractmethod
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

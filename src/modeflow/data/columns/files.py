@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from modeflow.data._arrays import read_array
 from modeflow.data._reading import check_unique, parquet_frame, pick, text_frame
 from modeflow.data._source import STDIN, TEXT_SUFFIXES
 from modeflow.data.catalogue import resolve
-from modeflow.data.table import SUFFIXES, default_columns, existing_file, file_kind
+from modeflow.data.table import SUFFIXES, atomic_write, default_columns, existing_file, file_kind
 from modeflow.errors import DataError
 
-__all__ = ["read_mixed"]
+__all__ = ["read_mixed", "write_frame"]
 
 
 def read_mixed(
@@ -71,3 +72,25 @@ def _from_array(
     check_unique(named, str(file))
     places: Any = range(len(named)) if columns is None else pick(columns, named, str(file))
     return pl.DataFrame({named[i]: values[:, i] for i in places}), [doubt] if doubt else []
+
+
+def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
+    """Write a table of any columns as .csv, .tsv or .parquet, all or nothing; "-" is csv to standard output.
+
+    Raises:
+        DataError: another ending, or a path that cannot be written.
+    """
+    if os.fspath(path) == STDIN:
+        sys.stdout.write(frame.write_csv())
+        return
+    kind = Path(path).suffix.lower()
+    if kind not in _WRITTEN:
+        raise DataError(f"cannot write mixed columns to '{path}': use {', '.join(_WRITTEN)}")
+    atomic_write(path, lambda file: _WRITTEN[kind](frame, file))
+
+
+_WRITTEN: Mapping[str, Callable[[pl.DataFrame, Path], object]] = {
+    ".csv": lambda frame, file: frame.write_csv(file),
+    ".tsv": lambda frame, file: frame.write_csv(file, separator="\t"),
+    ".parquet": lambda frame, file: frame.write_parquet(file),
+}

@@ -33,9 +33,9 @@ __all__ = [
 
 #: Most levels of a column of words, and of one of numbers that is modelled by codes.
 MAX_LEVELS, MAX_LEVELS_NUMERIC = 1000, 50
-#: Rows a level of numbers, on average; share of new rows, beside those of the most frequent value, that may
-#: hold a value not seen (after Good and Turing: the share of rows whose value is seen once).
-_ROWS_PER_LEVEL, _UNSEEN = 5, 0.05
+#: Most levels of numbers, and rows a level that they need, on average; share of new rows, beside those of the
+#: most frequent value, that may hold a value not seen (after Good and Turing: the share seen once).
+_FEW, _UNSEEN = ((MAX_LEVELS_NUMERIC, 5), (128, 100)), 0.05
 
 
 def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column:
@@ -99,10 +99,10 @@ def known_values(cells: Cells, name: str) -> np.ndarray:
 
 
 def few_valued(levels: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether numbers are modelled by codes: at most 50 values, five rows and more a value, and few of them
-    seen but once."""
+    """Whether numbers are modelled by codes: at most 50 values with five rows and more each on average, or
+    128 with a hundred; and few of them seen but once."""
     rows = int(counts.sum())
-    if len(levels) > min(MAX_LEVELS_NUMERIC, rows / _ROWS_PER_LEVEL):
+    if all(len(levels) > min(most, rows / least) for most, least in _FEW):
         return False
     return float((counts == 1).sum()) <= _UNSEEN * (rows - int(counts.max()))
 
@@ -223,7 +223,7 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
     if as_levels is None:
         as_levels = not atoms and not {"low", "high"} & said.keys() and few_valued(levels, counts)
     if said.get("levels") or as_levels:
-        chosen = said.get("levels") or tuple(levels.tolist())
+        chosen = said.get("levels") or _with_gaps(levels, lattice)
         found = {
             "step": lattice.step,
             "offset": lattice.offset,
@@ -259,6 +259,14 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
         "low": low, "high": high, "piled": tuple(piled),
     }  # fmt: skip
     return {**found, **said}
+
+
+def _with_gaps(levels: np.ndarray, lattice: Lattice) -> tuple[float, ...]:
+    """The values, and those of the lattice between them where all together are few: they may come yet."""
+    first, last = lattice.number(levels[[0, -1]])
+    if last - first < MAX_LEVELS_NUMERIC:
+        levels = lattice.value(np.arange(first, last + 1))
+    return tuple(levels.tolist())
 
 
 def trusted_lattice(values: np.ndarray, evidence: bool = True) -> Lattice | None:

@@ -117,7 +117,13 @@ class Numeric(Column):
         near = None
         if wrong.any():
             near = self._nearest(np.where(known, values, 0.0))
-        return np.where(atom, numbers, values), wrong, near
+        for value in self.atoms:  # to the digit, which a model tells it by
+            values = np.where(atom & self._is_atom(numbers, value), value, values)
+        return values, wrong, near
+
+    @property
+    def has_density(self) -> bool:
+        return True
 
     def decode(self, encoded: np.ndarray) -> np.ndarray:
         x = np.asarray(encoded, dtype=np.float64)

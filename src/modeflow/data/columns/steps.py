@@ -96,6 +96,10 @@ class Steps(Numeric):
         piled = (self.piled[0], self.piled[1])
         return Lattice(self.step, self.offset, self.decimals, low, high, piled)
 
+    @property
+    def has_density(self) -> bool:
+        return not self.as_levels
+
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         numbers, wrong, near = super()._read(cells)
         if not self.as_levels:
@@ -103,7 +107,7 @@ class Steps(Numeric):
         levels = np.array(self.levels)
         known = ~np.isnan(numbers)
         codes = np.where(known, self._code(np.where(known, numbers, levels[0])), 0)
-        wrong = known & (np.abs(levels[codes] - numbers) > 1e-3 * self.step)
+        wrong = known & (np.abs(levels[codes] - numbers) > np.maximum(1e-3 * self.step, _slack(numbers)))
         values = codes.astype(np.float64)
         return np.where(known, values, math.nan), wrong, values
 
@@ -124,6 +128,9 @@ class Steps(Numeric):
         return as_type(values, self.dtype)
 
     def _possible(self, numbers: np.ndarray) -> np.ndarray:
+        # Decimals that went through single precision lie beside the lattice.
+        near = self.lattice.value(self.lattice.number(numbers))
+        numbers = np.where(np.abs(near - numbers) <= _slack(numbers), near, numbers)
         beyond = np.zeros(len(numbers), dtype=bool)
         if self.low is not None:
             beyond |= numbers < self.low - 1e-3 * self.step
@@ -178,6 +185,11 @@ def as_written(values: np.ndarray, form: str) -> np.ndarray:
     """Numbers as a text in this format would say them."""
     distinct, place = np.unique(values, return_inverse=True)
     return np.array([float(format(v, form)) for v in distinct.tolist()])[place]
+
+
+def _slack(numbers: np.ndarray) -> np.ndarray:
+    """How far rounding to single precision can move numbers."""
+    return np.asarray(np.spacing(np.abs(numbers).astype(np.float32)).astype(np.float64))
 
 
 def _few(levels: tuple[float, ...]) -> str:

@@ -18,7 +18,7 @@ from modeflow.densities.leaf_kinds import draw_categories
 from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.starting import Starter
-from modeflow.latents.tree.likelihood import LeafLikelihood
+from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood
 from modeflow.latents.tree.messages import Upward, downward, tree_log_prob, upward
 from modeflow.latents.tree.prior import TreePrior
 
@@ -106,6 +106,11 @@ class TreeLatentModel(LatentModel):
         self._check_event(x)
         places = list(self.prior.tree.places)
         return torch.cat([self._both_ways(part)[2][places].transpose(0, 1) for part in self._blocks(x)])
+
+    @property
+    def marginals(self) -> bool:  # type: ignore[override]
+        """Those of leaves; what a flow has bent has none of its own."""
+        return not isinstance(self.likelihood, FlowOverLeaves)
 
     @torch.no_grad()
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from modeflow.options import check_choice, check_sizes
 __all__ = ["LIKELIHOODS", "TreeOptions"]
 
 #: What may stand over the tree.
-LIKELIHOODS = ("flow", "leaves")
+LIKELIHOODS = ("auto", "flow", "leaves")
 
 
 @dataclass(kw_only=True)
@@ -31,15 +31,16 @@ class TreeOptions(TableLatent):
 
     Arguments:
         states: K, of every column.
-        likelihood: "flow" (a flow of the numeric columns over the tree, which is its base) or "leaves" (the
-            tree alone: coarser, and every marginal and conditional is exact; it has no use for a flow).
+        likelihood: "flow" (a flow of the numeric columns over the tree, which is its base), "leaves" (the
+            tree alone: coarser, and every marginal and conditional is exact; it has no use for a flow), or
+            "auto": leaves where training cells are missing, else the flow.
         min_scale: smallest scale of a state of a numeric column, in spreads of the column.
     """
 
     mixed: ClassVar[bool] = True
 
     states: int = 64
-    likelihood: str = "flow"
+    likelihood: str = "auto"
     min_scale: float = 0.005
 
     def __post_init__(self) -> None:
@@ -58,7 +59,7 @@ class TreeOptions(TableLatent):
             likelihood: the flow of the real features by the width of its context.
         """
         columns = as_features(features)
-        several = self.likelihood == "flow" and any(f.kind == "real" for f in columns)
+        several = self.likelihood != "leaves" and any(f.kind == "real" for f in columns)
         context = RowContext(columns) if several else None
         flow = likelihood(context.features) if context is not None else None
         leaves = Leaves(columns, self.states, self.min_scale)

@@ -1,0 +1,49 @@
+"""`modeflow impute`."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from modeflow.cli.commands._files import open_run, rows_of
+from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
+from modeflow.errors import ConfigError
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fill missing cells, m times; several tables stand below each other, numbered in a column."""
+    import polars as pl
+
+    from modeflow.data.columns.files import write_frame
+    from modeflow.domains import MixedDomain
+    from modeflow.estimators.conditionals import Conditionals
+
+    check_output(args)
+    fitted = open_run(args)
+    estimator, domain = fitted.estimator, fitted.estimator.domain_
+    if not isinstance(estimator, Conditionals) or not isinstance(domain, MixedDomain):
+        raise ConfigError(
+            f"'{args.run_folder}' was fitted to complete numbers: fit a table with missing cells, or with "
+            "--schema"
+        )
+    rows = rows_of(args, fitted)
+    seed = fitted.config["seed"] if args.seed is None else args.seed
+    filled = estimator.impute(rows.values, args.m, how="mean" if args.mean else "draw", random_state=seed)
+    holes = np.isnan(domain.validate(estimator, rows.values)).sum(0)
+    counts = {name: int(n) for name, n in zip(domain.schema.names, holes, strict=True) if n}
+    table = (
+        filled[0]
+        if len(filled) == 1
+        else pl.concat(
+            [frame.with_columns(pl.lit(i).alias("imputation")) for i, frame in enumerate(filled, 1)]
+        )
+    )
+    write_frame(args.out or "-", table)
+    say_unscored(rows)
+    if args.out and args.out != "-":
+        say_wrote(args, f"{table.height} rows")
+        lines = [f"{n:8d} cells of {name} filled" for name, n in counts.items()] or ["no cell was missing"]
+        result = {"run": args.run_folder, "data": args.data, "m": args.m, "seed": seed}
+        emit(args, {**result, "filled": counts, "rows": table.height, "out": args.out}, lines)
+    return 0

@@ -1,0 +1,399 @@
+"""Rows of a table as people have them: numbers, levels, times, and cells that are missing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from modeflow.data import check_writable
+from modeflow.data._source import STDIN, TEXT_SUFFIXES, is_text_file
+from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
+from modeflow.data.columns.files import write_frame
+from modeflow.data.columns.frames import frame_kind
+from modeflow.data.schema import listing
+from modeflow.domains._table_sources import refused
+from modeflow.domains.base import Domain, RowsToScore, Trivial
+from modeflow.errors import ConfigError, DataError, nearest
+from modeflow.metrics import LogLikelihood, summarise
+from modeflow.nets.randomness import seeded
+from modeflow.transforms.base import Exactness, Transform
+from modeflow.transforms.mixed import MixedColumns
+
+__all__ = ["MixedData", "MixedDomain", "MixedParts", "independent_columns"]
+
+#: Rows that a split leaves in each part.
+_LEAST = 1
+
+
+@dataclass(frozen=True)
+class MixedData:
+    """A table from a file: its cells, what was guessed of it, and what its columns are."""
+
+    name: str
+    frame: pl.DataFrame
+    notes: tuple[str, ...]
+    schema: TableSchema
+
+
+@dataclass(frozen=True)
+class MixedParts:
+    """Training, validation and test rows."""
+
+    train: pl.DataFrame
+    validation: pl.DataFrame
+    test: pl.DataFrame
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.train.height, self.validation.height, self.test.height
+
+
+@dataclass(frozen=True)
+class MixedDomain(Domain):
+    """Columns of all kinds (`TableSchema`)."""
+
+    schema: TableSchema
+
+    name: ClassVar[str] = "mixed"
+    word: ClassVar[str] = "row"
+    measure: ClassVar[str] = "log_likelihood"
+    units: ClassVar[str] = "nats per row, in the units of the data"
+    shown: ClassVar[str] = "log_density"
+    extent: ClassVar[str] = "spread"
+    defaults: ClassVar[Mapping[str, Any]] = {"columns": None, "array": None, "header": None, "schema": None}
+    scored_in: ClassVar[torch.dtype | None] = torch.float64
+    block_rows: ClassVar[int] = 4096
+    drawn: ClassVar[int] = 1000
+
+    # -- sources ---------------------------------------------------------------------------------
+
+    @classmethod
+    def accepts(cls, source: Any) -> bool:
+        """Whether DATA is a file with words, times or missing cells in it."""
+        if source is None or source == STDIN:
+            return False
+        path = Path(source).expanduser()
+        if not path.is_file() or path.suffix.lower() not in (*TEXT_SUFFIXES, ".parquet"):
+            return False
+        try:
+            return cls.wants(_as_found(read_mixed(source)[0]))
+        except DataError:
+            return False  # said by who reads it
+
+    @staticmethod
+    def wants(X: Any) -> bool:
+        """Whether a table has more than numbers: levels, times, or missing cells."""
+        if isinstance(X, np.ndarray):
+            return X.dtype.kind == "f" and X.ndim == 2 and bool(np.isnan(X).any())
+        if not hasattr(X, "columns") or not hasattr(X, "shape"):
+            return False
+        if isinstance(X, pl.DataFrame):
+            numeric = all(t.is_numeric() or t == pl.Boolean for t in X.dtypes)
+            return not numeric or any(_holes(column) for column in X)
+        dtypes = list(getattr(X, "dtypes", []))
+        kinds = [getattr(dtype, "kind", "O") for dtype in dtypes]
+        if any(kind in "OMmUS" for kind in kinds) or any(str(d) in ("category", "string") for d in dtypes):
+            return True
+        return bool(np.asarray(X.isna()).any()) if hasattr(X, "isna") else True
+
+    @classmethod
+    def load(cls, settings: Mapping[str, Any]) -> MixedData:
+        source = settings["data"]
+        if source is None:
+            raise ConfigError("no data: give DATA, a file or a name listed by `modeflow data`")
+        specs: dict[str, Any] = {}
+        if settings["schema"] is not None:
+            path = Path(settings["schema"]).expanduser()
+            if not path.is_file():
+                raise ConfigError(
+                    f"there is no schema at '{path}': `modeflow schema DATA -o {path}` makes one"
+                )
+            specs = TableSchema.specs_of_yaml(path.read_text(encoding="utf-8"))
+        header = settings["header"] if is_text_file(source) else None
+        columns = _names(settings["columns"])
+        frame, notes = read_mixed(source, columns, header=header, array=settings["array"])
+        if isinstance(settings["columns"], Mapping):
+            specs |= settings["columns"]
+        if settings["rows"] is not None:
+            order = np.random.default_rng(settings["seed"]).permutation(frame.height)
+            frame = frame[np.sort(order[: int(settings["rows"])])]
+        # Of all rows: a level that is rare is not to be unheard of because chance put it into another part.
+        schema = TableSchema.infer(frame, specs)
+        return MixedData(str(source), frame, (*notes, *schema.notes), schema)
+
+    @classmethod
+    def split(cls, data: MixedData, settings: Mapping[str, Any]) -> MixedParts:
+        rest, parts = data.frame, {}
+        for name in ("test", "validation"):
+            if isinstance(settings[name], str):
+                file = settings[name]
+                header = settings["header"] if is_text_file(file) else None
+                parts[name] = read_mixed(file, rest.columns, header=header, known=rest.columns)[0]
+        order = np.random.default_rng(settings["seed"]).permutation(rest.height)
+        taken = 0
+        for name in ("test", "validation"):
+            if name in parts:
+                continue
+            if not 0 < settings[name] < 1:
+                raise ConfigError(f"{name}={settings[name]} must be a fraction between 0 and 1, or a file")
+            count = max(_LEAST, round(settings[name] * data.frame.height))
+            parts[name] = data.frame[np.sort(order[taken : taken + count])]
+            taken += count
+        rest = data.frame[np.sort(order[taken:])]
+        if rest.height < _LEAST:
+            raise DataError(f"{data.frame.height} rows are too few to split: none is left for training")
+        return MixedParts(rest, parts["validation"], parts["test"])
+
+    @classmethod
+    def prepare(cls, estimator: Any, data: MixedData) -> None:
+        columns = [dict(column.to_dict()) for column in data.schema.columns]
+        estimator.columns = {column.pop("name"): column for column in columns}
+
+    @classmethod
+    def some(cls, part: pl.DataFrame, count: int) -> pl.DataFrame:
+        if part.height <= count:
+            return part
+        return part[np.sort(np.random.default_rng(0).permutation(part.height)[:count])]
+
+    def read(self, source: str, settings: Mapping[str, Any], **how: Any) -> RowsToScore:
+        header, columns = how.get("header"), how.get("columns") or settings["columns"]
+        if header is None and is_text_file(source):
+            header = settings["header"]
+        names = [column.name for column in self.schema.columns]
+        frame, notes = read_mixed(source, _names(columns), header=header, known=names)
+        self.schema.encode(frame[:0] if frame.height else frame, "score")  # other columns are said at once
+        bad = refused(lambda part: self.schema.encode(frame[part], "score"), np.arange(frame.height))
+        rows = np.delete(np.arange(frame.height), list(bad))
+        if not len(rows):
+            row, why = min(bad.items())
+            raise DataError(f"'{source}': none of {frame.height} rows can be scored; row {row + 1}: {why}")
+        return RowsToScore(frame[rows], rows, frame.height, dict(sorted(bad.items())), tuple(notes))
+
+    # -- what a model is fitted to ---------------------------------------------------------------
+
+    @classmethod
+    def learn(cls, estimator: Any, X: Any) -> tuple[Self, np.ndarray]:
+        said = estimator.columns
+        schema = TableSchema.infer(X, said if isinstance(said, Mapping) else None)
+        values = schema.encode(X)
+        empty = np.isnan(values).all(1)
+        if empty.any():
+            raise DataError(
+                f"row {int(empty.argmax()) + 1} has no cell at all"
+                f"{f' (and {int(empty.sum()) - 1} more)' if empty.sum() > 1 else ''}: leave such rows out"
+            )
+        for note in schema.notes:
+            if estimator.verbose:
+                warnings.warn(note, UserWarning, stacklevel=6)
+        domain = cls(schema)
+        domain.remember(estimator)
+        return domain, values
+
+    def validate(self, estimator: Any, X: Any) -> np.ndarray:
+        return self._encoded(X)
+
+    def validation(self, X: Any) -> np.ndarray:
+        return self._encoded(X)
+
+    def _encoded(self, X: Any) -> np.ndarray:
+        values = self.schema.encode(X, "score")
+        none = (values == IMPOSSIBLE).any(0)
+        if none.any():
+            j = int(none.argmax())
+            count = int((values == IMPOSSIBLE).any(1).sum())
+            warnings.warn(
+                f"column '{self.schema.names[j]}' has values that it did not have when the model was fitted: "
+                f"{count} of {len(values)} rows have no probability (minus infinity)",
+                UserWarning,
+                stacklevel=6,
+            )
+        return values
+
+    def check_name(self, name: str) -> int:
+        """Place of a modelled column.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        if name not in self.schema.names:
+            hint = nearest(str(name), self.schema.names) or f"; the columns are {listing(self.schema.names)}"
+            raise ConfigError(f"there is no column '{name}' in the model{hint}")
+        return self.schema.names.index(name)
+
+    def given(self, cells: Mapping[str, Any]) -> np.ndarray:
+        """A row of these cells, encoded, all others missing, ``(D,)``.
+
+        Raises:
+            ConfigError: an unknown column. DataError: a value that its column cannot have.
+        """
+        row = np.full(self.schema.dim, np.nan)
+        for name, value in cells.items():
+            row[self.check_name(name)] = self.schema[name].encode([value])[0]
+        return row
+
+    def check_training(self, values: np.ndarray) -> None:
+        for name, feature, column in zip(self.schema.names, self.schema.features(), values.T, strict=True):
+            rest = column[~np.isnan(column) & ~np.isin(column, feature.atoms)]
+            if not feature.levels and (not len(rest) or rest.min() == rest.max()):
+                raise DataError(
+                    f"column '{name}' is constant in the training part: drop it, say 'categorical', or pass "
+                    "validation="
+                )
+
+    def to_tensor(self, values: np.ndarray) -> Tensor:
+        """Float64 (the model casts its features)."""
+        return torch.from_numpy(np.require(values, dtype=np.float64, requirements=["C", "W"]))
+
+    def from_tensor(self, x: Tensor) -> Any:
+        return self.schema.decode(x.cpu().numpy())
+
+    def preprocessing(self) -> Transform:
+        return MixedColumns([feature.cell for feature in self.schema.features()])
+
+    def fit_preprocessing(self, transform: Any, rows: Tensor, weight: Tensor | None, bare: bool) -> None:
+        transform.fit(rows, weight)
+
+    def summarise(
+        self,
+        log_prob: np.ndarray,
+        kind: Exactness,
+        cost: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ) -> LogLikelihood:
+        return summarise(log_prob, kind, weight)
+
+    @staticmethod
+    def likelihood(row: Mapping[str, Any]) -> LogLikelihood:
+        return LogLikelihood.from_dict(row)
+
+    def scores(self, log_prob: np.ndarray, cost: np.ndarray | None, kind: Exactness) -> dict[str, np.ndarray]:
+        return {f"log_density_{kind.replace(' ', '_')}_nats": log_prob}
+
+    def trivial(self, train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> Trivial:
+        layer = MixedColumns([feature.cell for feature in self.schema.features()])
+        with seeded(0):
+            layer.fit(self.to_tensor(train), None)
+            seen, _ = layer(self.to_tensor(train))
+            u, volume = layer(self.to_tensor(rows))
+        found = independent_columns(layer, seen, u, weight) + volume.numpy()
+        return Trivial(
+            found,
+            "independent columns",
+            1.0,
+            0.01 * rows.shape[1],
+            "nats per validation row: train for longer (max_epochs), or on more rows",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.schema.to_dict()
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        return cls(TableSchema.from_dict(content))
+
+    def remember(self, estimator: Any) -> None:
+        estimator.n_features_in_ = len(self.schema.columns)
+        if self.schema.frame != "numpy":
+            estimator.feature_names_in_ = np.array([c.name for c in self.schema.columns], dtype=object)
+
+    # -- results and samples ---------------------------------------------------------------------
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of what a model sees: the columns, and a flag for every one with atoms."""
+        flags = (f"{f.name}_atom" for f in self.schema.features() if f.atoms)
+        return (*self.schema.names, *flags)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        kinds = {column.name: column.spec for column in self.schema.columns}
+        return {"columns": list(self.schema.names), "kinds": kinds}
+
+    @staticmethod
+    def size_text(result: Mapping[str, Any]) -> str:
+        rows = result["rows"]
+        return (
+            f"{rows['train']} training, {rows['validation']} validation, {rows['test']} test rows, "
+            f"{len(result['columns'])} columns"
+        )
+
+    def scale(self, values: np.ndarray) -> np.ndarray:
+        spread = np.nanstd(np.where(np.isfinite(values), values, np.nan), axis=0)
+        return np.where(spread > 0, spread, 1.0)
+
+    def check_target(self, out: str | None, with_state: bool) -> None:
+        if out:
+            check_writable(out)
+
+    def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+        frame = self._with_states(samples, z)
+        write_frame(out, frame)
+        return f"{frame.height} rows, {frame.width} columns", {"columns": frame.columns, "out": out}
+
+    def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
+        frame = self._with_states(samples, z)
+        return {"columns": frame.columns, "rows": [list(row) for row in frame.rows()]}
+
+    def _with_states(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
+        frame = samples
+        if frame_kind(frame) != "polars":
+            frame = self.schema.decode(self.schema.encode(samples, "score"), frame="polars")
+        if z is None or not z.size:
+            return frame
+        if z.ndim == 1:
+            return frame.with_columns(pl.Series("state", z))
+        names = [f"state_{name}" for name in self.feature_names]
+        return frame.with_columns([pl.Series(n, column) for n, column in zip(names, z.T, strict=True)])
+
+
+def independent_columns(
+    layer: MixedColumns, train: Tensor, rows: Tensor, weight: np.ndarray | None
+) -> np.ndarray:
+    """Log-density of features as if the columns had nothing to say of each other, nats, ``(M,)``.
+
+    Normal numbers, angles at random, levels as often as in the training rows, ``(N, F)``.
+    """
+    total = torch.zeros(len(rows), dtype=torch.float64)
+    w = torch.ones(len(train)) if weight is None else torch.from_numpy(np.asarray(weight))
+    for j, (levels, circular) in enumerate(zip(layer.levels, layer.circular, strict=True)):
+        there, known = rows[:, j] == rows[:, j], train[:, j] == train[:, j]
+        x, seen = rows[there, j], train[known, j]
+        if levels:
+            count = torch.bincount(seen.long(), w[known].double(), levels) + 0.5
+            total[there] += (count / count.sum()).log()[x.long()]
+        elif circular:
+            total[there] -= float(np.log(2 * np.pi))
+        else:
+            spread = seen.std().clamp_min(1e-6) if len(seen) > 1 else torch.ones(())
+            total[there] += torch.distributions.Normal(seen.mean(), spread).log_prob(x)
+    return total.numpy()
+
+
+def _names(columns: Any) -> Sequence[str] | None:
+    """Names of the columns to be read, of what `columns` says."""
+    if isinstance(columns, str):
+        return [c.strip() for c in columns.split(",")]
+    return None if columns is None or isinstance(columns, Mapping) else list(columns)
+
+
+def _holes(column: pl.Series) -> bool:
+    return bool(column.null_count()) or (column.dtype.is_float() and bool(column.is_nan().any()))
+
+
+def _as_found(frame: pl.DataFrame) -> pl.DataFrame:
+    """Cells of text as numbers, where all of a column are."""
+    out = []
+    for column in frame:
+        if column.dtype == pl.String:
+            numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
+            column = numbers if numbers.null_count() == column.null_count() else column
+        out.append(column)
+    return pl.DataFrame(out)
