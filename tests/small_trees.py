@@ -99,7 +99,7 @@ def joint_by_hand(model: TreeLatentModel, row: Sequence[float]) -> dict[tuple[in
 def _joint_by_hand(model: TreeLatentModel, row: Sequence[float]) -> dict[tuple[int, ...], float]:
     prior = model.prior
     tree, states = prior.tree, prior.n_states
-    root, tables = torch.softmax(prior.root, 0), torch.softmax(prior.common + prior.own, -1)
+    root, tables = torch.softmax(prior.root, 0), torch.softmax(prior.transitions, -1)
     root, tables = ((1 - 1e-6) * p + 1e-6 / states for p in (root, tables))
     features = len(tree)
     leaf = [[leaf_by_hand(model, f, float(row[f]), k) for k in range(states)] for f in range(features)]

@@ -27,14 +27,13 @@ __all__ = ["CategoricalLeaves", "CellLeaves", "CircularLeaves", "GaussianLeaves"
 _FAR = 1e6
 #: Scales of a state in those of its quantile bin at the start, so that neighbours overlap.
 _OVERLAP = 1.5
-#: Smallest scale at the start, in spreads of the feature.
-_START_SCALE = 0.02
+#: Smallest scale at the start, in spreads of the feature: wide, so that a state is free to say something else
+#: than its feature's value, and narrows where that pays.
+_START_SCALE = 0.3
 #: Largest scale of a wrapped Gaussian, for which the sum over seven turns is exact to 1e-11.
 _WIDEST_ANGLE = 3.0
-#: Share of a state of a code, at the start, that is like the whole column.
-_START_COMMON = 0.2
-#: Spread of the noise that tells equal states apart, in logarithms of probabilities.
-_NOISE = 0.1
+#: Spread of the noise by which the states of a code differ at the start, in logarithms of probabilities.
+_NOISE = 1.0
 
 
 class Leaf(nn.Module):
@@ -196,13 +195,12 @@ class CategoricalLeaves(Leaf):
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
         noise = _NOISE * _noise(self.logits, generator)
-        parts = []
-        for values, levels in zip(x.mT, self.levels, strict=True):
-            counts = torch.bincount(values[~values.isnan()].long(), minlength=levels).double() + 0.5
-            common = (counts / counts.sum()).unsqueeze(-1)
-            own = F.one_hot(_levels_of_states(counts, self.logits.shape[1]), levels).double().mT
-            parts.append(((1 - _START_COMMON) * own + _START_COMMON * common).log())
-        self.logits.copy_(torch.cat(parts).to(self.logits) + noise)
+        counts = [
+            torch.bincount(values[~values.isnan()].long(), minlength=levels).double() + 0.5
+            for values, levels in zip(x.mT, self.levels, strict=True)
+        ]
+        common = torch.cat([count.log() - count.sum().log() for count in counts])
+        self.logits.copy_(common.to(self.logits).unsqueeze(-1) + noise)
 
 
 class CellLeaves(GaussianLeaves):
@@ -281,16 +279,3 @@ def _quantile_bins(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     mean = (sums[last] - sums[first]) / number
     variance = ((squares[last] - squares[first]) / number - mean.square()).clamp_min(0.0)
     return mean, _OVERLAP * variance.sqrt() + _START_SCALE * spread
-
-
-def _levels_of_states(counts: Tensor, n_states: int) -> Tensor:
-    """A level for every state: as many as its share says, one at the least where there are enough."""
-    levels = len(counts)
-    share = counts / counts.sum()
-    if levels >= n_states:
-        return counts.argsort(descending=True)[:n_states].sort().values
-    given = 1 + torch.floor(share * (n_states - levels)).long()
-    rest = n_states - int(given.sum())
-    left = share * (n_states - levels) - (given - 1)
-    given[left.argsort(descending=True)[:rest]] += 1
-    return torch.arange(levels).repeat_interleave(given)

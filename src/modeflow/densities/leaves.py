@@ -140,10 +140,10 @@ class Leaves(nn.Module):
 
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator | None = None) -> None:
-        """Start every state of every feature on a part of its values: quantile bins, or levels.
+        """Start the states of every feature about its values: wide parts of them, or its levels with noise.
 
         Arguments:
-            x: rows, ``(N, F)``; NaN is left out. generator: of the noise that tells equal states apart.
+            x: rows, ``(N, F)``; NaN is left out. generator: of the noise.
         """
         for leaf, columns in zip(self._leaves, self.columns, strict=True):
             leaf.start(x[:, columns], generator)

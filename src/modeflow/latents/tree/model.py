@@ -91,9 +91,7 @@ class TreeLatentModel(LatentModel):
         return x.split(max(64, _BLOCK // (x.shape[1] * self.prior.n_states)))
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
-        loss = Density.objective(self, x, weight, step)
-        loss.value = loss.value + self.prior.divergence()
-        return loss
+        return Density.objective(self, x, weight, step)
 
     def _both_ways(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Upward]:
         """Leaves, log-determinant, posteriors by places, and the way up."""

@@ -24,10 +24,8 @@ _UNIFORM = 1e-6
 class TreePrior(Density):
     r"""States of F features, each dependent on that of its parent in a tree; events are ``(F,)``.
 
-    .. math:: A_i(j, \cdot) = (1 - \epsilon)\, \mathrm{softmax}(\theta_i + \delta_{ij}) + \epsilon / K, \qquad
+    .. math:: A_i(j, \cdot) = (1 - \epsilon)\, \mathrm{softmax}(\theta_{ij}) + \epsilon / K, \qquad
         \epsilon = 10^{-6}
-
-    What the parent says, δ, is held back in training by `divergence`, as far as `set_probs` was told.
 
     Arguments:
         tree: over the features; `set_tree` gives another. It is stored with the parameters.
@@ -35,7 +33,6 @@ class TreePrior(Density):
     """
 
     parents: Tensor
-    strength: Tensor
     tempers = True
     #: How much faster than a flow the tables learn (see `FlatParameters`).
     learning_rate_scale = 20.0
@@ -46,9 +43,7 @@ class TreePrior(Density):
         self.register_buffer("parents", torch.tensor(tree.parents))
         self._tree: Tree | None = tree
         self.root = nn.Parameter(torch.zeros(n_states))
-        self.common = nn.Parameter(torch.zeros(len(tree) - 1, 1, n_states))
-        self.own = nn.Parameter(0.1 * torch.randn(len(tree) - 1, n_states, n_states))
-        self.register_buffer("strength", torch.zeros(len(tree) - 1))
+        self.transitions = nn.Parameter(0.1 * torch.randn(len(tree) - 1, n_states, n_states))
 
     @property
     def tree(self) -> Tree:
@@ -78,34 +73,13 @@ class TreePrior(Density):
 
     def transition_probs(self) -> Tensor:
         """A by places, the root's left out, ``(F - 1, K, K)``: rows are states of the parent."""
-        return _floored(self.common + self.own)
+        return _floored(self.transitions)
 
     @torch.no_grad()
-    def set_probs(self, root: Tensor, common: Tensor, tables: Tensor, strength: Tensor) -> None:
-        """Set the probabilities, which are above zero.
-
-        Arguments:
-            root: of the root, ``(K,)``.
-            common: of the states of every other place, whatever its parent's, ``(F - 1, K)``.
-            tables: given its parent's, ``(F - 1, K, K)``.
-            strength: weight of every table in `divergence`, ``(F - 1,)``.
-        """
+    def set_probs(self, root: Tensor, transitions: Tensor) -> None:
+        """Set the probabilities ``(K,)`` and ``(F - 1, K, K)``, which are above zero."""
         self.root.copy_(root.log().to(self.root))
-        self.common.copy_(common.log().to(self.common).unsqueeze(1))
-        self.own.copy_((tables / common.unsqueeze(1)).log().to(self.own))
-        self.strength.copy_(strength)
-
-    def divergence(self) -> Tensor:
-        r"""How far the tables are from saying nothing of the parent, in nats a row.
-
-        .. math:: \sum_i s_i \sum_j \mathrm{KL}(\mathrm{softmax}(\theta_i) \,\|\, A_i(j, \cdot))
-
-        Added to the loss, this is the logarithm of a Dirichlet prior of :math:`N s_i` rows on every row of a
-        table, centred on the states of the child whatever the parent's.
-        """
-        common = torch.log_softmax(self.common, -1)
-        given = self.transition_probs().log()
-        return ((common.exp() * (common - given)).sum((1, 2)) * self.strength).sum()
+        self.transitions.copy_(transitions.log().to(self.transitions))
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         z = x.long()[:, list(self.tree.order)]
