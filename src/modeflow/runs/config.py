@@ -194,7 +194,7 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
 
 
 def _of_numbers(values: Mapping[str, Any]) -> bool:
-    """Whether settings are those of a table of numbers: other columns and rows are then left out, or refused."""
+    """Whether settings are those of a table of numbers: others are then left out, or refused."""
     told = any(values.get(key) for key in ("drop_missing", "skip_text"))
     named = str(values.get("model", "nvf")).lower() != "nvf"
     latent = values.get("latent", "auto") not in ("auto", "tree") or "n_states" in values

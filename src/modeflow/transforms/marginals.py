@@ -30,8 +30,8 @@ __all__ = ["Marginals", "find_ties"]
 _ROWS, _KNOTS = 30, 200
 #: Rows that a stretch without any is given, so that the map rises.
 _PSEUDO = 0.1
-#: How many times the rows of its neighbours (so many to either side) a tie has, and share of the rows that
-#: the ties of a column have.
+#: Rows of a tie where chance makes none, values to either side that show the density, and the share of the
+#: rows that the ties of a column have.
 _TIE_ROWS, _NEIGHBOURS, _TIED = 3, 10, 0.1
 _BEYOND = 2**40
 
@@ -142,15 +142,30 @@ class Marginals(torch.nn.Module):
 def find_ties(column: np.ndarray) -> np.ndarray:
     """Values of a continuous column that repeat; none where they have few of its rows.
 
-    A tie has several times the rows of the values around it: rounding alone makes measurements equal here and
-    there, and neighbours as often.
+    Three rows make a tie, and more where decimals are few: rounding alone makes measurements equal, as often
+    as the density around them says.
     """
     values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
-    around = median_filter(counts, 2 * _NEIGHBOURS + 1, mode="nearest")
-    repeated = counts >= _TIE_ROWS * np.maximum(around, 1)
+    if len(values) < 2:
+        return np.zeros(0)
+    reach = min(_NEIGHBOURS, len(values) - 1)
+    last = np.clip(np.arange(len(values)) + reach, 2 * reach, len(values) - 1)
+    first = np.maximum(last - 2 * reach, 0)
+    density = np.minimum(median_filter(counts, 2 * reach + 1) * (last - first), len(column))
+    by_chance = density * _resolution(values) / np.maximum(values[last] - values[first], 1e-300)
+    repeated = counts >= _TIE_ROWS * (1 + np.minimum(by_chance, 1e9))
     if counts[repeated].sum() < _TIED * counts.sum():
         return np.zeros(0)
     return values[repeated]
+
+
+def _resolution(values: np.ndarray) -> float:
+    """The last decimal of numbers that are written with few; 0 for others."""
+    for digits in range(-3, 7):
+        scaled = values * 10.0**digits
+        if (np.abs(scaled - np.round(scaled)) <= 1e-6 + 1e-7 * np.abs(scaled)).all():
+            return 10.0**-digits
+    return 0.0
 
 
 def _longer(values: np.ndarray, count: int) -> np.ndarray:
