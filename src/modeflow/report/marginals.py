@@ -273,38 +273,40 @@ def _powers(axes: Axes, low: float, high: float) -> None:
 
 
 def _ring(axes: Any, marginal: Marginal) -> None:
-    """A histogram around the circle, from the top clockwise."""
+    """A histogram around the circle, clockwise from 0 at the top, as on a clock."""
     step, period, origin = marginal.step, marginal.period, marginal.origin
     bins = _RING
     if step:
         values = round(period / step)
         bins = next(k for k in range(min(values, 2 * _RING), 0, -1) if values % k == 0)
     width = period / bins
-    start = origin - (step / 2 if step else 0.0)
-    edges = start + width * np.arange(bins + 1)
+    edges = origin - step / 2 + width * np.arange(bins + 1)
     turn = 2 * np.pi / period
-    angle = (edges - origin) * turn
-    heights = [_of_bins(_turned(x, start, period), edges) for x in (marginal.data, marginal.samples)]
-    top = max(float(h.max()) for h in heights) or 1.0
+    found = [_of_bins(_turned(x, edges[0], period), edges) for x in (marginal.data, marginal.samples)]
+    top = max(float(heights.max()) for heights in found) or 1.0
     hole = 0.45 * top
     axes.set_theta_zero_location("N")
     axes.set_theta_direction(-1)
     look: dict[str, Any] = {"width": width * turn, "bottom": hole, "align": "edge"}
-    axes.bar(angle[:-1], heights[0], color=DATA, alpha=0.4, linewidth=0, **look)
-    fine = np.concatenate([np.linspace(a, b, 8) for a, b in itertools.pairwise(angle)])
-    axes.plot(fine, hole + np.repeat(heights[1], 8), color=MODEL, linewidth=1.4)
+    axes.bar(edges[:-1] * turn, found[0], color=DATA, alpha=0.4, linewidth=0, **look)
+    fine = np.concatenate([np.linspace(a, b, 8) for a, b in itertools.pairwise(edges * turn)])
+    line = hole + np.repeat(found[1], 8)
+    axes.plot(np.append(fine, fine[0]), np.append(line, line[0]), color=MODEL, linewidth=1.4)
     axes.plot(np.linspace(0, 2 * np.pi, 200), np.full(200, hole), color=FAINT, linewidth=0.7)
     axes.set_ylim(0, hole + 1.03 * top)
     axes.set_yticks([])
     axes.spines["polar"].set_visible(False)
-    count = next((k for k in (8, 12, 6, 7, 10, 5, 4, 9, 3) if step and round(period / step) % k == 0), 8)
-    if step and round(period / step) <= 12:
-        count = round(period / step)
-    ticks = origin + period / count * np.arange(count)
-    axes.set_xticks((ticks - origin) * turn, [quantity(t) for t in ticks])
+    values = round(period / step) if step else 0
+    whole = (k for k in (8, 12, 6, 9, 7, 10, 5, 4, 3) if values % k == 0)
+    count = values if 0 < values <= 12 else next(whole, 8)
+    first = np.ceil(origin / (period / count) - 1e-9)
+    ticks = period / count * (first + np.arange(count))
+    axes.set_xticks(ticks * turn, [quantity(t) for t in ticks])
     axes.tick_params(axis="x", pad=-2, labelsize=8.5)
-    axes.text(0.5, 0.5, f"{share(top)}\nat most", ha="center", va="center", transform=axes.transAxes,
-              fontsize=7, color=FAINT)  # fmt: skip
+    axes.text(
+        0.5, 0.5, f"up to\n{100 * top:.2g} %", ha="center", va="center", transform=axes.transAxes,
+        fontsize=7, color=FAINT,
+    )  # fmt: skip
 
 
 def _turned(x: np.ndarray | None, start: float, period: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from modeflow.domains import MixedDomain
 from modeflow.latents import TreeLatentModel, mutual_information
+from modeflow.metrics import LogLikelihood
 from modeflow.report import words
 from modeflow.report.canvas import label, new_figure, styled
 from modeflow.report.colours import DATA, INK
@@ -41,8 +42,8 @@ class MixedReport(Report):
     """Everything the report of a mixed table shows.
 
     Attributes:
-        size: how many rows of what. source: of the data.
-        likelihoods: of the test rows, the model's first. parts: of every part, in words. units: of those.
+        size: how many rows of what.
+        likelihoods: of the test rows, the model's first. parts: of every part. units: of those.
         density: what they are.
         marginals: what is drawn of every column. rows: that they are of, of the data and of samples.
         aside: columns that are not modelled, with their kind. incomplete: share of rows with a missing cell.
@@ -51,9 +52,8 @@ class MixedReport(Report):
     """
 
     size: str
-    source: str
     likelihoods: list[LikelihoodRow]
-    parts: dict[str, str]
+    parts: dict[str, LogLikelihood]
     units: str
     density: str
     marginals: list[Marginal]
@@ -65,7 +65,7 @@ class MixedReport(Report):
     measured: dict[str, Any] = field(default_factory=dict)
 
     def fitted(self) -> str:
-        return f"{self.model}, fitted to {self.source}: {self.size}."
+        return f"{self.size}; {words.integer(self.n_parameters)} parameters."
 
     def headline(self) -> tuple[str, str]:
         row, others = self.likelihoods[0], self.likelihoods[1:]
@@ -75,10 +75,14 @@ class MixedReport(Report):
         return text + (";" if phrases else "."), words.join(phrases)
 
     def sections(self) -> list[Section]:
+        parts = {
+            part: f"{words.uncertain(row.value, row.standard_error)} ({words.plural(row.n, 'row')})"
+            for part, row in self.parts.items()
+        }
         note = "Of the training rows as many as there are test rows (at least a thousand) were scored."
         found = [
             likelihood_section(self.likelihoods, self.likelihoods[0]),
-            parts_section(self.parts, self.units, self.density, "Likelihood of each part", note),
+            parts_section(parts, self.units, self.density, "Likelihood of each part", note),
             self._columns_section(),
         ]
         if any(m.missing for m in self.marginals):
@@ -219,9 +223,8 @@ def gather_mixed(
         model=model_name(run),
         notes=list(dict.fromkeys([*data.notes, *result.get("notes", [])])),
         size=domain.size_text(result),
-        source=data.name,
         likelihoods=_likelihoods(run, parts.test, train if baselines else None, test),
-        parts={part: str(domain.likelihood(row)) for part, row in result[domain.measure].items()},
+        parts={part: domain.likelihood(row) for part, row in result[domain.measure].items()},
         units=domain.units,
         density=result["density"],
         marginals=[

@@ -21,9 +21,9 @@ __all__ = ["TreeView", "place_nodes", "plot_tree", "tree_section"]
 
 #: Nodes that are drawn; more are a table.
 _NODES = 40
-#: Inches: between the rows of nodes, around a label, between levels side by side and one above the other, the
-#: width of a page, and below which a picture is set smaller.
-_ROW, _PAD, _GAP, _LEVEL, _PAGE, _SMALL = 0.31, 0.07, 0.75, 0.72, 11.0, 7.0
+#: Inches: between rows of nodes, around a label, between levels, by which children are indented, the width
+#: of a page, and below which a picture is set smaller.
+_ROW, _PAD, _GAP, _INDENT, _PAGE, _SMALL = 0.31, 0.07, 0.75, 0.55, 12.0, 7.0
 _FONT = 8.5
 #: Fill and edge of a node by what it is.
 _LOOKS = {
@@ -132,38 +132,33 @@ def place_nodes(parents: Sequence[int], weight: Sequence[float]) -> tuple[list[i
 
 @styled
 def plot_tree(tree: TreeView) -> Figure:
-    """Draw a tree, its root at the left; or at the top where it has many levels of few nodes."""
+    """Draw a tree, its root at the left; one of many levels as a list in which children are indented."""
     texts = [label(name, 22) for name in tree.names]
     wide = np.array([_width(text) + 2 * _PAD for text in texts])
     depth, row = place_nodes(tree.parents, tree.information)
     levels = [wide[np.array(depth) == d].max() for d in range(max(depth) + 1)]
     starts = np.concatenate([[0.0], np.cumsum(np.array(levels) + _GAP)])
-    across, spacing = float(starts[-1] - _GAP), float(wide.max()) + 0.16
-    down = (max(row) + 1) * spacing
-    flat = across <= _PAGE or across <= down
-    # The place of a node is the left end of its box, or the middle where the root is at the top.
-    if flat:
-        x, y = starts[depth], -_ROW * np.array(row)
-        size = across, _ROW * max(row)
-    else:
-        x, y = spacing * (np.array(row) + 0.5), -_LEVEL * np.array(depth, dtype=float)
-        size = down, _LEVEL * max(depth)
-    least = _SMALL if size[0] + 0.3 <= _SMALL else 10.0
-    figure, axes = _canvas(max(size[0] + 0.3, least), size[1] + 0.75, size[1])
+    # Many levels would make a picture too wide for a page: then every node has a row of its own.
+    flat = float(starts[-1] - _GAP) <= _PAGE
+    if not flat:
+        row = _own_rows(tree.parents, depth)
+        starts = _INDENT * np.arange(max(depth) + 1)
+    x, y = starts[depth], -_ROW * np.array(row)
+    across = float((x + wide).max()) + 0.3
+    figure, axes = _canvas(max(across, _SMALL if across <= _SMALL else 10.0), _ROW * max(row) + 0.75)
     most = max(tree.information) or 1.0
     for child, parent in enumerate(tree.parents):
         if parent < 0:
             continue
         share = max(0.0, tree.information[child]) / most
-        ends = (x[parent] + wide[parent], y[parent]), (x[child], y[child])
         if flat:
-            bend = x[parent] + levels[depth[parent]]
-            _edge(axes, [ends[0], (bend, y[parent])], ends[1], share, flat)
+            start, bend = (x[parent] + wide[parent], y[parent]), x[parent] + levels[depth[parent]]
+            _bent(axes, start, bend, (x[child], y[child]), share)
         else:
-            _edge(axes, [(x[parent], y[parent] - 0.1)], (x[child], y[child] + 0.1), share, flat)
-        _amount(axes, ends[1], tree.information[child], flat)
+            _angled(axes, (x[parent] + 0.14, y[parent] - 0.1), (x[child], y[child]), share)
+        _amount(axes, (x[child], y[child]), tree.information[child], share)
     for k, text in enumerate(texts):
-        _node(axes, x[k] if flat else x[k] - wide[k] / 2, y[k], wide[k], text, tree.kinds[k])
+        _node(axes, x[k], y[k], wide[k], text, tree.kinds[k])
     _legend(axes, [kind for kind in _LOOKS if kind in tree.kinds])
     return figure
 
@@ -179,40 +174,72 @@ def _width(text: str) -> float:
     return float(TextPath((0, 0), text, size=_FONT, prop=font, usetex=False).get_extents().width) / 72
 
 
-def _canvas(width: float, height: float, depth: float) -> tuple[Figure, Axes]:
-    """Axes in inches, the root's row at 0, with room for a legend above."""
+def _own_rows(parents: Sequence[int], depth: Sequence[int]) -> list[float]:
+    """Every node in a row of its own, above its children, of which those with the most below come last."""
+    below = [1] * len(parents)
+    for node in sorted(range(len(parents)), key=lambda k: -depth[k]):
+        if parents[node] >= 0:
+            below[parents[node]] += below[node]
+    children: dict[int, list[int]] = {}
+    for node in sorted(range(len(parents)), key=lambda k: -below[k]):  # the last is visited first
+        children.setdefault(parents[node], []).append(node)
+    found, waiting, count = [0.0] * len(parents), list(children[-1]), 0
+    while waiting:
+        node = waiting.pop()
+        found[node], count = float(count), count + 1
+        waiting += children.get(node, [])
+    return found
+
+
+def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Axes in inches, the first row at 0, with room for a legend above."""
     figure = new_figure(width, height, constrained=False)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set_xlim(-0.1, width - 0.1)
-    axes.set_ylim(-depth - 0.2, height - depth - 0.2)
+    axes.set_ylim(0.55 - height, 0.55)
     return figure, axes
 
 
-def _edge(
-    axes: Axes, start: list[tuple[float, float]], end: tuple[float, float], share: float, flat: bool
+def _width_of_line(share: float) -> float:
+    """Of an edge of so much of the largest information, points."""
+    return 0.7 + 4.3 * share
+
+
+def _bent(
+    axes: Axes, start: tuple[float, float], bend: float, end: tuple[float, float], share: float
 ) -> None:
-    """A line that leaves and arrives along the direction of the tree."""
+    """A line that leaves and arrives level, clear of the boxes of the level it leaves."""
+    from matplotlib.path import Path
+
+    stop = end[0] - 0.34  # the number stands above the straight end
+    middle = (bend + stop) / 2
+    points = [start, (bend, start[1]), (middle, start[1]), (middle, end[1]), (stop, end[1]), end]
+    _draw(axes, points, [Path.MOVETO, Path.LINETO, *[Path.CURVE4] * 3, Path.LINETO], share)
+
+
+def _angled(axes: Axes, start: tuple[float, float], end: tuple[float, float], share: float) -> None:
+    """A line down, and then across."""
+    from matplotlib.path import Path
+
+    _draw(axes, [start, (start[0], end[1]), end], [Path.MOVETO, Path.LINETO, Path.LINETO], share)
+
+
+def _draw(axes: Axes, points: list[tuple[float, float]], codes: list[Any], share: float) -> None:
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
-    (x0, y0), (x1, y1) = start[-1], end
-    if flat:
-        stop = x1 - 0.34  # the number stands above the straight end
-        points = [((x0 + stop) / 2, y0), ((x0 + stop) / 2, y1), (stop, y1), (x1, y1)]
-    else:
-        points = [(x0, (y0 + y1) / 2), (x1, (y0 + y1) / 2), (x1, y1), (x1, y1)]
-    codes = [Path.MOVETO, *[Path.LINETO] * (len(start) - 1), *[Path.CURVE4] * 3, Path.LINETO]
-    path = Path([*start, *points], codes)
-    look: dict[str, Any] = {"linewidth": 0.7 + 4.3 * share, "edgecolor": "#8fa3b5", "capstyle": "butt"}
-    axes.add_patch(PathPatch(path, facecolor="none", zorder=1, **look))
+    look: dict[str, Any] = {"linewidth": _width_of_line(share), "edgecolor": "#8fa3b5", "capstyle": "butt"}
+    path = Path(points, codes)
+    axes.add_patch(PathPatch(path, facecolor="none", joinstyle="round", zorder=1, **look))
 
 
-def _amount(axes: Axes, end: tuple[float, float], information: float, flat: bool) -> None:
+def _amount(axes: Axes, end: tuple[float, float], information: float, share: float) -> None:
+    """The number of an edge, clear of it however wide it is."""
     text = "0" if information < 0.005 else f"{information:.2f}"
-    x, y = (end[0] - 0.05, end[1] + 0.02) if flat else (end[0] + 0.06, end[1] + 0.13)
-    align: dict[str, Any] = {"ha": "right" if flat else "left", "va": "bottom"}
-    axes.text(x, y, text, fontsize=6.8, color=FAINT, path_effects=halo(), zorder=2, **align)
+    above = end[1] + _width_of_line(share) / 144 + 0.01
+    look: dict[str, Any] = {"fontsize": 6.8, "color": FAINT, "path_effects": halo(), "zorder": 2}
+    axes.text(end[0] - 0.05, above, text, ha="right", va="bottom", **look)
 
 
 def _node(axes: Axes, x: float, y: float, width: float, text: str, kind: str) -> None:
