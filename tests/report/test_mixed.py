@@ -45,7 +45,8 @@ def run(tmp_path_factory):
         {
             "data": str(folder / "t.csv"),
             "columns": {"wind": "circular(360)", "rain": {"kind": "positive", "atoms": [0.0]}},
-            "latent_options": {"states": 4},
+            "latent_options": {"states": 4, "likelihood": "leaves"},
+            "score_draws": 2,
             "max_epochs": 2,
             "test": 0.25,
         }

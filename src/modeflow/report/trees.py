@@ -219,10 +219,12 @@ def _bent(
 
 
 def _angled(axes: Axes, start: tuple[float, float], end: tuple[float, float], share: float) -> None:
-    """A line down, and then across."""
+    """A thin line down, which siblings share, and one as wide as the edge across."""
     from matplotlib.path import Path
 
-    _draw(axes, [start, (start[0], end[1]), end], [Path.MOVETO, Path.LINETO, Path.LINETO], share)
+    corner = (start[0], end[1])
+    _draw(axes, [start, corner], [Path.MOVETO, Path.LINETO], 0.0)
+    _draw(axes, [corner, end], [Path.MOVETO, Path.LINETO], share)
 
 
 def _draw(axes: Axes, points: list[tuple[float, float]], codes: list[Any], share: float) -> None:
