@@ -12,6 +12,7 @@ from modeflow.report.contents import (
 from modeflow.report.curves import plot_likelihoods, plot_panel_of_curves, plot_state_usage
 from modeflow.report.gather import gather
 from modeflow.report.image import ImageReport
+from modeflow.report.mixed import MixedReport
 from modeflow.report.page import Report, render_report, write_report
 from modeflow.report.plots import plot_density, plot_pairs
 from modeflow.report.sections import Column, Definition, Picture, Section, Table
@@ -26,6 +27,7 @@ __all__ = [
     "DensityGrid",
     "ImageReport",
     "LikelihoodRow",
+    "MixedReport",
     "Picture",
     "Report",
     "Section",

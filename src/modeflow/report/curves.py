@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves_of", "plot_likelihoods", "plot_panel_of_curves", "plot_state_usage"]
+__all__ = ["as_likelihoods", "curves_of", "plot_likelihoods", "plot_panel_of_curves", "plot_state_usage"]
 
 # Words in a key, in this order, decide the panel; keys of the last line are bookkeeping and not drawn.
 PANELS = (
@@ -78,6 +78,14 @@ def curves_of(
             del curves[key]
     order = [PANELS[1][0], PANELS[2][0], PANELS[0][0]]
     return {name: panels[name] for name in order if panels.get(name)}
+
+
+def as_likelihoods(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch of a table's log: likelihoods of both parts (higher is better), for one panel."""
+    drawn = {k: v for k, v in row.items() if k not in ("nll", "train_loss")}
+    if "nll" in row:
+        drawn["training"] = -row["nll"]
+    return drawn
 
 
 def _limits(curves: Sequence[list[tuple[float, float]]]) -> tuple[float, float, bool] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from modeflow.report.image import gather_image
+from modeflow.report.mixed import gather_mixed
 from modeflow.report.page import Report
 from modeflow.report.plain import gather_plain
 from modeflow.report.table import gather_table
@@ -13,7 +14,11 @@ from modeflow.runs import Run
 __all__ = ["KINDS", "gather"]
 
 #: Who collects the report of a run, by its domain; what is in no line gets a plain page.
-KINDS: dict[str, Callable[..., Report]] = {"table": gather_table, "image": gather_image}
+KINDS: dict[str, Callable[..., Report]] = {
+    "table": gather_table,
+    "image": gather_image,
+    "mixed": gather_mixed,
+}
 
 
 def gather(
@@ -28,7 +33,7 @@ def gather(
     Arguments:
         run: from `load_run` or `fit_run`.
         baselines: fit (once) and show what else one would try on the same split: of a table, a Gaussian
-            mixture and a plain flow.
+            mixture and a plain flow; of a mixed table, columns that are independent.
         quiet: no progress bar.
         announce: called with a line before each long step.
 

@@ -16,6 +16,7 @@ from modeflow.report.contents import StateRow
 from modeflow.report.curves import plot_state_usage
 from modeflow.report.sections import Column, Definition, Picture, Section, Table, kind
 from modeflow.report.selection import frame
+from modeflow.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ __all__ = [
     "dead_states",
     "latent_measures",
     "latent_pictures",
+    "model_name",
     "plot_latent",
     "state_legend",
     "states_section",
@@ -152,6 +154,16 @@ def state_legend(*states: np.ndarray | None) -> list[Markup]:
         return []
     names = ["no state" if z < 0 else (f"state {z}" if k == 0 else str(z)) for k, z in enumerate(found)]
     return [Markup("{} {}").format(_glyph(z), name) for z, name in zip(found, names, strict=True)]
+
+
+def model_name(run: Run) -> str:
+    """What the model of a run on a table is called, with its latent."""
+    if run.config["model"] != "nvf":
+        return f"Plain flow {run.config['model']}"
+    latent = run.estimator.latent_.describe()
+    if latent.kind in ("continuous", "tree"):
+        return "NVF with a continuous latent" if latent.kind == "continuous" else f"NVF with {latent.words}"
+    return f"NVF with {words.plural(run.estimator.n_states_, 'state')}"
 
 
 def latent_measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -11,7 +11,7 @@ from modeflow.report.contents import LikelihoodRow
 from modeflow.report.curves import plot_likelihoods
 from modeflow.report.sections import Column, Definition, Picture, Section, Table, kind, long_name
 
-__all__ = ["LIKELIHOOD_TERMS", "likelihood_section"]
+__all__ = ["LIKELIHOOD_TERMS", "likelihood_section", "parts_section"]
 
 _VERDICTS = {"better": "ours is better", "worse": "ours is worse"}
 _BESIDE_TRUTH = {"better": "ours is above", "worse": "ours is below"}
@@ -106,3 +106,23 @@ def _name(row: LikelihoodRow) -> Markup:
     note = "; ".join(filter(None, notes))
     name = long_name(row.name)
     return Markup('{} <span class="note">{}</span>').format(name, note) if note else name
+
+
+def parts_section(
+    likelihoods: Mapping[str, str], units: str, density: str, title: str = "Likelihood", note: str = ""
+) -> Section:
+    """The mean likelihood of each part of the data.
+
+    Arguments:
+        likelihoods: by the part that was scored, in words. units: that they are in. density: what they are.
+        title: of the section. note: in small print.
+    """
+    columns = [
+        Column("part", lambda r: r[0]),
+        Column(units, lambda r: r[1], True),
+        Column("kind", lambda _: kind(density)),
+    ]
+    rows = list(likelihoods.items())
+    table = Table("Likelihoods", "Mean likelihood of each part", columns, rows, stacked=True)
+    name = "likelihood" if title == "Likelihood" else "parts"
+    return Section(name, title, table=table, note=note)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from modeflow.report.likelihoods import parts_section
 from modeflow.report.page import Report, about
-from modeflow.report.sections import Column, Section, Table, kind
+from modeflow.report.sections import Section
 from modeflow.runs import Run
 
 __all__ = ["PlainReport", "gather_plain"]
@@ -34,14 +35,7 @@ class PlainReport(Report):
         return f"{self.likelihoods['test']} on test rows", ""
 
     def sections(self) -> list[Section]:
-        columns = [
-            Column("part", lambda r: r[0]),
-            Column(self.units, lambda r: r[1], True),
-            Column("kind", lambda _: kind(self.density)),
-        ]
-        rows = list(self.likelihoods.items())
-        table = Table("Likelihoods", "Mean likelihood of each part", columns, rows, stacked=True)
-        return [Section("likelihood", "Likelihood", table=table)]
+        return [parts_section(self.likelihoods, self.units, self.density)]
 
     def summary(self) -> dict[str, Any]:
         return {**self.measured, **super().summary()}

@@ -15,7 +15,8 @@ from modeflow.estimators import DensityEstimator
 from modeflow.report import words
 from modeflow.report.columns import columns_section, worst_section, write_in_column
 from modeflow.report.contents import DataSummary, DensityGrid, LikelihoodRow, StateRow, WorstRow
-from modeflow.report.latent import latent_pictures, state_legend, states_section
+from modeflow.report.curves import as_likelihoods
+from modeflow.report.latent import latent_pictures, model_name, state_legend, states_section
 from modeflow.report.likelihoods import likelihood_section
 from modeflow.report.page import Report, about
 from modeflow.report.plots import plot_density, plot_pairs, plot_panel
@@ -238,8 +239,8 @@ def gather_table(
     columns = describe_columns(split.train.values, split.train.columns)
     told = about(run)
     return TableReport(
-        **{**told, "history": [_curves(row) for row in told["history"]]},
-        title=f"{_title(run)} fitted to {dataset.name}",
+        **{**told, "history": [as_likelihoods(row) for row in told["history"]]},
+        title=f"{model_name(run)} fitted to {dataset.name}",
         model="NVF" if run.config["model"] == "nvf" else run.config["model"],
         data_summary=DataSummary(dataset.name, *split.sizes, columns=columns, notes=list(dataset.notes)),
         likelihoods=_likelihoods(run, split, baselines, quiet, announce),
@@ -255,23 +256,6 @@ def gather_table(
         worst_rows_of="the test part of the data" if numbers is None else dataset.name,
         truth=_truth(run.result.get("truth"), run.result["log_likelihood"]["test"]),
     )
-
-
-def _curves(row: dict[str, Any]) -> dict[str, Any]:
-    """An epoch as the page draws it: likelihoods of both parts (higher is better) in one panel."""
-    drawn = {k: v for k, v in row.items() if k not in ("nll", "train_loss")}
-    if "nll" in row:
-        drawn["training"] = -row["nll"]
-    return drawn
-
-
-def _title(run: Run) -> str:
-    if run.config["model"] != "nvf":
-        return f"Plain flow {run.config['model']}"
-    latent = run.estimator.latent_.describe()
-    if latent.kind in ("continuous", "tree"):
-        return "NVF with a continuous latent" if latent.kind == "continuous" else f"NVF with {latent.words}"
-    return f"NVF with {words.plural(run.estimator.n_states_, 'state')}"
 
 
 def _note(result: dict[str, Any]) -> str:
@@ -290,7 +274,7 @@ def _likelihoods(
     result = run.result
     test, truth = result["log_likelihood"]["test"], result.get("truth")
     ours = LikelihoodRow(
-        _title(run),
+        model_name(run),
         _number(test["value"]),
         test["standard_error"],
         run.estimator.density_kind_,
