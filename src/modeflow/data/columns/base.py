@@ -178,6 +178,11 @@ class Column(ABC):
         found = {name: getattr(self, name) for name in names}
         return {name: _plain(v) for name, v in found.items() if v != own[name].default}
 
+    def said(self) -> dict[str, Any]:
+        """Kind and all options as plain values, defaults too: nothing is left to be found out."""
+        every = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {"kind": self.kind, **{k: v for k, v in every.items() if k not in ("name", "about")}}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values: name, kind and options."""
         return {"name": self.name, "kind": self.kind, **self.options()}
