@@ -334,7 +334,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
     def _restore(cls, header: dict[str, Any], state: dict[str, Tensor], path: str) -> Self:
         try:
             estimator = cls(**header["params"])
-            kinds = {kind.name: kind for kind in cls.domains or (cls.domain,)}
+            kinds = {kind.name: kind for kind in (*cls.domains, cls.domain)}
             domain = kinds[header["rows"]].from_dict(header["domain"])
             built = cls(**{**header["params"], **header["built"]})
             with seeded(0):

@@ -12,7 +12,10 @@ from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
 from modeflow.errors import DataError
 
-__all__ = ["Constant", "Drop", "Identifier", "refusal"]
+__all__ = ["STRAY", "Constant", "Drop", "Identifier", "refusal"]
+
+#: How it is said of a column that its numbers have some text among them, see `Column.about`.
+STRAY = "numbers, and text such as"
 
 #: Columns listed in a message.
 _SHOWN = 3
@@ -107,6 +110,11 @@ def refusal(columns: list[Column], remedy: str = "") -> str:
     Arguments:
         columns: those. remedy: what to do, where it is not to be said in Python.
     """
+    stray = next((c for c in columns if c.about.startswith(STRAY)), None)
+    if stray is not None:
+        return (
+            f"column '{stray.name}' holds {stray.about}: correct these cells, or {remedy or 'say its kind'}"
+        )
     what = ", ".join(f"'{c.name}'" + (f" ({c.about})" if c.about else "") for c in columns[:_SHOWN])
     drops = ", ".join(f"'{c.name}': 'drop'" for c in columns[:_SHOWN])
     more = len(columns) - _SHOWN
