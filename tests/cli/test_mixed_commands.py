@@ -109,7 +109,7 @@ def test_assign_and_report(run, capsys):
     assert len(pl.read_csv(run / "states.csv")) == 160
     call(capsys, "report", run / "run", "--quiet", "--no-baselines")
     page = (run / "run" / "report.html").read_text(encoding="utf-8")
-    assert "wind" in page
+    assert "seed 0" in page
 
 
 def test_a_packed_file_is_read_as_its_text(tmp_path, capsys):
