@@ -198,6 +198,20 @@ def test_a_saved_estimator_is_the_same(fitted, tmp_path):
     assert (tmp_path / "n.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
 
 
+def test_dates_with_bounds_and_levels_are_saved(tmp_path):
+    days = pd.to_datetime(["2007-11-11", "2007-11-16", "2008-11-04"])
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"egg": days[rng.integers(3, size=200)], "x": rng.normal(size=200)})
+    for columns in (
+        None,
+        {"egg": {"kind": "datetime", "step": "day", "low": "2007-01-01", "high": "2009-01-01"}},
+    ):
+        fitted = NVF(columns=columns, **SMALL).fit(frame)
+        again = load_estimator(fitted.save(tmp_path / "m.safetensors"))
+        assert again.schema_ == fitted.schema_
+        pd.testing.assert_frame_equal(again.sample(9, random_state=1)[0], fitted.sample(9, random_state=1)[0])
+
+
 def test_rows_of_no_weight_say_nothing():
     frame = discrete()
     other = frame.assign(a="x", b=0)
