@@ -53,7 +53,6 @@ ROWS = "".join(f"{i * 0.37 % 1:.3f},{i * 0.61 % 1:.3f}\n" for i in range(30))
     ("text", "says"),
     [
         ("a,b\n" + ROWS + "x,1\n", ["'a'", "row 31", "'x'"]),
-        ("a,b\n" + ROWS + ",1\n", ["1 missing value (NaN)", "'a' (1)"]),
         ("a,b\n" + ROWS + "inf,1\n", ["'a'", "row 31", "infinite"]),
         ("a,b\n" + "".join(f"7,{i}.5\n" for i in range(30)), ["constant", "'a'"]),
         ("a,b\n" + "1.5,2.5\n" * 40, ["distinct rows"]),

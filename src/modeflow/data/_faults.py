@@ -16,12 +16,14 @@ __all__ = ["check_finite", "complain", "counted", "infinite_text", "missing_text
 _SPARSE = 1 / 3
 
 
-def check_finite(values: np.ndarray, columns: Sequence[str], what: str) -> None:
+def check_finite(
+    values: np.ndarray, columns: Sequence[str], what: str, remedy: str = "drop these rows or columns"
+) -> None:
     """Refuse NaN (counted per column) and infinities (first row named) in an (N, D) array."""
     faults = []
     missing, infinite = np.isnan(values), np.isinf(values)
     if missing.any():
-        faults.append(missing_text(missing, columns, "; drop these rows or columns"))
+        faults.append(missing_text(missing, columns, f"; {remedy}"))
     if infinite.any():
         faults.append(infinite_text(infinite, columns))
     if faults:

@@ -20,7 +20,7 @@ def frame_kind(X: Any) -> str | None:
     return home if home in ("pandas", "polars") and hasattr(X, "columns") else None
 
 
-def refuse_text(X: Any, what: str) -> None:
+def refuse_text(X: Any, what: str, remedy: str = "encode as numbers or leave out") -> None:
     """Raise `DataError` for a data frame with columns that are no numbers; names all of them."""
     kind = frame_kind(X)
     if kind is None:
@@ -37,7 +37,7 @@ def refuse_text(X: Any, what: str) -> None:
         example = f" ('{name}' holds {str(cells[0])[:40]!r})" if cells else ""
         raise DataError(
             f"{what}: {'columns' if len(wrong) > 1 else 'column'} {listing(list(wrong))} "
-            f"{'are' if len(wrong) > 1 else 'is'} not numbers{example}: encode as numbers or leave out"
+            f"{'are' if len(wrong) > 1 else 'is'} not numbers{example}: {remedy}"
         )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modeflow.data import check_writable
-from modeflow.data._source import STDIN, TEXT_SUFFIXES, is_text_file
+from modeflow.data._source import STDIN, is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
 from modeflow.data.columns.files import write_frame
 from modeflow.data.columns.frames import frame_kind
@@ -81,7 +81,7 @@ class MixedDomain(Domain):
         if source is None or source == STDIN:
             return False
         path = Path(source).expanduser()
-        if not path.is_file() or path.suffix.lower() not in (*TEXT_SUFFIXES, ".parquet"):
+        if not path.is_file() or not (is_text_file(path) or path.suffix.lower() == ".parquet"):
             return False
         try:
             return cls.wants(_as_found(read_mixed(source)[0]))
@@ -122,11 +122,15 @@ class MixedDomain(Domain):
         frame, notes = read_mixed(source, columns, header=header, array=settings["array"])
         if isinstance(settings["columns"], Mapping):
             specs |= settings["columns"]
+        numbers = np.arange(frame.height)
         if settings["rows"] is not None:
             order = np.random.default_rng(settings["seed"]).permutation(frame.height)
-            frame = frame[np.sort(order[: int(settings["rows"])])]
+            taken = np.sort(order[: int(settings["rows"])])
+            frame, numbers = frame[taken], taken
         # Of all rows: a level that is rare is not to be unheard of because chance put it into another part.
         schema = TableSchema.infer(frame, specs)
+        schema.check(_schema_remedy(source, settings["schema"]))
+        refuse_empty(schema.encode(frame), numbers)
         return MixedData(str(source), frame, (*notes, *schema.notes), schema)
 
     @classmethod
@@ -154,8 +158,8 @@ class MixedDomain(Domain):
 
     @classmethod
     def prepare(cls, estimator: Any, data: MixedData) -> None:
-        columns = [dict(column.to_dict()) for column in data.schema.columns]
-        estimator.columns = {column.pop("name"): column for column in columns}
+        # Whole: a part of the rows may look like another kind.
+        estimator.columns = {column.name: column.said() for column in data.schema.columns}
 
     @classmethod
     def some(cls, part: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -184,12 +188,7 @@ class MixedDomain(Domain):
         said = estimator.columns
         schema = TableSchema.infer(X, said if isinstance(said, Mapping) else None)
         values = schema.encode(X)
-        empty = np.isnan(values).all(1)
-        if empty.any():
-            raise DataError(
-                f"row {int(empty.argmax()) + 1} has no cell at all"
-                f"{f' (and {int(empty.sum()) - 1} more)' if empty.sum() > 1 else ''}: leave such rows out"
-            )
+        refuse_empty(values, np.arange(len(values)))
         for note in schema.notes:
             if estimator.verbose:
                 warnings.warn(note, UserWarning, stacklevel=6)
@@ -354,6 +353,16 @@ class MixedDomain(Domain):
         return frame.with_columns([pl.Series(n, column) for n, column in zip(names, z.T, strict=True)])
 
 
+def refuse_empty(values: np.ndarray, numbers: np.ndarray) -> None:
+    """Raise `DataError` for rows without a cell; `numbers` are those of the rows ``(N, D)`` in the data."""
+    empty = np.isnan(values).all(1)
+    if empty.any():
+        more = f" (and {int(empty.sum()) - 1} more)" if empty.sum() > 1 else ""
+        raise DataError(
+            f"data row {numbers[int(empty.argmax())] + 1} has no cell at all{more}: leave such rows out"
+        )
+
+
 def independent_columns(
     layer: MixedColumns, train: Tensor, rows: Tensor, weight: np.ndarray | None
 ) -> np.ndarray:
@@ -382,6 +391,16 @@ def _names(columns: Any) -> Sequence[str] | None:
     if isinstance(columns, str):
         return [c.strip() for c in columns.split(",")]
     return None if columns is None or isinstance(columns, Mapping) else list(columns)
+
+
+def _schema_remedy(source: str, schema: str | None) -> str:
+    """What to do on the command line about columns that name rows."""
+    if schema is not None:
+        return f"say 'drop', or what else they are, in '{schema}'"
+    return (
+        f"`modeflow schema {source} -o schema.yaml`, say 'drop' or what else they are there, and fit with "
+        "--schema schema.yaml"
+    )
 
 
 def _holes(column: pl.Series) -> bool:

@@ -36,6 +36,9 @@ _DIGIT_ROWS = 20_000
 #: Nats a column that a flow may lose on data that are Gaussian.
 _LOST = 0.01
 
+#: Who takes columns of other kinds.
+_OTHERS = "fit NVF with latent='auto' or 'tree', which takes words, times and missing cells"
+
 
 @dataclass(frozen=True)
 class TableDomain(Domain):
@@ -313,7 +316,8 @@ def independent_gaussians(train: np.ndarray, rows: np.ndarray, weight: np.ndarra
 
 
 def _matrix(estimator: Any, X: Any, reset: bool) -> np.ndarray:
-    refuse_text(X, "X")
+    others = f", or {_OTHERS}" if reset else ""
+    refuse_text(X, "X", f"encode as numbers or leave out{others}")
     values = validate_data(
         estimator,
         X,
@@ -322,7 +326,7 @@ def _matrix(estimator: Any, X: Any, reset: bool) -> np.ndarray:
         ensure_all_finite=False,
         ensure_min_samples=2 if reset else 1,
     )
-    check_finite(values, _names(estimator), "X")
+    check_finite(values, _names(estimator), "X", f"drop these rows or columns{others}")
     return np.asarray(values)
 
 

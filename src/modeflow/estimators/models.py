@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from modeflow.densities import Feature
 from modeflow.domains import Domain, ImageDomain, MixedDomain, TableDomain
+from modeflow.errors import ConfigError
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.conditionals import Conditionals
 from modeflow.estimators.fitting import FitData
@@ -166,11 +167,20 @@ class NVF(Conditionals, _TableEstimator):
     def _kind(self, X: Any) -> type[Domain]:
         latent = self._said_latent()
         mixed = latent == "tree" or isinstance(self.columns, Mapping)
-        return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else self.domain
+        if self.domain is not TableDomain:  # another that was added from outside
+            return self.domain
+        return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else TableDomain
 
     def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
         latent = self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]
         chosen: dict[str, Any] = {"latent": latent} if self.latent == "auto" else {}
+        if isinstance(domain, MixedDomain) and not LATENTS[latent].mixed:
+            odd = [f.name for f in domain.schema.features() if f.levels or f.circular or f.atoms or f.missing]
+            if odd:
+                raise ConfigError(
+                    f"latent='{latent}' takes complete columns of numbers alone, and '{odd[0]}' is none: "
+                    "latent='tree' or 'auto' takes any"
+                )
         if (
             isinstance(domain, MixedDomain)
             and latent == "tree"

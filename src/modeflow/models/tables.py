@@ -75,7 +75,9 @@ def TableModel(
     if options.mixed:
         return options.model(columns, n_states, _flow_of(reals, flow, flow_options))
     if reals < len(columns):
-        raise ConfigError(f"latent='{latent}' takes real features alone: use latent='tree' for others")
+        raise ConfigError(
+            f"latent='{latent}' takes complete columns of numbers alone: latent='tree' or 'auto' takes any"
+        )
     return options.model(reals, n_states, _flow_of(reals, flow, flow_options))
 
 

@@ -223,6 +223,11 @@ def _flow_name(name: str, domain: str) -> str:
     except ConfigError:
         if domain != TableDomain.name:
             known = f"is none of {domain}s"
+    if domain == MixedDomain.name and name.lower() in FLOWS:
+        known = (
+            "takes numbers alone, and the table has words, times or missing cells: use 'nvf', or leave them "
+            "out (--skip-text, --drop-missing)"
+        )
     raise ConfigError(f"model {name!r} {known}{nearest(name, names)} (one of {', '.join(names)})")
 
 

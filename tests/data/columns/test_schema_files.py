@@ -225,7 +225,8 @@ def test_thousands_of_levels_and_names_of_rows():
     )
     assert [c.kind for c in schema.columns] == ["id", "id", "real"] and "'drop'" in schema.notes[0]
     with pytest.raises(
-        DataError, match=r"columns of names of rows.* 'c' .*, 'n' .*; say columns=.'c': 'drop', 'n': 'drop'"
+        DataError,
+        match=r"columns 'c' .*, 'n' .* name the rows.*: pass columns={'c': 'drop', 'n': 'drop'}, or",
     ):
         schema.encode({"c": words, "n": np.arange(3000), "x": np.zeros(3000)})
     dropped = TableSchema.infer({"c": words, "x": np.zeros(3000)}, {"c": "drop"})

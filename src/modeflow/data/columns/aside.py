@@ -12,7 +12,13 @@ from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
 from modeflow.errors import DataError
 
-__all__ = ["Constant", "Drop", "Identifier", "refusal"]
+__all__ = ["STRAY", "Constant", "Drop", "Identifier", "refusal"]
+
+#: How it is said of a column that its numbers have some text among them, see `Column.about`.
+STRAY = "numbers, and text such as"
+
+#: Columns listed in a message.
+_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +104,23 @@ class Identifier(Column):
         return self.kind
 
 
-def refusal(columns: list[Column]) -> str:
-    """Why columns of names are refused, in one line."""
-    what = ", ".join(f"'{c.name}'" + (f" ({c.about})" if c.about else "") for c in columns)
-    drops = ", ".join(f"'{c.name}': 'drop'" for c in columns)
-    plural = "s" if len(columns) > 1 else ""
+def refusal(columns: list[Column], remedy: str = "") -> str:
+    """Why columns of names are refused, in one line.
+
+    Arguments:
+        columns: those. remedy: what to do, where it is not to be said in Python.
+    """
+    stray = next((c for c in columns if c.about.startswith(STRAY)), None)
+    if stray is not None:
+        return (
+            f"column '{stray.name}' holds {stray.about}: correct these cells, or {remedy or 'say its kind'}"
+        )
+    what = ", ".join(f"'{c.name}'" + (f" ({c.about})" if c.about else "") for c in columns[:_SHOWN])
+    drops = ", ".join(f"'{c.name}': 'drop'" for c in columns[:_SHOWN])
+    more = len(columns) - _SHOWN
+    several = len(columns) > 1
     return (
-        f"column{plural} of names of rows, or with too many values to learn: {what}; say "
-        f"columns={{{drops}}}, or what else they are"
+        f"column{'s' if several else ''} {what}{f' and {more} more' if more > 0 else ''} "
+        f"name{'' if several else 's'} the rows, or {'have' if several else 'has'} too many values to learn: "
+        + (remedy or f"pass columns={{{drops}{', ...' if more > 0 else ''}}}, or say what else they are")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -178,9 +179,14 @@ class Column(ABC):
         found = {name: getattr(self, name) for name in names}
         return {name: _plain(v) for name, v in found.items() if v != own[name].default}
 
+    def said(self) -> dict[str, Any]:
+        """Kind and all options as plain values, defaults too: nothing is left to be found out."""
+        every = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {"kind": self.kind, **{k: _written(v) for k, v in every.items() if k not in ("name", "about")}}
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values: name, kind and options."""
-        return {"name": self.name, "kind": self.kind, **self.options()}
+        return {"name": self.name, "kind": self.kind, **{k: _written(v) for k, v in self.options().items()}}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Column:
@@ -242,6 +248,13 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     return repr(value)[:60] if isinstance(value, str) else str(value)[:60]
+
+
+def _written(value: Any) -> Any:
+    """Dates as text, which every kind of file has."""
+    if isinstance(value, list):
+        return [_written(v) for v in value]
+    return value.isoformat() if isinstance(value, dt.date) else value
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from modeflow.data.columns.aside import STRAY
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
@@ -138,7 +139,8 @@ def _stray(cells: Cells) -> int | None:
     if cells.bad is None or not cells.bad.any():
         return None
     known = cells.numbers[~np.isnan(cells.numbers)]
-    few = cells.bad.sum() < _STRAY * len(known) and len(np.unique(known)) > MAX_LEVELS_NUMERIC
+    many = min(MAX_LEVELS_NUMERIC, max(_FEW, len(known) / 2))
+    few = cells.bad.sum() < _STRAY * len(known) and len(np.unique(known)) > many
     return int(np.argmax(cells.bad)) if few else None
 
 
@@ -227,7 +229,7 @@ def about(cells: Cells, column: Column) -> str:
             word = str(top) if len(str(top)) <= 30 else str(top)[:27] + "..."
             parts.append(f"{len(listed)} values, most often {word} ({_percent(count / n)})")
         if column.kind == "id" and (row := _stray(cells)) is not None:
-            parts = [f"numbers, and text such as {shown(cells.value(row))} in data row {row + 1}"]
+            parts = [f"{STRAY} {shown(cells.value(row))} in data row {row + 1}"]
     atoms = column.atoms if isinstance(column, Numeric) else ()
     parts += [f"{_percent(float((cells.numbers == atom).mean()))} are {atom:g}" for atom in atoms]
     if absent:

@@ -140,15 +140,18 @@ class TableSchema:
 
     # -- rows ------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self, remedy: str = "") -> None:
         """Refuse a schema that no model can be fitted with.
+
+        Arguments:
+            remedy: what to do with columns that name rows, where it is not to be said in Python.
 
         Raises:
             DataError: columns that name rows (all are named), or none to model.
         """
         names = [column for column in self.columns if isinstance(column, Identifier)]
         if names:
-            raise DataError(refusal(list(names)))
+            raise DataError(refusal(list(names), remedy))
         if not self.dim:
             raise DataError("the schema leaves no column to model: all are constant or dropped")
 

@@ -1,0 +1,181 @@
+"""Commands on a table with words, dates and holes: schema, fit, score, sample, assign, report."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from modeflow import load_estimator
+from modeflow.cli import main
+from modeflow.data.columns import TableSchema
+
+SMALL = ["--set", "latent_options.states=4", "--set", "max_epochs=2"]
+
+
+def write(path, n=160, seed=0, **more):
+    rng = np.random.default_rng(seed)
+    side = rng.integers(2, size=n)
+    height = [
+        None if rng.random() < 0.1 else round(float(v), 4) for v in 160 + 25 * side + rng.normal(0, 5, n)
+    ]
+    frame = pl.DataFrame(
+        {
+            "height": height,
+            "city": [None if rng.random() < 0.1 else ("Oslo", "Rome")[s] for s in side],
+            "born": [f"19{80 + s}-0{1 + int(rng.integers(9))}-1{int(rng.integers(9))}" for s in side],
+            "wind": 10 * rng.integers(36, size=n),
+            "unit": "cm",
+            **more,
+        }
+    )
+    frame.write_csv(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    file = write(folder / "t.csv")
+    assert main(["schema", str(file), "-o", str(folder / "schema.yaml")]) == 0
+    text = (folder / "schema.yaml").read_text()
+    content = yaml.safe_load(text)
+    assert content["columns"]["unit"]["kind"] == "constant"
+    content["columns"]["wind"] = "circular(360)"
+    (folder / "schema.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    told = ["fit", str(file), "-o", str(folder / "run"), "--schema", str(folder / "schema.yaml"), "--quiet"]
+    assert main([*told, *SMALL]) == 0
+    return folder
+
+
+def call(capsys, *args):
+    capsys.readouterr()
+    assert main([str(a) for a in args]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *args):
+    """The one line that a refused command prints."""
+    capsys.readouterr()
+    assert main([str(a) for a in args]) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if "error" in line]
+    assert out == "" and len(lines) == 1, err
+    assert lines[0].startswith("modeflow: error: ")
+    return lines[0]
+
+
+def test_the_run_keeps_the_kinds_of_the_schema(run):
+    result = json.loads((run / "run" / "result.json").read_text())
+    assert result["domain"] == "mixed" and result["kinds"]["wind"].startswith("circular(360")
+    assert result["kinds"]["unit"] == "constant('cm')"
+    again = json.loads((run / "run" / "result.json").read_text())["kinds"]
+    assert list(again) == ["height", "city", "born", "wind", "unit"]
+
+
+def test_samples_look_like_the_file(run, capsys):
+    call(capsys, "sample", run / "run", "-n", 500, "-o", run / "s.csv")
+    drawn = pl.read_csv(run / "s.csv")
+    assert drawn.columns == ["height", "city", "born", "wind", "unit"]
+    assert set(drawn["city"]) == {"Oslo", "Rome"} and set(drawn["unit"]) == {"cm"}
+    assert drawn["born"].str.contains(r"^19\d\d-\d\d-\d\d$").all()
+    assert set(drawn["wind"]) <= set(range(0, 360, 10))
+    assert drawn["height"].str.len_chars().max() < 10 if drawn["height"].dtype == pl.String else True
+    told = json.loads(call(capsys, "sample", run / "run", "-n", 3, "--json"))
+    assert len(told["rows"]) == 3 and told["columns"] == drawn.columns
+
+
+def test_scores_have_a_line_for_every_row_and_name_the_bad_ones(run, capsys):
+    new = write(run / "new.csv", 30, seed=1)
+    lines = new.read_text().splitlines()
+    lines[3] = "tall,Oslo,1980-01-11,20,cm"
+    lines[4] = ",Bern,1980-01-11,20,cm"
+    new.write_text("\n".join(lines) + "\n")
+    told = json.loads(call(capsys, "score", run / "run", new, "-o", run / "scores.csv", "--json"))
+    scores = pl.read_csv(run / "scores.csv", infer_schema_length=None)
+    assert len(scores) == 30 and told["rows_without_score"]
+    assert "'height'" in str(told["rows_without_score"]) and "tall" in str(told["rows_without_score"])
+    column = next(name for name in scores.columns if name.startswith("log_density"))
+    assert np.isnan(float(scores[column][2])) and np.isneginf(float(scores[column][3]))
+    assert np.isfinite(np.delete(scores[column].cast(pl.Float64).to_numpy(), [2, 3])).all()
+
+
+def test_assign_and_report(run, capsys):
+    call(capsys, "assign", run / "run", run / "t.csv", "-o", run / "states.csv")
+    assert len(pl.read_csv(run / "states.csv")) == 160
+    call(capsys, "report", run / "run", "--quiet", "--no-baselines")
+    page = (run / "run" / "report.html").read_text(encoding="utf-8")
+    assert "seed 0" in page
+
+
+def test_a_packed_file_is_read_as_its_text(tmp_path, capsys):
+    plain = write(tmp_path / "t.csv", 60)
+    packed = tmp_path / "t.csv.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    told = json.loads(call(capsys, "fit", packed, "-o", tmp_path / "run", "--json", *SMALL))
+    assert told["domain"] == "mixed"
+
+
+def test_a_run_takes_the_schema_of_all_rows_whatever_its_part_looks_like(tmp_path, capsys):
+    """An atom taken off the schema stays off, and bounds are those printed."""
+    rng = np.random.default_rng(0)
+    rain = np.where(rng.random(200) < 0.5, 0.0, rng.exponential(2, 200))
+    file = write(tmp_path / "t.csv", 200, rain=rain)
+    call(capsys, "schema", file, "-o", tmp_path / "s.yaml")
+    content = yaml.safe_load((tmp_path / "s.yaml").read_text())
+    assert content["columns"]["rain"]["atoms"] == [0]
+    content["columns"]["rain"] = {"kind": "real"}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    call(capsys, "fit", file, "-o", tmp_path / "run", "--schema", tmp_path / "s.yaml", "--quiet", *SMALL)
+    fitted = load_estimator(tmp_path / "run")
+    said = TableSchema.specs_of_yaml((tmp_path / "s.yaml").read_text())
+    assert fitted.schema_["rain"].atoms == ()
+    assert {c.name: c.spec for c in fitted.schema_.columns} == {name: c.spec for name, c in said.items()}
+
+
+def test_bad_schemas(run, tmp_path, capsys):
+    def fit(text, file=run / "t.csv"):
+        (tmp_path / "s.yaml").write_text(text)
+        return refused(capsys, "fit", file, "-o", tmp_path / "r", "--schema", tmp_path / "s.yaml", *SMALL)
+
+    line = refused(capsys, "fit", run / "t.csv", "-o", tmp_path / "r", "--schema", tmp_path / "none.yaml")
+    assert "there is no schema at" in line and "modeflow schema" in line
+    assert "'city', data row" in fit("columns:\n  city: real\n")
+    assert "cannot have" in fit("columns:\n  city: categorical(Oslo, Bern)\n")
+    assert "cannot have" in fit("columns:\n  wind: {kind: integer, low: 0, high: 90}\n")
+    assert "did you mean 'categorical'" in fit("columns:\n  city: catgorical\n")
+    line = fit("columns:\n  heigth: real\n  town: categorical\n")
+    assert "no column 'heigth'; did you mean 'height'" in line
+    assert "all are constant or dropped" in fit(
+        "columns:\n  height: drop\n  city: drop\n  born: drop\n  wind: drop\n"
+    )
+    assert "'columns:'" in fit("a: 1\n")
+    assert "line" in fit("columns: {a: [\n")
+    assert not (tmp_path / "r").exists()
+
+
+def test_names_of_rows_point_to_the_schema(tmp_path, capsys):
+    file = write(tmp_path / "t.csv", 60, name=[f"p{i}" for i in range(60)])
+    line = refused(capsys, "fit", file, "-o", tmp_path / "r", *SMALL)
+    assert "'name'" in line and f"`modeflow schema {file} -o schema.yaml`" in line
+    assert "--schema schema.yaml" in line and "columns={" not in line
+    (tmp_path / "s.yaml").write_text("columns:\n  wind: circular(360)\n")
+    line = refused(capsys, "fit", file, "-o", tmp_path / "r", "--schema", tmp_path / "s.yaml")
+    assert f"say 'drop', or what else they are, in '{tmp_path / 's.yaml'}'" in line
+
+
+def test_rows_without_cells_and_models_of_numbers(run, tmp_path, capsys):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b\n" + "".join(f"{i * 0.37 % 1:.3f},w{i % 3}\n" for i in range(40)) + ",\n,\n0.5,w1\n")
+    assert "data row 41 has no cell at all (and 1 more)" in refused(capsys, "fit", file, "-o", tmp_path / "r")
+    file.write_text("a,b\n")
+    assert "rows" in refused(capsys, "fit", file, "-o", tmp_path / "r")
+    line = refused(capsys, "fit", run / "t.csv", "-o", tmp_path / "r", "--model", "realnvp")
+    assert "nvf" in line and "numbers" in line
+    line = refused(capsys, "fit", run / "t.csv", "-o", tmp_path / "r", "--set", "latent=discrete")
+    assert "latent='tree'" in line
+    assert not (tmp_path / "r").exists()
