@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from modeflow.domains import MixedDomain
-from modeflow.latents import TreeLatentModel, mutual_information
+from modeflow.latents import mutual_information
 from modeflow.metrics import LogLikelihood
 from modeflow.report import words
 from modeflow.report.canvas import label, new_figure, styled
@@ -267,8 +267,8 @@ def _likelihoods(run: Run, test: Any, train: np.ndarray | None, values: np.ndarr
 
 def _tree(estimator: Any, domain: MixedDomain, train: np.ndarray) -> TreeView | None:
     """The tree of latent states, and what the training rows tell of its edges."""
-    latent = estimator.latent_
-    if not isinstance(latent, TreeLatentModel):
+    latent: Any = estimator.latent_
+    if latent.describe().kind != "tree":
         return None
     leaves, parents = latent.likelihood.leaves, latent.prior.tree.parents
     rows = domain.to_tensor(np.where(np.isfinite(train), train, np.nan)).to(estimator.model_.device)
