@@ -22,7 +22,7 @@ from modeflow.domains import DOMAINS, Domain, MixedDomain, TableDomain, domain_o
 from modeflow.errors import ConfigError, ModelFileError, nearest
 from modeflow.estimators import ESTIMATORS, DensityEstimator
 from modeflow.flows import FLOWS, flow_recipe
-from modeflow.latents import TreeOptions
+from modeflow.latents import DiscreteOptions, TreeOptions
 from modeflow.runs.renamed import renamed
 
 __all__ = ["MODELS", "RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config"]
@@ -185,6 +185,8 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
         if values.get("schema") is not None or isinstance(values.get("columns"), Mapping):
             return MixedDomain
         found = domain_of(values.get("data"))
+        if found is TableDomain and _of_tree(values):
+            return MixedDomain
         return TableDomain if found is MixedDomain and _of_numbers(values) else found
     if named not in DOMAINS:
         raise ConfigError(
@@ -196,10 +198,22 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
 def _of_numbers(values: Mapping[str, Any]) -> bool:
     """Whether settings are those of a table of numbers: others are then left out, or refused."""
     told = any(values.get(key) for key in ("drop_missing", "skip_text"))
-    named = str(values.get("model", "nvf")).lower() != "nvf"
-    latent = values.get("latent", "auto") not in ("auto", "tree") or "n_states" in values
-    options = {key.partition(".")[2] for key in values if key.startswith("latent_options.")}
-    return told or named or latent or bool(options - {f.name for f in fields(TreeOptions)})
+    return (
+        told or "n_states" in values or bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
+    )
+
+
+def _of_tree(values: Mapping[str, Any]) -> bool:
+    """Whether settings ask for a tree of states, by its name or by options that it alone has."""
+    own = {f.name for f in fields(TreeOptions)} - {f.name for f in fields(DiscreteOptions)}
+    auto = values.get("latent", "auto") == "auto"
+    return values.get("latent") == "tree" or (auto and bool(_latent_options(values) & own))
+
+
+def _latent_options(values: Mapping[str, Any]) -> set[str]:
+    given = values.get("latent_options")
+    within = set(given) if isinstance(given, Mapping) else set()
+    return within | {key.partition(".")[2] for key in values if key.startswith("latent_options.")}
 
 
 def _unknown(key: str, settings: Mapping[str, Any], domain: type[Domain], model: str) -> str:
