@@ -14,7 +14,7 @@ from modeflow.domains._frames import frame_of
 from modeflow.domains.base import RowsToScore
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["READING", "reading_of", "refused", "rows_to_score", "split_of"]
+__all__ = ["READING", "column_names", "reading_of", "refused", "rows_to_score", "split_of"]
 
 #: Settings of how a file is read, with the values they may have.
 READING: Mapping[str, tuple[Any, ...]] = {
@@ -32,6 +32,13 @@ def reading_of(file: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not is_text_file(file):
         reading["header"] = None
     return reading
+
+
+def column_names(columns: Any) -> Sequence[str] | None:
+    """Names of the columns to be read, of what the setting says; None for all."""
+    if isinstance(columns, str):
+        return [c.strip() for c in columns.split(",")]
+    return None if columns is None or isinstance(columns, Mapping) else list(columns)
 
 
 def split_of(dataset: Dataset, settings: Mapping[str, Any]) -> Split:
@@ -85,9 +92,7 @@ def rows_to_score(
     # A run on text may score other kinds of files, which have no header line.
     if header is None and is_text_file(source):
         header = settings["header"]
-    columns = columns or settings["columns"]
-    if isinstance(columns, str):
-        columns = [c.strip() for c in columns.split(",")]
+    columns = column_names(columns or settings["columns"])
     bad: dict[int, str] = {}
     if source == "-" or Path(source).expanduser().is_file():
         skip_text = settings["skip_text"] or skip_text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,18 +13,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from modeflow.data import check_writable
 from modeflow.data._source import STDIN, is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
 from modeflow.data.columns.files import write_frame
 from modeflow.data.columns.frames import frame_kind
 from modeflow.data.schema import listing
-from modeflow.domains._table_sources import refused
-from modeflow.domains.base import Domain, RowsToScore, Trivial
+from modeflow.domains._table_sources import column_names, refused
+from modeflow.domains.base import RowsToScore, Trivial
+from modeflow.domains.rows import RowDomain
 from modeflow.errors import ConfigError, DataError, nearest
-from modeflow.metrics import LogLikelihood, summarise
 from modeflow.nets.randomness import seeded
-from modeflow.transforms.base import Exactness, Transform
 from modeflow.transforms.mixed import MixedColumns
 
 __all__ = ["MixedData", "MixedDomain", "MixedParts", "independent_columns"]
@@ -57,21 +55,14 @@ class MixedParts:
 
 
 @dataclass(frozen=True)
-class MixedDomain(Domain):
+class MixedDomain(RowDomain):
     """Columns of all kinds (`TableSchema`)."""
 
     schema: TableSchema
 
     name: ClassVar[str] = "mixed"
-    word: ClassVar[str] = "row"
-    measure: ClassVar[str] = "log_likelihood"
-    units: ClassVar[str] = "nats per row, in the units of the data"
-    shown: ClassVar[str] = "log_density"
-    extent: ClassVar[str] = "spread"
     defaults: ClassVar[Mapping[str, Any]] = {"columns": None, "array": None, "header": None, "schema": None}
-    scored_in: ClassVar[torch.dtype | None] = torch.float64
     block_rows: ClassVar[int] = 4096
-    drawn: ClassVar[int] = 1000
 
     # -- sources ---------------------------------------------------------------------------------
 
@@ -118,7 +109,7 @@ class MixedDomain(Domain):
                 )
             specs = TableSchema.specs_of_yaml(path.read_text(encoding="utf-8"))
         header = settings["header"] if is_text_file(source) else None
-        columns = _names(settings["columns"])
+        columns = column_names(settings["columns"])
         frame, notes = read_mixed(source, columns, header=header, array=settings["array"])
         if isinstance(settings["columns"], Mapping):
             specs |= settings["columns"]
@@ -172,7 +163,7 @@ class MixedDomain(Domain):
         if header is None and is_text_file(source):
             header = settings["header"]
         names = [column.name for column in self.schema.columns]
-        frame, notes = read_mixed(source, _names(columns), header=header, known=names)
+        frame, notes = read_mixed(source, column_names(columns), header=header, known=names)
         self.schema.encode(frame[:0] if frame.height else frame, "score")  # other columns are said at once
         bad = refused(lambda part: self.schema.encode(frame[part], "score"), np.arange(frame.height))
         rows = np.delete(np.arange(frame.height), list(bad))
@@ -247,37 +238,17 @@ class MixedDomain(Domain):
                     "validation="
                 )
 
-    def to_tensor(self, values: np.ndarray) -> Tensor:
-        """Float64 (the model casts its features)."""
-        return torch.from_numpy(np.require(values, dtype=np.float64, requirements=["C", "W"]))
-
     def from_tensor(self, x: Tensor) -> Any:
         return self.schema.decode(x.cpu().numpy())
 
-    def preprocessing(self) -> Transform:
+    def preprocessing(self) -> MixedColumns:
         return MixedColumns([feature.cell for feature in self.schema.features()])
 
     def fit_preprocessing(self, transform: Any, rows: Tensor, weight: Tensor | None, bare: bool) -> None:
         transform.fit(rows, weight)
 
-    def summarise(
-        self,
-        log_prob: np.ndarray,
-        kind: Exactness,
-        cost: np.ndarray | None = None,
-        weight: np.ndarray | None = None,
-    ) -> LogLikelihood:
-        return summarise(log_prob, kind, weight)
-
-    @staticmethod
-    def likelihood(row: Mapping[str, Any]) -> LogLikelihood:
-        return LogLikelihood.from_dict(row)
-
-    def scores(self, log_prob: np.ndarray, cost: np.ndarray | None, kind: Exactness) -> dict[str, np.ndarray]:
-        return {f"log_density_{kind.replace(' ', '_')}_nats": log_prob}
-
     def trivial(self, train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> Trivial:
-        layer = MixedColumns([feature.cell for feature in self.schema.features()])
+        layer = self.preprocessing()
         with seeded(0):
             layer.fit(self.to_tensor(train), None)
             seen, _ = layer(self.to_tensor(train))
@@ -316,21 +287,9 @@ class MixedDomain(Domain):
         kinds = {column.name: column.spec for column in self.schema.columns}
         return {"columns": list(self.schema.names), "kinds": kinds}
 
-    @staticmethod
-    def size_text(result: Mapping[str, Any]) -> str:
-        rows = result["rows"]
-        return (
-            f"{rows['train']} training, {rows['validation']} validation, {rows['test']} test rows, "
-            f"{len(result['columns'])} columns"
-        )
-
     def scale(self, values: np.ndarray) -> np.ndarray:
         spread = np.nanstd(np.where(np.isfinite(values), values, np.nan), axis=0)
         return np.where(spread > 0, spread, 1.0)
-
-    def check_target(self, out: str | None, with_state: bool) -> None:
-        if out:
-            check_writable(out)
 
     def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
         frame = self._with_states(samples, z)
@@ -384,13 +343,6 @@ def independent_columns(
             spread = seen.std().clamp_min(1e-6) if len(seen) > 1 else torch.ones(())
             total[there] += torch.distributions.Normal(seen.mean(), spread).log_prob(x)
     return total.numpy()
-
-
-def _names(columns: Any) -> Sequence[str] | None:
-    """Names of the columns to be read, of what `columns` says."""
-    if isinstance(columns, str):
-        return [c.strip() for c in columns.split(",")]
-    return None if columns is None or isinstance(columns, Mapping) else list(columns)
 
 
 def _schema_remedy(source: str, schema: str | None) -> str:

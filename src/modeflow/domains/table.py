@@ -14,19 +14,19 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, check_writable, resolve, write_table
+from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, resolve, write_table
 from modeflow.data.schema import listing
 from modeflow.data.spread import mean_and_spread
 from modeflow.data.table import check_finite, default_columns
 from modeflow.domains._frames import as_frame, frame_kind, frame_of, refuse_text
-from modeflow.domains._table_sources import READING, reading_of, rows_to_score, split_of
+from modeflow.domains._table_sources import READING, column_names, reading_of, rows_to_score, split_of
 from modeflow.domains._truth import truth_of
-from modeflow.domains.base import Domain, Parts, RowsToScore, Trivial
+from modeflow.domains.base import Parts, RowsToScore, Trivial
+from modeflow.domains.rows import RowDomain
 from modeflow.errors import ConfigError, DataError
-from modeflow.metrics import LogLikelihood, summarise
 from modeflow.nets.randomness import seeded
 from modeflow.transforms import Cells, Columns, Composite
-from modeflow.transforms.base import Exactness, Transform
+from modeflow.transforms.base import Transform
 from modeflow.transforms.columns import lost_digits
 
 __all__ = ["TableDomain", "independent_gaussians"]
@@ -41,7 +41,7 @@ _OTHERS = "fit NVF with latent='auto' or 'tree', which takes words, times and mi
 
 
 @dataclass(frozen=True)
-class TableDomain(Domain):
+class TableDomain(RowDomain):
     """Columns with their lattices (`Schema`), and the kind of data frame that was fitted, if it was one."""
 
     schema: Schema
@@ -49,11 +49,6 @@ class TableDomain(Domain):
     named: bool = False
 
     name: ClassVar[str] = "table"
-    word: ClassVar[str] = "row"
-    measure: ClassVar[str] = "log_likelihood"
-    units: ClassVar[str] = "nats per row, in the units of the data"
-    shown: ClassVar[str] = "log_density"
-    extent: ClassVar[str] = "spread"
     defaults: ClassVar[Mapping[str, Any]] = {
         "columns": None,
         "array": None,
@@ -61,10 +56,7 @@ class TableDomain(Domain):
         "drop_missing": False,
         "skip_text": False,
     }
-    #: In double precision a score depends on its row alone, not on the batch around it.
-    scored_in: ClassVar[torch.dtype | None] = torch.float64
     block_rows: ClassVar[int] = 8192
-    drawn: ClassVar[int] = 1000
 
     # -- sources ---------------------------------------------------------------------------------
 
@@ -83,9 +75,7 @@ class TableDomain(Domain):
         source = settings["data"]
         if source is None:
             raise ConfigError("no data: give DATA, a file or a name listed by `modeflow data`")
-        columns = settings["columns"]
-        if isinstance(columns, str):
-            columns = [c.strip() for c in columns.split(",")]
+        columns = column_names(settings["columns"])
         read = reading_of(source, settings)
         seed = settings["seed"]
         return resolve(
@@ -141,10 +131,6 @@ class TableDomain(Domain):
                 "drop it or pass validation="
             )
 
-    def to_tensor(self, values: np.ndarray) -> Tensor:
-        """Float64 (the model casts after standardising)."""
-        return torch.from_numpy(np.require(values, dtype=np.float64, requirements=["C", "W"]))
-
     def from_tensor(self, x: Tensor) -> Any:
         return as_frame(self.schema.quantize(x.cpu().numpy()), self.schema, self.frame)
 
@@ -188,29 +174,13 @@ class TableDomain(Domain):
                 stacklevel=5,
             )
 
-    def summarise(
-        self,
-        log_prob: np.ndarray,
-        kind: Exactness,
-        cost: np.ndarray | None = None,
-        weight: np.ndarray | None = None,
-    ) -> LogLikelihood:
-        return summarise(log_prob, kind, weight)
-
-    @staticmethod
-    def likelihood(row: Mapping[str, Any]) -> LogLikelihood:
-        return LogLikelihood.from_dict(row)
-
-    def scores(self, log_prob: np.ndarray, cost: np.ndarray | None, kind: Exactness) -> dict[str, np.ndarray]:
-        return {f"log_density_{kind.replace(' ', '_')}_nats": log_prob}
-
     def trivial(self, train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> Trivial:
-        volume = 0.0
+        volume: Any = 0.0
         if self.schema.lattice_columns:  # as dequantised as the model's own rows
             with seeded(0):
                 cells = self._cells()
-                train, rows = (cells(self.to_tensor(each))[0].numpy() for each in (train, rows))
-            volume = float(np.log(self.schema.steps[self.schema.steps > 0]).sum())
+                train = cells(self.to_tensor(train))[0].numpy()
+                rows, volume = (each.numpy() for each in cells(self.to_tensor(rows)))
         return Trivial(
             independent_gaussians(train, rows, weight) + volume,
             "Gaussians of independent columns",
@@ -237,14 +207,6 @@ class TableDomain(Domain):
     def facts(self) -> dict[str, Any]:
         return {"columns": list(self.schema.columns)}
 
-    @staticmethod
-    def size_text(result: Mapping[str, Any]) -> str:
-        rows = result["rows"]
-        return (
-            f"{rows['train']} training, {rows['validation']} validation, {rows['test']} test rows, "
-            f"{len(result['columns'])} columns"
-        )
-
     def scale(self, values: np.ndarray) -> np.ndarray:
         return mean_and_spread(values, None)[1]
 
@@ -267,10 +229,6 @@ class TableDomain(Domain):
                 f"modes found {truth['modes_found']} of {truth['modes']}"
             )
         return lines
-
-    def check_target(self, out: str | None, with_state: bool) -> None:
-        if out:
-            check_writable(out)
 
     def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
         rows, columns, whole = self._with_state(samples, z)

@@ -198,12 +198,8 @@ class Conditionals(FittedDensity):
         return full
 
     def _score(self, values: np.ndarray) -> np.ndarray:
-        """Log-density of encoded rows, in which cells may be missing, nats."""
-        model, found = self._scorer(), np.empty(len(values))
-        with torch.no_grad():
-            for rows in self._blocks(len(values), model.evaluations, "score"):
-                found[rows] = model.log_prob(self.domain_.to_tensor(values[rows])).cpu().numpy()
-        return found
+        """Log-density of encoded rows, nats; a tree is one state to an estimator."""
+        return self._joint_of(values)[:, 0]
 
 
 def _likeliest(draws: np.ndarray) -> np.ndarray:

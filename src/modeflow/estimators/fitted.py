@@ -385,7 +385,10 @@ class FittedDensity(Stored, DensityMixin, Grouped):
 
     def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:
         """``log p(x, z = k)``, averaged over the offsets of lattices, shape ``(N, n_states_)``."""
-        values = self._values(X)
+        return self._joint_of(self._values(X), model)
+
+    def _joint_of(self, values: np.ndarray, model: Preprocessed | None = None) -> np.ndarray:
+        """`_log_joint` of rows as the domain has them, in which cells may be missing."""
         scorer = self._scorer() if model is None else model
         inner = latent_model(scorer)
         result = np.empty((len(values), self.n_states_))

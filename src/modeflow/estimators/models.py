@@ -18,7 +18,6 @@ from modeflow.metrics import BitsPerDim
 from modeflow.models import IMAGE_LATENTS, LATENTS, ImageModel, LikelihoodOptions, TableModel
 from modeflow.options import Options, check_choice
 from modeflow.training import Training
-from modeflow.transforms.mixed import MixedColumns
 
 __all__ = ["ESTIMATORS", "NVF", "FlowDensity", "ImageDensity", "ImageTraining"]
 
@@ -218,7 +217,6 @@ def features_of(domain: Any) -> int | Sequence[Feature]:
     if not isinstance(domain, MixedDomain):
         return int(domain.schema.dim)
     layer = domain.preprocessing()
-    assert isinstance(layer, MixedColumns)
     flag = {j: len(layer.cells) + i for i, j in enumerate(layer.flagged)}
     pairs = enumerate(zip(layer.levels, layer.circular, strict=True))
     return [Feature(levels, circular, flag=flag.get(j)) for j, (levels, circular) in pairs]

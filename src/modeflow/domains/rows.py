@@ -1,0 +1,62 @@
+"""What rows of numbers and rows of mixed columns have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeflow.data import check_writable
+from modeflow.domains.base import Domain
+from modeflow.metrics import LogLikelihood, summarise
+from modeflow.transforms.base import Exactness
+
+__all__ = ["RowDomain"]
+
+
+class RowDomain(Domain):
+    """Rows of a table, scored in nats a row; the units of a model are float64 until it casts them."""
+
+    word: ClassVar[str] = "row"
+    measure: ClassVar[str] = "log_likelihood"
+    units: ClassVar[str] = "nats per row, in the units of the data"
+    shown: ClassVar[str] = "log_density"
+    extent: ClassVar[str] = "spread"
+    #: In double precision a score depends on its row alone, not on the batch around it.
+    scored_in: ClassVar[torch.dtype | None] = torch.float64
+    drawn: ClassVar[int] = 1000
+
+    def to_tensor(self, values: np.ndarray) -> Tensor:
+        """Float64 (the model casts its features)."""
+        return torch.from_numpy(np.require(values, dtype=np.float64, requirements=["C", "W"]))
+
+    def summarise(
+        self,
+        log_prob: np.ndarray,
+        kind: Exactness,
+        cost: np.ndarray | None = None,
+        weight: np.ndarray | None = None,
+    ) -> LogLikelihood:
+        return summarise(log_prob, kind, weight)
+
+    @staticmethod
+    def likelihood(row: Mapping[str, Any]) -> LogLikelihood:
+        return LogLikelihood.from_dict(row)
+
+    def scores(self, log_prob: np.ndarray, cost: np.ndarray | None, kind: Exactness) -> dict[str, np.ndarray]:
+        return {f"log_density_{kind.replace(' ', '_')}_nats": log_prob}
+
+    @staticmethod
+    def size_text(result: Mapping[str, Any]) -> str:
+        rows = result["rows"]
+        return (
+            f"{rows['train']} training, {rows['validation']} validation, {rows['test']} test rows, "
+            f"{len(result['columns'])} columns"
+        )
+
+    def check_target(self, out: str | None, with_state: bool) -> None:
+        if out:
+            check_writable(out)
