@@ -17,6 +17,7 @@ import argparse
 import math
 import time
 import warnings
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,11 @@ def main() -> None:
         "fit_rows": TRAIN,
         "test_rows": TEST,
         "old": OLD,
-        "new": {**_defaults(), "flow_options": FLOW_DEFAULTS, "flows": FLOW_CHOICES},
+        "new": {
+            **_defaults(),
+            "flow_options": FLOW_DEFAULTS,
+            "flows": {name: asdict(r) for name, r in FLOW_CHOICES.items()},
+        },
         "units": "nats per row",
     }
     runs = earlier_runs("defaults", settings=settings)

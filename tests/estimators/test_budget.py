@@ -45,10 +45,10 @@ def test_a_candidate_is_annealed_within_its_steps():
 
 def test_a_variant_of_a_flow_keeps_what_the_user_gave():
     chosen = settings(NVF, flow="auto", flow_options={"layers": 2})
-    shallow = chosen.with_flow("nsf-autoregressive, shallow").params
+    shallow = chosen.with_recipe("nsf-autoregressive, shallow").params
     assert shallow["flow"] == "nsf-autoregressive"
     assert shallow["flow_options"] == {"layers": 2, "mixing": "reverse", "tail_bound": 5.0}
-    assert settings(NVF, flow="maf").with_flow("maf").params["flow"] == "maf"
+    assert settings(NVF, flow="maf").with_recipe("maf").params["flow"] == "maf"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import make_moons
@@ -12,9 +13,10 @@ from small_estimators import FAST, FLOW, islands
 from modeflow import NVF, FlowDensity
 from modeflow.data import Schema
 from modeflow.domains import TableDomain
+from modeflow.errors import ConfigError
 from modeflow.estimators.fitting import Fit, FitData
 from modeflow.estimators.selection import Candidate, Choice, Selection, most_states
-from modeflow.estimators.settings import FLOW_CHOICES, Settings
+from modeflow.estimators.settings import FLOW_CHOICES, TREE_CHOICES, Settings
 from modeflow.latents.discrete.prune import prune_dead_states
 
 SMALL = {**FAST, "latent_options": {"encoder_features": (16,)}, "max_states": 4}
@@ -109,7 +111,7 @@ def test_the_flow_is_chosen_and_stored(kind, tmp_path):
     assert np.array_equal(loaded.score_samples(x), estimator.score_samples(x))
 
 
-def trials_of(monkeypatch, gains):
+def trials_of(monkeypatch, gains, rivals=()):
     """What is chosen of flows whose scores are so much better than the first's, by the length of training."""
     x, _ = blobs(200, 1)
     data = FitData(x[:180], x[180:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
@@ -123,7 +125,7 @@ def trials_of(monkeypatch, gains):
         self.trials[choice, length] = Candidate(choice.flow, 1, length, halves=halves, scores=scores)
 
     monkeypatch.setattr(Selection, "_try", tried)
-    return selection.run(tuple(gains), 1), selection.trials
+    return selection.run([flow for flow in gains if flow not in rivals], 1, rivals), selection.trials
 
 
 def test_shorter_trainings_do_not_decide_the_flow(monkeypatch):
@@ -138,6 +140,41 @@ def test_shorter_trainings_do_not_decide_the_flow(monkeypatch):
     # Flows that are alike after a short training are not trained for longer.
     choice, trials = trials_of(monkeypatch, {flow: lambda _: 0.0 for flow in gains})
     assert choice.flow == "deep" and {length for _, length in trials} == {1}
+
+
+def test_a_rival_must_be_clearly_better_after_a_longer_training(monkeypatch):
+    """Two errors, and .01 nats a column, of all rows; the noise has a standard error of .007."""
+    for gain, chosen, halves in ((0.3, "tree", 2), (0.012, "deep", 2), (-0.1, "deep", None)):
+        gains = {"deep": lambda _: 0.0, "tree": lambda length, gain=gain: gain if length == 3 else 2 * gain}
+        choice, trials = trials_of(monkeypatch, gains, rivals=("tree",))
+        assert choice.flow == chosen
+        assert {c.flow: t.halves for (c, length), t in trials.items() if length == 3}.get("tree") == halves
+
+
+def recipes(more=None, options=(), **params):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=60), "b": rng.normal(size=60)} | (more or {}))
+    estimator = NVF(**params, **({"latent_options": options} if options else {}))
+    domain, values = estimator._kind(frame).learn(estimator, frame)
+    data = FitData(values[:50], values[50:], None, None, domain)
+    settings = Settings.of(estimator, 0)
+    return tuple(estimator._flows(settings, data)), tuple(estimator._rivals(settings, data))
+
+
+def test_the_rows_say_what_is_chosen_from():
+    flows, trees = tuple(FLOW_CHOICES), tuple(TREE_CHOICES)
+    words = {"word": ["x", "y", "z"] * 20}
+    holes = {"c": np.where(np.arange(60) % 7, np.linspace(0, 1, 60), np.nan)}
+    assert recipes() == (flows, trees)
+    assert recipes(words) == (trees, ())
+    assert recipes(holes) == (("tree",), ())
+    assert recipes(n_states=3) == recipes(latent="discrete") == (flows, ())
+    assert recipes(latent="tree") == (trees, ())
+    assert recipes(options={"likelihood": "leaves"}) == (("tree",), ())
+    assert recipes(flow="maf") == (("maf",), ())
+    said = {"word": "categorical"}
+    with pytest.raises(ConfigError, match="'word' is none: latent='tree'"):
+        recipes(words, latent="discrete", columns=said)
 
 
 # -- nothing changes a model after it was chosen unless it is no worse

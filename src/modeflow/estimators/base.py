@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -57,11 +57,11 @@ class DensityEstimator(FittedDensity):
         """What the rows of X are."""
         return self.domain
 
-    def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
-        """Parameters that were left open and that the rows decide."""
-        return {}
+    def _rivals(self, settings: Settings, data: FitData) -> Sequence[str]:
+        """Recipes of another latent, one of which is taken where it is clearly better."""
+        return ()
 
-    def _states(self, settings: Settings) -> int | str:
+    def _states(self, settings: Settings, data: FitData) -> int | str:
         """K, or ``"auto"``."""
         return 1
 
@@ -118,8 +118,6 @@ class DensityEstimator(FittedDensity):
         rng = check_random_state(self.random_state)
         settings = Settings.of(self, int(rng.randint(2**31 - 1)))
         domain, values = self._kind(X).learn(self, X)
-        self.chosen_ = self._chosen(settings, domain)
-        settings = settings.choosing(self, self.chosen_)
         weight = _weights(sample_weight, values)
         if weight is not None:
             values, weight = values[weight > 0], weight[weight > 0]
@@ -131,7 +129,7 @@ class DensityEstimator(FittedDensity):
         choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
         # A choice that was interrupted may end otherwise when it is resumed: no checkpoint of it is kept.
         best = Fit(
-            settings.with_flow(choice.flow),
+            settings.with_recipe(choice.flow),
             data,
             choice.n_states,
             None if stopped else folder,
@@ -145,8 +143,10 @@ class DensityEstimator(FittedDensity):
         best.settle()
         dead = best.finish()
         score, cost = best.validation_scores()
-        self.flow_ = str(best.settings.params["flow"])
-        self.flow_options_ = dict(best.settings.params["flow_options"])
+        built = best.settings.params
+        self.flow_, self.flow_options_ = str(built["flow"]), dict(built["flow_options"])
+        left = [name for name in ("latent", "latent_options") if built.get(name) != settings.params.get(name)]
+        self.chosen_ = {name: built[name] for name in left}
         self._set_fitted(best.model, domain)
         self.dead_states_ = dead
         held = domain.summarise(score, self.density_kind_, cost, data.validation_weight)
@@ -159,11 +159,16 @@ class DensityEstimator(FittedDensity):
         self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool
     ) -> tuple[Choice, Peaks | None, list[dict[str, Any]], bool]:
         """The flow and the number of states, islands of the training rows, trials, whether interrupted."""
-        k, flows = self._states(settings), self._flows(settings, data)
-        if k != "auto" and (len(flows) == 1 or len(data.train) < _FEWEST_TO_CHOOSE):
+        k, flows, rivals = (
+            self._states(settings, data),
+            self._flows(settings, data),
+            self._rivals(settings, data),
+        )
+        few = len(data.train) < _FEWEST_TO_CHOOSE
+        if k != "auto" and (few or (len(flows) == 1 and not rivals)):
             return Choice(flows[0], int(k)), None, [], False
         selection = Selection(settings, data, folder, quiet, resume)
-        choice = selection.run(flows, k)
+        choice = selection.run(flows, k, () if few else rivals)
         peaks = selection.peaks(np.arange(len(data.train)))
         trials = [trial.to_dict() for trial in selection.trials.values()]
         return choice, peaks, trials, selection.interrupted

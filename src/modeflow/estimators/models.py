@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+import numpy as np
+
 from modeflow.densities import Feature
+from modeflow.densities.features import as_features
 from modeflow.domains import Domain, ImageDomain, MixedDomain, TableDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.conditionals import Conditionals
 from modeflow.estimators.fitting import FitData
-from modeflow.estimators.settings import Budget, Settings
+from modeflow.estimators.settings import TREE_CHOICES, Budget, Settings, options_given
 from modeflow.latents import LatentModel
 from modeflow.metrics import BitsPerDim
 from modeflow.models import IMAGE_LATENTS, LATENTS, ImageModel, LikelihoodOptions, TableModel
@@ -69,10 +72,6 @@ class _TableEstimator(DensityEstimator):
         return settings.flows[:1] if data.train.shape[1] == 1 else settings.flows
 
 
-#: What `latent="auto"` is, of complete numbers and of other tables.
-_AUTO_LATENT = {False: "discrete", True: "tree"}
-
-
 class NVF(Conditionals, _TableEstimator):
     __doc__ = rf"""Normalizing flow with a latent that says which island: an exact density for isolated modes.
 
@@ -89,8 +88,9 @@ class NVF(Conditionals, _TableEstimator):
         latent: ``"discrete"`` (islands); ``"tree"``, states of every column (their number is an option of the
             latent), on the tree of columns that say most of one another, summed exactly; or ``"continuous"``
             for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
-            where on it a row lies. ``"auto"`` is a tree for tables with levels, times or missing cells, and
-            islands for numbers alone. `n_states` is of the first.
+            where on it a row lies. ``"auto"``: of numbers alone islands, unless a tree is clearly better on
+            rows that neither was fitted to; a tree for tables with levels, times or missing cells. `n_states`
+            is of the first.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
             `modeflow.latents.TreeOptions` (``states``, ``likelihood``), or
@@ -170,25 +170,32 @@ class NVF(Conditionals, _TableEstimator):
             return self.domain
         return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else TableDomain
 
-    def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
-        latent = self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]
-        chosen: dict[str, Any] = {"latent": latent} if self.latent == "auto" else {}
-        if isinstance(domain, MixedDomain) and not LATENTS[latent].mixed:
-            odd = [f.name for f in domain.schema.features() if f.levels or f.circular or f.atoms or f.missing]
-            if odd:
-                raise ConfigError(
-                    f"latent='{latent}' takes complete columns of numbers alone, and '{odd[0]}' is none: "
-                    "latent='tree' or 'auto' takes any"
-                )
-        if (
-            isinstance(domain, MixedDomain)
-            and latent == "tree"
-            and any(f.missing for f in domain.schema.features())
-        ):
-            options = LATENTS[latent].of(self.latent_options, "latent_options").to_dict()
-            if options["likelihood"] == "auto":
-                chosen["latent_options"] = {**options, "likelihood": "leaves"}
-        return chosen
+    def _recipes(self, settings: Settings, data: FitData) -> tuple[Sequence[str], Sequence[str]]:
+        """What is to be chosen from, and rivals of another latent that must be clearly better than it."""
+        said, open_flow = self._said_latent(), settings.params["flow"] == "auto"
+        columns = as_features(features_of(data.domain))
+        odd = _odd(data.domain)
+        latent = said or ("tree" if odd else "discrete")
+        if odd and not LATENTS[latent].mixed:
+            raise ConfigError(
+                f"latent='{latent}' takes complete columns of numbers alone, and '{odd}' is none: "
+                "latent='tree' or 'auto' takes any"
+            )
+        reals = any(feature.kind == "real" for feature in columns)
+        holes = bool(np.isnan(data.train).any())
+        asked = options_given(self.latent_options).get("likelihood", "auto") if latent == "tree" else "auto"
+        trees = [
+            name
+            for name, recipe in TREE_CHOICES.items()
+            if (likelihood := recipe.latent_options["likelihood"]) == asked
+            or (asked == "auto" and (likelihood == "leaves" or (reals and not holes)))
+        ]
+        if latent == "tree":
+            return trees, ()
+        # Of a bound no comparison: it is also one of posteriors. Of one column all flows are the same.
+        several = latent == "discrete" and len(columns) > 1
+        flows = settings.flows if several else settings.flows[:1]
+        return flows, trees if said is None and several and open_flow else ()
 
     @classmethod
     def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
@@ -202,14 +209,25 @@ class NVF(Conditionals, _TableEstimator):
             latent_options=options.for_steps(steps) if steps else options,
         )
 
-    def _states(self, settings: Settings) -> int | str:
+    def _states(self, settings: Settings, data: FitData) -> int | str:
         found: int | str = settings.params["n_states"]
-        return found if settings.params["latent"] == "discrete" else 1
+        flat = settings.params["latent"] in ("discrete", "auto")
+        return found if flat and self._flows(settings, data)[0] not in TREE_CHOICES else 1
 
     def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
-        # Of a bound no comparison: it is also one of posteriors. Over a tree there is one flow.
-        several = settings.params["latent"] == "discrete"
-        return super()._flows(settings, data) if several else settings.flows[:1]
+        return self._recipes(settings, data)[0]
+
+    def _rivals(self, settings: Settings, data: FitData) -> Sequence[str]:
+        return self._recipes(settings, data)[1]
+
+
+def _odd(domain: Domain) -> str | None:
+    """A column that is none of complete numbers."""
+    if isinstance(domain, MixedDomain):
+        for feature in domain.schema.features():
+            if feature.levels or feature.circular or feature.atoms or feature.missing:
+                return str(feature.name)
+    return None
 
 
 def features_of(domain: Any) -> int | Sequence[Feature]:

@@ -10,7 +10,7 @@ such a training on one half, they are trained there for twice as long: the one t
 taken unless another is ahead of it, by a standard error, and then on both halves. Of numbers of states the
 islands that are visible in the data are the candidate to beat: another is taken only where it is better by
 more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
-column at least. Only what is chosen is then fitted at length.
+column at least. So is a tree of states beside the flat latent. Only what is chosen is then fitted at length.
 """
 
 from __future__ import annotations
@@ -158,8 +158,13 @@ class Selection:
 
     # -- which ----------------------------------------------------------------------------------
 
-    def run(self, flows: Sequence[str], n_states: int | str) -> Choice:
-        """The best flow for the islands, then the best number of states for that flow."""
+    def run(self, flows: Sequence[str], n_states: int | str, rivals: Sequence[str] = ()) -> Choice:
+        """The best flow for the islands, then the best number of states for it, then a rival.
+
+        Arguments:
+            flows: recipes to choose from. n_states: K, or ``"auto"``.
+            rivals: recipes without a K, which must be clearly better than what was chosen of the others.
+        """
         most = 1
         first, likely = 1, 1
         if n_states == "auto":
@@ -174,6 +179,8 @@ class Selection:
             best = self._best_flow([Choice(flow, first) for flow in flows])
         if n_states == "auto" and most > 1:
             best = self._best_states(best, sorted({1, likely, min(4 * first, most)} - {first}), most)
+        if rivals:
+            best = self._best_rival(best, [Choice(rival, 1) for rival in rivals])
         tried = [candidate for (choice, _), candidate in self.trials.items() if choice == best]
         if tried:
             tried[-1].chosen = True
@@ -204,6 +211,12 @@ class Selection:
         against = self._on_one_half(choices, _FLOW_LENGTH)
         ahead = [c for c, (gain, error) in zip(choices[1:], against, strict=True) if gain > error]
         return self._best_of([choices[0], *ahead], 0.0, _FLOW_LENGTH) if ahead else choices[0]
+
+    def _best_rival(self, best: Choice, rivals: Sequence[Choice]) -> Choice:
+        """The best so far, unless a rival is ahead on one half, and clearly after a longer training."""
+        against = self._on_one_half([best, *rivals], _FLOW_LENGTH)
+        ahead = [c for c, (gain, error) in zip(rivals, against, strict=True) if gain > error]
+        return self._best_of([best, *ahead], _BETTER, _DUEL, self._worth) if ahead else best
 
     def _on_one_half(self, choices: Sequence[Choice], length: int) -> list[tuple[float, float]]:
         """How much better than the first the others are, with errors, fitted to one half."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from modeflow.domains import Domain
 from modeflow.errors import ConfigError
 from modeflow.flows import FLOWS, flow_recipe
 from modeflow.latents import LatentModel
-from modeflow.models import TREE_FLOW
+from modeflow.models import LATENTS, TREE_FLOW
 from modeflow.options import Options
 from modeflow.training import TrainConfig, Training
 
@@ -24,16 +24,34 @@ __all__ = ["Budget", "Settings", "check_count", "latent_model"]
 _AUTO = ("n_states", "max_epochs", "batch_size")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
 _BATCH_RANGE = (64, 1024)
-#: What `flow="auto"` chooses from, a flow and options each; the first where there is nothing to choose by.
-FLOW_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "nsf-autoregressive": ("nsf-autoregressive", {}),
-    "nsf-autoregressive, shallow": ("nsf-autoregressive", {"layers": 3, "mixing": "reverse"}),
-    "nsf-coupling": ("nsf-coupling", {}),
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What may be built where it is left open.
+
+    Attributes:
+        flow, flow_options: a flow. latent, latent_options: a latent; None says nothing of it.
+    """
+
+    flow: str
+    flow_options: Mapping[str, Any] = field(default_factory=dict)
+    latent: str | None = None
+    latent_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: What `flow="auto"` chooses from; the first where there is nothing to choose by.
+FLOW_CHOICES: Mapping[str, Recipe] = {
+    "nsf-autoregressive": Recipe("nsf-autoregressive"),
+    "nsf-autoregressive, shallow": Recipe("nsf-autoregressive", {"layers": 3, "mixing": "reverse"}),
+    "nsf-coupling": Recipe("nsf-coupling"),
 }
-#: The one for a tree of states, whose base it is not: shallow, and of splines alone (`TREE_FLOW`).
-TREE_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "nsf-autoregressive, over a tree": ("nsf-autoregressive", TREE_FLOW),
+#: What a tree of states may be: under a flow, which is shallow and of splines alone (`TREE_FLOW`), or alone.
+TREE_CHOICES: Mapping[str, Recipe] = {
+    "nsf-autoregressive over a tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "flow"}),
+    "tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "leaves"}),
 }
+_RECIPES = {**FLOW_CHOICES, **TREE_CHOICES}
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
 
@@ -114,14 +132,6 @@ class Settings:
         options = flow_options(p["flow"], p["flow_options"])
         return cls(type(estimator), {**p, "flow_options": options}, groups, seed)
 
-    def choosing(self, estimator: Configured, chosen: Mapping[str, Any]) -> Settings:
-        """The same with parameters that were left open, and the groups that go with them."""
-        if not chosen:
-            return self
-        twin = type(estimator)(**{**estimator.get_params(deep=False), **chosen})
-        groups = {name: twin.group(name) for name in twin.groups()}
-        return replace(self, params={**self.params, **chosen}, groups=groups)
-
     @property
     def trained(self) -> Training:
         """The group of the training."""
@@ -131,24 +141,28 @@ class Settings:
     @property
     def flows(self) -> tuple[str, ...]:
         """The flows to choose from: one, unless ``flow="auto"``."""
-        if self.params["flow"] != "auto":
-            return (self.params["flow"],)
-        return tuple(TREE_CHOICES if self.params.get("latent") == "tree" else FLOW_CHOICES)
+        return (self.params["flow"],) if self.params["flow"] != "auto" else tuple(FLOW_CHOICES)
 
-    def with_flow(self, flow: str) -> Settings:
-        """The same settings with one of `flows`; options that the user gave come first."""
-        if self.params["flow"] != "auto":
-            return self
-        name, options = {**FLOW_CHOICES, **TREE_CHOICES}[flow]
-        given = flow_options(name, {**options, **self.params["flow_options"]})
-        return replace(self, params={**self.params, "flow": name, "flow_options": given})
+    def with_recipe(self, name: str) -> Settings:
+        """The same with what a recipe says (or a flow, of that name); what the user gave comes first."""
+        recipe = _RECIPES.get(name, Recipe(name))
+        params, groups = dict(self.params), dict(self.groups)
+        if params["flow"] == "auto":
+            given = {**recipe.flow_options, **params["flow_options"]}
+            params |= {"flow": recipe.flow, "flow_options": flow_options(recipe.flow, given)}
+        if recipe.latent is not None:
+            given = options_given(params["latent_options"])
+            options = LATENTS[recipe.latent].of({**given, **recipe.latent_options}, "latent_options")
+            params |= {"latent": recipe.latent, "latent_options": options.to_dict()}
+            groups["latent_options"] = options
+        return replace(self, params=params, groups=groups)
 
     def candidate(self, flow: str, rows: int, length: int = 1) -> Settings:
         """The settings of a short training on so many rows, annealed to its end, to be compared."""
         epochs = length * max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / self.batches(rows)))
         # Never much longer than the fit itself; an epoch of half the rows has half the steps.
         epochs = min(epochs, 2 * self.max_epochs(rows))
-        chosen = self.with_flow(flow)
+        chosen = self.with_recipe(flow)
         short = replace(self.trained, schedule="cosine", patience=None, tensorboard=False)
         return replace(
             chosen,
@@ -210,6 +224,11 @@ class Settings:
         steps = None if rows is None else self.steps(rows)
         # One draw of the noise of whole numbers, until it is fitted.
         return Preprocessed(domain.preprocessing(), self.kind.build(self, domain, n_states, steps), draws=1)
+
+
+def options_given(given: Options | Mapping[str, Any] | None) -> dict[str, Any]:
+    """A group of options, however it was given, as a mapping."""
+    return given.to_dict() if isinstance(given, Options) else dict(given or {})
 
 
 def flow_options(flow: Any, given: Mapping[str, Any] | None) -> dict[str, Any]:
