@@ -191,6 +191,31 @@ def test_values_that_repeat_have_a_probability():
     assert not len(find_ties(np.round(rng.normal(size=4000), 3)))
 
 
+def test_cells_of_a_lattice_that_repeat_lie_between_knots_of_their_own():
+    """Amounts on cents, most of them one of a few: each has the mass that it was seen with, and all make one."""
+    rng = np.random.default_rng(5)
+    n = 6000
+    comb = np.round(0.89 * rng.integers(1, 40, n), 2)
+    column = np.where(rng.random(n) < 0.8, comb, np.round(rng.gamma(2.0, 10.0, n), 2))
+    layer = MixedColumns((Cell(step=0.01, low=-0.005),))
+    with seeded(0):
+        layer.fit(torch.from_numpy(column[:, None]))
+    model = Preprocessed(layer, Independent(layer), draws=32).eval()
+    cents = torch.arange(0, 40_000, dtype=torch.float64) / 100
+    mass = model.log_prob(cents.unsqueeze(1)).exp()
+    assert float(mass.sum()) == pytest.approx(1, abs=5e-3)
+    seen = torch.tensor([float((column == k).mean()) for k in np.round(0.89 * np.arange(1, 40), 2)])
+    found = mass[torch.from_numpy(np.round(89 * np.arange(1, 40)).astype(int))]
+    torch.testing.assert_close(found.float(), seen, rtol=0.1, atol=2e-4)
+    drawn = layer.sample(torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)))[:, 0].numpy()
+    on = np.isin(np.round(100 * drawn), np.round(89 * np.arange(1, 40))).mean()
+    assert on == pytest.approx(
+        np.isin(np.round(100 * column), np.round(89 * np.arange(1, 40))).mean(), abs=0.03
+    )
+    # Counts that are smooth have no such cells, however many rows each has.
+    assert not len(find_ties(rng.poisson(30, 4000).astype(float), 1.0))
+
+
 def test_every_column_looks_gaussian():
     rng = np.random.default_rng(4)
     columns = np.column_stack([rng.lognormal(0, 3, 5000), rng.standard_cauchy(5000), rng.poisson(4, 5000)])

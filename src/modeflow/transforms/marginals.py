@@ -9,12 +9,15 @@ has rows, and is a point of it drawn uniformly. With the interval's width w
 
 .. math:: P(v) = \int p(u)\,du = w\, E\, p(u)
 
-so that one draw gives a lower bound, as in a cell of a lattice (`modeflow.transforms.cells`).
+so that one draw gives a lower bound, as in a cell of a lattice (`modeflow.transforms.cells`). On a lattice
+the knots lie at edges of cells, and a cell that holds many more rows than those around it (amounts paid in
+round thousands, steps of 0.89) lies between two of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,7 +27,7 @@ from torch import Tensor
 
 from modeflow.transforms.noise import in_row_noise, uniform_noise
 
-__all__ = ["Marginals", "find_ties"]
+__all__ = ["Edges", "Marginals", "find_ties"]
 
 #: Fewest rows between two knots, and knots at the most.
 _ROWS, _KNOTS = 30, 200
@@ -34,6 +37,14 @@ _PSEUDO = 0.1
 #: rows that the ties of a column have.
 _TIE_ROWS, _NEIGHBOURS, _TIED = 3, 10, 0.1
 _BEYOND = 2**40
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Of cells of a lattice: rising places, and which of them must be knots."""
+
+    places: np.ndarray
+    kept: np.ndarray
 
 
 class Marginals(torch.nn.Module):
@@ -70,13 +81,13 @@ class Marginals(torch.nn.Module):
         at = torch.searchsorted(self.ties, columns).clamp_max(self.ties.shape[1] - 1)
         return torch.where(self.ties.gather(1, at) == columns, at, -1).T
 
-    def fit(self, v: Tensor, tie: Tensor, at: Tensor, edges: Sequence[np.ndarray | None]) -> None:
+    def fit(self, v: Tensor, tie: Tensor, at: Tensor, edges: Sequence[Edges | None]) -> None:
         """Learn the maps from rows.
 
         Arguments:
             v: units of the columns, ``(N, D)``, NaN where missing. tie: of each, see `tie_of`.
             at: where the ties lie in these units, ``(D, T)``.
-            edges: of the cells of a lattice in these units, rising; None for others.
+            edges: of the cells of a lattice, in these units; None for others.
         """
         found = []
         for j, places in enumerate(at.numpy()):
@@ -139,11 +150,14 @@ class Marginals(torch.nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def find_ties(column: np.ndarray) -> np.ndarray:
-    """Values of a continuous column that repeat; none where they have few of its rows.
+def find_ties(column: np.ndarray, step: float = 0.0) -> np.ndarray:
+    """Values of a column that repeat by more than chance; none where they have few of its rows.
 
     Three rows make a tie, and more where decimals are few: rounding alone makes measurements equal, as often
     as the density around them says.
+
+    Arguments:
+        column: numbers, ``(N,)``. step: of the lattice they lie on, 0 where that is to be seen from decimals.
     """
     values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
     if len(values) < 2:
@@ -152,7 +166,7 @@ def find_ties(column: np.ndarray) -> np.ndarray:
     last = np.clip(np.arange(len(values)) + reach, 2 * reach, len(values) - 1)
     first = np.maximum(last - 2 * reach, 0)
     density = np.minimum(median_filter(counts, 2 * reach + 1) * (last - first), len(column))
-    by_chance = density * _resolution(values) / np.maximum(values[last] - values[first], 1e-300)
+    by_chance = density * (step or _resolution(values)) / np.maximum(values[last] - values[first], 1e-300)
     repeated = counts >= _TIE_ROWS * (1 + np.minimum(by_chance, 1e9))
     if counts[repeated].sum() < _TIED * counts.sum():
         return np.zeros(0)
@@ -174,7 +188,7 @@ def _longer(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _map(
-    v: np.ndarray, tie: np.ndarray, ties: np.ndarray, edges: np.ndarray | None
+    v: np.ndarray, tie: np.ndarray, ties: np.ndarray, edges: Edges | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Knots, places, and the knots at which ties begin, of one column."""
     there = v == v
@@ -205,15 +219,16 @@ def _at_quantiles(free: np.ndarray, held: int) -> np.ndarray:
     return np.unique([free[0] - margin, *(free[index - 1] + free[index]) / 2, free[-1] + margin])
 
 
-def _at_edges(free: np.ndarray, edges: np.ndarray, held: int) -> np.ndarray:
+def _at_edges(free: np.ndarray, edges: Edges, held: int) -> np.ndarray:
     """The same among the edges of cells, so that the map is straight within a cell."""
-    cut, last = [], 0
-    inside = edges[(edges > free[0]) & (edges < free[-1])]
-    for edge, count in zip(inside, np.searchsorted(free, inside), strict=True):
-        if count - last >= held:
+    cut, last, places = [], 0, edges.places
+    within = (places > free[0]) & (places < free[-1])
+    counts = np.searchsorted(free, places[within])
+    for edge, count, kept in zip(places[within], counts, edges.kept[within], strict=True):
+        if kept or count - last >= held:
             cut.append(edge)
             last = count
-    below, above = edges[edges <= free[0]], edges[edges >= free[-1]]
+    below, above = places[places <= free[0]], places[places >= free[-1]]
     first = below[-1] if len(below) else free[0] - _margin(free)
     return np.unique([first, *cut, above[0] if len(above) else free[-1] + _margin(free)])
 

@@ -26,14 +26,10 @@ from torch import Tensor
 from modeflow.transforms.base import Exactness
 from modeflow.transforms.cells import Cells
 from modeflow.transforms.columns import Columns
-from modeflow.transforms.marginals import Marginals, find_ties
+from modeflow.transforms.marginals import Edges, Marginals, find_ties
 from modeflow.transforms.surjections import Surjection
 
 __all__ = ["Cell", "MixedColumns"]
-
-
-#: Cells of a lattice whose edges are looked at.
-_MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -113,32 +109,39 @@ class MixedColumns(Surjection):
         if not self.numbers:
             return self
         numbers = self._split(x.double())[0][:, self.numbers]
-        free = [not self.cells[j].step for j in self.numbers]
-        ties = [find_ties(c.numpy()) if f else np.zeros(0) for c, f in zip(numbers.T, free, strict=True)]
+        steps, low, high = (self._of(name, self.numbers) for name in ("step", "low", "high"))
+        repeated = [find_ties(c.numpy(), step) for c, step in zip(numbers.T, steps.tolist(), strict=True)]
+        ties = [np.zeros(0) if step else found for found, step in zip(repeated, steps.tolist(), strict=True)]
         self.marginals.set_ties(ties)
         tie = self.marginals.tie_of(numbers)
+        cells = numbers
         if self.lattice is not None:
             numbers = self.lattice(numbers)[0]
-        steps, low, high = (self._of(name, self.numbers) for name in ("step", "low", "high"))
         self.columns.fit(numbers, weight, steps, (low, high))
-        edges = [self._edges(place, numbers[:, place]) for place in range(len(self.numbers))]
+        edges = [self._edges(place, cells[:, place], heavy) for place, heavy in enumerate(repeated)]
         at = self.columns.entries(self.marginals.ties.T)[0].T
         self.marginals.fit(self.columns.entries(numbers)[0], tie, at, edges)
         return self
 
-    def _edges(self, place: int, column: Tensor) -> np.ndarray | None:
-        """Edges of the cells of a lattice that rows lie in, in units of `Columns`; None where too many."""
+    def _edges(self, place: int, column: Tensor, heavy: np.ndarray) -> Edges | None:
+        """Edges of the cells that rows lie in, in units of `Columns`; None for a column on no lattice.
+
+        Arguments:
+            place: of the column among the numbers. column: its values. heavy: those that have many rows.
+        """
         cell = self.cells[self.numbers[place]]
         if not cell.step:
             return None
-        known = column[column == column]
-        first, last = ((end - cell.offset) / cell.step for end in (float(known.min()), float(known.max())))
-        if last - first > _MOST_CELLS:
-            return None
-        edges = cell.offset + cell.step * (torch.arange(math.floor(first), math.ceil(last) + 1) + 0.5)
-        rows = torch.full((len(edges), len(self.numbers)), torch.nan, dtype=torch.float64)
-        rows[:, place] = edges
-        return self.columns.entries(rows)[0][:, place].numpy()
+        # In whole numbers, so that neighbours have one edge between them.
+        used, many = (
+            np.unique(np.round((values - cell.offset) / cell.step))
+            for values in (column[column == column].numpy(), heavy)
+        )
+        found = np.unique([used - 0.5, used + 0.5])
+        rows = torch.full((len(found), len(self.numbers)), torch.nan, dtype=torch.float64)
+        rows[:, place] = torch.from_numpy(cell.offset + cell.step * found)
+        kept = np.isin(found, [many - 0.5, many + 0.5])
+        return Edges(self.columns.entries(rows)[0][:, place].numpy(), kept)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cells with atoms taken out, ``(N, D)``, and the flags, ``(N, flagged)``."""
