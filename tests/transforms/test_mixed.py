@@ -192,7 +192,7 @@ def test_values_that_repeat_have_a_probability():
 
 
 def test_cells_of_a_lattice_that_repeat_lie_between_knots_of_their_own():
-    """Amounts on cents, most of them one of a few: each has the mass that it was seen with, and all make one."""
+    """Amounts on cents, most of them one of a few, which have the mass that they were seen with."""
     rng = np.random.default_rng(5)
     n = 6000
     comb = np.round(0.89 * rng.integers(1, 40, n), 2)
@@ -208,7 +208,8 @@ def test_cells_of_a_lattice_that_repeat_lie_between_knots_of_their_own():
     found = mass[torch.from_numpy(np.round(89 * np.arange(1, 40)).astype(int))]
     torch.testing.assert_close(found.float(), seen, rtol=0.1, atol=2e-4)
     drawn = layer.sample(torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)))[:, 0].numpy()
-    on = np.isin(np.round(100 * drawn), np.round(89 * np.arange(1, 40))).mean()
+    comb = np.round(89 * np.arange(1, 40))
+    on, share = (np.isin(np.round(100 * each), comb).mean() for each in (drawn, column))
     assert on == pytest.approx(
         np.isin(np.round(100 * column), np.round(89 * np.arange(1, 40))).mean(), abs=0.03
     )
