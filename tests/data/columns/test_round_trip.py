@@ -342,3 +342,25 @@ def test_every_kind_is_in_the_registry():
         Constant,
     }
     assert {KINDS[k.kind] for k in kinds} == kinds and {"drop", "id"} <= set(KINDS)
+
+
+def test_decimals_of_single_precision_stay_those():
+    """0.89 that was a float32 is 0.88999998…: a sample of 0.89 would be none of the values of its column."""
+    rng = np.random.default_rng(0)
+    cents = np.round(0.89 * rng.integers(1, 4000, 3000), 2)
+    frame = pl.DataFrame(
+        {
+            "single": cents.astype(np.float32).astype(np.float64),
+            "double": cents,
+            "real": rng.normal(size=3000).astype(np.float32).astype(np.float64),
+            "whole": rng.integers(0, 900, 3000).astype(float),
+        }
+    )
+    schema = TableSchema.infer(frame)
+    assert [c.said()["single"] for c in schema.columns] == [True, False, True, False]
+    again = TableSchema.from_dict(schema.to_dict())
+    assert again.decode(schema.encode(frame)).equals(frame)
+    drawn = again.decode(schema.encode(frame) + rng.normal(size=(3000, 4)) * [5, 5, 0.1, 5])
+    assert (drawn["single"].to_numpy().astype(np.float32) == drawn["single"].to_numpy()).all()
+    assert (drawn["real"].to_numpy().astype(np.float32) == drawn["real"].to_numpy()).all()
+    assert (np.round(drawn["double"].to_numpy(), 2) == drawn["double"].to_numpy()).all()

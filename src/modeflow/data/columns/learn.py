@@ -13,9 +13,9 @@ from modeflow.data._cells import is_missing
 from modeflow.data.columns.aside import Constant, Drop, Identifier
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column, kind_named, shown
-from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
+from modeflow.data.columns.cells import PROGRAM_MARKS, Cells, portable
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
-from modeflow.data.columns.numeric import Bounded, Circular, Positive, Real, numbers_of
+from modeflow.data.columns.numeric import Bounded, Circular, Numeric, Positive, Real, numbers_of
 from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, as_written
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
 from modeflow.errors import ConfigError, DataError
@@ -56,6 +56,9 @@ def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column
         raise ConfigError(f"column '{name}': as_levels is an option of integer, lattice and datetime")
     common = {"dtype": options.pop("dtype", number_type(cells)), "missing": options.pop("missing", None)}
     found = _LEARN[kind](cells, name, options, as_levels)
+    if issubclass(chosen, Numeric) and "single" not in options:
+        double = portable(common["dtype"]) == "float64"
+        found["single"] = double and _is_single(known_values(cells, name))
     column = chosen.of(name, {**found, **common, "missing": False})
     if chosen in (Drop, Identifier):
         return column
@@ -121,6 +124,14 @@ def level_values(cells: Cells) -> tuple[Any, ...]:
         return tuple(bool(v) for v in known)
     whole = bool(np.all(known == np.round(known)))
     return tuple(int(v) if whole else float(v) for v in known)
+
+
+def _is_single(values: np.ndarray) -> bool:
+    """Whether numbers have the digits of single precision alone, and some are no short decimals for that."""
+    if not np.array_equal(values.astype(np.float32), values):
+        return False
+    digits = short_decimals(values)
+    return digits is None or not np.array_equal(np.round(values, digits), values)
 
 
 # -- kind by kind -----------------------------------------------------------------------------------

@@ -79,10 +79,12 @@ class Numeric(Column):
     Arguments:
         atoms: single values with a probability beside the others.
         decimals: digits after the point that cells have; None for all.
+        single: whether cells have only the digits of single precision, though their type has more.
     """
 
     atoms: tuple[float, ...] = ()
     decimals: int | None = None
+    single: bool = False
 
     def __post_init__(self) -> None:
         atoms = self.atoms if isinstance(self.atoms, (tuple, list)) else (self.atoms,)
@@ -133,6 +135,8 @@ class Numeric(Column):
         values = self._nearest(x)
         for atom in self.atoms:
             values = np.where(self._is_atom(x, atom), atom, values)
+        if self.single:
+            values = values.astype(np.float32).astype(np.float64)
         return as_type(np.where(absent, math.nan, values), self.dtype)
 
     def _atom(self, numbers: np.ndarray) -> np.ndarray:
@@ -161,7 +165,11 @@ class Numeric(Column):
         if self.decimals is not None:
             with np.errstate(over="ignore"):
                 x = np.where(np.abs(x) < 2.0**53 / 10.0**self.decimals, np.round(x, self.decimals), x)
-        return x.astype(np.float32).astype(np.float64) if portable(self.dtype) == "float32" else x
+        return x.astype(np.float32).astype(np.float64) if self._is_single else x
+
+    @property
+    def _is_single(self) -> bool:
+        return self.single or portable(self.dtype) == "float32"
 
     def _within(self, x: np.ndarray, low: float, high: float, closed: bool = True) -> np.ndarray:
         """Rounded, and brought within bounds; the lower one is left out if not `closed`."""
@@ -170,7 +178,7 @@ class Numeric(Column):
 
     def _ends(self, low: float, high: float, closed: bool) -> tuple[float, float]:
         """The least and the greatest value within bounds that the column's decimals and type allow."""
-        single = portable(self.dtype) == "float32"
+        single = self._is_single
         if self.decimals is not None:
             unit = 10.0**-self.decimals
             first = round(math.ceil(low / unit - _ROUNDING) * unit, self.decimals) if low > -math.inf else low
