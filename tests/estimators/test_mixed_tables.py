@@ -12,6 +12,7 @@ import pytest
 
 from modeflow import NVF
 from modeflow.domains import MixedDomain, TableDomain
+from modeflow.errors import DataError
 from modeflow.estimators import load_estimator
 
 SMALL = {"latent_options": {"states": 4}, "max_epochs": 2, "batch_size": 64, "random_state": 0}
@@ -249,3 +250,15 @@ def test_columns_may_be_dropped():
     fitted = NVF(columns={"name": "drop", **COLUMNS}, **SMALL).fit(frame)
     assert "name" not in fitted.sample(2)[0]
     assert np.isfinite(fitted.score_samples(frame)).all()
+
+
+def test_validation_rows_with_values_not_seen_are_left_out():
+    """One such row made the validation minus infinity at every epoch: the start was kept, untrained."""
+    frame, held = people(), people(80, 1)
+    held.loc[3, "children"] = 60
+    with pytest.warns(UserWarning, match="'children' has values that it did not have .* 1 of 80 rows"):
+        fitted = NVF(**LEAVES).fit(frame, validation=held)
+    assert np.isfinite(fitted.validation_["value"]) and fitted.validation_["n"] == 79
+    held["children"] = 60
+    with pytest.warns(UserWarning), pytest.raises(DataError, match="none of 80 validation rows"):
+        NVF(**LEAVES).fit(frame, validation=held)

@@ -191,7 +191,12 @@ class MixedDomain(RowDomain):
         return self._encoded(X)
 
     def validation(self, X: Any) -> np.ndarray:
-        return self._encoded(X)
+        """Rows with a value that its column does not have would end every training before it began."""
+        values = self._encoded(X)
+        possible = (values != IMPOSSIBLE).all(1)
+        if not possible.any():
+            raise DataError(f"none of {len(values)} validation rows has values of its columns alone")
+        return values[possible]
 
     def _encoded(self, X: Any) -> np.ndarray:
         values = self.schema.encode(X, "score")
