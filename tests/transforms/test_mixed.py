@@ -211,8 +211,10 @@ def test_cells_of_a_lattice_that_repeat_lie_between_knots_of_their_own():
     comb = np.round(89 * np.arange(1, 40))
     on, share = (np.isin(np.round(100 * each), comb).mean() for each in (drawn, column))
     assert on == pytest.approx(share, abs=0.03)
-    # Counts that are smooth have no such cells, however many rows each has.
-    assert not len(find_ties(rng.poisson(30, 4000).astype(float), 1.0))
+    # Counts that are smooth have no such cells, however many rows each has; whole degrees among thirds are.
+    degrees = rng.poisson(30, 4000).astype(float)
+    assert not len(find_ties(degrees, 1.0))
+    assert len(find_ties(np.append(degrees, [20.333, 30.667]), 1 / 3)) > 20
 
 
 def test_every_column_looks_gaussian():

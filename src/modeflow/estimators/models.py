@@ -173,15 +173,15 @@ class NVF(Conditionals, _TableEstimator):
     def _recipes(self, settings: Settings, data: FitData) -> tuple[Sequence[str], Sequence[str]]:
         """What is to be chosen from, and rivals of another latent that must be clearly better than it."""
         said, open_flow = self._said_latent(), settings.params["flow"] == "auto"
-        columns = as_features(features_of(data.domain))
-        odd = _odd(data.domain)
+        domain, odd = data.domain, _odd(data.domain)
         latent = said or ("tree" if odd else "discrete")
         if odd and not LATENTS[latent].mixed:
             raise ConfigError(
                 f"latent='{latent}' takes complete columns of numbers alone, and '{odd}' is none: "
                 "latent='tree' or 'auto' takes any"
             )
-        reals = any(feature.kind == "real" for feature in columns)
+        mixed = isinstance(domain, MixedDomain)
+        reals = not mixed or any(f.kind == "real" for f in as_features(features_of(domain)))
         holes = bool(np.isnan(data.train).any())
         asked = options_given(self.latent_options).get("likelihood", "auto") if latent == "tree" else "auto"
         trees = [
@@ -193,9 +193,10 @@ class NVF(Conditionals, _TableEstimator):
         if latent == "tree":
             return trees, ()
         # Of a bound no comparison: it is also one of posteriors. Of one column all flows are the same.
-        several = latent == "discrete" and len(columns) > 1
+        several = latent == "discrete" and data.train.shape[1] > 1
         flows = settings.flows if several else settings.flows[:1]
-        return flows, trees if said is None and several and open_flow else ()
+        known = mixed or isinstance(domain, TableDomain)
+        return flows, trees if said is None and several and open_flow and known else ()
 
     @classmethod
     def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:

@@ -33,9 +33,9 @@ __all__ = ["Edges", "Marginals", "find_ties"]
 _ROWS, _KNOTS = 30, 200
 #: Rows that a stretch without any is given, so that the map rises.
 _PSEUDO = 0.1
-#: Rows of a tie where chance makes none, values to either side that show the density, and the share of the
-#: rows that the ties of a column have.
-_TIE_ROWS, _NEIGHBOURS, _TIED = 3, 10, 0.1
+#: Rows of a tie where chance makes none; how many times what chance makes; values to either side that show
+#: the density; and the share of the rows that the ties of a column have.
+_TIE_ROWS, _TIE_EXCESS, _NEIGHBOURS, _TIED = 3, 1.5, 10, 0.1
 _BEYOND = 2**40
 
 
@@ -153,8 +153,8 @@ class Marginals(torch.nn.Module):
 def find_ties(column: np.ndarray, step: float = 0.0) -> np.ndarray:
     """Values of a column that repeat by more than chance; none where they have few of its rows.
 
-    Three rows make a tie, and more where decimals are few: rounding alone makes measurements equal, as often
-    as the density around them says.
+    Three rows make a tie, and more where decimals are few or cells wide: rounding alone makes measurements
+    equal, as often as the density around them says.
 
     Arguments:
         column: numbers, ``(N,)``. step: of the lattice they lie on, 0 where that is to be seen from decimals.
@@ -167,7 +167,9 @@ def find_ties(column: np.ndarray, step: float = 0.0) -> np.ndarray:
     first = np.maximum(last - 2 * reach, 0)
     density = np.minimum(median_filter(counts, 2 * reach + 1) * (last - first), len(column))
     by_chance = density * (step or _resolution(values)) / np.maximum(values[last] - values[first], 1e-300)
-    repeated = counts >= _TIE_ROWS * (1 + np.minimum(by_chance, 1e9))
+    by_chance = np.minimum(by_chance, 1e9)
+    # Half as many again as the density says, and three of its errors.
+    repeated = counts >= _TIE_ROWS * (1 + np.sqrt(by_chance)) + _TIE_EXCESS * by_chance
     if counts[repeated].sum() < _TIED * counts.sum():
         return np.zeros(0)
     return values[repeated]
