@@ -227,7 +227,7 @@ def test_a_state_that_one_row_of_either_needs_stays():
 
 def test_training_that_is_not_clearly_better_than_its_start_is_undone():
     x = np.random.default_rng(0).normal(size=(300, 2))
-    settings = Settings.of(NVF(2, **SMALL), 0)
+    settings = Settings.of(NVF(2, latent="discrete", **SMALL), 0)
     data = FitData(x[:200], x[200:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
     fit = Fit(settings, data, 2)
     fit.run()

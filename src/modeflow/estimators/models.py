@@ -203,7 +203,7 @@ class NVF(Conditionals, _TableEstimator):
         p, options = settings.params, settings.groups["latent_options"]
         return TableModel(
             features_of(domain),
-            "discrete" if p["latent"] == "auto" else p["latent"],
+            p["latent"],
             n_states,
             flow=p["flow"],
             flow_options=p["flow_options"],

@@ -155,6 +155,8 @@ class Settings:
             options = LATENTS[recipe.latent].of({**given, **recipe.latent_options}, "latent_options")
             params |= {"latent": recipe.latent, "latent_options": options.to_dict()}
             groups["latent_options"] = options
+        elif params.get("latent") == "auto":
+            params["latent"] = "discrete"
         return replace(self, params=params, groups=groups)
 
     def candidate(self, flow: str, rows: int, length: int = 1) -> Settings:

@@ -71,6 +71,9 @@ def test_few_values_are_levels_and_many_are_not():
     assert kind_of(rng().integers(0, 32, N)).as_levels
     assert not kind_of(rng().integers(0, 33, N)).as_levels
     assert not kind_of(rng().integers(0, 32, 128)).as_levels  # four rows a value
+    gains = rng().choice(99_999, 60, replace=False)  # far apart: neighbours have nothing to say
+    assert kind_of(rng().choice(gains, 100 * 60)).as_levels
+    assert not kind_of(rng().choice(gains, 90 * 60)).as_levels
     mostly_zero = np.zeros(N)
     mostly_zero[:20] = 100 * (1 + np.arange(20))  # most of the others were seen once
     column = kind_of(mostly_zero)

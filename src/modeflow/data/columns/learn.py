@@ -35,7 +35,10 @@ __all__ = [
 #: Of numbers more are no codes: of ages and temperatures a flow knows that neighbours are alike, which was
 #: worth 0.1 nats a row on adult and 2.6 on beijing (docs/data.md).
 MAX_LEVELS, MAX_LEVELS_NUMERIC = 1000, 32
-#: Rows a level that such numbers need, on average; share of new rows, beside those of the most frequent
+#: Most levels and rows a level, on average, of numbers that lie far apart (gains of 7688 and 15024), where of
+#: neighbours there is nothing to say: fewer than this share of their lattice occurs.
+_APART, _ROWS_APART, _SPARSE = 128, 100, 0.1
+#: Rows a level that other numbers need, on average; share of new rows, beside those of the most frequent
 #: value, that may hold a value not seen (after Good and Turing: the share seen once).
 _ROWS_A_LEVEL, _UNSEEN = 5, 0.05
 
@@ -103,11 +106,17 @@ def known_values(cells: Cells, name: str) -> np.ndarray:
     return values
 
 
-def few_valued(levels: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether numbers are modelled by codes: at most 32 values, with five rows and more each on average, and
-    few of them seen but once."""
+def few_valued(levels: np.ndarray, counts: np.ndarray, step: float = 0.0) -> bool:
+    """Whether numbers are modelled by codes: at most 32 values with five rows and more each on average, or
+    128 far apart with a hundred; and few of them seen but once.
+
+    Arguments:
+        levels, counts: the values, rising, and how many rows have each. step: of their lattice; 0 for none.
+    """
     rows = int(counts.sum())
-    if len(levels) > min(MAX_LEVELS_NUMERIC, rows / _ROWS_A_LEVEL):
+    apart = step > 0 and len(levels) < _SPARSE * ((levels[-1] - levels[0]) / step + 1)
+    most = min(_APART, rows / _ROWS_APART) if apart else 0
+    if len(levels) > max(most, min(MAX_LEVELS_NUMERIC, rows / _ROWS_A_LEVEL)):
         return False
     return float((counts == 1).sum()) <= _UNSEEN * (rows - int(counts.max()))
 
@@ -234,7 +243,9 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
         raise DataError(f"column '{name}' lies on no lattice: say its step, lattice(0.01), or 'real'")
     levels, counts = np.unique(values, return_counts=True)
     if as_levels is None:
-        as_levels = not atoms and not {"low", "high"} & said.keys() and few_valued(levels, counts)
+        as_levels = (
+            not atoms and not {"low", "high"} & said.keys() and few_valued(levels, counts, lattice.step)
+        )
     if said.get("levels") or as_levels:
         chosen = said.get("levels") or _with_gaps(levels, lattice)
         found = {
