@@ -354,5 +354,5 @@ def _in_turns(order: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
     pool = order[ranked][~first]
     if len(pool) < count:  # hardly a group has two rows
         return order
-    taken = pool[(np.arange(count) + 0.5) * len(pool) // count]
+    taken = pool[(2 * np.arange(count) + 1) * len(pool) // (2 * count)]
     return np.concatenate([taken, order[~np.isin(order, taken)]])

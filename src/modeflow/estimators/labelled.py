@@ -41,7 +41,7 @@ def checked_labels(y: Any) -> np.ndarray:
         kinds = {type(v).__name__ for v in labels}
         if len(kinds) > 1:
             raise DataError(f"y has labels of different types ({', '.join(sorted(kinds))}): use one")
-        if kinds <= {"bool", "int"}:
+        if kinds <= {"bool", "int", "float"}:
             labels = np.array(labels.tolist())
     check_classification_targets(labels)
     return labels
