@@ -296,6 +296,8 @@ def test_bad_labels_and_densities():
     ):
         with pytest.raises(DataError, match=message):
             NVFClassifier(NVF(**LEAVES)).fit(X, labels)
+    with pytest.raises(DataError, match="stratify has shape"):
+        NVF(**LEAVES).fit(X, stratify=y[:9])
     for labels, message in ((np.linspace(0, 1, 60), "Unknown label type"), (y[:50], "inconsistent numbers")):
         with pytest.raises(ValueError, match=message):
             NVFClassifier(NVF(**LEAVES)).fit(X, labels)

@@ -74,6 +74,21 @@ def test_a_column_is_predicted_from_the_others(fitted, cells):
     assert (found.mode() == np.array(LEVELS[1])[found.probabilities.argmax(1)]).all()
 
 
+def test_levels_are_scored_with_a_row_and_alone(fitted, cells):
+    rows, joint = cells
+    found = np.exp(fitted.level_scores("b", rows)).reshape(2, 3, 2, 3)
+    np.testing.assert_allclose(found[:, 0], joint.transpose(0, 2, 1), rtol=1e-9)
+    np.testing.assert_allclose(found[:, 1], found[:, 0], rtol=0)
+    np.testing.assert_allclose(np.exp(fitted.level_scores("b")), joint.sum((0, 2))[None], rtol=1e-9)
+
+
+def test_one_value_may_be_given_for_each_row(fitted):
+    drawn = fitted.sample_given({"a": ["x", "y", "x"], "c": "no"}, 3, random_state=0)
+    assert drawn["a"].tolist() == ["x", "y", "x"] and (drawn["c"] == "no").all()
+    with pytest.raises(ConfigError, match="'a' is given 2 values for 3 rows"):
+        fitted.sample_given({"a": ["x", "y"]}, 3)
+
+
 def test_draws_follow_the_conditional(fitted, cells):
     """Five standard errors of every cell: a false alarm in 2e-6 for each of six."""
     n = 20_000
@@ -190,6 +205,8 @@ def test_levels_without_numbers_have_their_exact_probability_under_a_flow(bent, 
 
 
 def test_levels_are_predicted_under_a_flow_by_every_level(bent):
+    with pytest.raises(ConfigError, match="'n' has no levels: it is real"):
+        bent.level_scores("n")
     axis = np.linspace(-4, 4, 9)
     rows = [pd.DataFrame({"n": axis, "a": a, "b": "q"}) for a in "uv"]
     joint = np.stack([np.exp(bent.score_samples(part)) for part in rows], 1)
