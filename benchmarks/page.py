@@ -112,6 +112,38 @@ def tables(content: dict[str, Any]) -> list[str]:
     return [*lines, place(content), "", "`python benchmarks/tables.py`", ""]
 
 
+def labels(content: dict[str, Any]) -> list[str]:
+    s, runs = content["settings"], content["runs"]
+    lines = [
+        "## Labels",
+        "",
+        "What a joint density of rows and labels costs where only the label is asked for: `NVFClassifier` beside classifiers of "
+        f"scikit-learn with their defaults, on {s['train_rows']:,} training and {s['test_rows']:,} test rows drawn from the published parts. "
+        f"The density has {s['states']} states a column and at most {s['max_epochs']} epochs, else its defaults. *Log-loss*: mean of "
+        "−log p(y | x), nats. *ECE*: expected calibration error, Σ n_b / n · |accuracy − mean confidence| over "
+        f"{s['calibration_bins']} bins of equal width of the confidence in the class predicted. Means over test rows ± their standard error, "
+        "one fit each; seconds of the processor, one thread.",
+        "",
+    ]
+    for name in dict.fromkeys(r["table"] for r in runs):
+        rows = [r for r in runs if r["table"] == name]
+        lines += [f"**{name}** (the most frequent class: {100 * rows[0]['majority']:.1f} %)", ""]
+        header = ["", "accuracy, %", "log-loss, nats", "ECE, %", "seconds to fit", "to score"]
+        body = [
+            [
+                r["method"],
+                f"{100 * r['accuracy']:.1f} ± {100 * r['accuracy_error']:.1f}",
+                f"{r['log_loss']:.3f} ± {r['log_loss_error']:.3f}",
+                f"{100 * r['calibration_error']:.1f}",
+                f"{r['seconds_fit']:.1f}",
+                f"{r['seconds_score']:.1f}",
+            ]
+            for r in rows
+        ]
+        lines += [*table(header, body), ""]
+    return [*lines, place(content), ""]
+
+
 def splits_of(content: dict[str, Any]) -> tuple[int, str]:
     """How many splits there are, and what the numbers after ± are."""
     names = list(dict.fromkeys(r["table"] for r in content["runs"]))
@@ -473,7 +505,8 @@ def build(readme: str) -> tuple[str, str]:
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))
     page += [*toys(toy), *tables(real)]
-    for name, section in (("jacobian", jacobian), ("cost", cost), ("objectives", objectives)):
+    parts = (("classify", labels), ("jacobian", jacobian), ("cost", cost), ("objectives", objectives))
+    for name, section in parts:
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))
     return "\n".join(page), between(readme, short(toy, real, read("islands")), "benchmarks")

@@ -14,6 +14,7 @@ ALL = (
     "islands",
     "toys",
     "tables",
+    "classify",
     "defaults",
     "flows",
     "speed",

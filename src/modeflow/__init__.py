@@ -16,7 +16,7 @@ from modeflow._version import __version__
 
 if TYPE_CHECKING:
     from modeflow.errors import ConfigError, DataError, ModeflowError, ModelFileError, TrainingError
-    from modeflow.estimators import NVF, FlowDensity, ImageDensity, load_estimator
+    from modeflow.estimators import NVF, FlowDensity, ImageDensity, NVFClassifier, load_estimator
 
 __all__ = [
     "NVF",
@@ -26,6 +26,7 @@ __all__ = [
     "ImageDensity",
     "ModeflowError",
     "ModelFileError",
+    "NVFClassifier",
     "TrainingError",
     "__version__",
     "load_estimator",
@@ -35,6 +36,7 @@ _HOME = {
     "NVF": "modeflow.estimators",
     "FlowDensity": "modeflow.estimators",
     "ImageDensity": "modeflow.estimators",
+    "NVFClassifier": "modeflow.estimators",
     "load_estimator": "modeflow.estimators",
     "ConfigError": "modeflow.errors",
     "DataError": "modeflow.errors",

@@ -222,3 +222,17 @@ def test_a_third_domain_goes_from_fit_to_report_without_a_line_in_the_others(tmp
             "fit", data, "-o", tmp_path / "plain", "--model", "realnvp", "--set", "max_epochs=1", "--json"
         )
         assert plain["n_states"] == 1
+
+
+def test_rows_are_held_out_of_every_group():
+    groups = np.repeat([0, 1, 2, 3], [80, 30, 9, 1])
+    mixed = np.random.default_rng(1).permutation(groups)
+    for seed in range(5):
+        rest, held = held_out(120, 0.1, seed, "row", mixed)
+        assert len(held) == 12 and sorted([*rest, *held]) == list(range(120))
+        counts = np.bincount(mixed[held], minlength=4)
+        # Of each group a tenth of its rows but the first, up to a row.
+        assert (np.abs(counts - 12 * np.array([79, 29, 8, 0]) / 116) < 1).all() and counts[3] == 0
+    assert not np.array_equal(held, held_out(120, 0.1, 0, "row", mixed)[1])
+    # Groups of one row each cannot be shared out.
+    assert len(held_out(20, 0.2, 0, "row", np.arange(20))[1]) == 4

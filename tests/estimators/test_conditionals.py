@@ -74,6 +74,21 @@ def test_a_column_is_predicted_from_the_others(fitted, cells):
     assert (found.mode() == np.array(LEVELS[1])[found.probabilities.argmax(1)]).all()
 
 
+def test_levels_are_scored_with_a_row_and_alone(fitted, cells):
+    rows, joint = cells
+    found = np.exp(fitted.level_scores("b", rows)).reshape(2, 3, 2, 3)
+    np.testing.assert_allclose(found[:, 0], joint.transpose(0, 2, 1), rtol=1e-9)
+    np.testing.assert_allclose(found[:, 1], found[:, 0], rtol=0)
+    np.testing.assert_allclose(np.exp(fitted.level_scores("b")), joint.sum((0, 2))[None], rtol=1e-9)
+
+
+def test_one_value_may_be_given_for_each_row(fitted):
+    drawn = fitted.sample_given({"a": ["x", "y", "x"], "c": "no"}, 3, random_state=0)
+    assert drawn["a"].tolist() == ["x", "y", "x"] and (drawn["c"] == "no").all()
+    with pytest.raises(ConfigError, match="'a' is given 2 values for 3 rows"):
+        fitted.sample_given({"a": ["x", "y"]}, 3)
+
+
 def test_draws_follow_the_conditional(fitted, cells):
     """Five standard errors of every cell: a false alarm in 2e-6 for each of six."""
     n = 20_000
@@ -132,12 +147,89 @@ def test_bad_questions_get_one_line(fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rng = np.random.default_rng(0)
-        numbers = pd.DataFrame({"n": rng.normal(size=60), "k": list("uvw") * 20})
+        numbers = pd.DataFrame({"n": rng.normal(size=60), "m": rng.normal(size=60), "k": list("uvw") * 20})
         bent = NVF(latent_options={"states": 3}, max_epochs=1, random_state=0).fit(numbers)
-        with pytest.raises(ConfigError, match="likelihood': 'leaves'"):
-            bent.impute(numbers)
-        with pytest.raises(DataError, match="row 1 has a missing cell"):
-            bent.score_samples(numbers.assign(n=np.nan))
+        holes = numbers.assign(n=numbers["n"].where(numbers.index != 3))
+        for asked in (
+            lambda: bent.impute(holes),
+            lambda: bent.score_samples(holes),
+            lambda: bent.predict_column("k", holes),
+            lambda: bent.log_prob_given(holes[:4], ["m"], ["k"]),
+            lambda: bent.predict_column("n", numbers),
+            lambda: bent.sample_given({"n": 0.5}),
+        ):
+            with pytest.raises(DataError, match=r"row [14] has a missing cell.*likelihood': 'leaves'"):
+                asked()
+        islands = NVF(1, flow="nsf-coupling", max_epochs=1, random_state=0).fit(numbers[["n", "m"]])
+        with pytest.raises(ConfigError, match="fit with latent='tree'"):
+            islands.impute(numbers[["n", "m"]])
+
+
+@pytest.fixture(scope="module")
+def bent():
+    """A number, and two columns of levels, under a flow."""
+    rng = np.random.default_rng(2)
+    a, b = rng.integers(0, 2, 400), rng.integers(0, 3, 400)
+    frame = pd.DataFrame(
+        {"n": 2.0 * a - b + rng.normal(size=400), "a": np.array(["u", "v"])[a], "b": np.array(list("pqr"))[b]}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"layers": 2, "hidden_features": 8, "blocks": 1, "bins": 4}
+        fitted = NVF(latent_options={"states": 3}, flow_options=options, max_epochs=20, random_state=0).fit(
+            frame
+        )
+    assert fitted.density_kind_ == "exact"
+    return fitted
+
+
+@pytest.fixture(scope="module")
+def cells_of_bent(bent):
+    """Of every pair of levels its probability (2, 3), by quadrature over the number."""
+    axis = np.linspace(-25, 25, 20_001)
+    mass = []
+    for a, b in itertools.product("uv", "pqr"):
+        density = np.exp(bent.score_samples(pd.DataFrame({"n": axis, "a": a, "b": b})))
+        mass.append(density.sum() * (axis[1] - axis[0]))
+    return np.reshape(mass, (2, 3))
+
+
+def test_levels_without_numbers_have_their_exact_probability_under_a_flow(bent, cells_of_bent):
+    assert cells_of_bent.sum() == pytest.approx(1, abs=2e-4)
+    pairs = pd.DataFrame(list(itertools.product("uv", "pqr")), columns=["a", "b"]).assign(n=np.nan)
+    found = np.exp(bent.score_samples(pairs[["n", "a", "b"]])).reshape(2, 3)
+    assert found.sum() == pytest.approx(1, abs=1e-10)
+    np.testing.assert_allclose(found, cells_of_bent, atol=2e-4)
+    alone = np.exp(bent.score_samples(pairs[["n", "a", "b"]].assign(b=None)[::3]))
+    np.testing.assert_allclose(alone, found.sum(1), rtol=1e-10)
+
+
+def test_levels_are_predicted_under_a_flow_by_every_level(bent):
+    with pytest.raises(ConfigError, match="'n' has no levels: it is real"):
+        bent.level_scores("n")
+    axis = np.linspace(-4, 4, 9)
+    rows = [pd.DataFrame({"n": axis, "a": a, "b": "q"}) for a in "uv"]
+    joint = np.stack([np.exp(bent.score_samples(part)) for part in rows], 1)
+    found = bent.predict_column("a", rows[0])
+    np.testing.assert_allclose(found.probabilities, joint / joint.sum(1, keepdims=True), rtol=1e-9)
+    assert np.ptp(found.probabilities[:, 0]) > 0.1
+
+
+def test_rows_given_levels_follow_bayes_under_a_flow(bent):
+    """Cells of a level and an interval, by quadrature: five standard errors each, false alarm 1e-5."""
+    n, edges = 20_000, np.array([-np.inf, -2.0, -0.5, 0.5, 2.0, np.inf])
+    drawn = bent.sample_given({"a": "v"}, n, random_state=1)
+    assert (drawn["a"] == "v").all()
+    axis = np.linspace(-25, 25, 20_001)
+    mass = np.stack([np.exp(bent.score_samples(pd.DataFrame({"n": axis, "a": "v", "b": b}))) for b in "pqr"])
+    place = np.digitize(axis, edges[1:-1])
+    share = np.stack([mass[:, place == i].sum(1) for i in range(5)], 1) / mass.sum()
+    at = np.digitize(drawn["n"], edges[1:-1])
+    for j, i in itertools.product(range(3), range(5)):
+        seen = float(((drawn["b"] == "pqr"[j]) & (at == i)).mean())
+        # The grid is off by less than 1e-3.
+        assert abs(seen - share[j, i]) < 5 * np.sqrt(share[j, i] * (1 - share[j, i]) / n) + 1e-3
+    assert share.std() > 0.02
 
 
 def test_cells_are_filled_and_given_at_the_command_line(tmp_path, capsys):

@@ -324,8 +324,15 @@ class Trivial:
     unit: str
 
 
-def held_out(n: int, fraction: Any, seed: int, word: str) -> tuple[np.ndarray, np.ndarray]:
+def held_out(
+    n: int, fraction: Any, seed: int, word: str, strata: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers for training (sorted) and validation, at random.
+
+    Arguments:
+        n: rows. fraction: of them for validation. seed: of the drawing. word: for a row.
+        strata: of every row its group, ``(N,)``: of each the same share is held out, up to a row, and never
+            all.
 
     Raises:
         DataError: fewer than three rows.
@@ -334,4 +341,18 @@ def held_out(n: int, fraction: Any, seed: int, word: str) -> tuple[np.ndarray, n
         raise DataError(f"{n} {word}s are too few to fit: 3 are needed, and many more are wanted")
     count = min(max(round(fraction * n), 1), n - 2)
     order = np.random.default_rng(seed).permutation(n)
+    if strata is not None:
+        order = _in_turns(order, np.asarray(strata)[order], count)
     return np.sort(order[count:]), order[:count]
+
+
+def _in_turns(order: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
+    """The same rows, the first `count` of them evenly from all groups, whose first rows stay behind."""
+    ranked = np.argsort(strata, kind="stable")
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = strata[ranked][1:] != strata[ranked][:-1]
+    pool = order[ranked][~first]
+    if len(pool) < count:  # hardly a group has two rows
+        return order
+    taken = pool[(2 * np.arange(count) + 1) * len(pool) // (2 * count)]
+    return np.concatenate([taken, order[~np.isin(order, taken)]])

@@ -223,16 +223,24 @@ class MixedDomain(RowDomain):
             raise ConfigError(f"there is no column '{name}' in the model{hint}")
         return self.schema.names.index(name)
 
-    def given(self, cells: Mapping[str, Any]) -> np.ndarray:
-        """A row of these cells, encoded, all others missing, ``(D,)``.
+    def given(self, cells: Mapping[str, Any], rows: int = 1) -> np.ndarray:
+        """Rows of these cells, encoded, all others missing, ``(rows, D)``.
+
+        Arguments:
+            cells: by column one value, or a list or array of one for every row. rows: how many.
 
         Raises:
-            ConfigError: an unknown column. DataError: a value that its column cannot have.
+            ConfigError: an unknown column, or another number of values.
+            DataError: a value that its column cannot have.
         """
-        row = np.full(self.schema.dim, np.nan)
+        found = np.full((rows, self.schema.dim), np.nan)
         for name, value in cells.items():
-            row[self.check_name(name)] = self.schema[name].encode([value])[0]
-        return row
+            j = self.check_name(name)
+            values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+            if len(values) not in (1, rows):
+                raise ConfigError(f"column '{name}' is given {len(values)} values for {rows} rows")
+            found[:, j] = self.schema[name].encode(values)
+        return found
 
     def check_training(self, values: np.ndarray) -> None:
         for name, feature, column in zip(self.schema.names, self.schema.features(), values.T, strict=True):

@@ -1,6 +1,7 @@
-"""scikit-learn estimators: `NVF`, `FlowDensity` for a flow without states, and `ImageDensity`."""
+"""scikit-learn estimators: `NVF` and its classifier, `FlowDensity` without states, and `ImageDensity`."""
 
 from modeflow.estimators.base import DensityEstimator
+from modeflow.estimators.classifier import NVFClassifier
 from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity, ImageDensity, ImageTraining
 from modeflow.estimators.storage import load_estimator
 
@@ -11,5 +12,6 @@ __all__ = [
     "FlowDensity",
     "ImageDensity",
     "ImageTraining",
+    "NVFClassifier",
     "load_estimator",
 ]

@@ -73,6 +73,7 @@ class DensityEstimator(FittedDensity):
         sample_weight: Any = None,
         *,
         validation: Any = None,
+        stratify: Any = None,
         run_dir: str | os.PathLike[str] | None = None,
         resume: bool = False,
     ) -> Self:
@@ -86,10 +87,12 @@ class DensityEstimator(FittedDensity):
         Arguments:
             X: an array or data frame of numbers, shape ``(N, D)``; or images of whole numbers, ``(N, H, W)``
                 or ``(N, H, W, C)``.
-            y: ignored.
+            y: ignored (`NVFClassifier` takes labels).
             sample_weight: non-negative weights, shape ``(N,)``; rows of weight zero are dropped.
             validation: rows for early stopping and selection; by default a random share of X,
                 `validation_fraction`.
+            stratify: of every row a group (a number or a word), ``(N,)``: the share is then that of each
+                group, up to a row.
             run_dir: folder for `metrics.jsonl` and checkpoints; none are written without it.
             resume: go on from the checkpoint in `run_dir`, if there is one.
 
@@ -104,7 +107,7 @@ class DensityEstimator(FittedDensity):
             KeyboardInterrupt: after Ctrl-C, when the estimator is fitted.
         """
         with signals_held(), showing(bool(self.verbose)):
-            self._fit(X, sample_weight, validation, run_dir, resume)
+            self._fit(X, sample_weight, validation, stratify, run_dir, resume)
         return self
 
     def _fit(
@@ -112,6 +115,7 @@ class DensityEstimator(FittedDensity):
         X: Any,
         sample_weight: Any,
         validation: Any,
+        stratify: Any,
         run_dir: str | os.PathLike[str] | None,
         resume: bool,
     ) -> None:
@@ -119,9 +123,12 @@ class DensityEstimator(FittedDensity):
         settings = Settings.of(self, int(rng.randint(2**31 - 1)))
         domain, values = self._kind(X).learn(self, X)
         weight = _weights(sample_weight, values)
+        strata = _strata(stratify, len(values))
         if weight is not None:
-            values, weight = values[weight > 0], weight[weight > 0]
-        data = self._split(values, weight, validation, domain, settings)
+            used = weight > 0
+            values, weight = values[used], weight[used]
+            strata = None if strata is None else strata[used]
+        data = self._split(values, weight, validation, strata, domain, settings)
         domain.warn(data.train, settings.trained.precision, settings.bare)
 
         folder = None if run_dir is None else Path(run_dir)
@@ -182,15 +189,26 @@ class DensityEstimator(FittedDensity):
         values: np.ndarray,
         weight: np.ndarray | None,
         validation: Any,
+        strata: np.ndarray | None,
         domain: Domain,
         settings: Settings,
     ) -> FitData:
         if validation is not None:
             return FitData(values, domain.validation(validation), mean_one(weight), None, domain)
-        rest, held = held_out(len(values), self.validation_fraction, settings.seed, domain.word)
+        rest, held = held_out(len(values), self.validation_fraction, settings.seed, domain.word, strata)
         parts = (None, None) if weight is None else (weight[rest], weight[held])
         domain.check_training(values[rest])
         return FitData(values[rest], values[held], mean_one(parts[0]), mean_one(parts[1]), domain)
+
+
+def _strata(stratify: Any, rows: int) -> np.ndarray | None:
+    """The groups of rows as numbers."""
+    if stratify is None:
+        return None
+    found = np.unique(np.asarray(stratify), return_inverse=True)[1]
+    if found.shape != (rows,):
+        raise DataError(f"stratify has shape {np.shape(stratify)}; it needs a group for each of {rows} rows")
+    return np.asarray(found)
 
 
 def _weights(sample_weight: Any, values: np.ndarray) -> np.ndarray | None:

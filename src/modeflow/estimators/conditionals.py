@@ -3,7 +3,8 @@ r"""What some columns say of others: missing cells filled, rows drawn given cell
 .. math:: p(x_a \mid x_b) = \frac{p(x_a, x_b)}{p(x_b)}
 
 Both marginals are those of the model: a cell that is missing is summed or integrated out, which a tree of
-states does exactly (`LatentModel.marginals`).
+states does exactly; with a flow over it, where no number of the row is there, the flow integrating to one
+whatever it is told (`LatentModel.sums_out`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from modeflow.domains import MixedDomain
 from modeflow.errors import ConfigError, DataError
@@ -72,8 +74,9 @@ class Conditionals(FittedDensity):
             m tables of the kind that was fitted.
 
         Raises:
-            ConfigError: a model whose marginals are not known, or a `how` or m that is not allowed.
-            DataError: other columns than those fitted, or a value that a column cannot have.
+            ConfigError: no tree, or a `how` or m that is not allowed.
+            DataError: other columns than those fitted, a value that a column cannot have, or cells missing
+                beside numbers under a flow.
         """
         if how not in ("draw", "mean"):
             raise ConfigError(f"how='{how}' is not known: use 'draw' or 'mean'")
@@ -99,21 +102,22 @@ class Conditionals(FittedDensity):
         """Draw rows that have these cells, from the exact conditional.
 
         Arguments:
-            given: values by column, such as ``{"age": 40, "city": "Rome"}``.
+            given: values by column, such as ``{"age": 40, "city": "Rome"}``; one for all rows, or a list of
+                one for each.
             n_samples: how many. random_state: seed of the drawing; the estimator's own if None.
 
         Returns:
             rows of the kind that was fitted.
 
         Raises:
-            ConfigError: an unknown column, or a model whose marginals are not known.
-            DataError: a value that its column cannot have.
+            ConfigError: an unknown column, another number of values, or no tree.
+            DataError: a value that its column cannot have, or a number under a flow, which takes levels and
+                angles as given.
         """
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
             raise ConfigError(f"n_samples must be an integer of 1 or more, received {n_samples!r}")
         domain = self._mixed()
-        row = domain.given(given)
-        values = np.repeat(row[None], int(n_samples), 0)
+        values = domain.given(given, int(n_samples))
         return domain.schema.decode(self._completed(values, self._generator(random_state)))
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
@@ -123,7 +127,8 @@ class Conditionals(FittedDensity):
             X: rows. of: names of columns. given: names of others; all others if None, none if empty.
 
         Raises:
-            ConfigError: an unknown name, one that is in both, or a model whose marginals are not known.
+            ConfigError: an unknown name, one that is in both, or no tree.
+            DataError: under a flow columns that are summed out beside numbers that are not.
         """
         domain = self._mixed()
         names = domain.schema.names
@@ -140,13 +145,18 @@ class Conditionals(FittedDensity):
 
     @shield()
     def predict_column(self, name: str, X: Any, *, random_state: Any = None) -> Prediction:
-        """The distribution of a column in every row, given the row's other cells; its own are not looked at.
+        r"""The distribution of a column in every row, given the row's other cells; its own are not looked at.
+
+        Of levels it is known exactly, with a flow too:
+
+        .. math:: p(x_j = l \mid x_{-j}) = \frac{p(x_j = l, x_{-j})}{\sum_{l'} p(x_j = l', x_{-j})}
 
         Arguments:
             name: of the column. X: rows. random_state: seed of the draws of numbers.
 
         Raises:
-            ConfigError: an unknown column, or a model whose marginals are not known.
+            ConfigError: an unknown column, or no tree.
+            DataError: under a flow a column of numbers, or cells missing beside numbers.
         """
         domain = self._mixed()
         j = domain.check_name(name)
@@ -158,23 +168,41 @@ class Conditionals(FittedDensity):
             draws = np.stack([self._completed(values, generator)[:, j] for _ in range(_DRAWS)], 1)
             decoded = domain.schema[name].decode(draws.ravel()).reshape(draws.shape)
             return Prediction(name, None, None, decoded)
-        scores = np.empty((len(values), feature.levels))
-        for level in range(feature.levels):
-            values[:, j] = level
-            scores[:, level] = self._score(values)
+        scores = self._level_scores(values, j)
         scores -= scores.max(1, keepdims=True)
         share = np.exp(scores)
         levels = domain.schema[name].decode(np.arange(feature.levels, dtype=np.float64))
         return Prediction(name, tuple(levels.tolist()), share / share.sum(1, keepdims=True), None)
 
+    @shield()
+    def level_scores(self, name: str, X: Any = None) -> np.ndarray:
+        """``log p(x_j = l, x_-j)`` of every row and every level of a column, nats, ``(N, levels)``.
+
+        All levels of a row are averaged over the same offsets of its lattices, so that these add no noise to
+        what one level has more than another.
+
+        Arguments:
+            name: of the column. X: rows, whose cells in the column are not looked at; without, the others
+                are summed out, which leaves the probabilities of the levels: ``(1, levels)``.
+
+        Raises:
+            ConfigError: an unknown column, one without levels, or no tree.
+            DataError: under a flow cells missing beside numbers.
+        """
+        domain = self._mixed()
+        j = domain.check_name(name)
+        if not domain.schema.features()[j].levels:
+            raise ConfigError(f"column '{name}' has no levels: it is {domain.schema[name].kind}")
+        return self._level_scores(domain.given({}) if X is None else domain.validate(self, X), j)
+
     # -- inside ---------------------------------------------------------------------------------
 
     def _mixed(self) -> MixedDomain:
         check_is_fitted(self)
-        if not isinstance(self.domain_, MixedDomain) or not self.latent_.marginals:
+        if not isinstance(self.domain_, MixedDomain) or self.latent_.describe().kind != "tree":
             raise ConfigError(
-                "conditionals need the marginals of the model, which a tree of states without a flow has: "
-                "fit with latent='tree' and latent_options={'likelihood': 'leaves'}"
+                "conditionals need the marginals of the model, which a tree of states has: fit with "
+                "latent='tree' (and latent_options={'likelihood': 'leaves'} for those of numbers too)"
             )
         return self.domain_
 
@@ -187,6 +215,7 @@ class Conditionals(FittedDensity):
         if np.isinf(values).any():
             row = int(np.isinf(values).any(1).argmax())
             raise DataError(f"row {row + 1} has a value that its column cannot have: nothing follows from it")
+        self._check_missing(values)
         full, model = values.copy(), self._scorer()
         holes = np.flatnonzero(np.isnan(values).any(1))
         with torch.no_grad(), showing(bool(self.verbose)):
@@ -199,7 +228,32 @@ class Conditionals(FittedDensity):
 
     def _score(self, values: np.ndarray) -> np.ndarray:
         """Log-density of encoded rows, nats; a tree is one state to an estimator."""
+        self._check_missing(values)
         return self._joint_of(values)[:, 0]
+
+    def _level_scores(self, values: np.ndarray, column: int) -> np.ndarray:
+        """`level_scores` of encoded rows."""
+        levels = self._mixed().schema.features()[column].levels
+        values = values.copy()
+        values[:, column] = 0.0
+        self._check_missing(values)
+        scorer = self._scorer()
+        inner = latent_model(scorer)
+
+        def of_levels(u: Tensor) -> Tensor:
+            found = []
+            for level in range(levels):
+                u = u.clone()
+                u[:, column] = level
+                found.append(inner.log_prob(u))
+            return torch.stack(found, 1)
+
+        result = np.empty((len(values), levels))
+        with torch.no_grad():
+            for rows in self._blocks(len(values), levels * scorer.evaluations, "score"):
+                x = self.domain_.to_tensor(values[rows]).to(scorer.device)
+                result[rows] = scorer.averaged(of_levels, x).cpu().numpy()
+        return result
 
 
 def _likeliest(draws: np.ndarray) -> np.ndarray:

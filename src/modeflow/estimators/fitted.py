@@ -28,7 +28,7 @@ from modeflow.training import resolve_device, seeded, shield
 from modeflow.transforms.base import Exactness
 from modeflow.transforms.ode import halve_steps, has_solver
 
-__all__ = ["FittedDensity"]
+__all__ = ["FittedDensity", "content_of", "log_sum_exp"]
 
 # Fewest rows scored at once, and evaluations that make a block: fewer rows where each is evaluated in many
 # states and at many offsets, so that a block is a progress bar's step.
@@ -78,7 +78,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         Raises:
             DataError: other columns or shapes than those fitted, or values that are no finite numbers.
         """
-        return _logsumexp(self._log_joint(X))
+        return log_sum_exp(self._log_joint(X))
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean of `score_samples` over the rows, nats."""
@@ -116,7 +116,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         check_is_fitted(self)
         if not has_solver(self.model_):
             return None
-        return _logsumexp(self._log_joint(X, halve_steps(self._scorer()))) - self.score_samples(X)
+        return log_sum_exp(self._log_joint(X, halve_steps(self._scorer()))) - self.score_samples(X)
 
     @shield()
     def bounds(self, X: Any) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         `weights_`.
         """
         joint = self._informed(self._log_joint(X))
-        proba = np.exp(joint - _logsumexp(joint)[:, None])
+        proba = np.exp(joint - log_sum_exp(joint)[:, None])
         return np.asarray(proba / proba.sum(1, keepdims=True))
 
     @shield()
@@ -305,21 +305,12 @@ class FittedDensity(Stored, DensityMixin, Grouped):
             ModelFileError: if a parameter is not plain data.
         """
         check_is_fitted(self)
-        content = {
-            "class": type(self).__name__,
-            "params": stored_params(self),
-            "built": plain_value(self._built()),
-            "rows": self.domain_.name,
-            "domain": self.domain_.to_dict(),
-            "n_states": self.latent_.n_states,
-            "fitted": {name: getattr(self, name) for name in _KEPT},
-        }
-        return save_estimator(path, content, self.model_.state_dict())
+        return save_estimator(path, content_of(self), self.model_.state_dict())
 
     flow_: str
     flow_options_: dict[str, Any]
 
-    def _built(self) -> dict[str, Any]:
+    def built(self) -> dict[str, Any]:
         """Parameters that say what was built, in the place of those that left it open."""
         built: dict[str, Any] = {"flow": self.flow_, "flow_options": self.flow_options_, **self.chosen_}
         if options := self.latent_.rebuild_options():
@@ -375,13 +366,24 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         """
         check_is_fitted(self)
         values = self.domain_.validate(self, X)
-        if not self.latent_.marginals and values.dtype.kind == "f" and np.isnan(values).any():
-            row = int(np.isnan(values).any(1).argmax()) + 1
-            raise DataError(
-                f"row {row} has a missing cell, which the flow cannot sum out: fit with "
-                "latent_options={'likelihood': 'leaves'}, or leave such rows out"
-            )
+        self._check_missing(values)
         return values
+
+    def _check_missing(self, values: np.ndarray) -> None:
+        """Refuse rows of the domain with missing cells that the model does not sum out (`DataError`)."""
+        holes = np.flatnonzero(np.isnan(values).any(1)) if values.dtype.kind == "f" else np.zeros(0, int)
+        if not len(holes):
+            return
+        model = self._scorer()
+        with torch.no_grad():
+            u = model.encode(self.domain_.to_tensor(values[holes]).to(model.device))[0]
+            summed = latent_model(model).sums_out(u).cpu().numpy()
+        if not summed.all():
+            raise DataError(
+                f"row {holes[int(summed.argmin())] + 1} has a missing cell, which the flow cannot sum out "
+                "beside numbers that are there: fit with latent_options={'likelihood': 'leaves'}, or leave "
+                "such rows out"
+            )
 
     def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:
         """``log p(x, z = k)``, averaged over the offsets of lattices, shape ``(N, n_states_)``."""
@@ -418,7 +420,21 @@ class FittedDensity(Stored, DensityMixin, Grouped):
                 yield slice(start, start + size)
 
 
-def _logsumexp(values: np.ndarray) -> np.ndarray:
+def content_of(fitted: FittedDensity) -> dict[str, Any]:
+    """All of a fitted density but its tensors, as plain values for a file."""
+    return {
+        "class": type(fitted).__name__,
+        "params": stored_params(fitted),
+        "built": plain_value(fitted.built()),
+        "rows": fitted.domain_.name,
+        "domain": fitted.domain_.to_dict(),
+        "n_states": fitted.latent_.n_states,
+        "fitted": {name: getattr(fitted, name) for name in _KEPT},
+    }
+
+
+def log_sum_exp(values: np.ndarray) -> np.ndarray:
+    """The logarithm of the sum of the exponentials of every row, ``(N,)``; minus infinity of none."""
     top = values.max(1, keepdims=True)
     top = np.where(np.isfinite(top), top, 0.0)
     with np.errstate(divide="ignore"):

@@ -60,8 +60,6 @@ class LatentModel(Density):
     tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
     chunk_rows: int
-    #: Whether a cell of a row may be missing (NaN): it is then summed or integrated out, exactly.
-    marginals: bool = False
     #: Where training starts; None: where the parts were made.
     starter: Starter | None = None
     #: What is fitted in order, each to its end.
@@ -254,11 +252,18 @@ class LatentModel(Density):
             parts.append(self.likelihood.draw_events(rows, part, generator, temperature))
         return torch.cat(parts) if parts else torch.zeros(0, *self.event_shape, dtype=self.dtype)
 
+    def sums_out(self, x: Tensor) -> Tensor:
+        """Of which rows ``(B, *event_shape)`` missing cells (NaN) are summed and integrated out exactly.
+
+        Shape ``(B,)``; by default of those that have none. `log_prob` and `complete` are right of these.
+        """
+        return ~x.isnan().flatten(1).any(1)
+
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The rows ``(B, *event_shape)`` with every missing cell drawn given the others; see `marginals`.
+        """The rows ``(B, *event_shape)`` with every missing cell drawn given the others; see `sums_out`.
 
         Raises:
-            ConfigError: where marginals are not known.
+            ConfigError: where conditionals are not known.
         """
         raise ConfigError(f"missing cells cannot be drawn: the latent is {self.describe().kind}")
 

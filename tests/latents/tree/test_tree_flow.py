@@ -134,8 +134,78 @@ def test_codes_that_are_missing_have_an_embedding_and_reals_have_none():
         model.log_prob(rows)
     flagged = flow_model(FLAGGED, (1, -1, 1, 2))
     rows = torch.tensor([[0.1, NAN, NAN, 1.0]]).double()
+    assert not bool(flagged.sums_out(rows))
     with pytest.raises(DataError, match="feature 2 is missing in row 1"):
         flagged.log_prob(rows)
+
+
+def test_rows_without_a_real_have_the_sum_over_them():
+    """By quadrature over both reals; codes that are missing beside them are summed out."""
+    features = (REAL, Feature(levels=2), REAL, CODE)
+    model = flow_model(features, (1, -1, 0, 1), spread=0.1)
+    axis = torch.linspace(-8, 8, 241, dtype=torch.float64)
+    step = float(axis[1] - axis[0])
+    for first, last in ((0.0, 2.0), (1.0, 0.0)):
+        total = 0.0
+        for x in axis.split(100):
+            codes = (torch.tensor([v]).double() for v in (first, last))
+            grid = torch.cartesian_prod(x, next(codes), axis, next(codes))
+            with torch.no_grad():
+                total += float(model.log_prob(grid).exp().sum()) * step**2
+        hidden = torch.tensor([[NAN, first, NAN, last]]).double()
+        assert bool(model.sums_out(hidden))
+        assert float(model.log_prob(hidden).detach().exp()) == pytest.approx(total, abs=1e-4)
+    both = torch.tensor([[NAN, 0.0, NAN, v] for v in range(3)] + [[NAN, 0.0, NAN, NAN]]).double()
+    with torch.no_grad():
+        found = model.log_prob(both).exp()
+    assert float(found[3]) == pytest.approx(float(found[:3].sum()), rel=1e-9)
+
+
+def test_rows_with_absent_and_hidden_reals_are_sums_too():
+    model = flow_model(FLAGGED, (1, -1, 1, 2), spread=0.1)
+    axis = torch.linspace(-8, 8, 321, dtype=torch.float64)
+    one = torch.cartesian_prod(axis, *(torch.tensor([v]).double() for v in (1.0, NAN, 2.0)))
+    with torch.no_grad():
+        total = float(model.log_prob(one).exp().sum()) * float(axis[1] - axis[0])
+        rows = torch.tensor([[NAN, 1.0, NAN, 2.0], [NAN, 0.0, NAN, 2.0], [NAN, NAN, NAN, 2.0]]).double()
+        found = model.log_prob(rows).exp()
+    assert bool(model.sums_out(rows).all())
+    assert float(found[0]) == pytest.approx(total, abs=1e-4)
+    assert float(found[2]) == pytest.approx(float(found[0] + found[1]), rel=1e-9)
+    partly = torch.tensor([[0.3, 0.0, NAN, 2.0], [0.3, 1.0, NAN, 2.0], [0.3, 1.0, NAN, NAN]]).double()
+    assert model.sums_out(partly).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_drawn_given_a_code_follow_bayes(dtype):
+    """Pearson's χ² of 20,000 rows given a code, blocks of the real and the other code, false alarm 1e-6."""
+    features = (REAL, Feature(levels=2), CODE)
+    model = flow_model(features, (1, -1, 0), spread=0.1)
+    n = 20_000
+    given = torch.tensor([[NAN, NAN, 1.0]]).double()
+    with torch.no_grad():
+        edges = torch.linspace(-3, 3, 9).double()
+        fine = torch.linspace(-30, 30, 12_001, dtype=torch.float64)[:-1] + 0.0025
+        block = torch.searchsorted(edges, fine)
+        expected, evidence = [], float(model.log_prob(given).exp())
+        for code in (0.0, 1.0):
+            rows = torch.stack((fine, torch.full_like(fine, code), torch.ones_like(fine)), 1)
+            density = model.log_prob(rows).exp() * 0.005 / evidence
+            expected.append(torch.zeros(10).double().index_add(0, block, density))
+    drawn = model.to(dtype).complete(given.to(dtype).repeat(n, 1), torch.Generator().manual_seed(0)).double()
+    assert bool((drawn[:, 2] == 1).all()) and not bool(drawn.isnan().any())
+    counts = torch.cat(
+        [
+            torch.bincount(torch.searchsorted(edges, drawn[drawn[:, 1] == v, 0].contiguous()), minlength=10)
+            for v in (0.0, 1.0)
+        ]
+    )
+    mass = torch.cat(expected)
+    assert float(mass.sum()) == pytest.approx(1, abs=1e-4)
+    many = mass * n > 8
+    statistic = ((counts - n * mass).square() / (n * mass))[many].sum()
+    assert int(many.sum()) > 8
+    assert float(statistic) < chi2.ppf(1 - 1e-6, int(many.sum()))
 
 
 def test_completion_leaves_absent_reals_absent():

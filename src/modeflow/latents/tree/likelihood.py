@@ -44,6 +44,10 @@ class LeafLikelihood(Density):
         """What the leaves see of rows, ``(B, F)``, and the log-determinant of the map there, ``(B,)``."""
         return self.leaves.hide_absent(x), x.new_zeros(len(x))
 
+    def sums_out(self, x: Tensor) -> Tensor:
+        """Of which rows the missing cells are summed and integrated out exactly, ``(B,)``: of all."""
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+
     def bend(self, u: Tensor) -> Tensor:
         """From what the leaves draw to rows: undo `straighten`."""
         return u
@@ -114,6 +118,12 @@ def _same(x: Tensor) -> Tensor:
 class FlowOverLeaves(LeafLikelihood):
     r"""The reals through a flow's transform, given the other features; leaves are its base.
 
+    The flow integrates to one over all reals, whatever it is told: a row of which no real is there has the
+    probability of its other features under the leaves, exactly, and missing ones among these are summed out.
+
+    .. math:: \int p(x_\mathrm{real}, x_\mathrm{other} \mid z)\, dx_\mathrm{real} =
+        \prod_{f\ \mathrm{other}} p(x_f \mid z_f)
+
     A real that does not exist in a row (`Feature.flag`) is put beyond the interval of the splines, where all
     layers are the identity: it passes them unchanged, contributes nothing to the determinant, and is left out
     by its leaf. So the density of what is there is exact.
@@ -150,8 +160,8 @@ class FlowOverLeaves(LeafLikelihood):
                 placed = placed.index_select(1, layer.order)
         self.register_buffer("placed", placed[0])
         flags = [leaves.features[i].flag for i in self.reals]
-        #: What stands for reals that are absent; NaN where none can be.
-        self.outside = math.nan if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
+        #: What stands for reals that are not there: beyond the splines where some can be absent.
+        self.outside = 0.0 if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
 
     def straighten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.leaves.hide_absent(x)
@@ -159,7 +169,23 @@ class FlowOverLeaves(LeafLikelihood):
         there = self._there(x, real)
         filled = real if there is None else torch.where(there, real, self.outside)
         u, logabsdet = self.transform(filled, self.context(x))
+        if there is not None:
+            logabsdet = torch.where(there.any(1), logabsdet, 0.0)
         return self._join(x, u[:, self.placed.argsort()], there), logabsdet
+
+    def sums_out(self, x: Tensor) -> Tensor:
+        """Of which rows the missing cells are summed out exactly, ``(B,)``: without a real, or complete."""
+        x = self.leaves.hide_absent(x)
+        there = ~x[:, self.reals].isnan()
+        rest = [i for i in range(len(self.leaves)) if i not in self.reals]
+        complete = (there | self._absent(x)).all(1) & ~x[:, rest].isnan().any(1)
+        return complete | ~there.any(1)
+
+    def _absent(self, x: Tensor) -> Tensor:
+        """Of which reals a flag says that they do not exist, ``(B, R)``."""
+        flags = [self.leaves.features[i].flag for i in self.reals]
+        found = [torch.zeros_like(x[:, 0]) if flag is None else x[:, flag] for flag in flags]
+        return torch.stack(found, 1) > 0
 
     def bend(self, u: Tensor) -> Tensor:
         real = u[:, self.reals]
@@ -172,20 +198,19 @@ class FlowOverLeaves(LeafLikelihood):
         """Which reals are there; None for all.
 
         Raises:
-            DataError: one that is missing though no flag says that it does not exist.
+            DataError: one that is missing beside others, though no flag says that it does not exist.
         """
         there = ~real.isnan()
         if bool(there.all()):
             return None
-        for j, i in enumerate(self.reals):
-            flag = self.leaves.features[i].flag
-            unknown = ~there[:, j] if flag is None else ~there[:, j] & ~(x[:, flag] > 0)
-            if bool(unknown.any()):
-                row = int(unknown.nonzero()[0, 0]) + 1
-                raise DataError(
-                    f"feature {i} is missing in row {row} of the batch: leaves take missing cells, the flow "
-                    "does not yet; fit with likelihood='leaves', or fill or drop such rows"
-                )
+        unknown = ~there & ~self._absent(x) & there.any(1, keepdim=True)
+        if bool(unknown.any()):
+            row, j = (int(at) for at in unknown.nonzero()[0])
+            raise DataError(
+                f"feature {self.reals[j]} is missing in row {row + 1} of the batch: leaves take "
+                "missing cells, the flow only rows without any real; fit with likelihood='leaves', or "
+                "fill or drop such rows"
+            )
         return there
 
     def _join(self, x: Tensor, real: Tensor, there: Tensor | None) -> Tensor:

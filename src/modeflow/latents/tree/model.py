@@ -18,7 +18,7 @@ from modeflow.densities.leaf_kinds import draw_categories
 from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.starting import Starter
-from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood
+from modeflow.latents.tree.likelihood import LeafLikelihood
 from modeflow.latents.tree.messages import Upward, downward, tree_log_prob, upward
 from modeflow.latents.tree.prior import TreePrior
 
@@ -32,7 +32,7 @@ class TreeLatentModel(LatentModel):
     r"""``p(x) = Σ_z p(z) p(x | z)`` over K^F combinations of states, summed exactly: F K² products a row.
 
     A state of z is one number a feature, so that z is ``(B, F)``. Cells of a row that are NaN are summed and
-    integrated out, by leaves exactly.
+    integrated out exactly where `sums_out` says so: by leaves always, under a flow all reals at once.
 
     Arguments:
         prior: p(z). likelihood: p(x|z), leaves or a flow over them.
@@ -107,14 +107,13 @@ class TreeLatentModel(LatentModel):
         places = list(self.prior.tree.places)
         return torch.cat([self._both_ways(part)[2][places].transpose(0, 1) for part in self._blocks(x)])
 
-    @property
-    def marginals(self) -> bool:  # type: ignore[override]
-        """Those of leaves; what a flow has bent has none of its own."""
-        return not isinstance(self.likelihood, FlowOverLeaves)
+    def sums_out(self, x: Tensor) -> Tensor:
+        return self.likelihood.sums_out(x)
 
     @torch.no_grad()
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The rows with every NaN drawn given what is observed, exactly: one way up, one down.
+        """The rows with every NaN drawn given what is observed: one way up, one down, and what is drawn bent
+        by the flow, which is told the other features. Exact where `sums_out` says so.
 
         What a flag says is absent stays NaN.
 
@@ -122,7 +121,7 @@ class TreeLatentModel(LatentModel):
             x: rows, ``(B, F)``. generator: source of randomness.
 
         Raises:
-            DataError: a real that is missing under a flow.
+            DataError: a real that is missing under a flow beside others that are not.
         """
         self._check_event(x)
         return torch.cat([self._completed(part, generator) for part in self._blocks(x)])
