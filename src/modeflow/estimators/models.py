@@ -90,7 +90,8 @@ class NVF(Conditionals, _TableEstimator):
             latent), on the tree of columns that say most of one another, summed exactly; or ``"continuous"``
             for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
             where on it a row lies. ``"auto"`` is a tree for tables with levels, times or missing cells, and
-            islands for numbers alone. `n_states` is of the first.
+            islands for numbers alone. `n_states` is of the first, which takes such tables too where no cell is
+            missing: states start on clusters of the rows, codes are a chain, each given those before it.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
             `modeflow.latents.TreeOptions` (``states``, ``likelihood``), or
@@ -168,18 +169,14 @@ class NVF(Conditionals, _TableEstimator):
         mixed = latent == "tree" or isinstance(self.columns, Mapping)
         if self.domain is not TableDomain:  # another that was added from outside
             return self.domain
-        return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else TableDomain
+        takes = latent is None or LATENTS[latent].mixed
+        return MixedDomain if mixed or (takes and MixedDomain.wants(X)) else TableDomain
 
     def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
         latent = self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]
         chosen: dict[str, Any] = {"latent": latent} if self.latent == "auto" else {}
-        if isinstance(domain, MixedDomain) and not LATENTS[latent].mixed:
-            odd = [f.name for f in domain.schema.features() if f.levels or f.circular or f.atoms or f.missing]
-            if odd:
-                raise ConfigError(
-                    f"latent='{latent}' takes complete columns of numbers alone, and '{odd[0]}' is none: "
-                    "latent='tree' or 'auto' takes any"
-                )
+        if isinstance(domain, MixedDomain):
+            _check_mixed(latent, domain)
         if (
             isinstance(domain, MixedDomain)
             and latent == "tree"
@@ -209,7 +206,28 @@ class NVF(Conditionals, _TableEstimator):
     def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
         # Of a bound no comparison: it is also one of posteriors. Over a tree there is one flow.
         several = settings.params["latent"] == "discrete"
+        if several and isinstance(data.domain, MixedDomain):
+            return settings.mixed_flows[:1]
         return super()._flows(settings, data) if several else settings.flows[:1]
+
+
+def _check_mixed(latent: str, domain: MixedDomain) -> None:
+    """Raise `ConfigError` where a latent does not take columns of that kind, or their missing cells."""
+    features = domain.schema.features()
+    if not LATENTS[latent].mixed:
+        odd = [f.name for f in features if f.levels or f.circular or f.atoms or f.missing]
+        if odd:
+            raise ConfigError(
+                f"latent='{latent}' takes complete columns of numbers alone, and '{odd[0]}' is none: "
+                "latent='tree' or 'auto' takes any"
+            )
+    elif latent == "discrete":
+        holes = [f.name for f in features if f.missing]
+        if holes:
+            raise ConfigError(
+                f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells: latent='tree' or "
+                "'auto' takes them"
+            )
 
 
 def features_of(domain: Any) -> int | Sequence[Feature]:

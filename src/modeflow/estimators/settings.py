@@ -30,9 +30,9 @@ FLOW_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "nsf-autoregressive, shallow": ("nsf-autoregressive", {"layers": 3, "mixing": "reverse"}),
     "nsf-coupling": ("nsf-coupling", {}),
 }
-#: The one for a tree of states, whose base it is not: shallow, and of splines alone (`TREE_FLOW`).
-TREE_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "nsf-autoregressive, over a tree": ("nsf-autoregressive", TREE_FLOW),
+#: The one for mixed rows: shallow, and of splines alone (`TREE_FLOW`), which reals that are absent pass.
+MIXED_CHOICES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "nsf-autoregressive, splines alone": ("nsf-autoregressive", TREE_FLOW),
 }
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
@@ -133,13 +133,18 @@ class Settings:
         """The flows to choose from: one, unless ``flow="auto"``."""
         if self.params["flow"] != "auto":
             return (self.params["flow"],)
-        return tuple(TREE_CHOICES if self.params.get("latent") == "tree" else FLOW_CHOICES)
+        return self.mixed_flows if self.params.get("latent") == "tree" else tuple(FLOW_CHOICES)
+
+    @property
+    def mixed_flows(self) -> tuple[str, ...]:
+        """The same for mixed rows."""
+        return tuple(MIXED_CHOICES) if self.params["flow"] == "auto" else (self.params["flow"],)
 
     def with_flow(self, flow: str) -> Settings:
         """The same settings with one of `flows`; options that the user gave come first."""
         if self.params["flow"] != "auto":
             return self
-        name, options = {**FLOW_CHOICES, **TREE_CHOICES}[flow]
+        name, options = {**FLOW_CHOICES, **MIXED_CHOICES}[flow]
         given = flow_options(name, {**options, **self.params["flow_options"]})
         return replace(self, params={**self.params, "flow": name, "flow_options": given})
 
