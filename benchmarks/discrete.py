@@ -1,5 +1,4 @@
-"""Tables of binary columns: test log-likelihoods of a tree of states, of flat states and of MADE, beside those
-published.
+"""Binary tables: test log-likelihoods of a tree of states, of flat states and of MADE, beside published ones.
 
 The standard splits into training, validation and test rows (Lowd and Davis 2010; Van Haaren and Davis 2012).
 Every method is fitted with each of its settings (`SETTINGS`) to the training rows and ends its training where

@@ -100,7 +100,7 @@ class AutoregressiveCodes(Density):
         if bool(missing.any()):
             row, j = (int(i) for i in missing.nonzero()[0])
             raise DataError(
-                f"code {j} is missing in row {row + 1} of the batch, and a chain of codes has no sum over it: "
+                f"code {j} is missing in row {row + 1} of the batch, which a chain of codes cannot sum over: "
                 "leaves of a tree do (latent='tree', likelihood='leaves'), or fill or drop such rows"
             )
         return whole_codes(x.mT, self.code_levels).mT
@@ -137,9 +137,7 @@ class AutoregressiveCodes(Density):
         codes = torch.zeros(n, len(self.code_levels), dtype=torch.long, device=self.device)
         for j in range(len(self.code_levels)):
             numbers = slice(ends[j], ends[j + 1])
-            theta = (
-                self.net(self._told(codes), context)[:, numbers] if steps is None else steps.params(j)
-            )
+            theta = self.net(self._told(codes), context)[:, numbers] if steps is None else steps.params(j)
             codes[:, j] = draw_categories(F.pad(theta, (1, 0)), generator, temperature)
             if steps is not None:
                 steps.put(j, self._told(codes)[:, numbers])

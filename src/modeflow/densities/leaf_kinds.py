@@ -139,7 +139,9 @@ class CircularLeaves(Leaf):
         return self.min_scale + (WIDEST_ANGLE - self.min_scale) * self.raw_scale.sigmoid()
 
     def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        return wrapped_log_prob(x.unsqueeze(-1), self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1))
+        return wrapped_log_prob(
+            x.unsqueeze(-1), self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
+        )
 
     def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
         mean, scale = self.mean.gather(1, states), self.scale().gather(1, states)
@@ -148,9 +150,7 @@ class CircularLeaves(Leaf):
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
         for j, values in enumerate(x.mT):
             mean, scale = _quantile_bins(values[~values.isnan()], self.mean.shape[1])
-            share = (scale - self.min_scale).clamp_min(0.1 * self.min_scale) / (
-                WIDEST_ANGLE - self.min_scale
-            )
+            share = (scale - self.min_scale).clamp_min(0.1 * self.min_scale) / (WIDEST_ANGLE - self.min_scale)
             self.mean[j] = mean.to(self.mean)
             self.raw_scale[j] = share.clamp_max(0.9).logit().to(self.mean)
 

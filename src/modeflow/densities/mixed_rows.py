@@ -81,7 +81,8 @@ class GivenAngle(nn.Module):
 class MixedRows(ThroughFlow):
     """The density of rows of codes, angles and reals above.
 
-    What a flag says is absent is no part of a row's density, and NaN in samples; any other cell must be there.
+    What a flag says is absent is no part of a row's density, and NaN in samples; all other cells must be
+    there.
 
     Arguments:
         features: of a row. context_features: width of c.
@@ -115,7 +116,9 @@ class MixedRows(ThroughFlow):
         check_flags(features)
         kinds = [feature.kind for feature in features]
         if "cells" in kinds or not kinds:
-            raise ConfigError("rows need features, and none in cells: those are leaves of a tree (latent='tree')")
+            raise ConfigError(
+                "rows need features, and none in cells: those are leaves of a tree (latent='tree')"
+            )
         self.columns = tuple(features)
         self.codes = [i for i, kind in enumerate(kinds) if kind == "code"]
         self.angles = [i for i, kind in enumerate(kinds) if kind == "circular"]

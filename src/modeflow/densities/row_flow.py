@@ -65,7 +65,7 @@ def _same(x: Tensor) -> Tensor:
 
 
 class ThroughFlow(Density):
-    r"""The reals of rows through a flow's transform, given the other features, and a context where there is one.
+    r"""The reals of rows through a flow's transform, given the other features, and a context if there is one.
 
     A real that does not exist in a row (`Feature.flag`) is put beyond the interval of the splines, where all
     layers are the identity: it passes them unchanged, contributes nothing to the determinant, and is left out

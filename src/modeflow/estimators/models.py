@@ -90,8 +90,8 @@ class NVF(Conditionals, _TableEstimator):
             latent), on the tree of columns that say most of one another, summed exactly; or ``"continuous"``
             for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
             where on it a row lies. ``"auto"`` is a tree for tables with levels, times or missing cells, and
-            islands for numbers alone. `n_states` is of the first, which takes such tables too where no cell is
-            missing: states start on clusters of the rows, codes are a chain, each given those before it.
+            islands for numbers alone. `n_states` is of the first, which also takes such tables where no cell
+            is missing: states start on clusters of the rows, levels are a chain, each given those before it.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
             `modeflow.latents.TreeOptions` (``states``, ``likelihood``), or
@@ -225,8 +225,8 @@ def _check_mixed(latent: str, domain: MixedDomain) -> None:
         holes = [f.name for f in features if f.missing]
         if holes:
             raise ConfigError(
-                f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells: latent='tree' or "
-                "'auto' takes them"
+                f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells: latent='tree' "
+                "or 'auto' takes them"
             )
 
 

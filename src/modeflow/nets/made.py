@@ -188,7 +188,7 @@ class ResidualMADE(nn.Module):
             ``(..., sum of params)``.
         hidden_features, blocks, activation, dropout: of the hidden layers.
         context_features: width of the context. gate: as above.
-        inputs: how many numbers say what each feature is (one each unless given); x is ``(B, sum of inputs)``.
+        inputs: how many numbers say what each feature is, one unless given; x is ``(B, sum of inputs)``.
         direct: a masked linear map from the inputs to the outputs beside the hidden layers, so that a layer
             narrower than D hides none of them.
 

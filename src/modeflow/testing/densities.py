@@ -49,8 +49,8 @@ class DensityCase:
         domain: map from the real line to the support.
         scale: of the perturbation of the parameters.
         cells: points per axis of the integration grid of a two-dimensional density.
-        levels: where some features are codes the number of levels of every one, 0 for one that is a real (one at
-            the most): all cells are then summed over, and the real is integrated out.
+        levels: where some features are codes, levels of each, 0 of one that is a real (one at the most): all
+            cells are then summed over, and the real is integrated out.
     """
 
     factory: Callable[[], Density]
@@ -235,9 +235,9 @@ def check_mass(case: DensityCase) -> None:
     """The density integrates to one at every context, and samples follow it.
 
     One and two dimensions: a grid; the counts of 4,000 samples in blocks of it (χ²) and their mean
-    log-density (the entropy). More: ``E_p[g(x) / p(x)] = 1`` for narrower Gaussians g. Codes: the sum over all
-    cells, and the same tests of the samples. A lower bound: see `modeflow.testing.bounds`. Each of these tests
-    fails by chance less than once in a hundred thousand runs; the seeds are fixed.
+    log-density (the entropy). More: ``E_p[g(x) / p(x)] = 1`` for narrower Gaussians g. Codes: the sum over
+    all cells, and the same tests of samples. A lower bound: see `modeflow.testing.bounds`. Each of these
+    tests fails by chance less than once in a hundred thousand runs; the seeds are fixed.
     """
     density = case.build()
     for i, context in enumerate(case.each_context(torch.float64)):

@@ -1,4 +1,4 @@
-"""States of mixed rows: probabilities of all cells, integrals, samples, absent and missing cells, the start."""
+"""States of mixed rows: all cells sum to one, integrals, samples, absent and missing cells, the start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ REAL, ANGLE = Feature(), Feature(circular=True)
 CODES = (Feature(levels=2), Feature(levels=3), Feature(levels=4))
 #: The last real is absent where the second code is not 0.
 ROW = (REAL, ANGLE, *CODES[:2], Feature(flag=3))
-SPLINES = {"layers": 2, "hidden_features": 16, "blocks": 1, "bins": 4, "mixing": "reverse", "context_affine": "none"}
+SPLINES = {
+    "layers": 2,
+    "hidden_features": 16,
+    "blocks": 1,
+    "bins": 4,
+    "mixing": "reverse",
+    "context_affine": "none",
+}
 
 
 def mixed(features=CODES, k=3, dtype=torch.float64, spread=0.7, **options):

@@ -111,8 +111,8 @@ class _States(LatentOptions):
 class DiscreteOptions(_States, TableLatent):
     """A discrete latent of tables: K states, their number a parameter of its own.
 
-    Of mixed rows p(x|z) is a chain: codes each given those before it (`AutoregressiveCodes`), angles given the
-    codes, and the flow of the reals given both (`MixedRows`).
+    Of mixed rows p(x|z) is a chain: codes each given those before it (`AutoregressiveCodes`), angles given
+    the codes, and the flow of the reals given both (`MixedRows`).
 
     Arguments:
         encoder_features: hidden widths of the encoder q(z|x).
