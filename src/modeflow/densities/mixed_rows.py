@@ -137,11 +137,11 @@ class MixedRows(ThroughFlow):
             self.set_flow(features, context, flow(context_features + context.features), context_features)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        x = hide_absent(x, self.columns)
+        x = self._there_or_absent(x)
         return self._of_codes(x, context) + self._of_others(x, context)
 
     def _log_prob_of_each(self, x: Tensor, contexts: Tensor) -> Tensor:
-        x, count = hide_absent(x, self.columns), len(contexts)
+        x, count = self._there_or_absent(x), len(contexts)
         total = x.new_zeros(len(x), count)
         if self.chain is not None:
             total = total + self.chain._log_prob_of_each(x[:, self.codes], contexts)
@@ -150,12 +150,17 @@ class MixedRows(ThroughFlow):
             total = total + others.view(len(x), count)
         return total
 
+    def _there_or_absent(self, x: Tensor) -> Tensor:
+        """Rows with NaN where a flag says that there is no value, and nowhere else but among codes."""
+        x = hide_absent(x, self.columns)
+        refuse_missing(x, self.columns, sorted([*self.angles, *self.reals]), self.remedy)
+        return x
+
     def _of_codes(self, x: Tensor, context: Tensor | None) -> Tensor:
         return x.new_zeros(len(x)) if self.chain is None else self.chain._log_prob(x[:, self.codes], context)
 
     def _of_others(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Log-density of angles and reals, given the codes."""
-        refuse_missing(x, self.columns, self.angles, self.remedy)
         total = x.new_zeros(len(x))
         for part, i in zip(self.given_angles, self.angles, strict=True):
             there = ~x[:, i].isnan()

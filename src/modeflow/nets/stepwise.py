@@ -157,4 +157,5 @@ class Stepwise:
 
     def put(self, d: int, column: Tensor) -> None:
         """Feature d is `column`, ``(B,)``, or the numbers that say it, ``(B, inputs)``."""
-        self.x[:, self.inputs[d] : self.inputs[d + 1]] = column.reshape(len(column), -1)
+        numbers = column.unsqueeze(1) if column.dim() == 1 else column
+        self.x[:, self.inputs[d] : self.inputs[d + 1]] = numbers

@@ -96,22 +96,19 @@ def test_samples_are_as_frequent_as_their_probabilities():
 
 
 def test_samples_of_mixed_rows_follow_their_density():
-    """Counts of an angle in 12 parts, and of an absent real in 2, false-alarm rate 1e-6 each."""
-    model, n = mixed(ROW, 2, spread=0.4), 6_000
+    """``E_p[p(moved x) / p(x)] = 1`` for turns of the angle, within five standard errors."""
+    model, n = mixed(ROW, 2, spread=0.4), 4_000
     drawn = model.sample(n, generator=torch.Generator().manual_seed(0))
     assert torch.equal(drawn[:, 4].isnan(), drawn[:, 3] > 0)
     with torch.no_grad():
-        assert bool(model.log_prob(drawn).isfinite().all())
-        # The mean log-density of samples of one half equals that of the other: as many as the model says.
-        weights = []
-        for part in range(12):
+        log_prob = model.log_prob(drawn)
+        assert bool(log_prob.isfinite().all())
+        for turn in (1.0, 2.5, 4.0):
             moved = drawn.clone()
-            moved[:, 1] = torch.remainder(drawn[:, 1] + math.pi + part * math.pi / 6, 2 * math.pi) - math.pi
-            weights.append((model.log_prob(moved) - model.log_prob(drawn)).exp())
-    # E[p(moved) / p] = 1 for a map that keeps volume: five standard errors.
-    for ratio in weights[1:]:
-        error = float(ratio.std()) / math.sqrt(n)
-        assert float(ratio.mean()) == pytest.approx(1, abs=5 * error)
+            moved[:, 1] = torch.remainder(drawn[:, 1] + math.pi + turn, 2 * math.pi) - math.pi
+            ratio = (model.log_prob(moved) - log_prob).exp()
+            error = float(ratio.std()) / math.sqrt(n)
+            assert error < 0.2 and float(ratio.mean()) == pytest.approx(1, abs=5 * error)
 
 
 def test_all_states_at_once_are_each_state():
@@ -224,8 +221,8 @@ def test_tables_with_words_are_fitted_by_states(tmp_path):
     rows = table()
     scores = fitted.score_samples(rows)
     assert np.isfinite(scores).all()
-    # Better than columns that know nothing of each other.
-    assert scores.mean() > -2.6
+    # The rows were drawn from a density of entropy 2.96; of the columns alone it is 3.8.
+    assert -3.15 < scores.mean() < -2.8
     drawn = fitted.sample(50)[0]
     assert list(drawn.columns) == list(rows.columns) and set(drawn["word"]) <= {"a", "b", "c"}
     assert fitted.predict_proba(rows[:5]).shape == (5, 2)
@@ -237,7 +234,7 @@ def test_tables_with_words_are_fitted_by_states(tmp_path):
 
 
 def test_numbers_of_states_are_compared_from_one():
-    small = {"max_epochs": 2, "flow_options": {"layers": 1, "hidden_features": 8}, "random_state": 0}
-    fitted = NVF(latent="discrete", max_states=2, **small).fit(table(300))
+    small = {"max_epochs": 1, "flow_options": {"layers": 1, "hidden_features": 8}, "random_state": 0}
+    fitted = NVF(latent="discrete", max_states=2, **small).fit(table(200))
     assert {trial["n_states"] for trial in fitted.selection_} == {1, 2}
     assert fitted.selection_[0]["n_states"] == 1
