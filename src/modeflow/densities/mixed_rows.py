@@ -61,7 +61,7 @@ class GivenAngle(nn.Module):
         weight, mean, raw = self.net(given).chunk(3, -1)
         start = math.log(_USUAL_ANGLE / (WIDEST_ANGLE - _USUAL_ANGLE))
         scale = _LEAST_ANGLE + (WIDEST_ANGLE - _LEAST_ANGLE) * torch.sigmoid(raw + start)
-        return torch.log_softmax(weight, -1), self.around + mean, scale  # type: ignore[operator]
+        return torch.log_softmax(weight, -1), self.around + mean, scale
 
     def log_prob(self, angle: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
         """Of angles ``(B,)`` in rows ``(B, F)`` given c ``(B, C)``."""
