@@ -378,7 +378,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         if not self.latent_.marginals and values.dtype.kind == "f" and np.isnan(values).any():
             row = int(np.isnan(values).any(1).argmax()) + 1
             raise DataError(
-                f"row {row} has a missing cell, which the flow cannot sum out: fit with "
+                f"row {row} has a missing cell, which the flow cannot sum out: fit with latent='tree' and "
                 "latent_options={'likelihood': 'leaves'}, or leave such rows out"
             )
         return values
