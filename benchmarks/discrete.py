@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,9 +43,9 @@ TABLES = ("nltcs", "dna", "plants", "accidents", "pumsb_star", "bnetflix", "mush
 METHODS = ("Chow-Liu", "tree", "states", "MADE")
 #: What a method chooses from by its validation rows: all combinations.
 SETTINGS: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "tree": {"states": (16, 64)},
+    "tree": {"states": (16, 32, 64)},
     "states": {"states": (8, 32), "dropout": (0.2,)},
-    "MADE": {"dropout": (0.0, 0.3)},
+    "MADE": {"dropout": (0.0, 0.2)},
     "Chow-Liu": {"added": (0.01, 0.1, 1.0)},
 }
 #: Of every training: steps at the most, rows a step, passes without a better validation before it ends.
@@ -188,31 +189,70 @@ def _mean(scores: Scores, rows: Tensor) -> tuple[float, float]:
     return float(found.mean()), float(found.std()) / math.sqrt(len(found))
 
 
-def measure(name: str, method: str, seed: int) -> dict[str, Any]:
-    """Fit a method with all its settings; score the test rows by that which is best on validation rows."""
-    split, trials = load(name), []
-    best: tuple[float, Scores] | None = None
-    for setting in combinations(SETTINGS[method]):
-        began = time.process_time()
-        scores = CONTESTANTS[method](split, seed, **setting)
-        valid, _ = _mean(scores, split.valid)
-        seconds = time.process_time() - began
-        trials.append({"setting": setting, "validation": valid, "processor_seconds": round(seconds, 1)})
-        print(f"  {name:12}{method:10}{setting} validation {valid:.4f} {seconds:.0f} s", flush=True)
-        if best is None or valid > best[0]:
-            best = valid, scores
-    assert best is not None
-    test, error = _mean(best[1], split.test)
-    return {
-        "table": name,
-        "method": method,
-        "seed": seed,
-        "setting": max(trials, key=lambda t: t["validation"])["setting"],
-        "validation": best[0],
-        "test": test,
-        "standard_error": error,
-        "trials": trials,
-    }
+class Results:
+    """What was measured, kept after every fit: a program that was stopped goes on from there.
+
+    Arguments:
+        settings: under which all of it is measured.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        entries = earlier_runs("discrete", settings=settings)
+        self.runs = [entry for entry in entries if "test" in entry]
+        self.trials = [entry for entry in entries if "test" not in entry]
+
+    def write(self) -> None:
+        """Into the folder of results."""
+        self.runs.sort(key=lambda r: (TABLES.index(r["table"]), METHODS.index(r["method"]), r["seed"]))
+        write("discrete", {"settings": self.settings, "runs": [*self.runs, *self.trials]})
+
+    def has(self, key: Mapping[str, Any]) -> bool:
+        """Whether there is a result of this table, method and seed."""
+        return any(_is(run, key) for run in self.runs)
+
+    def forget(self, key: Mapping[str, Any]) -> None:
+        """Leave out what was measured of this table, method and seed."""
+        self.runs = [run for run in self.runs if not _is(run, key)]
+        self.trials = [trial for trial in self.trials if not _is(trial, key)]
+
+    def measure(self, key: Mapping[str, Any]) -> None:
+        """Fit a method with all its settings; score the test rows by that which is best on validation rows.
+
+        The best is fitted again where it was fitted before the program was stopped.
+        """
+        split, fit = load(key["table"]), CONTESTANTS[key["method"]]
+        known = {json.dumps(t["setting"]): t for t in self.trials if _is(t, key)}
+        held: dict[str, Scores] = {}
+        for setting in combinations(SETTINGS[key["method"]]):
+            name = json.dumps(setting)
+            if name in known:
+                continue
+            began = time.process_time()
+            scores = fit(split, key["seed"], **setting)
+            validation, _ = _mean(scores, split.valid)
+            seconds = round(time.process_time() - began, 1)
+            known[name] = {
+                **key, "setting": setting, "validation": validation, "processor_seconds": seconds
+            }  # fmt: skip
+            if validation >= max(trial["validation"] for trial in known.values()):
+                held = {name: scores}
+            self.trials.append(known[name])
+            self.write()
+            print(f"  {key} {setting} validation {validation:.4f}, {seconds:.0f} s", flush=True)
+        best = max(known.values(), key=lambda trial: trial["validation"])
+        scores = held.get(json.dumps(best["setting"])) or fit(split, key["seed"], **best["setting"])
+        test, error = _mean(scores, split.test)
+        trials = [{k: v for k, v in trial.items() if k not in key} for trial in known.values()]
+        chosen = {"setting": best["setting"], "validation": best["validation"]}
+        self.forget(key)
+        self.runs.append({**key, **chosen, "test": test, "standard_error": error, "trials": trials})
+        self.write()
+        print(f"{key} test {test:.3f}", flush=True)
+
+
+def _is(entry: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
+    return all(entry[name] == value for name, value in key.items())
 
 
 def show(runs: Sequence[Mapping[str, Any]]) -> None:
@@ -240,25 +280,16 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     settings = {"steps": STEPS, "batch": BATCH, "patience": PATIENCE, "settings": SETTINGS}
-    runs = earlier_runs("discrete", settings=settings)
+    results = Results(settings)
     wanted = [] if args.show else list(itertools.product(args.seeds, args.tables, args.methods))
-    for seed, name, method in wanted:
-        key = (name, method, seed)
-        if any(_key(run) == key for run in runs):
-            if not args.fresh:
-                continue
-            runs = [run for run in runs if _key(run) != key]
-        run = measure(name, method, seed)
-        runs.append(run)
-        runs.sort(key=lambda run: (TABLES.index(run["table"]), METHODS.index(run["method"]), run["seed"]))
-        write("discrete", {"settings": settings, "runs": runs})
-        print(f"{name:12}{method:10}{seed}  test {run['test']:.3f}", flush=True)
-    show(runs)
-    print(f"{len(runs)} results in {RESULTS / 'discrete.json'}")
-
-
-def _key(run: Mapping[str, Any]) -> tuple[str, str, int]:
-    return run["table"], run["method"], run["seed"]
+    for seed, table, method in wanted:
+        key = {"table": table, "method": method, "seed": seed}
+        if args.fresh:
+            results.forget(key)
+        if not results.has(key):
+            results.measure(key)
+    show(results.runs)
+    print(f"{len(results.runs)} results in {RESULTS / 'discrete.json'}")
 
 
 if __name__ == "__main__":
