@@ -96,8 +96,8 @@ class Domain(ABC):
     shown: ClassVar[str]
     #: Whether what z costs is told beside a score.
     costs: ClassVar[bool] = False
-    #: Whether islands can be looked for in its rows: dense regions with emptier space between them.
-    islands: ClassVar[bool] = True
+    #: Whether distances between its rows mean something: islands are looked for, errors of rows measured.
+    distances: ClassVar[bool] = True
     #: Settings of a run that say how its data are read, with their defaults.
     defaults: ClassVar[Mapping[str, Any]]
     #: What `scale` is.
