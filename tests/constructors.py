@@ -5,7 +5,7 @@ Adding a line here tests a model against every check of `modeflow.testing`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ import cases_continuous
 import cases_images
 import cases_surjections
 from modeflow.densities import (
+    AutoregressiveCodes,
     AutoregressiveDensity,
     Density,
+    Feature,
     Logistic,
     Preprocessed,
     StandardNormal,
@@ -273,6 +275,15 @@ def nvf(features: int, n_states: int = 3, **options: Any) -> Callable[[], Densit
     return factory
 
 
+def mixed_states(levels: Sequence[int], n_states: int = 3) -> Callable[[], Density]:
+    def factory() -> Density:
+        recipe = {"bins": 4, "seed": any_seed(), **SMALL}
+        sizes: dict[str, Any] = {"encoder_features": (16,), "code_features": 8}
+        return DiscreteNVF([Feature(levels=n) for n in levels], n_states, flow_options=recipe, **sizes)
+
+    return factory
+
+
 def tree(features: int, **options: Any) -> Callable[[], Density]:
     return lambda: TreeNVF(features, 4, flow_options={"bins": 4, "seed": any_seed(), **SMALL}, **options)
 
@@ -341,6 +352,11 @@ DENSITIES: dict[str, DensityCase] = {
     "nvf-2-truncated": DensityCase(nvf(2, objective="truncated"), 2),
     "nvf-2-one-state": DensityCase(nvf(2, n_states=1), 2),
     "nvf-5": DensityCase(nvf(5), 5),
+    "codes-3": DensityCase(lambda: AutoregressiveCodes((2, 3, 4), 0, 8), 3, levels=(2, 3, 4)),
+    "codes-2-context": DensityCase(lambda: AutoregressiveCodes((2, 2), 2, 8), 2, 2, levels=(2, 2)),
+    "nvf-codes-3": DensityCase(mixed_states((2, 3, 2)), 3, levels=(2, 3, 2)),
+    "nvf-codes-3-one-state": DensityCase(mixed_states((2, 3, 2), 1), 3, levels=(2, 3, 2)),
+    "nvf-mixed-3": DensityCase(mixed_states((2, 0, 3)), 3, levels=(2, 0, 3)),
 }
 
 for more in (cases_surjections, cases_continuous, cases_images):

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 import modeflow
+from modeflow.densities import Feature
 from modeflow.errors import ConfigError
 from modeflow.latents import LatentModel, Survey, look
 from modeflow.models import VAE, ContinuousNVF, DiscreteNVF, TableModel, TreeNVF
@@ -31,6 +32,10 @@ def table() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     centres = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.5]])
     return centres[torch.arange(240) % 3] + 0.15 * torch.randn(240, 2, generator=generator)
+
+
+def codes() -> Tensor:
+    return torch.stack((torch.arange(240) % 3, torch.arange(240) % 4, torch.arange(240) % 2), 1).float()
 
 
 def digits() -> Tensor:
@@ -78,6 +83,10 @@ CASES = {
     "one state": Case(states(1), table, *NONE),
     "states": Case(states(3), table, *STATES, starts=True),
     "states, elbo": Case(states(3, objective="elbo"), table, *STATES, starts=True),
+    "states of codes": Case(
+        seeded(lambda: DiscreteNVF([Feature(levels=n) for n in (3, 4, 2)], 3, encoder_features=(8,))),
+        codes, *STATES, starts=True,
+    ),
     "continuous": Case(
         seeded(lambda: ContinuousNVF(2, 2, flow_options=FLOW, draws=3, encoder_features=(8,))),
         table, *Z, starts=True,

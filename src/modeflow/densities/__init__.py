@@ -5,6 +5,7 @@ from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.bounded import BoundedFlow
+from modeflow.densities.codes import AutoregressiveCodes
 from modeflow.densities.decoders import GaussianDecoder
 from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.distribution import DensityDistribution
@@ -12,6 +13,7 @@ from modeflow.densities.features import Feature
 from modeflow.densities.flow import Flow
 from modeflow.densities.image_decoders import DiscretizedDecoder
 from modeflow.densities.leaves import Leaves
+from modeflow.densities.mixed_rows import MixedRows
 from modeflow.densities.mixtures import GaussianMixtureBase
 from modeflow.densities.normal import StandardNormal
 from modeflow.densities.preprocessed import Preprocessed
@@ -20,6 +22,7 @@ from modeflow.densities.resampled import ResampledBase
 from modeflow.densities.sequences import GPT2Prior, IndependentCodes, SequencePrior
 
 __all__ = [
+    "AutoregressiveCodes",
     "AutoregressiveDensity",
     "BoundedFlow",
     "Density",
@@ -35,6 +38,7 @@ __all__ = [
     "Leaves",
     "Logistic",
     "Loss",
+    "MixedRows",
     "NflowsDensity",
     "NormflowsDensity",
     "Preprocessed",

@@ -54,6 +54,11 @@ class Density(nn.Module):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         raise NotImplementedError
 
+    def _log_prob_of_each(self, x: Tensor, contexts: Tensor) -> Tensor:
+        """`_log_prob` of every row ``(B, *event_shape)`` given every context ``(J, C)``, shape ``(B, J)``."""
+        rows, count = x.shape[0], len(contexts)
+        return self._log_prob(x.repeat_interleave(count, 0), contexts.repeat(rows, 1)).view(rows, count)
+
     def _sample(
         self,
         n: int,

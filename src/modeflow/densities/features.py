@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+import torch
+from torch import Tensor
+
 from modeflow.errors import ConfigError
 from modeflow.options import check_sizes
 
-__all__ = ["Feature", "as_features"]
+__all__ = ["Feature", "as_features", "check_flags", "hide_absent"]
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,22 @@ def as_features(features: int | Sequence[Feature]) -> tuple[Feature, ...]:
         return tuple(features)
     check_sizes(features=features)
     return (Feature(),) * int(features)
+
+
+def check_flags(features: Sequence[Feature]) -> None:
+    """Raise `ConfigError` for a flag that is no code among the features."""
+    for i, feature in enumerate(features):
+        flag = feature.flag
+        if flag is not None and not (0 <= flag < len(features) and features[flag].kind == "code"):
+            raise ConfigError(f"feature {i}: flag={flag} must be the index of a feature that is a code")
+
+
+def hide_absent(x: Tensor, features: Sequence[Feature]) -> Tensor:
+    """Rows ``(B, F)`` with NaN where a flag is known and says that there is no value."""
+    flagged = [(i, feature.flag) for i, feature in enumerate(features) if feature.flag is not None]
+    if not flagged:
+        return x
+    flags = x[:, [flag for _, flag in flagged]]
+    absent = torch.zeros_like(x, dtype=torch.bool)
+    absent[:, [i for i, _ in flagged]] = (flags != 0) & ~torch.isnan(flags)
+    return x.masked_fill(absent, torch.nan)

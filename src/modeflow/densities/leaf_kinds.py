@@ -21,7 +21,19 @@ from torch.nn import functional as F
 from modeflow.densities.features import Feature
 from modeflow.errors import DataError
 
-__all__ = ["CategoricalLeaves", "CellLeaves", "CircularLeaves", "GaussianLeaves", "Leaf", "log_mass"]
+__all__ = [
+    "WIDEST_ANGLE",
+    "CategoricalLeaves",
+    "CellLeaves",
+    "CircularLeaves",
+    "GaussianLeaves",
+    "Leaf",
+    "draw_categories",
+    "log_mass",
+    "whole_codes",
+    "wrapped",
+    "wrapped_log_prob",
+]
 
 #: Where the outermost cells end, for numbers that have no end: an infinite one has no gradient.
 _FAR = 1e6
@@ -31,7 +43,7 @@ _OVERLAP = 1.5
 #: than its feature's value, and narrows where that pays.
 _START_SCALE = 0.3
 #: Largest scale of a wrapped Gaussian, for which the sum over seven turns is exact to 1e-11.
-_WIDEST_ANGLE = 3.0
+WIDEST_ANGLE = 3.0
 #: Spread of the noise by which the states of a code differ at the start, in logarithms of probabilities.
 _NOISE = 1.0
 
@@ -124,29 +136,37 @@ class CircularLeaves(Leaf):
 
     def scale(self) -> Tensor:
         """s, ``(n, K)``."""
-        return self.min_scale + (_WIDEST_ANGLE - self.min_scale) * self.raw_scale.sigmoid()
+        return self.min_scale + (WIDEST_ANGLE - self.min_scale) * self.raw_scale.sigmoid()
 
     def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        mean, scale = self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
-        away = torch.remainder(x.unsqueeze(-1) - mean + math.pi, 2 * math.pi) - math.pi
-        turns = 2 * math.pi * torch.arange(-3, 4, dtype=x.dtype, device=x.device)
-        z = (away.unsqueeze(-1) + turns) / scale.unsqueeze(-1)
-        return torch.logsumexp(-0.5 * z.square(), -1) - scale.log() - 0.5 * math.log(2 * math.pi)
+        return wrapped_log_prob(
+            x.unsqueeze(-1), self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
+        )
 
     def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
         mean, scale = self.mean.gather(1, states), self.scale().gather(1, states)
-        x = mean + temperature * scale * _noise(mean, generator)
-        wrapped = torch.remainder(x + math.pi, 2 * math.pi) - math.pi
-        return torch.where(wrapped >= math.pi, -math.pi, wrapped)  # rounding may reach the end
+        return wrapped(mean + temperature * scale * _noise(mean, generator))
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
         for j, values in enumerate(x.mT):
             mean, scale = _quantile_bins(values[~values.isnan()], self.mean.shape[1])
-            share = (scale - self.min_scale).clamp_min(0.1 * self.min_scale) / (
-                _WIDEST_ANGLE - self.min_scale
-            )
+            share = (scale - self.min_scale).clamp_min(0.1 * self.min_scale) / (WIDEST_ANGLE - self.min_scale)
             self.mean[j] = mean.to(self.mean)
             self.raw_scale[j] = share.clamp_max(0.9).logit().to(self.mean)
+
+
+def wrapped_log_prob(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Log-density of the wrapped Gaussian at angles, of a scale of `WIDEST_ANGLE` at the most."""
+    away = torch.remainder(x - mean + math.pi, 2 * math.pi) - math.pi
+    turns = 2 * math.pi * torch.arange(-3, 4, dtype=x.dtype, device=x.device)
+    z = (away.unsqueeze(-1) + turns) / scale.unsqueeze(-1)
+    return torch.logsumexp(-0.5 * z.square(), -1) - scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+def wrapped(x: Tensor) -> Tensor:
+    """Angles in [-π, π)."""
+    x = torch.remainder(x + math.pi, 2 * math.pi) - math.pi
+    return torch.where(x >= math.pi, -math.pi, x)  # rounding may reach the end
 
 
 class CategoricalLeaves(Leaf):
@@ -176,15 +196,7 @@ class CategoricalLeaves(Leaf):
         return shifted - total.log()[self.segments]
 
     def log_probs(self, x: Tensor, which: Sequence[int]) -> Tensor:
-        codes = x.long()
-        most = torch.tensor([self.levels[i] for i in which], device=x.device).unsqueeze(-1)
-        wrong = (codes != x) | (codes < 0) | (codes >= most)
-        if bool(wrong.any()):
-            j, row = (int(i) for i in wrong.nonzero()[0])
-            raise DataError(
-                f"row {row + 1} of the batch has code {float(x[j, row]):g} where whole numbers 0 to "
-                f"{int(most[j]) - 1} are expected"
-            )
+        codes = whole_codes(x, [self.levels[i] for i in which])
         return F.embedding(codes + self.offsets[which].unsqueeze(-1), self.table())
 
     def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
@@ -219,6 +231,24 @@ class CellLeaves(GaussianLeaves):
         low, high = edges.gather(1, above - 1).to(x), edges.gather(1, above).to(x)
         mean, scale = self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
         return log_mass((low.unsqueeze(-1) - mean) / scale, (high.unsqueeze(-1) - mean) / scale)
+
+
+def whole_codes(x: Tensor, levels: Sequence[int]) -> Tensor:
+    """Codes ``(n, B)`` of so many levels each as integers.
+
+    Raises:
+        DataError: one that is no whole number of its levels.
+    """
+    codes = x.long()
+    most = torch.tensor(levels, device=x.device).unsqueeze(-1)
+    wrong = (codes != x) | (codes < 0) | (codes >= most)
+    if bool(wrong.any()):
+        j, row = (int(i) for i in wrong.nonzero()[0])
+        raise DataError(
+            f"row {row + 1} of the batch has code {float(x[j, row]):g} where whole numbers 0 to "
+            f"{int(most[j]) - 1} are expected"
+        )
+    return codes
 
 
 def log_mass(a: Tensor, b: Tensor) -> Tensor:

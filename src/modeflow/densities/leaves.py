@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.features import Feature
+from modeflow.densities.features import Feature, check_flags, hide_absent
 from modeflow.densities.leaf_kinds import CategoricalLeaves, CellLeaves, CircularLeaves, GaussianLeaves, Leaf
 from modeflow.errors import ConfigError, ShapeError
 from modeflow.options import check_sizes
@@ -50,10 +50,7 @@ class Leaves(nn.Module):
             raise ConfigError("leaves need at least one feature")
         if not min_scale > 0:
             raise ConfigError(f"min_scale must be above 0, received {min_scale!r}")
-        for i, feature in enumerate(self.features):
-            flag = feature.flag
-            if flag is not None and not (0 <= flag < len(features) and self.features[flag].kind == "code"):
-                raise ConfigError(f"feature {i}: flag={flag} must be the index of a feature that is a code")
+        check_flags(self.features)
         self.columns: list[list[int]] = []
         self.kinds = nn.ModuleList()
         for kind, leaf in _KINDS.items():
@@ -130,13 +127,7 @@ class Leaves(nn.Module):
 
     def hide_absent(self, x: Tensor) -> Tensor:
         """The rows with NaN where a flag is known and says that there is no value."""
-        flagged = [(i, feature.flag) for i, feature in enumerate(self.features) if feature.flag is not None]
-        if not flagged:
-            return x
-        flags = x[:, [flag for _, flag in flagged]]
-        absent = torch.zeros_like(x, dtype=torch.bool)
-        absent[:, [i for i, _ in flagged]] = (flags != 0) & ~torch.isnan(flags)
-        return x.masked_fill(absent, torch.nan)
+        return hide_absent(x, self.features)
 
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator | None = None) -> None:

@@ -63,6 +63,8 @@ class MixedDomain(RowDomain):
     name: ClassVar[str] = "mixed"
     defaults: ClassVar[Mapping[str, Any]] = {"columns": None, "array": None, "header": None, "schema": None}
     block_rows: ClassVar[int] = 4096
+    #: There is no space between levels: one state is then the number to beat.
+    distances: ClassVar[bool] = False
 
     # -- sources ---------------------------------------------------------------------------------
 

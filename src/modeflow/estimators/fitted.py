@@ -381,8 +381,8 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         if not summed.all():
             raise DataError(
                 f"row {holes[int(summed.argmin())] + 1} has a missing cell, which the flow cannot sum out "
-                "beside numbers that are there: fit with latent_options={'likelihood': 'leaves'}, or leave "
-                "such rows out"
+                "beside numbers that are there: fit with latent='tree' and latent_options={'likelihood': "
+                "'leaves'}, or leave such rows out"
             )
 
     def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:

@@ -90,7 +90,8 @@ class NVF(Conditionals, _TableEstimator):
             for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
             where on it a row lies. ``"auto"``: of numbers alone islands, unless a tree is clearly better on
             rows that neither was fitted to; a tree for tables with levels, times or missing cells. `n_states`
-            is of the first.
+            is of the first, which also takes such tables where no cell is missing: states start on clusters
+            of the rows, levels are a chain, each given those before it.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
             `modeflow.latents.TreeOptions` (``states``, ``likelihood``), or
@@ -168,19 +169,17 @@ class NVF(Conditionals, _TableEstimator):
         mixed = latent == "tree" or isinstance(self.columns, Mapping)
         if self.domain is not TableDomain:  # another that was added from outside
             return self.domain
-        return MixedDomain if mixed or (latent is None and MixedDomain.wants(X)) else TableDomain
+        takes = latent is None or LATENTS[latent].mixed
+        return MixedDomain if mixed or (takes and MixedDomain.wants(X)) else TableDomain
 
     def _recipes(self, settings: Settings, data: FitData) -> tuple[Sequence[str], Sequence[str]]:
         """What is to be chosen from, and rivals of another latent that must be clearly better than it."""
         said, open_flow = self._said_latent(), settings.params["flow"] == "auto"
         domain, odd = data.domain, _odd(data.domain)
         latent = said or ("tree" if odd else "discrete")
-        if odd and not LATENTS[latent].mixed:
-            raise ConfigError(
-                f"latent='{latent}' takes complete columns of numbers alone, and '{odd}' is none: "
-                "latent='tree' or 'auto' takes any"
-            )
         mixed = isinstance(domain, MixedDomain)
+        if isinstance(domain, MixedDomain):
+            _check_mixed(latent, domain)
         reals = not mixed or any(f.kind == "real" for f in as_features(features_of(domain)))
         holes = bool(np.isnan(data.train).any())
         asked = options_given(self.latent_options).get("likelihood", "auto") if latent == "tree" else "auto"
@@ -192,6 +191,8 @@ class NVF(Conditionals, _TableEstimator):
         ]
         if latent == "tree":
             return trees, ()
+        if odd and latent == "discrete":
+            return settings.mixed_flows[:1], ()
         # Of a bound no comparison: it is also one of posteriors. Of one column all flows are the same.
         several = latent == "discrete" and data.train.shape[1] > 1
         flows = settings.flows if several else settings.flows[:1]
@@ -229,6 +230,25 @@ def _odd(domain: Domain) -> str | None:
             if feature.levels or feature.circular or feature.atoms or feature.missing:
                 return str(feature.name)
     return None
+
+
+def _check_mixed(latent: str, domain: MixedDomain) -> None:
+    """Raise `ConfigError` where a latent does not take columns of that kind, or their missing cells."""
+    features = domain.schema.features()
+    if not LATENTS[latent].mixed:
+        odd = [f.name for f in features if f.levels or f.circular or f.atoms or f.missing]
+        if odd:
+            raise ConfigError(
+                f"latent='{latent}' takes complete columns of numbers alone, and '{odd[0]}' is none: "
+                "latent='tree' or 'auto' takes any"
+            )
+    elif latent == "discrete":
+        holes = [f.name for f in features if f.missing]
+        if holes:
+            raise ConfigError(
+                f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells: latent='tree' "
+                "or 'auto' takes them"
+            )
 
 
 def features_of(domain: Any) -> int | Sequence[Feature]:

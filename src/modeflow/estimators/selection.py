@@ -170,8 +170,9 @@ class Selection:
         if n_states == "auto":
             most = most_states(int(self.settings.params["max_states"]), len(self._parts[0].train))
             whole = replace(self._parts[0], train=self._values, weight=self.weight)
-            self._survey = look(standardised(whole, self.settings), self.settings.seed)
-            first, likely = (min(self._survey.relief.cut(level).count, most) for level in (CLEAR, LIKELY))
+            if whole.domain.distances:
+                self._survey = look(standardised(whole, self.settings), self.settings.seed)
+                first, likely = (min(self._survey.relief.cut(level).count, most) for level in (CLEAR, LIKELY))
         else:
             first = int(n_states)
         best = Choice(flows[0], first)

@@ -51,7 +51,11 @@ TREE_CHOICES: Mapping[str, Recipe] = {
     "nsf-autoregressive over a tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "flow"}),
     "tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "leaves"}),
 }
-_RECIPES = {**FLOW_CHOICES, **TREE_CHOICES}
+#: The flow of mixed rows under flat states: shallow, and of splines alone, which reals that are absent pass.
+MIXED_CHOICES: Mapping[str, Recipe] = {
+    "nsf-autoregressive, splines alone": Recipe("nsf-autoregressive", TREE_FLOW)
+}
+_RECIPES = {**FLOW_CHOICES, **TREE_CHOICES, **MIXED_CHOICES}
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
 
@@ -142,6 +146,11 @@ class Settings:
     def flows(self) -> tuple[str, ...]:
         """The flows to choose from: one, unless ``flow="auto"``."""
         return (self.params["flow"],) if self.params["flow"] != "auto" else tuple(FLOW_CHOICES)
+
+    @property
+    def mixed_flows(self) -> tuple[str, ...]:
+        """The same for mixed rows under flat states."""
+        return (self.params["flow"],) if self.params["flow"] != "auto" else tuple(MIXED_CHOICES)
 
     def with_recipe(self, name: str) -> Settings:
         """The same with what a recipe says (or a flow, of that name); what the user gave comes first."""

@@ -55,7 +55,7 @@ def TableModel(
     r"""A latent-variable model of rows, ``p(x) = ∫ p(z) p(x | z) dz``, with a conditional flow for p(x|z).
 
     Arguments:
-        features: dimension D of the data; or, for a tree, what each feature is.
+        features: dimension D of the data; or, for a tree or states, what each feature is.
         latent: its name in `LATENTS`: ``"discrete"``, ``"tree"`` or ``"continuous"``.
         n_states: K, of a latent that has states; with 1 the model is the plain flow.
         flow, flow_options: the conditional flow, by its name in `modeflow.flows.FLOWS`.
@@ -76,13 +76,13 @@ def TableModel(
         return options.model(columns, n_states, _flow_of(reals, flow, flow_options))
     if reals < len(columns):
         raise ConfigError(
-            f"latent='{latent}' takes complete columns of numbers alone: latent='tree' or 'auto' takes any"
+            f"latent='{latent}' takes columns of numbers alone: latent='tree', 'discrete' or 'auto' takes any"
         )
     return options.model(reals, n_states, _flow_of(reals, flow, flow_options))
 
 
 def DiscreteNVF(
-    features: int,
+    features: int | Sequence[Feature],
     n_states: int = 8,
     *,
     flow: str = "nsf-coupling",
@@ -90,6 +90,9 @@ def DiscreteNVF(
     **options: Any,
 ) -> DiscreteLatentModel:
     r"""NVF with a discrete latent: ``p(x) = Σ_k π_k p(x | z = k)``, each term a conditional flow.
+
+    Of mixed features a term is a chain, codes first, then angles, then the flow of the reals
+    (`modeflow.densities.MixedRows`).
 
     Arguments:
         features, n_states, flow, flow_options: as in `TableModel`.
@@ -103,7 +106,9 @@ def DiscreteNVF(
         https://arxiv.org/abs/2211.11638
     """
     latent = DiscreteOptions.of(options, "DiscreteNVF")
-    return latent.model(features, n_states, _flow_of(features, flow, flow_options))
+    columns = as_features(features)
+    reals = sum(feature.kind == "real" for feature in columns)
+    return latent.model(columns, n_states, _flow_of(reals, flow, flow_options))
 
 
 def TreeNVF(

@@ -42,8 +42,8 @@ class MaskedLinear(nn.Linear):
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__(mask.shape[1], mask.shape[0])
+    def __init__(self, mask: Tensor, bias: bool = True) -> None:
+        super().__init__(mask.shape[1], mask.shape[0], bias)
         # Rebuilt from the arguments at load time, hence not part of the state.
         self.register_buffer("mask", mask.to(self.weight.dtype), persistent=False)
         # Masked weights never act; zeroing them keeps norms and counts honest.
@@ -57,8 +57,13 @@ class MaskedLinear(nn.Linear):
         return Dense(self, masked=True)
 
 
-def _input_mask(degrees: Tensor, features: int) -> Tensor:
-    return degrees[:, None] >= torch.arange(1, features + 1)[None, :]
+def _input_mask(degrees: Tensor, features: int, widths: Sequence[int] | int = 1) -> Tensor:
+    return degrees[:, None] >= _ranks(features, widths)[None, :]
+
+
+def _ranks(features: int, widths: Sequence[int] | int) -> Tensor:
+    """The feature, from 1, that each of the numbers belongs to: so many each."""
+    return torch.arange(1, features + 1).repeat_interleave(torch.as_tensor(widths))
 
 
 def _headed(network: DenseNetwork | None, features: int, params: int) -> DenseNetwork | None:
@@ -67,9 +72,8 @@ def _headed(network: DenseNetwork | None, features: int, params: int) -> DenseNe
     return network if fits else None
 
 
-def _output_mask(features: int, params: int, degrees: Tensor) -> Tensor:
-    out = torch.arange(1, features + 1).repeat_interleave(params)
-    return out[:, None] > degrees[None, :]
+def _output_mask(features: int, params: Sequence[int] | int, degrees: Tensor) -> Tensor:
+    return _ranks(features, params)[:, None] > degrees[None, :]
 
 
 class MADE(nn.Module):
@@ -178,6 +182,16 @@ class ResidualMADE(nn.Module):
     The context bypasses the masks: it is added to the first hidden layer and to the output and, with
     ``gate=True``, gates the update of every block.
 
+    Arguments:
+        features: D.
+        params: outputs of each feature, or a list of how many each has: the output is then flat,
+            ``(..., sum of params)``.
+        hidden_features, blocks, activation, dropout: of the hidden layers.
+        context_features: width of the context. gate: as above.
+        inputs: how many numbers say what each feature is, one unless given; x is ``(B, sum of inputs)``.
+        direct: a masked linear map from the inputs to the outputs beside the hidden layers, so that a layer
+            narrower than D hides none of them.
+
     Reference:
         Nash and Durkan, *Autoregressive Energy Machines*, 2019, https://arxiv.org/abs/1904.05626
     """
@@ -185,19 +199,23 @@ class ResidualMADE(nn.Module):
     def __init__(
         self,
         features: int,
-        params: int,
+        params: int | Sequence[int],
         hidden_features: int = 64,
         context_features: int = 0,
         blocks: int = 2,
         activation: Activation = F.relu,
         dropout: float = 0.0,
         gate: bool = False,
+        inputs: Sequence[int] | None = None,
+        direct: bool = False,
     ) -> None:
         super().__init__()
         self.features, self.params = features, params
         self.context_features = context_features
+        widths = 1 if inputs is None else tuple(inputs)
+        self.inputs = None if inputs is None else tuple(inputs)
         degrees = hidden_degrees(features, hidden_features, context_features)
-        self.initial = MaskedLinear(_input_mask(degrees, features))
+        self.initial = MaskedLinear(_input_mask(degrees, features, widths))
         self.activation = activation
         self.gated = gate and context_features > 0
         self.until = count_until(degrees, features)
@@ -206,11 +224,15 @@ class ResidualMADE(nn.Module):
             for _ in range(blocks)
         )
         self.final = MaskedLinear(_output_mask(features, params, degrees))
+        self.direct: MaskedLinear | None = None
+        if direct:
+            self.direct = MaskedLinear(_output_mask(features, params, _ranks(features, widths)), bias=False)
+            start_near_zero(self.direct)
         self.context_initial: nn.Linear | None = None
         self.context_final: nn.Linear | None = None
         if context_features:
             self.context_initial = linear(context_features, hidden_features)
-            self.context_final = linear(context_features, features * params)
+            self.context_final = linear(context_features, self.final.out_features)
             start_near_zero(self.context_final)
         start_near_zero(self.final)
 
@@ -221,12 +243,16 @@ class ResidualMADE(nn.Module):
         for block in self.blocks:
             h = block(h, context)
         out = self.final(h)
+        if self.direct is not None:
+            out = out + self.direct(x)
         if self.context_final is not None:
             out = out + self.context_final(context)
-        return out.unflatten(-1, (self.features, self.params))
+        return out.unflatten(-1, (self.features, self.params)) if isinstance(self.params, int) else out
 
     def native_description(self) -> DenseNetwork | None:
-        if self.gated or self.activation is not F.relu:
+        if self.gated or self.activation is not F.relu or self.inputs is not None or self.direct is not None:
+            return None
+        if not isinstance(self.params, int):
             return None
         first = dense(self.initial, context=self.context_initial)
         final = dense(self.final, context=self.context_final)
@@ -244,5 +270,15 @@ class ResidualMADE(nn.Module):
             hidden += [block.linear1, block.linear2]  # type: ignore[list-item]
         until = [self.until] * len(hidden)
         return Layers(
-            self.features, self.params, True, self.activation, hidden, self.final, until, first, final
+            self.features,
+            self.params,
+            True,
+            self.activation,
+            hidden,
+            self.final,
+            until,
+            first,
+            final,
+            self.inputs,
+            self.direct,
         )

@@ -6,7 +6,9 @@ a prefix of columns. A whole sample then costs the arithmetic of one pass, inste
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,16 +25,18 @@ class Layers:
     """An autoregressive network as `Stepwise` and the native kernel read it.
 
     Attributes:
-        features, params: D, and outputs for each feature.
+        features, params: D, and outputs for each feature, or a list of how many each has.
         residual: hidden layers are the initial one, then two of every block; else plain ones.
         activation: between them.
         hidden, final: the masked linear layers.
         until: for each hidden layer ``(D,)``: number of its units that depend on inputs up to d alone.
-        context_first, context_final: what the context adds, ``(B, width)`` and ``(B, D * params)``, or None.
+        context_first, context_final: what the context adds, ``(B, width)`` and ``(B, outputs)``, or None.
+        inputs: how many numbers say what each feature is; one each if None.
+        direct: the masked linear layer from the inputs to the outputs, or None.
     """
 
     features: int
-    params: int
+    params: int | Sequence[int]
     residual: bool
     activation: Activation
     hidden: list[nn.Linear]
@@ -40,11 +44,28 @@ class Layers:
     until: list[Tensor]
     context_first: Tensor | None
     context_final: Tensor | None
+    inputs: Sequence[int] | None = None
+    direct: nn.Linear | None = None
 
     @property
     def native(self) -> bool:
         """Whether the native kernel knows this network."""
-        return self.activation is F.relu
+        uniform = isinstance(self.params, int) and self.inputs is None
+        return self.activation is F.relu and uniform and self.direct is None
+
+    @property
+    def input_ends(self) -> list[int]:
+        """Numbers before each feature, and of all."""
+        return _ends(self.features, 1 if self.inputs is None else self.inputs)
+
+    @property
+    def output_ends(self) -> list[int]:
+        """Outputs before those of each feature, and all."""
+        return _ends(self.features, self.params)
+
+
+def _ends(features: int, widths: int | Sequence[int]) -> list[int]:
+    return list(accumulate([widths] * features if isinstance(widths, int) else widths, initial=0))
 
 
 def count_until(degrees: Tensor, features: int) -> Tensor:
@@ -65,9 +86,12 @@ def in_steps(net: nn.Module, layers: Layers) -> bool:
         if block.activation is not layers.activation or block.gate is not None:
             return False
     linears = [*layers.hidden, layers.final]
+    if any(linear._parameters.get("bias") is None for linear in linears):
+        return False
+    linears += [] if layers.direct is None else [layers.direct]
     masks = [linear._buffers.get("mask") for linear in linears]
     found = [m for m in masks if m is not None]
-    if len(found) < len(masks) or any(linear._parameters.get("bias") is None for linear in linears):
+    if len(found) < len(masks):
         return False
     versions = [-1 if m.is_inference() else m._version for m in found]
     seen = _SEEN.get(net)
@@ -78,14 +102,17 @@ def in_steps(net: nn.Module, layers: Layers) -> bool:
 
 def _masks_fit(layers: Layers, masks: list[Tensor]) -> bool:
     """Whether a unit decided by inputs up to d sees all inputs and units that these decide, and no others."""
-    below = torch.arange(1, layers.features + 1)
+    features = torch.arange(1, layers.features + 1)
+    below = inputs = features.repeat_interleave(torch.tensor(layers.input_ends).diff())
     wanted = []
     for until, linear in zip(layers.until, layers.hidden, strict=True):
         degrees = torch.searchsorted(until.cpu(), torch.arange(linear.out_features), right=True)
         wanted.append(degrees[:, None] >= below[None, :])
         below = degrees
-    outputs = torch.arange(layers.features).repeat_interleave(layers.params)
-    wanted.append(outputs[:, None] >= below[None, :])
+    outputs = features.repeat_interleave(torch.tensor(layers.output_ends).diff())
+    wanted.append(outputs[:, None] > below[None, :])
+    if layers.direct is not None:
+        wanted.append(outputs[:, None] > inputs[None, :])
     return all(m.shape == w.shape and torch.equal(m, w.to(m)) for m, w in zip(masks, wanted, strict=True))
 
 
@@ -95,14 +122,15 @@ class Stepwise:
     def __init__(self, layers: Layers, rows: int) -> None:
         self.layers = layers
         like = layers.final.weight
-        self.x = like.new_zeros(rows, layers.features)
+        self.inputs, self.outputs = layers.input_ends, layers.output_ends
+        self.x = like.new_zeros(rows, self.inputs[-1])
         self.values = [like.new_zeros(rows, layer.out_features) for layer in layers.hidden]
         self.until = [u.tolist() for u in layers.until]
 
     def params(self, d: int) -> Tensor:
         """Parameters of feature d, ``(B, params)``, given the features before it."""
         net = self.layers
-        before, seen = self.x, d
+        before, seen = self.x, self.inputs[d]
         for i, layer in enumerate(net.hidden):
             first, last = (self.until[i][d - 1] if d else 0), self.until[i][d]
             known = before[:, :seen]
@@ -121,10 +149,13 @@ class Stepwise:
         known = before[:, :seen]
         if net.hidden and not net.residual:
             known = net.activation(known)
-        rows = slice(d * net.params, (d + 1) * net.params)
+        rows = slice(self.outputs[d], self.outputs[d + 1])
         out = F.linear(known, net.final.weight[rows, :seen], net.final.bias[rows])
+        if net.direct is not None:
+            out = out + F.linear(self.x[:, : self.inputs[d]], net.direct.weight[rows, : self.inputs[d]])
         return out if net.context_final is None else out + net.context_final[:, rows]
 
     def put(self, d: int, column: Tensor) -> None:
-        """Feature d is `column`, ``(B,)``."""
-        self.x[:, d] = column
+        """Feature d is `column`, ``(B,)``, or the numbers that say it, ``(B, inputs)``."""
+        numbers = column.unsqueeze(1) if column.dim() == 1 else column
+        self.x[:, self.inputs[d] : self.inputs[d + 1]] = numbers

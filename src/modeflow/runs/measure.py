@@ -63,9 +63,9 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> dict[str, A
 
 def reconstruction(estimator: DensityEstimator, X: Any) -> Measured | None:
     """How well z alone gives a row back, where it says more than which state."""
-    if estimator.latent_.describe().kind not in ("continuous", "codes", "discrete"):
-        return None
     domain = estimator.domain_
+    if not domain.distances or estimator.latent_.describe().kind not in ("continuous", "codes", "discrete"):
+        return None
     values = domain.validate(estimator, X).astype(np.float64)
     error = reconstruction_error(values, np.asarray(estimator.reconstruct(X)), domain.scale(values))
     name = f"error of z alone on test {domain.word}s (root mean square, share of the {domain.extent})"

@@ -13,7 +13,7 @@ from torch import Tensor
 from modeflow.densities.base import Density
 from modeflow.errors import ShapeError
 from modeflow.testing.bounds import check_bound
-from modeflow.testing.quadrature import box_around, check_counts, check_entropy, midpoints
+from modeflow.testing.quadrature import box_around, check_blocks, check_counts, check_entropy, midpoints
 from modeflow.testing.temperature import check_temperature
 from modeflow.testing.tools import (
     SLACK,
@@ -49,6 +49,8 @@ class DensityCase:
         domain: map from the real line to the support.
         scale: of the perturbation of the parameters.
         cells: points per axis of the integration grid of a two-dimensional density.
+        levels: where some features are codes, levels of each, 0 of one that is a real (one at the most): all
+            cells are then summed over, and the real is integrated out.
     """
 
     factory: Callable[[], Density]
@@ -61,6 +63,7 @@ class DensityCase:
     domain: Map | None = None
     scale: float = 0.2
     cells: int = 240
+    levels: tuple[int, ...] = ()
 
     @property
     def event(self) -> tuple[int, ...]:
@@ -73,7 +76,11 @@ class DensityCase:
 
     def inputs(self, dtype: torch.dtype = torch.float64, rows: int = 8) -> tuple[Tensor, Tensor | None]:
         """Events and context to try it on."""
-        return points(self.event, dtype, self.domain, rows), self.some_contexts(rows, dtype)
+        x = points(self.event, dtype, self.domain, rows)
+        for j, levels in enumerate(self.levels):
+            if levels:
+                x[:, j] = torch.remainder((3 * x[:, j]).round(), levels)
+        return x, self.some_contexts(rows, dtype)
 
     def some_contexts(self, rows: int, dtype: torch.dtype) -> Tensor | None:
         """Contexts ``(rows, C)``: the given ones in turn, or random."""
@@ -228,9 +235,9 @@ def check_mass(case: DensityCase) -> None:
     """The density integrates to one at every context, and samples follow it.
 
     One and two dimensions: a grid; the counts of 4,000 samples in blocks of it (χ²) and their mean
-    log-density (the entropy). More: ``E_p[g(x) / p(x)] = 1`` for narrower Gaussians g. A lower bound: see
-    `modeflow.testing.bounds`. Each of these tests
-    fails by chance less than once in a hundred thousand runs; the seeds are fixed.
+    log-density (the entropy). More: ``E_p[g(x) / p(x)] = 1`` for narrower Gaussians g. Codes: the sum over
+    all cells, and the same tests of samples. A lower bound: see `modeflow.testing.bounds`. Each of these
+    tests fails by chance less than once in a hundred thousand runs; the seeds are fixed.
     """
     density = case.build()
     for i, context in enumerate(case.each_context(torch.float64)):
@@ -238,6 +245,8 @@ def check_mass(case: DensityCase) -> None:
         if density.exactness == "lower bound":
             samples = density.sample(16_000, context, generator).double()
             check_bound(density, context, samples)
+        elif case.levels:
+            _sum(case, density, context, density.sample(8000, context, generator).double())
         elif len(case.event) == 1 and case.event[0] <= 2:
             samples = density.sample(4000, context, generator).double()
             _integrate(case, density, context, samples)
@@ -257,6 +266,40 @@ def _integrate(case: DensityCase, density: Density, context: Tensor | None, samp
     where = "" if context is None else f" at context {[round(v, 3) for v in context.tolist()]}"
     require(abs(total - 1) < 1e-3, f"the density integrates to {total:.6f}, not 1{where}")
     check_counts(samples, mass, low, high, cells, where)
+    check_entropy(density.log_prob(samples, context), log_prob, mass, where)
+
+
+def _sum(case: DensityCase, density: Density, context: Tensor | None, samples: Tensor) -> None:
+    """Over all cells of the codes, and over a grid of the real where there is one."""
+    where = "" if context is None else f" at context {[round(v, 3) for v in context.tolist()]}"
+    real = [j for j, levels in enumerate(case.levels) if not levels]
+    blocks, fine, volume = 1, 1, 1.0
+    axes = [torch.arange(levels).double() for levels in case.levels]
+    if real:
+        low, high = box_around(samples[:, real])
+        blocks, fine = 20, 100
+        grid, volume = midpoints(low, high, blocks * fine)
+        axes[real[0]] = grid[:, 0]
+    rows = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    log_prob = torch.cat([density.log_prob(part, context) for part in rows.split(30_000)])
+    mass = log_prob.exp() * volume
+    total = float(mass.sum())
+    allowed = 1e-3 if real else 1e-10
+    require(abs(total - 1) < allowed, f"the probabilities sum to {total:.12g}, not 1{where}")
+
+    def place(x: Tensor) -> Tensor:
+        found = torch.zeros(len(x), dtype=torch.long)
+        for j, levels in enumerate(case.levels):
+            if levels:
+                found = levels * found + x[:, j].long()
+            else:
+                share = (x[:, j] - low) / (high - low)
+                found = blocks * found + (share * blocks).long().clamp(0, blocks - 1)
+        return found
+
+    size = math.prod(levels or blocks for levels in case.levels)
+    expected = mass.new_zeros(size).index_add(0, place(rows), mass) * len(samples)
+    check_blocks(torch.bincount(place(samples), minlength=size).double(), expected, where)
     check_entropy(density.log_prob(samples, context), log_prob, mass, where)
 
 

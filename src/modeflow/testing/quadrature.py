@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modeflow.testing.tools import require
 
-__all__ = ["box_around", "check_counts", "check_entropy", "midpoints"]
+__all__ = ["box_around", "check_blocks", "check_counts", "check_entropy", "midpoints"]
 
 
 def box_around(samples: Tensor, margin: float = 0.6) -> tuple[Tensor, Tensor]:
@@ -60,13 +60,28 @@ def check_counts(
         # What is too thin to test alone is left out: its own error would not be known well.
         expected, seen = expected[full], seen[full]
         variance = expected + parts[:, full].var(0) / len(masses)
+        _compare(seen, expected, variance, where)
     else:
-        # What is too thin to test alone is tested together.
-        expected = torch.cat((expected[full], (len(samples) - expected[full].sum()).clamp_min(0)[None]))
-        seen = torch.cat((seen[full], (len(samples) - seen[full].sum())[None]))
-        if expected[-1] < 8:
-            expected, seen = expected[:-1], seen[:-1]
-        variance = expected
+        check_blocks(seen, expected, where)
+
+
+def check_blocks(seen: Tensor, expected: Tensor, where: str = "") -> None:
+    """Pearson's χ² of counts in blocks, at a false-alarm rate of 1e-6.
+
+    Arguments:
+        seen, expected: how many samples lie in each, and should, ``(n,)``.
+    """
+    full = expected >= 8
+    count = seen.sum()
+    # What is too thin to test alone is tested together.
+    expected = torch.cat((expected[full], (count - expected[full].sum()).clamp_min(0)[None]))
+    seen = torch.cat((seen[full], (count - seen[full].sum())[None]))
+    if expected[-1] < 8:
+        expected, seen = expected[:-1], seen[:-1]
+    _compare(seen, expected, expected, where)
+
+
+def _compare(seen: Tensor, expected: Tensor, variance: Tensor, where: str) -> None:
     statistic = float(((seen - expected).square() / variance).sum())
     p = float(chi2.sf(statistic, max(len(expected) - 1, 1)))
     require(

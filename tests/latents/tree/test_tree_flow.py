@@ -265,6 +265,6 @@ def test_only_codes_ask_for_no_flow():
 
 
 def test_other_latents_take_reals_alone():
-    with pytest.raises(ConfigError, match="latent='discrete' takes complete columns of numbers alone"):
-        TableModel((REAL, CODE), "discrete")
+    with pytest.raises(ConfigError, match="latent='continuous' takes columns of numbers alone"):
+        TableModel((REAL, CODE), "continuous")
     assert TableModel((REAL, REAL), "discrete", 2).event_shape == DiscreteNVF(2, 2).event_shape

@@ -115,15 +115,11 @@ class DiscreteLatentModel(LatentModel):
         rows, n = x.shape[0], len(states)
         if n == 1 and self.n_states == 1:
             return self.likelihood._log_prob(x, None).unsqueeze(1)
-
-        def evaluate(part: Tensor) -> Tensor:
-            repeated = part.repeat_interleave(n, dim=0)
-            return self._states_log_prob(repeated, states.repeat(len(part))).view(len(part), n)
-
+        z = F.one_hot(states, self.n_states).to(x.dtype)
         if torch.is_grad_enabled() or rows * n <= self.chunk_rows:
-            return evaluate(x)
+            return self.likelihood._log_prob_of_each(x, z)
         step = max(1, self.chunk_rows // n)
-        return torch.cat([evaluate(part) for part in x.split(step)])
+        return torch.cat([self.likelihood._log_prob_of_each(part, z) for part in x.split(step)])
 
     # -- the density ----------------------------------------------------------------------------
 

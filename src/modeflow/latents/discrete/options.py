@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from modeflow.densities.base import Density
+from modeflow.densities.features import Feature, as_features
+from modeflow.densities.mixed_rows import MixedRows
+from modeflow.errors import ConfigError
+from modeflow.latents.discrete.mixed import MixedStart, RowNet
 from modeflow.latents.discrete.model import DiscreteLatentModel
 from modeflow.latents.discrete.objectives import Objective, build_objective
 from modeflow.latents.discrete.start import IslandStart
@@ -107,28 +111,52 @@ class _States(LatentOptions):
 class DiscreteOptions(_States, TableLatent):
     """A discrete latent of tables: K states, their number a parameter of its own.
 
+    Of mixed rows p(x|z) is a chain: codes each given those before it (`AutoregressiveCodes`), angles given
+    the codes, and the flow of the reals given both (`MixedRows`).
+
     Arguments:
         encoder_features: hidden widths of the encoder q(z|x).
+        code_features, code_blocks: width and number of residual blocks of the masked network of codes.
+        code_dropout: share of its hidden units left out of a step of the training.
     """
 
+    mixed: ClassVar[bool] = True
+
     encoder_features: Sequence[int] = (64, 64)
+    code_features: int = 128
+    code_blocks: int = 1
+    code_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_widths("encoder_features", self.encoder_features)
+        check_sizes(code_features=self.code_features, code_blocks=self.code_blocks)
+        if not 0 <= self.code_dropout < 1:
+            raise ConfigError(f"code_dropout must lie in [0, 1), received {self.code_dropout!r}")
 
     def _hold_steps(self, steps: int) -> int:
         return min(_HOLD_STEPS, steps // 3)
 
     def model(
-        self, features: int, n_states: int, likelihood: Callable[[int], Density]
+        self, features: int | Sequence[Feature], n_states: int, likelihood: Callable[[int], Density]
     ) -> DiscreteLatentModel:
         check_sizes(n_states=n_states)
+        columns, k = as_features(features), int(n_states)
+        if columns == (Feature(),) * len(columns):
 
-        def encoder() -> CategoricalEncoder:
-            return CategoricalEncoder(features, int(n_states), self.encoder_features)
+            def encoder() -> CategoricalEncoder:
+                return CategoricalEncoder(len(columns), k, self.encoder_features)
 
-        return self._model(int(n_states), likelihood, encoder, IslandStart())
+            return self._model(k, likelihood, encoder, IslandStart())
+
+        def density(context: int) -> Density:
+            of_codes = self.code_features, self.code_blocks, self.code_dropout
+            return MixedRows(columns, context, likelihood, *of_codes)
+
+        def row_encoder() -> CategoricalEncoder:
+            return CategoricalEncoder(n_states=k, net=RowNet(columns, k, self.encoder_features))
+
+        return self._model(k, density, row_encoder, MixedStart())
 
 
 @dataclass(kw_only=True)

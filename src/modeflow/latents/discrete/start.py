@@ -16,7 +16,7 @@ from modeflow.latents.starting import Looked, as_rows
 from modeflow.progress import busy, track
 from modeflow.transforms import Composite, ConditionalAffine
 
-__all__ = ["IslandStart", "look"]
+__all__ = ["MAX_ROWS", "IslandStart", "fit_encoder", "look"]
 
 #: Rows that islands are looked for in.
 MAX_ROWS = 10_000
@@ -65,10 +65,10 @@ class IslandStart:
                 affine.set_gaussian(k, mean, covariance)
         most = self.steps if steps is None else min(steps, self.steps)
         shares = torch.from_numpy(parts.shares)
-        _fit_encoder(model, torch.from_numpy(found.rows), shares, most, self.batch_size)
+        fit_encoder(model, torch.from_numpy(found.rows), shares, most, self.batch_size)
 
 
-def _fit_encoder(
+def fit_encoder(
     model: DiscreteLatentModel, rows: Tensor, shares: Tensor, steps: int, batch_size: int
 ) -> None:
     """Fit q(z|x) to the shares of the parts, until nearly nothing is missing."""
