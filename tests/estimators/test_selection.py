@@ -16,7 +16,7 @@ from modeflow.domains import TableDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.fitting import Fit, FitData
 from modeflow.estimators.selection import Candidate, Choice, Selection, most_states
-from modeflow.estimators.settings import FLOW_CHOICES, TREE_CHOICES, Settings
+from modeflow.estimators.settings import FLOW_CHOICES, MIXED_CHOICES, TREE_CHOICES, Settings
 from modeflow.latents.discrete.prune import prune_dead_states
 
 SMALL = {**FAST, "latent_options": {"encoder_features": (16,)}, "max_states": 4}
@@ -174,7 +174,8 @@ def test_the_rows_say_what_is_chosen_from():
     assert recipes(flow="maf") == (("maf",), ())
     said = {"word": "categorical"}
     with pytest.raises(ConfigError, match="'word' is none: latent='tree'"):
-        recipes(words, latent="discrete", columns=said)
+        recipes(words, latent="continuous", columns=said)
+    assert recipes(words, latent="discrete", columns=said) == (tuple(MIXED_CHOICES), ())
 
 
 # -- nothing changes a model after it was chosen unless it is no worse
