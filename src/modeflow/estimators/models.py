@@ -173,6 +173,11 @@ class NVF(Conditionals, _TableEstimator):
     def _chosen(self, settings: Settings, domain: Domain) -> Mapping[str, Any]:
         latent = self._said_latent() or _AUTO_LATENT[isinstance(domain, MixedDomain)]
         chosen: dict[str, Any] = {"latent": latent} if self.latent == "auto" else {}
+        if latent != "discrete" and self.n_states != "auto":
+            own = f": that of a tree's columns is latent_options.states={self.n_states}" * (latent == "tree")
+            raise ConfigError(
+                f"n_states={self.n_states} is of latent='discrete', not of '{latent}'{own}; leave it out"
+            )
         if isinstance(domain, MixedDomain) and not LATENTS[latent].mixed:
             odd = [f.name for f in domain.schema.features() if f.levels or f.circular or f.atoms or f.missing]
             if odd:

@@ -198,9 +198,8 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
 def _of_numbers(values: Mapping[str, Any]) -> bool:
     """Whether settings are those of a table of numbers: others are then left out, or refused."""
     told = any(values.get(key) for key in ("drop_missing", "skip_text"))
-    return (
-        told or "n_states" in values or bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
-    )
+    islands = "n_states" in values and not _of_tree(values)
+    return told or islands or bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
 
 
 def _of_tree(values: Mapping[str, Any]) -> bool:
