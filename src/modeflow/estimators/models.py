@@ -177,6 +177,11 @@ class NVF(Conditionals, _TableEstimator):
         said, open_flow = self._said_latent(), settings.params["flow"] == "auto"
         domain, odd = data.domain, _odd(data.domain)
         latent = said or ("tree" if odd else "discrete")
+        if latent != "discrete" and self.n_states != "auto":
+            own = f": that of a tree's columns is latent_options.states={self.n_states}" * (latent == "tree")
+            raise ConfigError(
+                f"n_states={self.n_states} is of latent='discrete', not of '{latent}'{own}; leave it out"
+            )
         mixed = isinstance(domain, MixedDomain)
         if isinstance(domain, MixedDomain):
             _check_mixed(latent, domain)

@@ -13,6 +13,7 @@ from modeflow.report.curves import plot_likelihoods, plot_panel_of_curves, plot_
 from modeflow.report.gather import gather
 from modeflow.report.image import ImageReport
 from modeflow.report.mixed import MixedReport
+from modeflow.report.named import plot_named
 from modeflow.report.page import Report, render_report, write_report
 from modeflow.report.plots import plot_density, plot_pairs
 from modeflow.report.sections import Column, Definition, Picture, Section, Table
@@ -41,6 +42,7 @@ __all__ = [
     "gather",
     "plot_density",
     "plot_likelihoods",
+    "plot_named",
     "plot_pairs",
     "plot_panel_of_curves",
     "plot_state_usage",

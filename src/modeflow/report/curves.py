@@ -136,6 +136,7 @@ def _draw_curves(axes: Axes, name: str, curves: Mapping[str, list[tuple[float, f
         axes.set_ylim(clip[0], clip[1])
         axes.annotate(
             "first epochs off the scale", (0.02, 0.02), xycoords="axes fraction", color=FAINT, fontsize=8,
+            path_effects=halo(), zorder=6,
         )  # fmt: skip
     axes.legend(loc="best", handlelength=1.4)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))

@@ -80,7 +80,7 @@ def _square(ranges: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [((low + high) / 2 - half, (low + high) / 2 + half) for low, high in ranges]
 
 
-def _scatter(axes: Axes, cloud: Cloud, i: int, j: int, colour: str, limit: int, size: float) -> None:
+def scatter(axes: Axes, cloud: Cloud, i: int, j: int, colour: str, limit: int, size: float) -> None:
     """Draw column j over column i, in random order, one call per marker shape."""
     pair = cloud.rows[:, [i, j]]
     good = np.all(np.isfinite(pair), axis=1)
@@ -219,7 +219,7 @@ def _draw_panel(
         return "Model density"
     cloud = data if what == "data" else samples
     assert cloud is not None
-    _scatter(axes, cloud, 0, 1, DATA if what == "data" else MODEL, POINTS, 14)
+    scatter(axes, cloud, 0, 1, DATA if what == "data" else MODEL, POINTS, 14)
     _number_states(axes, cloud, 0, 1)
     return _caption("Data" if what == "data" else "Samples", cloud, ranges)
 
@@ -357,7 +357,7 @@ def _matrix(
             else:
                 axes.set_ylim(*ranges[i])
                 if cloud is not None:
-                    _scatter(axes, cloud, j, i, DATA if row > column else MODEL, 2000, 7)
+                    scatter(axes, cloud, j, i, DATA if row > column else MODEL, 2000, 7)
             _cell(axes, row, column, k, names[i], names[j])
     left = f"data ({len(data.rows):,} rows) below the diagonal" if data else ""
     right = f"samples ({len(samples.rows):,}) above it" if samples else ""

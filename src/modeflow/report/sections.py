@@ -176,8 +176,10 @@ def measures_table(label: str, caption: str, measures: Sequence[Mapping[str, Any
     columns = [
         Column("measure", lambda m: m["name"]),
         Column("this model", measured, True),
-        Column(best, lambda m: "" if m.get("best") is None else words.quantity(m["best"]), True),
     ]
+    if any(m.get("best") is not None for m in measures):
+        said = Column(best, lambda m: "" if m.get("best") is None else words.quantity(m["best"]), True)
+        columns.append(said)
     return Table(label, caption, columns, measures, stacked=True)
 
 

@@ -201,7 +201,8 @@ def _of_numbers(values: Mapping[str, Any]) -> bool:
         return True
     if values.get("latent") == "discrete":  # said by name, states take all kinds of columns
         return False
-    return "n_states" in values or bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
+    islands = "n_states" in values and not _of_tree(values)
+    return islands or bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
 
 
 def _of_tree(values: Mapping[str, Any]) -> bool:

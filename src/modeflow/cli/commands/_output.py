@@ -12,6 +12,7 @@ __all__ = [
     "check_output",
     "columns_of",
     "emit",
+    "likelihood_text",
     "say",
     "say_notes",
     "say_unscored",
@@ -30,6 +31,15 @@ def emit(args: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> 
         stream = sys.stderr if getattr(args, "out", None) == "-" else sys.stdout
         for line in lines:
             print(line, file=stream)
+
+
+def likelihood_text(row: dict[str, Any]) -> str:
+    """A likelihood of a report's summary; what is known has no standard error."""
+    if row["standard_error"] is None:
+        return f"{row['value']:.3f} nats (known)".replace("-", "−")
+    from modeflow.metrics import LogLikelihood
+
+    return str(LogLikelihood.from_dict({k: v for k, v in row.items() if k != "name"}))
 
 
 def say_notes(args: argparse.Namespace, notes: Iterable[str]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.cli.commands import _demo_images
-from modeflow.cli.commands._output import emit, say, set_device
+from modeflow.cli.commands import _demo_images, _demo_mixed
+from modeflow.cli.commands._output import emit, likelihood_text, say, set_device
 from modeflow.errors import DataError
 
 _DATA = "shapes"
@@ -24,7 +24,15 @@ _SETTINGS: dict[str, Any] = {
     "max_states": 16,
 }
 _SAMPLES = 20_000
-_FILES = ("report.html", "density.png", "samples.csv", "test_scores.csv", "numbers.json", "run")
+_FILES = (
+    "report.html",
+    "density.png",
+    "samples.csv",
+    "test_scores.csv",
+    "numbers.json",
+    "run",
+    *_demo_mixed.FILES,
+)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
         settings["device"] = args.device
     say(
         args,
-        "1/4  fitting NVF to 5,000 rows on six islands of different shapes; the number of states is chosen",
+        "1/6  fitting NVF to 5,000 rows on six islands of different shapes; the number of states is chosen",
     )
     config = RunConfig.build(settings)
     fitted = fit_run(config, folder / "run", quiet=args.quiet or args.json)
     set_device(args, fitted.estimator)
 
-    say(args, "2/4  scoring the test rows and drawing new ones")
+    say(args, "2/6  scoring the test rows and drawing new ones")
     _, split = fitted.data()
     estimator, rows = fitted.estimator, fitted.config.domain.rows(split.test)
     scores = estimator.score_samples(rows)
@@ -74,22 +82,24 @@ def run(args: argparse.Namespace) -> int:
         integer_columns=("state",),
     )
 
-    say(args, "3/4  the same rows under a Gaussian mixture and a plain flow")
+    say(args, "3/6  the same rows under a Gaussian mixture and a plain flow")
     data = gather(fitted, announce=lambda line: say(args, f"     {line}"), quiet=args.quiet or args.json)
-    say(args, "4/4  picture and report")
+    say(args, "4/6  picture and report")
     _picture(folder / "density.png", data, split.train.values, fitted.result["n_states"])
     write_report(data, folder / "report.html")
 
+    mixed, mixed_lines = _demo_mixed.run(args, folder)
     compared = data.summary()["log_likelihood"]
     result = {
         "folder": str(folder),
         "log_likelihood": compared,
         **{k: fitted.result[k] for k in ("n_states", "truth", "seconds")},
+        "mixed": mixed,
     }
     (folder / "numbers.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     truth = fitted.result["truth"]
     lines = ["", f"{'':24}test log-likelihood"]
-    lines += [f"{row['name']:24}{_text(row)}" for row in compared]
+    lines += [f"{row['name']:24}{likelihood_text(row)}" for row in compared]
     lines += [
         "",
         f"states chosen           {fitted.result['n_states']} "
@@ -103,17 +113,10 @@ def run(args: argparse.Namespace) -> int:
         f"{folder}/samples.csv      {_SAMPLES:,} new rows",
         f"{folder}/test_scores.csv  log-density and state of every test row",
         f"{folder}/run              the fitted model, for `modeflow score | sample | assign`",
+        *mixed_lines,
     ]
     emit(args, result, lines)
     return 0
-
-
-def _text(row: dict[str, Any]) -> str:
-    if row["standard_error"] is None:
-        return f"{row['value']:.3f} nats (known)".replace("-", "−")
-    from modeflow.metrics import LogLikelihood
-
-    return str(LogLikelihood.from_dict({k: v for k, v in row.items() if k != "name"}))
 
 
 def _picture(path: Path, data: Any, train: np.ndarray, n_states: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
-from modeflow.errors import DataError
+from modeflow.errors import ConfigError, DataError
 
 __all__ = ["STRAY", "Constant", "Drop", "Identifier", "refusal"]
 
@@ -23,12 +23,28 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Constant(Column):
-    """One value in every row, put back into samples; None where every cell is missing."""
+    """One value in every row, put back into samples; None where every cell is missing.
+
+    Arguments:
+        value: it. time: whether it is a date or a time, which files have as text.
+    """
 
     value: Any = None
+    time: bool = False
 
     kind: ClassVar[str] = "constant"
     modelled: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.time and isinstance(self.value, str):
+            read = dt.date if len(self.value) == len("2024-01-31") else dt.datetime
+            try:
+                object.__setattr__(self, "value", read.fromisoformat(self.value))
+            except ValueError as error:
+                raise ConfigError(
+                    f"column '{self.name}': {self.value!r} is no date, such as 2024-01-31"
+                ) from error
+        object.__setattr__(self, "time", isinstance(self.value, dt.date))
 
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         absent = cells.missing

@@ -12,10 +12,11 @@ from modeflow.data.columns.aside import Constant, Drop, Identifier, refusal
 from modeflow.data.columns.base import IMPOSSIBLE, KINDS, Column, Feature, Unseen
 from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.frames import FRAMES, Decoded, build_frame, frame_kind, read_frame
-from modeflow.data.columns.guess import about, guess
+from modeflow.data.columns.guess import guess
 from modeflow.data.columns.learn import learn, taken
 from modeflow.data.columns.levels import Levels
 from modeflow.data.columns.numeric import Numeric
+from modeflow.data.columns.remarks import Remark, about, gathered
 from modeflow.data.columns.specs import AUTO, parse_spec
 from modeflow.data.columns.yaml_text import read_yaml, write_yaml
 from modeflow.data.schema import listing
@@ -114,6 +115,7 @@ class TableSchema:
         blanks = any(c.text is not None and not c.spells_numbers and c.missing.any() for c in found.values())
         known: list[Column] = []
         marks: dict[str, tuple[str, int]] = {}
+        told: list[tuple[str, Remark]] = []
         for name, cells in found.items():
             given = said.get(name, AUTO)
             word, options = (given.kind, {}) if isinstance(given, Column) else parse_spec(given, name)
@@ -127,13 +129,14 @@ class TableSchema:
                     column = learn(column.kind, cells, name, options)
                     column = replace(column, about=about(cells, column))
                 else:
-                    notes = [*notes, *guessed.notes]
+                    told += [(name, remark) for remark in guessed.remarks]
                     if guessed.marks:
                         marks[name] = guessed.marks
             else:
                 column = learn(word, cells, name, options)
                 column = replace(column, about=about(cells, column))
             known.append(column)
+        notes = [*notes, *gathered(told)]
         if marks:
             notes = [*notes, _about_marks(marks, blanks)]
         return cls(tuple(known), kind, tuple(notes))
