@@ -118,7 +118,7 @@ def labels(content: dict[str, Any]) -> list[str]:
         "## Labels",
         "",
         "What a joint density of rows and labels costs where only the label is asked for: `NVFClassifier` beside classifiers of "
-        f"scikit-learn with their defaults, on {s['train_rows']:,} training and {s['test_rows']:,} test rows drawn from the published parts. "
+        "scikit-learn with their defaults, on the same rows, drawn from the published parts. "
         f"The density has {s['states']} states a column and at most {s['max_epochs']} epochs, else its defaults. *Log-loss*: mean of "
         "−log p(y | x), nats. *ECE*: expected calibration error, Σ n_b / n · |accuracy − mean confidence| over "
         f"{s['calibration_bins']} bins of equal width of the confidence in the class predicted. Means over test rows ± their standard error, "
@@ -127,7 +127,10 @@ def labels(content: dict[str, Any]) -> list[str]:
     ]
     for name in dict.fromkeys(r["table"] for r in runs):
         rows = [r for r in runs if r["table"] == name]
-        lines += [f"**{name}** (the most frequent class: {100 * rows[0]['majority']:.1f} %)", ""]
+        lines += [
+            f"**{name}** ({' training, '.join(f'{n:,}' for n in rows[0]['rows'])} test rows; most frequent class {100 * rows[0]['majority']:.1f} %)",
+            "",
+        ]
         header = ["", "accuracy, %", "log-loss, nats", "ECE, %", "seconds to fit", "to score"]
         body = [
             [
@@ -135,8 +138,8 @@ def labels(content: dict[str, Any]) -> list[str]:
                 f"{100 * r['accuracy']:.1f} ± {100 * r['accuracy_error']:.1f}",
                 f"{r['log_loss']:.3f} ± {r['log_loss_error']:.3f}",
                 f"{100 * r['calibration_error']:.1f}",
-                f"{r['seconds_fit']:.1f}",
-                f"{r['seconds_score']:.1f}",
+                f"{r['seconds_fit']:.2f}",
+                f"{r['seconds_score']:.2f}",
             ]
             for r in rows
         ]
