@@ -3,7 +3,8 @@ r"""What some columns say of others: missing cells filled, rows drawn given cell
 .. math:: p(x_a \mid x_b) = \frac{p(x_a, x_b)}{p(x_b)}
 
 Both marginals are those of the model: a cell that is missing is summed or integrated out, which a tree of
-states does exactly (`LatentModel.marginals`).
+states does exactly, and a flow over it by draws of a proposal (`LatentModel.marginals`): a quotient of two
+bounds, and a draw from among some, are estimates.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from modeflow.estimators.fitted import FittedDensity
 from modeflow.estimators.settings import latent_model
 from modeflow.progress import showing, track
 from modeflow.training import shield
+from modeflow.transforms.base import Exactness
 
 __all__ = ["Conditionals", "Prediction"]
 
@@ -40,12 +42,14 @@ class Prediction:
         name: of the column. levels: its values, where they are few; else None.
         probabilities: of the levels, ``(N, L)``; None for numbers.
         draws: of numbers, ``(N, draws)``, in the units of the data; None for levels.
+        kind: whether they are those of the model exactly, or an ``"estimate"``.
     """
 
     name: str
     levels: tuple[Any, ...] | None
     probabilities: np.ndarray | None
     draws: np.ndarray | None
+    kind: Exactness = "exact"
 
     def mode(self) -> np.ndarray:
         """The likeliest level of every row; of numbers the median."""
@@ -58,14 +62,22 @@ class Prediction:
 class Conditionals(FittedDensity):
     """Conditionals of the columns of a mixed table; not for direct use."""
 
+    @property
+    def conditional_kind_(self) -> Exactness:
+        """What conditionals are: ``exact``, or an ``estimate`` where marginals are bounds (a flow with a
+        proposal) or cells are drawn from (columns on lattices)."""
+        self._mixed()
+        parts = (self.model_.transform.exactness, self.latent_.marginals)
+        return "exact" if parts == ("exact", "exact") else "estimate"
+
     @shield()
     def impute(self, X: Any, m: int = 1, *, how: str = "draw", random_state: Any = None) -> list[Any]:
         """Fill the missing cells of rows from the model; other cells stay as they are.
 
         Arguments:
             X: rows with missing cells. m: how many tables are made (multiple imputation).
-            how: ``"draw"`` (from the joint conditional of a row's missing cells, exactly), or ``"mean"``: of
-                numbers the mean, of levels the likeliest, over 100 draws (m is then 1).
+            how: ``"draw"`` (from the joint conditional of a row's missing cells, see `conditional_kind_`), or
+                ``"mean"``: of numbers the mean, of levels the likeliest, over 100 draws (m is then 1).
             random_state: seed of the drawing; the estimator's own if None.
 
         Returns:
@@ -96,7 +108,7 @@ class Conditionals(FittedDensity):
 
     @shield()
     def sample_given(self, given: Mapping[str, Any], n_samples: int = 1, *, random_state: Any = None) -> Any:
-        """Draw rows that have these cells, from the exact conditional.
+        """Draw rows that have these cells, from the conditional (see `conditional_kind_`).
 
         Arguments:
             given: values by column, such as ``{"age": 40, "city": "Rome"}``.
@@ -118,6 +130,8 @@ class Conditionals(FittedDensity):
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
         """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out.
+
+        As the difference of two log-densities; where these are bounds it is an estimate (`conditional_kind_`).
 
         Arguments:
             X: rows. of: names of columns. given: names of others; all others if None, none if empty.
@@ -157,7 +171,7 @@ class Conditionals(FittedDensity):
             generator = self._generator(random_state)
             draws = np.stack([self._completed(values, generator)[:, j] for _ in range(_DRAWS)], 1)
             decoded = domain.schema[name].decode(draws.ravel()).reshape(draws.shape)
-            return Prediction(name, None, None, decoded)
+            return Prediction(name, None, None, decoded, self.conditional_kind_)
         scores = np.empty((len(values), feature.levels))
         for level in range(feature.levels):
             values[:, j] = level
@@ -165,16 +179,17 @@ class Conditionals(FittedDensity):
         scores -= scores.max(1, keepdims=True)
         share = np.exp(scores)
         levels = domain.schema[name].decode(np.arange(feature.levels, dtype=np.float64))
-        return Prediction(name, tuple(levels.tolist()), share / share.sum(1, keepdims=True), None)
+        share /= share.sum(1, keepdims=True)
+        return Prediction(name, tuple(levels.tolist()), share, None, self.conditional_kind_)
 
     # -- inside ---------------------------------------------------------------------------------
 
     def _mixed(self) -> MixedDomain:
         check_is_fitted(self)
-        if not isinstance(self.domain_, MixedDomain) or not self.latent_.marginals:
+        if not isinstance(self.domain_, MixedDomain) or self.latent_.marginals is None:
             raise ConfigError(
-                "conditionals need the marginals of the model, which a tree of states without a flow has: "
-                "fit with latent='tree' and latent_options={'likelihood': 'leaves'}"
+                "conditionals need the marginals of the model: fit with latent='tree' and latent_options="
+                "{'likelihood': 'leaves'} (exact), or {'likelihood': 'flow', 'proposal': True} (estimates)"
             )
         return self.domain_
 

@@ -375,11 +375,12 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         """
         check_is_fitted(self)
         values = self.domain_.validate(self, X)
-        if not self.latent_.marginals and values.dtype.kind == "f" and np.isnan(values).any():
+        if self.latent_.marginals is None and values.dtype.kind == "f" and np.isnan(values).any():
             row = int(np.isnan(values).any(1).argmax()) + 1
             raise DataError(
-                f"row {row} has a missing cell, which the flow cannot sum out: fit with "
-                "latent_options={'likelihood': 'leaves'}, or leave such rows out"
+                f"row {row} has a missing cell, which the flow cannot integrate out: fit with "
+                "latent_options={'likelihood': 'leaves'} (exact) or {'likelihood': 'flow', 'proposal': True} "
+                "(a lower bound), or leave such rows out"
             )
         return values
 

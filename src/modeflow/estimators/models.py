@@ -188,6 +188,8 @@ class NVF(Conditionals, _TableEstimator):
             options = LATENTS[latent].of(self.latent_options, "latent_options").to_dict()
             if options["likelihood"] == "auto":
                 chosen["latent_options"] = {**options, "likelihood": "leaves"}
+            elif options["likelihood"] == "flow" and options["proposal"] == "auto":
+                chosen["latent_options"] = {**options, "proposal": True}
         return chosen
 
     @classmethod

@@ -16,6 +16,7 @@ from modeflow.errors import ConfigError
 from modeflow.latents.schedules import Schedule
 from modeflow.latents.starting import Looked, Starter
 from modeflow.progress import track
+from modeflow.transforms.base import Exactness
 from modeflow.transforms.pixels import PixelGaussianize
 
 __all__ = ["Description", "LatentModel"]
@@ -60,8 +61,9 @@ class LatentModel(Density):
     tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
     chunk_rows: int
-    #: Whether a cell of a row may be missing (NaN): it is then summed or integrated out, exactly.
-    marginals: bool = False
+    #: What `log_prob` is of a row in which a cell is missing (NaN), summed or integrated out; None where no
+    #: cell may be.
+    marginals: Exactness | None = None
     #: Where training starts; None: where the parts were made.
     starter: Starter | None = None
     #: What is fitted in order, each to its end.

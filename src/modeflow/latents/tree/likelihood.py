@@ -23,6 +23,7 @@ from modeflow.densities.leaves import Leaves
 from modeflow.errors import ConfigError, DataError
 from modeflow.transforms import Composite, MaskedAutoregressive, Permutation, RQSplineElementwise, Transform
 from modeflow.transforms.coupling import Coupling
+from modeflow.transforms.noise import open_uniform
 
 __all__ = ["FlowOverLeaves", "LeafLikelihood", "RowContext", "identity_beyond"]
 
@@ -39,6 +40,10 @@ class LeafLikelihood(Density):
     def __init__(self, leaves: Leaves) -> None:
         super().__init__((len(leaves),), len(leaves))
         self.leaves = leaves
+
+    def summable(self, x: Tensor) -> Tensor:
+        """Rows of which cells that are missing can be summed and integrated out exactly, ``(B,)``."""
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
     def straighten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the leaves see of rows, ``(B, F)``, and the log-determinant of the map there, ``(B,)``."""
@@ -62,15 +67,16 @@ class LeafLikelihood(Density):
         temperature: float = 1.0,
     ) -> Tensor:
         assert context is not None
-        drawn = self.leaves.sample(context.long(), generator, temperature)
+        u = open_uniform((len(context), len(self.leaves)), torch.float64, context.device, generator)
+        drawn = self.leaves.sample(context.long(), u, temperature)
         return self.bend(self.leaves.hide_absent(drawn))
 
 
 class RowContext(nn.Module):
-    """What a flow of the reals is told of the other features; each says whether it is there.
+    """What a flow of the reals is told of the other features.
 
-    Codes are embedded (a code that is missing has a vector of its own), angles are given by cosine and sine,
-    values in cells as they are.
+    Codes are embedded, angles given by cosine and sine, values in cells as they are. What a flag can say is
+    absent also tells whether it is there.
 
     Arguments:
         features: of a row.
@@ -81,24 +87,25 @@ class RowContext(nn.Module):
         self.codes = [i for i, f in enumerate(features) if f.kind == "code"]
         self.angles = [i for i, f in enumerate(features) if f.kind == "circular"]
         self.cells = [i for i, f in enumerate(features) if f.kind == "cells"]
+        self.optional = [i for i, f in enumerate(features) if f.kind != "real" and f.flag is not None]
         levels = [features[i].levels for i in self.codes]
-        self.embeddings = nn.ModuleList(nn.Embedding(n + 1, embedding_width(n)) for n in levels)
+        self.embeddings = nn.ModuleList(nn.Embedding(n, embedding_width(n)) for n in levels)
         #: Width of the context.
-        self.features = sum(map(embedding_width, levels)) + 3 * len(self.angles) + 2 * len(self.cells)
+        self.features = (
+            sum(map(embedding_width, levels)) + 2 * len(self.angles) + len(self.cells) + len(self.optional)
+        )
 
     def forward(self, x: Tensor) -> Tensor | None:
         """The context of rows ``(B, F)``, ``(B, features)``; None where there is nothing to say."""
         if not self.features:
             return None
-        parts = []
-        for embedding, i in zip(self.embeddings, self.codes, strict=True):
-            last = embedding.num_embeddings - 1  # type: ignore[operator]
-            parts.append(embedding(torch.where(x[:, i].isnan(), float(last), x[:, i]).long()))
-        for columns, of_value in ((self.angles, (torch.cos, torch.sin)), (self.cells, (_same,))):
-            if columns:
-                there = ~x[:, columns].isnan()
-                value = torch.where(there, x[:, columns], 0.0)
-                parts += [there.to(x.dtype), *(torch.where(there, f(value), 0.0) for f in of_value)]
+        there = ~x.isnan()
+        value = torch.where(there, x, 0.0)
+        parts = [
+            embedding(value[:, i].long()) for embedding, i in zip(self.embeddings, self.codes, strict=True)
+        ]
+        angle = value[:, self.angles]
+        parts += [angle.cos(), angle.sin(), value[:, self.cells], there[:, self.optional].to(x.dtype)]
         return torch.cat(parts, 1)
 
 
@@ -107,14 +114,11 @@ def embedding_width(levels: int) -> int:
     return min(8, math.ceil(levels / 2))
 
 
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
 class FlowOverLeaves(LeafLikelihood):
     r"""The reals through a flow's transform, given the other features; leaves are its base.
 
-    A real that does not exist in a row (`Feature.flag`) is put beyond the interval of the splines, where all
+    Cells may be missing only where no real of the row is known: the flow is then integrated out, whatever it
+    is, and its base says all of the other features (`summable`; others: `ImportanceTree`). A real that does not exist in a row (`Feature.flag`) is put beyond the interval of the splines, where all
     layers are the identity: it passes them unchanged, contributes nothing to the determinant, and is left out
     by its leaf. So the density of what is there is exact.
 
@@ -150,8 +154,12 @@ class FlowOverLeaves(LeafLikelihood):
                 placed = placed.index_select(1, layer.order)
         self.register_buffer("placed", placed[0])
         flags = [leaves.features[i].flag for i in self.reals]
-        #: What stands for reals that are absent; NaN where none can be.
-        self.outside = math.nan if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
+        #: What stands for reals that are absent; anything where none can be.
+        self.outside = 0.0 if flags == [None] * len(flags) else identity_beyond(flow.transform) + 1.0
+
+    def summable(self, x: Tensor) -> Tensor:
+        unknown = self.leaves.hide_absent(x)[:, self.reals].isnan()
+        return unknown.all(1) | ~self.leaves.missing(x).any(1)
 
     def straighten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.leaves.hide_absent(x)
@@ -159,6 +167,8 @@ class FlowOverLeaves(LeafLikelihood):
         there = self._there(x, real)
         filled = real if there is None else torch.where(there, real, self.outside)
         u, logabsdet = self.transform(filled, self.context(x))
+        if there is not None:
+            logabsdet = torch.where(there.any(1), logabsdet, 0.0)
         return self._join(x, u[:, self.placed.argsort()], there), logabsdet
 
     def bend(self, u: Tensor) -> Tensor:
@@ -172,21 +182,20 @@ class FlowOverLeaves(LeafLikelihood):
         """Which reals are there; None for all.
 
         Raises:
-            DataError: one that is missing though no flag says that it does not exist.
+            DataError: a cell that is missing beside a real, though no flag says that it does not exist.
         """
-        there = ~real.isnan()
-        if bool(there.all()):
+        if not bool(x.isnan().any()):
             return None
-        for j, i in enumerate(self.reals):
-            flag = self.leaves.features[i].flag
-            unknown = ~there[:, j] if flag is None else ~there[:, j] & ~(x[:, flag] > 0)
-            if bool(unknown.any()):
-                row = int(unknown.nonzero()[0, 0]) + 1
-                raise DataError(
-                    f"feature {i} is missing in row {row} of the batch: leaves take missing cells, the flow "
-                    "does not yet; fit with likelihood='leaves', or fill or drop such rows"
-                )
-        return there
+        mixed = ~self.summable(x)
+        if bool(mixed.any()):
+            row = int(mixed.nonzero()[0, 0])
+            feature = int(self.leaves.missing(x)[row].nonzero()[0, 0])
+            raise DataError(
+                f"feature {feature} is missing in row {row + 1} of the batch, which a flow cannot integrate "
+                "out: fit with likelihood='leaves' (exact), with proposal=True (a lower bound), or drop such "
+                "rows"
+            )
+        return ~real.isnan()
 
     def _join(self, x: Tensor, real: Tensor, there: Tensor | None) -> Tensor:
         if there is not None:

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density, Loss
-from modeflow.densities.leaf_kinds import draw_categories
+from modeflow.densities.leaf_kinds import category_at
 from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.starting import Starter
 from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood
 from modeflow.latents.tree.messages import Upward, downward, tree_log_prob, upward
 from modeflow.latents.tree.prior import TreePrior
+from modeflow.transforms.base import Exactness
+from modeflow.transforms.noise import open_uniform
 
 __all__ = ["TreeLatentModel"]
 
@@ -75,6 +77,10 @@ class TreeLatentModel(LatentModel):
         return self.likelihood.leaves.in_order(u, self.prior.tree.order), logabsdet
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._log_prob_of(x)
+
+    def _log_prob_of(self, x: Tensor) -> Tensor:
+        """`log_prob` of rows that are summed exactly (`LeafLikelihood.summable`)."""
         prior = self.prior
         root, transitions = prior.root_probs(), prior.transition_probs()
 
@@ -108,9 +114,9 @@ class TreeLatentModel(LatentModel):
         return torch.cat([self._both_ways(part)[2][places].transpose(0, 1) for part in self._blocks(x)])
 
     @property
-    def marginals(self) -> bool:  # type: ignore[override]
-        """Those of leaves; what a flow has bent has none of its own."""
-        return not isinstance(self.likelihood, FlowOverLeaves)
+    def marginals(self) -> Exactness | None:  # type: ignore[override]
+        """Those of leaves, exactly; what a flow has bent has none of its own."""
+        return None if isinstance(self.likelihood, FlowOverLeaves) else "exact"
 
     @torch.no_grad()
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -122,28 +128,43 @@ class TreeLatentModel(LatentModel):
             x: rows, ``(B, F)``. generator: source of randomness.
 
         Raises:
-            DataError: a real that is missing under a flow.
+            DataError: a cell that is missing beside a real under a flow.
         """
         self._check_event(x)
-        return torch.cat([self._completed(part, generator) for part in self._blocks(x)])
+        parts = []
+        for part in self._blocks(x):
+            noise = open_uniform((len(part), self.noise_width), torch.float64, x.device, generator)
+            u, up = self.look(part)
+            parts.append(torch.where(part.isnan(), self.likelihood.bend(self.fill(u, up, noise)), part))
+        return torch.cat(parts)
 
-    def _completed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    @property
+    def noise_width(self) -> int:
+        """Uniform numbers that `fill` takes for a row: one for the state, one for the value of each feature."""
+        return 2 * self.event_shape[0]
+
+    def look(self, x: Tensor) -> tuple[Tensor, Upward]:
+        """What the leaves see of rows ``(B, F)``, and the messages from there up, for `fill`."""
         u, _ = self.likelihood.straighten(x)
-        drawn = self.likelihood.leaves.sample(self._draw_states(u, generator), generator)
-        full = self.likelihood.leaves.hide_absent(torch.where(u.isnan(), drawn, u))
-        return torch.where(x.isnan(), self.likelihood.bend(full), x)
+        leaves = self.likelihood.leaves.in_order(u, self.prior.tree.order)
+        up = upward(leaves, self.prior.root_probs(), self.prior.transition_probs(), self.prior.tree)
+        return u, up
 
-    def _draw_states(self, u: Tensor, generator: torch.Generator | None) -> Tensor:
-        """z from its posterior, ``(B, F)``, given what the leaves see of rows."""
+    def fill(self, u: Tensor, up: Upward, noise: Tensor) -> Tensor:
+        """What the leaves see, every NaN drawn given the others by uniform numbers ``(B, noise_width)``.
+
+        States come first, from their posterior down the tree; what a drawn flag says is absent is NaN.
+        """
         tree, transitions = self.prior.tree, self.prior.transition_probs()
-        leaves = self.likelihood.leaves.in_order(u, tree.order)
-        up = upward(leaves, self.prior.root_probs(), transitions, tree)
+        of_state, of_value = noise.tensor_split(2, 1)
         z = torch.empty(u.shape, dtype=torch.long, device=u.device)
-        z[:, tree.order[0]] = draw_categories(up.root.log(), generator)
+        root = tree.order[0]
+        z[:, root] = category_at(up.root.log(), of_state[:, root])
         for place, (parent, child) in enumerate(tree.edges):
             joint = transitions[place][z[:, parent]] * up.evidence[place + 1]
-            z[:, child] = draw_categories(joint.log(), generator)
-        return z
+            z[:, child] = category_at(joint.log(), of_state[:, child])
+        drawn = self.likelihood.leaves.sample(z, of_value)
+        return self.likelihood.leaves.hide_absent(torch.where(u.isnan(), drawn, u))
 
     # -- z --------------------------------------------------------------------------------------
 
