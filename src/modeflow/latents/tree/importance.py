@@ -14,19 +14,20 @@ taken with their probability (sampling-importance-resampling), both exact in the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modeflow.densities.base import Loss
-from modeflow.densities.bounded import log_mean_of_draws
 from modeflow.densities.leaf_kinds import category_at
 from modeflow.errors import ConfigError
 from modeflow.latents.starting import Looked, Starter
 from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood
+from modeflow.latents.tree.messages import Upward
 from modeflow.latents.tree.model import TreeLatentModel
 from modeflow.latents.tree.prior import TreePrior
 from modeflow.transforms.base import Exactness, weakest
@@ -35,7 +36,7 @@ from modeflow.transforms.noise import even_streams, in_row_noise, open_uniform, 
 __all__ = ["ImportanceTree"]
 
 #: Draws a row while training; and where validation is scored meanwhile.
-_TRAINING_DRAWS, _QUICK_DRAWS = 2, 4
+_TRAINING_DRAWS, _QUICK_DRAWS = 4, 4
 
 
 class ImportanceTree(TreeLatentModel):
@@ -129,48 +130,46 @@ class ImportanceTree(TreeLatentModel):
     def bound(self, x: Tensor, draws: int) -> Tensor:
         """`log_prob` with S = `draws`, nats, ``(B,)``."""
         self._check_event(x)
-        return self._apart(x, self._log_prob_of, lambda part: self._bound(part, draws))
+        return self._apart(x, draws, self._log_prob_of, lambda part: _log_mean(self._drawn(part, draws)[1]))
 
     def _apart(
-        self, x: Tensor, whole: Callable[[Tensor], Tensor], holes: Callable[[Tensor], Tensor]
+        self, x: Tensor, draws: int, whole: Callable[[Tensor], Tensor], holes: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """A function of rows that are summed exactly, and another of the others, block by block."""
+        """A function of rows that are summed exactly, and another, by so many draws, of the others."""
         exact = self.likelihood.summable(x)
         if bool(exact.all()):
             return whole(x)
         order = torch.cat((exact.nonzero(), (~exact).nonzero())).squeeze(1).argsort()
         rest = self.likelihood.leaves.with_flags(x[~exact])
-        blocks = (rest,) if torch.is_grad_enabled() else self._blocks(rest)
+        blocks = (rest,) if torch.is_grad_enabled() else self._blocks(rest, draws)
         return torch.cat((whole(x[exact]), *(holes(part) for part in blocks)))[order]
 
-    def _bound(self, x: Tensor, draws: int) -> Tensor:
-        draw = self._drawing(x)
-        return log_mean_of_draws(self._streams(x, draws), lambda: draw(None)[1])
+    def _noise(self, x: Tensor, draws: int) -> Tensor:
+        """Noise for draws of the proposal, ``(S, B, W)``: fresh while training, else functions of the rows."""
+        fresh = self.training and not in_row_noise()
+        streams = (nullcontext() for _ in range(draws)) if fresh else even_streams(x, draws, self)
+        parts = []
+        for stream in streams:
+            with stream:
+                parts.append(
+                    uniform_noise(x.new_empty(len(x), self.proposal.noise_width, dtype=torch.float64))
+                )
+        return torch.stack(parts)
 
-    def _streams(self, x: Tensor, draws: int) -> Iterable[AbstractContextManager[None]]:
-        """Noise for so many draws: fresh while training, else functions of the rows."""
-        if self.training and not in_row_noise():
-            return (nullcontext() for _ in range(draws))
-        return even_streams(x, draws, self)
-
-    def _drawing(self, x: Tensor) -> Callable[[Tensor | None], tuple[Tensor, Tensor]]:
-        """Draws of rows with holes from the proposal: full rows ``(B, F)`` and ``log p - log q``, ``(B,)``.
-
-        Called with the noise of `TreeLatentModel.fill`, or None for that of the stream that is open.
-        """
+    def _drawn(self, x: Tensor, draws: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`log_weights` of rows whose flags are known where they can be; all draws are evaluated at once."""
         q = self.proposal
         with torch.no_grad():
+            noise = self._noise(x, draws) if noise is None else noise
             u, up = q.look(x)
-
-        def draw(noise: Tensor | None) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                if noise is None:
-                    noise = uniform_noise(x.new_empty(len(x), q.noise_width, dtype=torch.float64))
-                full = q.fill(u, up, noise)
-                log_q = q.log_prob(full) - up.log_prob
-            return full, self._log_prob_of(full) - log_q
-
-        return draw
+            # What is drawn needs no messages, which are of the edges.
+            many = Upward(
+                up.log_prob.repeat(draws), up.evidence.repeat(1, draws, 1), up.messages, up.root.repeat(draws, 1)
+            )
+            full = q.fill(u.repeat(draws, 1), many, noise.flatten(0, 1))
+            log_q = q.log_prob(full) - many.log_prob
+        weights = self._log_prob_of(full) - log_q
+        return full.view(draws, *x.shape), weights.view(draws, len(x))
 
     def log_weights(self, x: Tensor, draws: int | None = None) -> tuple[Tensor, Tensor]:
         """Completions of rows with holes, and the logarithms of their importance weights.
@@ -182,13 +181,7 @@ class ImportanceTree(TreeLatentModel):
             full rows, ``(S, B, F)``, and ``log p(x_o, x_m) - log q(x_m | x_o)`` of each, ``(S, B)``, nats.
         """
         self._check_event(x)
-        x = self.likelihood.leaves.with_flags(x)
-        draw, drawn = self._drawing(x), []
-        for stream in self._streams(x, self.draws if draws is None else draws):
-            with stream:
-                drawn.append(draw(None))
-        full, weights = zip(*drawn, strict=True)
-        return torch.stack(full), torch.stack(weights)
+        return self._drawn(self.likelihood.leaves.with_flags(x), self.draws if draws is None else draws)
 
     # -- what follows from the cells that are there -----------------------------------------------
 
@@ -204,15 +197,14 @@ class ImportanceTree(TreeLatentModel):
         self._check_event(x)
 
         def chosen(part: Tensor) -> Tensor:
-            draw, size = self._drawing(part), (self.draws, len(part), self.proposal.noise_width)
+            size = (self.draws, len(part), self.proposal.noise_width)
             noise = open_uniform(size, torch.float64, x.device, generator)
-            full, weights = zip(*map(draw, noise), strict=True)
-            u = open_uniform((len(part),), torch.float64, x.device, generator)
-            which = category_at(torch.stack(weights, 1), u)
-            return torch.stack(full)[which, torch.arange(len(part), device=x.device)]
+            full, weights = self._drawn(part, self.draws, noise)
+            which = category_at(weights.mT, open_uniform((len(part),), torch.float64, x.device, generator))
+            return full[which, torch.arange(len(part), device=x.device)]
 
         exactly = super().complete
-        filled = self._apart(x, lambda part: exactly(part, generator), chosen)
+        filled = self._apart(x, self.draws, lambda part: exactly(part, generator), chosen)
         return torch.where(x.isnan(), filled, x)
 
     @torch.no_grad()
@@ -222,11 +214,11 @@ class ImportanceTree(TreeLatentModel):
         whole = super().node_posterior
 
         def mean(part: Tensor) -> Tensor:
-            full, weights = self.log_weights(part)
-            share = weights.softmax(0)
-            return sum(s[:, None, None] * whole(f) for s, f in zip(share, full, strict=True))  # type: ignore[return-value]
+            full, weights = self._drawn(part, self.draws)
+            each = whole(full.flatten(0, 1)).unflatten(0, weights.shape)
+            return torch.einsum("sb,sbfk->bfk", weights.softmax(0), each)
 
-        return self._apart(x, whole, mean)
+        return self._apart(x, self.draws, whole, mean)
 
     def _prob_and_cost(self, x: Tensor) -> tuple[Tensor, Tensor]:
         whole = super()._prob_and_cost
@@ -235,12 +227,11 @@ class ImportanceTree(TreeLatentModel):
             return torch.stack(whole(part), 1)
 
         def mean(part: Tensor) -> Tensor:
-            full, weights = self.log_weights(part)
-            cost = torch.stack([whole(f)[1] for f in full])
-            log_prob = weights.logsumexp(0) - torch.tensor(float(len(weights))).log()
-            return torch.stack((log_prob, (weights.softmax(0) * cost).sum(0)), 1)
+            full, weights = self._drawn(part, self.draws)
+            cost = whole(full.flatten(0, 1))[1].view(weights.shape)
+            return torch.stack((_log_mean(weights), (weights.softmax(0) * cost).sum(0)), 1)
 
-        log_prob, cost = self._apart(x, of_whole, mean).unbind(1)
+        log_prob, cost = self._apart(x, self.draws, of_whole, mean).unbind(1)
         return log_prob, cost
 
     @torch.no_grad()
@@ -252,7 +243,13 @@ class ImportanceTree(TreeLatentModel):
         told = super().measure(x)
         rest = x[~self.likelihood.summable(x)]
         if len(rest):
-            share = torch.cat([self.log_weights(part)[1].softmax(0) for part in self._blocks(rest)], 1)
+            blocks = self._blocks(rest, self.draws)
+            share = torch.cat([self.log_weights(part)[1].softmax(0) for part in blocks], 1)
             effective = float(share.square().sum(0).reciprocal().mean())
             told["tree"] |= {"draws": self.draws, "effective_draws": effective}
         return told
+
+
+def _log_mean(weights: Tensor) -> Tensor:
+    """The logarithm of the mean over the first dimension, of logarithms."""
+    return weights.logsumexp(0) - math.log(len(weights))

@@ -92,9 +92,11 @@ class TreeLatentModel(LatentModel):
             return log_prob(x)
         return torch.cat([log_prob(part) for part in self._blocks(x)])
 
-    def _blocks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Rows that are evaluated at once where no gradient is needed: few enough to stay in cache."""
-        return x.split(max(64, _BLOCK // (x.shape[1] * self.prior.n_states)))
+    def _blocks(self, x: Tensor, times: int = 1) -> tuple[Tensor, ...]:
+        """Rows that are evaluated at once, so many times each, where no gradient is needed: few enough to
+        stay in cache."""
+        size = max(64, _BLOCK // (x.shape[1] * self.prior.n_states))
+        return x.split(max(1, size // times))
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         return Density.objective(self, x, weight, step)
