@@ -99,7 +99,7 @@ class Conditionals(FittedDensity):
         holes = np.isnan(values).any(1)
         filled = values.copy()
         if holes.any():
-            draws = np.stack([self._completed(values[holes], generator) for _ in range(_DRAWS)])
+            draws = self._completions(values[holes], _DRAWS, generator)
             for j, feature in enumerate(domain.schema.features()):
                 some = draws[:, :, j]
                 coded = feature.levels or feature.circular
@@ -131,7 +131,7 @@ class Conditionals(FittedDensity):
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
         """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out.
 
-        As the difference of two log-densities; where these are bounds it is an estimate (`conditional_kind_`).
+        As the difference of two log-densities: where these are bounds, an estimate (`conditional_kind_`).
 
         Arguments:
             X: rows. of: names of columns. given: names of others; all others if None, none if empty.
@@ -169,7 +169,7 @@ class Conditionals(FittedDensity):
         values[:, j] = np.nan
         if not feature.levels:
             generator = self._generator(random_state)
-            draws = np.stack([self._completed(values, generator)[:, j] for _ in range(_DRAWS)], 1)
+            draws = self._completions(values, _DRAWS, generator)[:, :, j].T
             decoded = domain.schema[name].decode(draws.ravel()).reshape(draws.shape)
             return Prediction(name, None, None, decoded, self.conditional_kind_)
         scores = np.empty((len(values), feature.levels))
@@ -199,17 +199,22 @@ class Conditionals(FittedDensity):
 
     def _completed(self, values: np.ndarray, generator: torch.Generator) -> np.ndarray:
         """Rows with every missing cell drawn given the others."""
+        return self._completions(values, 1, generator)[0]
+
+    def _completions(self, values: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:
+        """`_completed`, n times, ``(n, N, D)``."""
         if np.isinf(values).any():
             row = int(np.isinf(values).any(1).argmax())
             raise DataError(f"row {row + 1} has a value that its column cannot have: nothing follows from it")
-        full, model = values.copy(), self._scorer()
-        holes = np.flatnonzero(np.isnan(values).any(1))
+        full, model = np.repeat(values[None], n, 0), self._scorer()
+        holes, size = np.flatnonzero(np.isnan(values).any(1)), max(1, _ROWS // n)
         with torch.no_grad(), showing(bool(self.verbose)):
-            for start in track(range(0, len(holes), _ROWS), "fill"):
-                rows = holes[start : start + _ROWS]
+            for start in track(range(0, len(holes), size), "fill"):
+                rows = holes[start : start + size]
                 u = model.encode_drawn(self.domain_.to_tensor(values[rows]))[0]
-                drawn = model.decode(latent_model(model).complete(u, generator)).cpu().numpy()
-                full[rows] = np.where(np.isnan(values[rows]), drawn, values[rows])
+                drawn = latent_model(model).completions(u, n, generator)
+                back = model.decode(drawn.flatten(0, 1)).cpu().numpy().reshape(n, len(rows), -1)
+                full[:, rows] = np.where(np.isnan(values[rows]), back, values[rows])
         return full
 
     def _score(self, values: np.ndarray) -> np.ndarray:

@@ -64,7 +64,8 @@ class FittedDensity(Stored, DensityMixin, Grouped):
 
     @property
     def density_kind_(self) -> Exactness:
-        """What `score_samples` returns: ``exact``, ``lower bound`` (columns on lattices) or ``estimate``."""
+        """What `score_samples` returns: ``exact``, ``lower bound`` (columns on lattices, a flow of rows with
+        missing cells) or ``estimate``."""
         return self.model_.exactness
 
     @shield()

@@ -264,6 +264,11 @@ class LatentModel(Density):
         """
         raise ConfigError(f"missing cells cannot be drawn: the latent is {self.describe().kind}")
 
+    def completions(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`complete`, n times, ``(n, B, *event_shape)``."""
+        many = x.repeat(n, *(1,) * (x.dim() - 1))
+        return self.complete(many, generator).view(n, *x.shape)
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """x from its z alone: `decode` at temperature 0 of `infer`; no noise of the caller's is used up."""
         with torch.no_grad():

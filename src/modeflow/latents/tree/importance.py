@@ -26,7 +26,7 @@ from modeflow.densities.base import Loss
 from modeflow.densities.leaf_kinds import category_at
 from modeflow.errors import ConfigError
 from modeflow.latents.starting import Looked, Starter
-from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood
+from modeflow.latents.tree.likelihood import FlowOverLeaves
 from modeflow.latents.tree.messages import Upward
 from modeflow.latents.tree.model import TreeLatentModel
 from modeflow.latents.tree.prior import TreePrior
@@ -44,7 +44,8 @@ class ImportanceTree(TreeLatentModel):
 
     Rows without holes, and those in which no real is known, are scored exactly, as without a proposal. Of
     others `log_prob` is the bound with S = `draws`, whose noise is a function of the row: a row has the same
-    value in every call and batch. `complete` and `node_posterior` are estimates there.
+    value in every call and batch. Within an estimate that averages over draws of its own (columns on
+    lattices) S is one: the mean is over both. `complete` and `node_posterior` are estimates there.
 
     It is fitted in two stages: q to the rows by its exact likelihood, then the flow and its tree by the bound
     (fresh draws a step from q, which stands still).
@@ -120,11 +121,9 @@ class ImportanceTree(TreeLatentModel):
 
     # -- the bound ------------------------------------------------------------------------------
 
-    @property
-    def n_draws(self) -> int:
-        return self.draws
-
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        if in_row_noise():
+            return self.bound(x, 1)  # what is around averages already, and this with it
         return self.bound(x, min(self.draws, _TRAINING_DRAWS) if self.training else self.draws)
 
     def bound(self, x: Tensor, draws: int) -> Tensor:
@@ -145,7 +144,7 @@ class ImportanceTree(TreeLatentModel):
         return torch.cat((whole(x[exact]), *(holes(part) for part in blocks)))[order]
 
     def _noise(self, x: Tensor, draws: int) -> Tensor:
-        """Noise for draws of the proposal, ``(S, B, W)``: fresh while training, else functions of the rows."""
+        """Noise for draws of q, ``(S, B, noise_width)``: fresh while training, else functions of the rows."""
         fresh = self.training and not in_row_noise()
         streams = (nullcontext() for _ in range(draws)) if fresh else even_streams(x, draws, self)
         parts = []
@@ -164,7 +163,10 @@ class ImportanceTree(TreeLatentModel):
             u, up = q.look(x)
             # What is drawn needs no messages, which are of the edges.
             many = Upward(
-                up.log_prob.repeat(draws), up.evidence.repeat(1, draws, 1), up.messages, up.root.repeat(draws, 1)
+                up.log_prob.repeat(draws),
+                up.evidence.repeat(1, draws, 1),
+                up.messages,
+                up.root.repeat(draws, 1),
             )
             full = q.fill(u.repeat(draws, 1), many, noise.flatten(0, 1))
             log_q = q.log_prob(full) - many.log_prob
@@ -185,26 +187,39 @@ class ImportanceTree(TreeLatentModel):
 
     # -- what follows from the cells that are there -----------------------------------------------
 
-    @torch.no_grad()
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The rows with every NaN drawn given what is observed.
+        """The rows with every NaN drawn given what is observed: `completions`, of which there is one."""
+        return self.completions(x, 1, generator)[0]
 
-        Exactly where no real is known, elsewhere one of S completions by the proposal.
+    @torch.no_grad()
+    def completions(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """The rows n times with every NaN drawn given what is observed, ``(n, B, F)``.
+
+        Exactly where no real is known. Elsewhere from among S completions by the proposal, n where that is
+        more: each with the probability of its weight, together spread over the weights evenly (systematic
+        resampling), so that means over the n are exacter than of as many by themselves.
 
         Arguments:
-            x: rows, ``(B, F)``. generator: source of randomness.
+            x: rows, ``(B, F)``. n: how many. generator: source of randomness.
         """
         self._check_event(x)
+        draws = max(n, self.draws)
 
         def chosen(part: Tensor) -> Tensor:
-            size = (self.draws, len(part), self.proposal.noise_width)
+            size = (draws, len(part), self.proposal.noise_width)
             noise = open_uniform(size, torch.float64, x.device, generator)
-            full, weights = self._drawn(part, self.draws, noise)
-            which = category_at(weights.mT, open_uniform((len(part),), torch.float64, x.device, generator))
-            return full[which, torch.arange(len(part), device=x.device)]
+            full, weights = self._drawn(part, draws, noise)
+            first = open_uniform((len(part), 1), torch.float64, x.device, generator)
+            u = (first + torch.arange(n, device=x.device)) / n
+            which = category_at(weights.mT.repeat_interleave(n, 0), u.flatten()).view(len(part), n)
+            return full[which, torch.arange(len(part), device=x.device).unsqueeze(1)]
 
         exactly = super().complete
-        filled = self._apart(x, self.draws, lambda part: exactly(part, generator), chosen)
+
+        def of_whole(part: Tensor) -> Tensor:
+            return exactly(part.repeat_interleave(n, 0), generator).unflatten(0, (len(part), n))
+
+        filled = self._apart(x, draws, of_whole, chosen).transpose(0, 1)
         return torch.where(x.isnan(), filled, x)
 
     @torch.no_grad()

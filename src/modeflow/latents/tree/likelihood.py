@@ -118,7 +118,9 @@ class FlowOverLeaves(LeafLikelihood):
     r"""The reals through a flow's transform, given the other features; leaves are its base.
 
     Cells may be missing only where no real of the row is known: the flow is then integrated out, whatever it
-    is, and its base says all of the other features (`summable`; others: `ImportanceTree`). A real that does not exist in a row (`Feature.flag`) is put beyond the interval of the splines, where all
+    is, and its base says all of the other features (`summable`; for other rows see `ImportanceTree`).
+
+    A real that does not exist in a row (`Feature.flag`) is put beyond the interval of the splines, where all
     layers are the identity: it passes them unchanged, contributes nothing to the determinant, and is left out
     by its leaf. So the density of what is there is exact.
 

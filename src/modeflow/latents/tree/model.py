@@ -142,7 +142,7 @@ class TreeLatentModel(LatentModel):
 
     @property
     def noise_width(self) -> int:
-        """Uniform numbers that `fill` takes for a row: one for the state, one for the value of each feature."""
+        """Uniform numbers that `fill` takes for a row: for the state and for the value of each feature."""
         return 2 * self.event_shape[0]
 
     def look(self, x: Tensor) -> tuple[Tensor, Upward]:
