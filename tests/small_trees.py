@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modeflow.densities import Feature
-from modeflow.latents import Tree, TreeLatentModel, TreeOptions
+from modeflow.densities import Density, Feature
+from modeflow.latents import ImportanceTree, Tree, TreeLatentModel, TreeOptions
 from modeflow.models import TreeNVF
 
 REAL, ANGLE, CODE = Feature(), Feature(circular=True), Feature(levels=3)
@@ -40,6 +40,36 @@ def flow_model(
     model = TreeNVF(features, states, flow_options=FLOW)
     model.prior.set_tree(Tree(tuple(parents)))
     return perturbed(model, spread).double().eval()
+
+
+def holed_model(
+    features: Sequence[Feature], parents: Sequence[int], states: int = 3, spread: float = 0.3, draws: int = 16
+) -> ImportanceTree:
+    """A flow with a proposal on another tree, whose parameters are others too."""
+    torch.manual_seed(0)
+    model = TreeNVF(features, states, flow_options=FLOW, proposal=True, draws=draws)
+    assert isinstance(model, ImportanceTree)
+    model.prior.set_tree(Tree(tuple(parents)))
+    perturbed(model, spread)
+    perturbed(model.proposal, 0.4, seed=1)
+    return model.double().eval()
+
+
+class SomeFeatures(Density):
+    """The density of the first n features of a model that takes missing cells."""
+
+    tempers = True
+
+    def __init__(self, whole: Density, features: int) -> None:
+        super().__init__((features,))
+        self.whole, self.exactness = whole, whole.exactness
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        unknown = x.new_full((len(x), self.whole.event_shape[0] - x.shape[1]), math.nan)
+        return self.whole.log_prob(torch.cat((x, unknown), 1))
+
+    def _sample(self, n, context, generator, temperature=1.0) -> Tensor:
+        return self.whole.draw_events(n, None, generator, temperature)[:, : self.event_shape[0]]
 
 
 def _no_flow(context: int):

@@ -32,6 +32,7 @@ from modeflow.nets import MLP
 from modeflow.testing import perturb
 from small_images import small_images
 from small_models import DOUBLE, model, rows
+from small_trees import CODE, REAL, holed_model, rows_of
 
 #: Steps of the differences. Networks and splines have kinks: a step that crosses one says nothing, a smaller
 #: one then does; a gradient that is wrong agrees with none.
@@ -301,6 +302,36 @@ def test_continuous_elbo_with_another_prior(monkeypatch):
         q = torch.distributions.Normal(mu, s.exp()).log_prob(z).sum(1)
         return (-m.likelihood.log_prob(x, z) + 0.4 * (q - m.prior.log_prob(z))).mean()
 
+    assert torch.allclose(loss.value, surrogate())
+    check(m, loss.value, surrogate)
+
+
+# -- a tree under a flow, of rows with missing cells
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("stage", ["proposal", "flow", "joint"])
+def test_bound_of_rows_with_holes_with_its_draws_held(stage, weighted):
+    m = holed_model((REAL, CODE, REAL), (1, -1, 1), spread=0.2, draws=3).train()
+    x = rows_of((REAL, CODE, REAL), 12)
+    x[:6, 0], x[6:, 1], x[3:9, 2] = math.nan, math.nan, math.nan
+    x = x[~x[:, [0, 2]].isnan().all(1)]  # others are summed exactly
+    w = weights(len(x)) if weighted else None
+    m.at_stage(stage, 0)
+    with torch.no_grad():
+        torch.manual_seed(5)
+        full, log_weight = m.log_weights(x)
+        log_q = torch.stack([m.log_prob(f) for f in full]) - log_weight
+    assert full.isfinite().all() and len(x) == 9
+
+    def surrogate():
+        each = torch.stack([m.log_prob(f) for f in full]) - log_q
+        bound = mean(math.log(3) - torch.logsumexp(each, 0), w)
+        proposal = mean(-m.proposal.log_prob(x), w)
+        return {"proposal": proposal, "flow": bound, "joint": bound + proposal}[stage]
+
+    torch.manual_seed(5)
+    loss = m.objective(x, w)
     assert torch.allclose(loss.value, surrogate())
     check(m, loss.value, surrogate)
 

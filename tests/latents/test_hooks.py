@@ -94,6 +94,9 @@ CASES = {
     "tree": Case(
         seeded(lambda: TreeNVF(2, 5, flow_options=FLOW)), table, *TREE, starts=True
     ),
+    "tree, proposal": Case(
+        seeded(lambda: TreeNVF(2, 5, flow_options=FLOW, proposal=True)), table, *TREE, starts=True
+    ),
     "tree, leaves": Case(
         seeded(lambda: TreeNVF(2, 5, likelihood="leaves")), table, *TREE, starts=True
     ),
@@ -165,7 +168,7 @@ def test_what_is_known_of_the_rows_is_used():
 def test_stages_are_fitted_in_order_and_then_all_at_once(case):
     model, rows = case.build().train(), case.rows()
     model.objective(rows)
-    assert model.stages in (("joint",), ("flow", "prior"))
+    assert model.stages in (("joint",), ("flow", "prior"), ("proposal", "flow"))
     given = model.schedule
     for number, stage in enumerate(("flow", "prior", "joint") if case.kind == "codes" else model.stages):
         model.at_stage(stage, number)

@@ -14,7 +14,7 @@ from torch import Tensor
 from modeflow.errors import ConfigError
 from modeflow.options import check_sizes
 
-__all__ = ["Feature", "as_features", "check_flags", "hide_absent"]
+__all__ = ["Feature", "absent", "as_features", "check_flags", "hide_absent"]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,18 @@ def check_flags(features: Sequence[Feature]) -> None:
             raise ConfigError(f"feature {i}: flag={flag} must be the index of a feature that is a code")
 
 
+def absent(x: Tensor, features: Sequence[Feature]) -> Tensor:
+    """Where in rows ``(B, F)`` a flag is known and says that there is no value, ``(B, F)``."""
+    flagged = [(i, feature.flag) for i, feature in enumerate(features) if feature.flag is not None]
+    found = torch.zeros_like(x, dtype=torch.bool)
+    if flagged:
+        flags = x[:, [flag for _, flag in flagged]]
+        found[:, [i for i, _ in flagged]] = (flags != 0) & ~torch.isnan(flags)
+    return found
+
+
 def hide_absent(x: Tensor, features: Sequence[Feature]) -> Tensor:
     """Rows ``(B, F)`` with NaN where a flag is known and says that there is no value."""
-    flagged = [(i, feature.flag) for i, feature in enumerate(features) if feature.flag is not None]
-    if not flagged:
+    if all(feature.flag is None for feature in features):
         return x
-    flags = x[:, [flag for _, flag in flagged]]
-    absent = torch.zeros_like(x, dtype=torch.bool)
-    absent[:, [i for i, _ in flagged]] = (flags != 0) & ~torch.isnan(flags)
-    return x.masked_fill(absent, torch.nan)
+    return x.masked_fill(absent(x, features), torch.nan)

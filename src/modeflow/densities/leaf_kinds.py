@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from modeflow.densities.features import Feature
 from modeflow.errors import DataError
+from modeflow.transforms.noise import open_uniform
 
 __all__ = [
     "WIDEST_ANGLE",
@@ -65,8 +66,8 @@ class Leaf(nn.Module):
         """Log-densities of the features `which`, ``(len(which), B, K)``."""
         raise NotImplementedError
 
-    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        """Values of all n features given their states ``(n, B)``; ``(n, B)``."""
+    def sample(self, states: Tensor, u: Tensor, temperature: float) -> Tensor:
+        """Values of all n features given their states, by uniform numbers u in (0, 1); all ``(n, B)``."""
         raise NotImplementedError
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
@@ -91,9 +92,9 @@ class GaussianLeaves(Leaf):
         found: Tensor = _Gaussian.apply(x, self.mean[which], self.scale()[which])
         return found
 
-    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+    def sample(self, states: Tensor, u: Tensor, temperature: float) -> Tensor:
         mean, scale = self.mean.gather(1, states), self.scale().gather(1, states)
-        return mean + temperature * scale * _noise(mean, generator)
+        return mean + temperature * scale * torch.special.ndtri(u).to(mean)
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
         for j, values in enumerate(x.mT):
@@ -143,9 +144,9 @@ class CircularLeaves(Leaf):
             x.unsqueeze(-1), self.mean[which].unsqueeze(1), self.scale()[which].unsqueeze(1)
         )
 
-    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+    def sample(self, states: Tensor, u: Tensor, temperature: float) -> Tensor:
         mean, scale = self.mean.gather(1, states), self.scale().gather(1, states)
-        return wrapped(mean + temperature * scale * _noise(mean, generator))
+        return wrapped(mean + temperature * scale * torch.special.ndtri(u).to(mean))
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
         for j, values in enumerate(x.mT):
@@ -199,10 +200,10 @@ class CategoricalLeaves(Leaf):
         codes = whole_codes(x, [self.levels[i] for i in which])
         return F.embedding(codes + self.offsets[which].unsqueeze(-1), self.table())
 
-    def sample(self, states: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+    def sample(self, states: Tensor, u: Tensor, temperature: float) -> Tensor:
         drawn = []
-        for table, z in zip(self.table().split(self.levels), states, strict=True):
-            drawn.append(draw_categories(table.mT[z], generator, temperature))
+        for table, z, of_feature in zip(self.table().split(self.levels), states, u, strict=True):
+            drawn.append(category_at(table.mT[z], of_feature, temperature))
         return torch.stack(drawn).to(self.dtype)
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
@@ -277,16 +278,23 @@ def _log_sinhc(t: Tensor) -> Tensor:
     return torch.where(t < 1e-3, t.square() / 6, large)
 
 
+def category_at(logits: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
+    """The category of every row of ``logits (B, L)`` in whose share of the unit interval u ``(B,)`` lies.
+
+    Of uniform numbers u it is a draw; at temperature 0 it is the likeliest whatever u.
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    until = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
+    return (until <= u.unsqueeze(-1) * until[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
+
+
 def draw_categories(
     logits: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
 ) -> Tensor:
     """One category a row of ``logits (B, L)``, ``(B,)``; the likeliest at temperature 0."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    until = torch.softmax(logits.double() / temperature, -1).cumsum(-1)
-    where = logits.device if generator is None else generator.device
-    u = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64, device=where).to(logits.device)
-    return (until <= u * until[:, -1:]).sum(-1).clamp_max(logits.shape[-1] - 1)
+    u = open_uniform((len(logits),), torch.float64, logits.device, generator)
+    return category_at(logits, u, temperature)
 
 
 def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:

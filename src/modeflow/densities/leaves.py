@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.features import Feature, check_flags, hide_absent
+from modeflow.densities.features import Feature, absent, check_flags, hide_absent
 from modeflow.densities.leaf_kinds import CategoricalLeaves, CellLeaves, CircularLeaves, GaussianLeaves, Leaf
 from modeflow.errors import ConfigError, ShapeError
 from modeflow.options import check_sizes
@@ -107,13 +107,11 @@ class Leaves(nn.Module):
             self._arranged = order, which, back
         return self._arranged[1:]
 
-    def sample(
-        self, states: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Draw rows given the states of their features.
+    def sample(self, states: Tensor, u: Tensor, temperature: float = 1.0) -> Tensor:
+        """Draw rows given the states of their features, by inverse distribution functions.
 
         Arguments:
-            states: ``(B, F)``, whole numbers. generator: source of randomness.
+            states: ``(B, F)``, whole numbers. u: uniform numbers strictly between 0 and 1, ``(B, F)``.
             temperature: scales are multiplied by it, probabilities of levels raised to its inverse; at 0 the
                 mean, or the likeliest level.
 
@@ -122,12 +120,30 @@ class Leaves(nn.Module):
         """
         out = states.new_zeros(states.shape, dtype=self._leaves[0].dtype)
         for leaf, columns in zip(self._leaves, self.columns, strict=True):
-            out[:, columns] = leaf.sample(states[:, columns].mT, generator, temperature).mT
+            out[:, columns] = leaf.sample(states[:, columns].mT, u[:, columns].mT, temperature).mT
         return out
+
+    @property
+    def _flagged(self) -> list[tuple[int, int]]:
+        """Features that may not exist, with the codes that say so."""
+        return [(i, feature.flag) for i, feature in enumerate(self.features) if feature.flag is not None]
 
     def hide_absent(self, x: Tensor) -> Tensor:
         """The rows with NaN where a flag is known and says that there is no value."""
         return hide_absent(x, self.features)
+
+    def missing(self, x: Tensor) -> Tensor:
+        """Where nobody knows the value, or whether there is one, ``(B, F)``."""
+        return torch.isnan(x) & ~absent(x, self.features)
+
+    def with_flags(self, x: Tensor) -> Tensor:
+        """The rows with flags that are missing set to 0 where the value is there that they are of."""
+        for i, flag in self._flagged:
+            known = x[:, flag].isnan() & ~x[:, i].isnan()
+            if bool(known.any()):
+                x = x.clone()
+                x[known, flag] = 0.0
+        return x
 
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator | None = None) -> None:

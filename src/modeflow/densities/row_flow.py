@@ -19,10 +19,10 @@ __all__ = ["RowContext", "ThroughFlow", "identity_beyond"]
 
 
 class RowContext(nn.Module):
-    """What a network is told of the features of a row that are no reals; each says whether it is there.
+    """What a network is told of the features of a row that are no reals.
 
-    Codes are embedded (a code that is missing has a vector of its own), angles are given by cosine and sine,
-    values in cells as they are.
+    Codes are embedded, angles given by cosine and sine, values in cells as they are. What a flag can say is
+    absent also tells whether it is there.
 
     Arguments:
         features: of a row. known: indices of those that are told; None for all.
@@ -34,34 +34,31 @@ class RowContext(nn.Module):
         self.codes = [i for i, f in told if f.kind == "code"]
         self.angles = [i for i, f in told if f.kind == "circular"]
         self.cells = [i for i, f in told if f.kind == "cells"]
+        self.optional = [i for i, f in told if f.kind != "real" and f.flag is not None]
         levels = [features[i].levels for i in self.codes]
-        self.embeddings = nn.ModuleList(nn.Embedding(n + 1, embedding_width(n)) for n in levels)
+        self.embeddings = nn.ModuleList(nn.Embedding(n, embedding_width(n)) for n in levels)
         #: Width of the context.
-        self.features = sum(map(embedding_width, levels)) + 3 * len(self.angles) + 2 * len(self.cells)
+        self.features = (
+            sum(map(embedding_width, levels)) + 2 * len(self.angles) + len(self.cells) + len(self.optional)
+        )
 
     def forward(self, x: Tensor) -> Tensor | None:
         """The context of rows ``(B, F)``, ``(B, features)``; None where there is nothing to say."""
         if not self.features:
             return None
-        parts = []
-        for embedding, i in zip(self.embeddings, self.codes, strict=True):
-            last = embedding.num_embeddings - 1  # type: ignore[operator]
-            parts.append(embedding(torch.where(x[:, i].isnan(), float(last), x[:, i]).long()))
-        for columns, of_value in ((self.angles, (torch.cos, torch.sin)), (self.cells, (_same,))):
-            if columns:
-                there = ~x[:, columns].isnan()
-                value = torch.where(there, x[:, columns], 0.0)
-                parts += [there.to(x.dtype), *(torch.where(there, f(value), 0.0) for f in of_value)]
+        there = ~x.isnan()
+        value = torch.where(there, x, 0.0)
+        parts = [
+            embedding(value[:, i].long()) for embedding, i in zip(self.embeddings, self.codes, strict=True)
+        ]
+        angle = value[:, self.angles]
+        parts += [angle.cos(), angle.sin(), value[:, self.cells], there[:, self.optional].to(x.dtype)]
         return torch.cat(parts, 1)
 
 
 def embedding_width(levels: int) -> int:
     """Numbers that a code of so many levels is embedded in."""
     return min(8, math.ceil(levels / 2))
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
 
 
 class ThroughFlow(Density):
@@ -75,7 +72,7 @@ class ThroughFlow(Density):
     placed: Tensor
     columns: tuple[Feature, ...]
     #: What to do where a cell is missing, and what the flow is where another is wanted.
-    remedy = "fit with likelihood='leaves', or fill or drop such rows"
+    remedy = "fit with likelihood='leaves' (exact), or proposal=True (a lower bound), or drop such rows"
     other_flow = "a tree of states is the base of a flow of bijective layers, such as 'nsf-autoregressive'"
     instead = "choose another flow, or likelihood='leaves'"
 
@@ -144,12 +141,12 @@ class ThroughFlow(Density):
         """Which reals are there; None for all.
 
         Raises:
-            DataError: one that is missing beside others, though no flag says that it does not exist.
+            DataError: a feature that is missing beside a real, though no flag says that it does not exist.
         """
-        there = ~real.isnan()
-        if bool(there.all()):
+        if not bool(x.isnan().any()):
             return None
-        refuse_missing(x, self.columns, self.reals, self.remedy, there.any(1))
+        there = ~real.isnan()
+        refuse_missing(x, self.columns, range(len(self.columns)), self.remedy, there.any(1))
         return there
 
     def _join(self, x: Tensor, real: Tensor, there: Tensor | None) -> Tensor:

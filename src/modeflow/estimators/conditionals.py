@@ -3,8 +3,9 @@ r"""What some columns say of others: missing cells filled, rows drawn given cell
 .. math:: p(x_a \mid x_b) = \frac{p(x_a, x_b)}{p(x_b)}
 
 Both marginals are those of the model: a cell that is missing is summed or integrated out, which a tree of
-states does exactly; with a flow over it, where no number of the row is there, the flow integrating to one
-whatever it is told (`LatentModel.sums_out`).
+states does exactly; a flow over it where no number of the row is there, the flow integrating to one whatever
+it is told (`LatentModel.sums_out`), and elsewhere by draws of a proposal (`LatentModel.marginals`): a
+quotient of two bounds, and a draw from among some, are estimates.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from modeflow.estimators.fitted import FittedDensity
 from modeflow.estimators.settings import latent_model
 from modeflow.progress import showing, track
 from modeflow.training import shield
+from modeflow.transforms.base import Exactness
 
 __all__ = ["Conditionals", "Prediction"]
 
@@ -42,12 +44,14 @@ class Prediction:
         name: of the column. levels: its values, where they are few; else None.
         probabilities: of the levels, ``(N, L)``; None for numbers.
         draws: of numbers, ``(N, draws)``, in the units of the data; None for levels.
+        kind: whether they are those of the model exactly, or an ``"estimate"``.
     """
 
     name: str
     levels: tuple[Any, ...] | None
     probabilities: np.ndarray | None
     draws: np.ndarray | None
+    kind: Exactness = "exact"
 
     def mode(self) -> np.ndarray:
         """The likeliest level of every row; of numbers the median."""
@@ -60,14 +64,22 @@ class Prediction:
 class Conditionals(FittedDensity):
     """Conditionals of the columns of a mixed table; not for direct use."""
 
+    @property
+    def conditional_kind_(self) -> Exactness:
+        """What conditionals are: ``exact``, or an ``estimate`` where marginals are bounds (a flow with a
+        proposal) or cells are drawn from (columns on lattices)."""
+        self._mixed()
+        parts = (self.model_.transform.exactness, self.latent_.marginals)
+        return "exact" if parts == ("exact", "exact") else "estimate"
+
     @shield()
     def impute(self, X: Any, m: int = 1, *, how: str = "draw", random_state: Any = None) -> list[Any]:
         """Fill the missing cells of rows from the model; other cells stay as they are.
 
         Arguments:
             X: rows with missing cells. m: how many tables are made (multiple imputation).
-            how: ``"draw"`` (from the joint conditional of a row's missing cells, exactly), or ``"mean"``: of
-                numbers the mean, of levels the likeliest, over 100 draws (m is then 1).
+            how: ``"draw"`` (from the joint conditional of a row's missing cells, see `conditional_kind_`), or
+                ``"mean"``: of numbers the mean, of levels the likeliest, over 100 draws (m is then 1).
             random_state: seed of the drawing; the estimator's own if None.
 
         Returns:
@@ -90,7 +102,7 @@ class Conditionals(FittedDensity):
         holes = np.isnan(values).any(1)
         filled = values.copy()
         if holes.any():
-            draws = np.stack([self._completed(values[holes], generator) for _ in range(_DRAWS)])
+            draws = self._completions(values[holes], _DRAWS, generator)
             for j, feature in enumerate(domain.schema.features()):
                 some = draws[:, :, j]
                 coded = feature.levels or feature.circular
@@ -99,7 +111,7 @@ class Conditionals(FittedDensity):
 
     @shield()
     def sample_given(self, given: Mapping[str, Any], n_samples: int = 1, *, random_state: Any = None) -> Any:
-        """Draw rows that have these cells, from the exact conditional.
+        """Draw rows that have these cells, from the conditional (see `conditional_kind_`).
 
         Arguments:
             given: values by column, such as ``{"age": 40, "city": "Rome"}``; one for all rows, or a list of
@@ -122,6 +134,8 @@ class Conditionals(FittedDensity):
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
         """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out.
+
+        As the difference of two log-densities: where these are bounds, an estimate (`conditional_kind_`).
 
         Arguments:
             X: rows. of: names of columns. given: names of others; all others if None, none if empty.
@@ -165,14 +179,15 @@ class Conditionals(FittedDensity):
         values[:, j] = np.nan
         if not feature.levels:
             generator = self._generator(random_state)
-            draws = np.stack([self._completed(values, generator)[:, j] for _ in range(_DRAWS)], 1)
+            draws = self._completions(values, _DRAWS, generator)[:, :, j].T
             decoded = domain.schema[name].decode(draws.ravel()).reshape(draws.shape)
-            return Prediction(name, None, None, decoded)
+            return Prediction(name, None, None, decoded, self.conditional_kind_)
         scores = self._level_scores(values, j)
         scores -= scores.max(1, keepdims=True)
         share = np.exp(scores)
         levels = domain.schema[name].decode(np.arange(feature.levels, dtype=np.float64))
-        return Prediction(name, tuple(levels.tolist()), share / share.sum(1, keepdims=True), None)
+        share /= share.sum(1, keepdims=True)
+        return Prediction(name, tuple(levels.tolist()), share, None, self.conditional_kind_)
 
     @shield()
     def level_scores(self, name: str, X: Any = None) -> np.ndarray:
@@ -202,7 +217,8 @@ class Conditionals(FittedDensity):
         if not isinstance(self.domain_, MixedDomain) or self.latent_.describe().kind != "tree":
             raise ConfigError(
                 "conditionals need the marginals of the model, which a tree of states has: fit with "
-                "latent='tree' (and latent_options={'likelihood': 'leaves'} for those of numbers too)"
+                "latent='tree' (and latent_options={'likelihood': 'leaves'} for those of numbers too, or "
+                "{'likelihood': 'flow', 'proposal': True} for estimates of them)"
             )
         return self.domain_
 
@@ -212,18 +228,23 @@ class Conditionals(FittedDensity):
 
     def _completed(self, values: np.ndarray, generator: torch.Generator) -> np.ndarray:
         """Rows with every missing cell drawn given the others."""
+        return self._completions(values, 1, generator)[0]
+
+    def _completions(self, values: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:
+        """`_completed`, n times, ``(n, N, D)``."""
         if np.isinf(values).any():
             row = int(np.isinf(values).any(1).argmax())
             raise DataError(f"row {row + 1} has a value that its column cannot have: nothing follows from it")
         self._check_missing(values)
-        full, model = values.copy(), self._scorer()
-        holes = np.flatnonzero(np.isnan(values).any(1))
+        full, model = np.repeat(values[None], n, 0), self._scorer()
+        holes, size = np.flatnonzero(np.isnan(values).any(1)), max(1, _ROWS // n)
         with torch.no_grad(), showing(bool(self.verbose)):
-            for start in track(range(0, len(holes), _ROWS), "fill"):
-                rows = holes[start : start + _ROWS]
+            for start in track(range(0, len(holes), size), "fill"):
+                rows = holes[start : start + size]
                 u = model.encode_drawn(self.domain_.to_tensor(values[rows]))[0]
-                drawn = model.decode(latent_model(model).complete(u, generator)).cpu().numpy()
-                full[rows] = np.where(np.isnan(values[rows]), drawn, values[rows])
+                drawn = latent_model(model).completions(u, n, generator)
+                back = model.decode(drawn.flatten(0, 1)).cpu().numpy().reshape(n, len(rows), -1)
+                full[:, rows] = np.where(np.isnan(values[rows]), back, values[rows])
         return full
 
     def _score(self, values: np.ndarray) -> np.ndarray:

@@ -64,7 +64,8 @@ class FittedDensity(Stored, DensityMixin, Grouped):
 
     @property
     def density_kind_(self) -> Exactness:
-        """What `score_samples` returns: ``exact``, ``lower bound`` (columns on lattices) or ``estimate``."""
+        """What `score_samples` returns: ``exact``, ``lower bound`` (columns on lattices, a flow of rows with
+        missing cells) or ``estimate``."""
         return self.model_.exactness
 
     @shield()
@@ -382,7 +383,8 @@ class FittedDensity(Stored, DensityMixin, Grouped):
             raise DataError(
                 f"row {holes[int(summed.argmin())] + 1} has a missing cell, which the flow cannot sum out "
                 "beside numbers that are there: fit with latent='tree' and latent_options={'likelihood': "
-                "'leaves'}, or leave such rows out"
+                "'leaves'} (exact) or {'likelihood': 'flow', 'proposal': True} (a lower bound), or leave "
+                "such rows out"
             )
 
     def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:

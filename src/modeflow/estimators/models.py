@@ -15,7 +15,7 @@ from modeflow.errors import ConfigError
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.conditionals import Conditionals
 from modeflow.estimators.fitting import FitData
-from modeflow.estimators.settings import TREE_CHOICES, Budget, Settings, options_given
+from modeflow.estimators.settings import HOLED_CHOICES, TREE_CHOICES, Budget, Settings, options_given
 from modeflow.latents import LatentModel
 from modeflow.metrics import BitsPerDim
 from modeflow.models import IMAGE_LATENTS, LATENTS, ImageModel, LikelihoodOptions, TableModel
@@ -187,13 +187,16 @@ class NVF(Conditionals, _TableEstimator):
             _check_mixed(latent, domain)
         reals = not mixed or any(f.kind == "real" for f in as_features(features_of(domain)))
         holes = bool(np.isnan(data.train).any())
-        asked = options_given(self.latent_options).get("likelihood", "auto") if latent == "tree" else "auto"
+        given = options_given(self.latent_options) if latent == "tree" else {}
+        asked = given.get("likelihood", "auto")
         trees = [
             name
             for name, recipe in TREE_CHOICES.items()
             if (likelihood := recipe.latent_options["likelihood"]) == asked
             or (asked == "auto" and (likelihood == "leaves" or (reals and not holes)))
         ]
+        if holes and asked == "flow" and given.get("proposal", "auto") == "auto":
+            return tuple(HOLED_CHOICES), ()
         if latent == "tree":
             return trees, ()
         if odd and latent == "discrete":
@@ -219,7 +222,9 @@ class NVF(Conditionals, _TableEstimator):
     def _states(self, settings: Settings, data: FitData) -> int | str:
         found: int | str = settings.params["n_states"]
         flat = settings.params["latent"] in ("discrete", "auto")
-        return found if flat and self._flows(settings, data)[0] not in TREE_CHOICES else 1
+        return (
+            found if flat and self._flows(settings, data)[0] not in {**TREE_CHOICES, **HOLED_CHOICES} else 1
+        )
 
     def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
         return self._recipes(settings, data)[0]

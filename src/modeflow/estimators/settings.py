@@ -51,11 +51,17 @@ TREE_CHOICES: Mapping[str, Recipe] = {
     "nsf-autoregressive over a tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "flow"}),
     "tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "leaves"}),
 }
+#: A flow over a tree, of training rows with missing cells.
+HOLED_CHOICES: Mapping[str, Recipe] = {
+    "nsf-autoregressive over a tree, with a proposal": Recipe(
+        "nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "flow", "proposal": True}
+    )
+}
 #: The flow of mixed rows under flat states: shallow, and of splines alone, which reals that are absent pass.
 MIXED_CHOICES: Mapping[str, Recipe] = {
     "nsf-autoregressive, splines alone": Recipe("nsf-autoregressive", TREE_FLOW)
 }
-_RECIPES = {**FLOW_CHOICES, **TREE_CHOICES, **MIXED_CHOICES}
+_RECIPES = {**FLOW_CHOICES, **TREE_CHOICES, **HOLED_CHOICES, **MIXED_CHOICES}
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
 

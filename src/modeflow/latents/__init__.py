@@ -50,6 +50,7 @@ from modeflow.latents.schedules import STAGES, Schedule
 from modeflow.latents.starting import Starter
 from modeflow.latents.tree import (
     FlowOverLeaves,
+    ImportanceTree,
     LeafLikelihood,
     Tree,
     TreeLatentModel,
@@ -86,6 +87,7 @@ __all__ = [
     "ImageLatent",
     "ImageStates",
     "Images",
+    "ImportanceTree",
     "IslandStart",
     "LatentModel",
     "LatentOptions",

@@ -16,6 +16,7 @@ from modeflow.errors import ConfigError
 from modeflow.latents.schedules import Schedule
 from modeflow.latents.starting import Looked, Starter
 from modeflow.progress import track
+from modeflow.transforms.base import Exactness
 from modeflow.transforms.pixels import PixelGaussianize
 
 __all__ = ["Description", "LatentModel"]
@@ -60,6 +61,8 @@ class LatentModel(Density):
     tempers = True
     #: Rows evaluated or drawn at once where no gradient is needed.
     chunk_rows: int
+    #: What `log_prob` is of a row with missing cells (NaN), where it takes such (`sums_out`).
+    marginals: Exactness = "exact"
     #: Where training starts; None: where the parts were made.
     starter: Starter | None = None
     #: What is fitted in order, each to its end.
@@ -266,6 +269,11 @@ class LatentModel(Density):
             ConfigError: where conditionals are not known.
         """
         raise ConfigError(f"missing cells cannot be drawn: the latent is {self.describe().kind}")
+
+    def completions(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`complete`, n times, ``(n, B, *event_shape)``."""
+        many = x.repeat(n, *(1,) * (x.dim() - 1))
+        return self.complete(many, generator).view(n, *x.shape)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x from its z alone: `decode` at temperature 0 of `infer`; no noise of the caller's is used up."""

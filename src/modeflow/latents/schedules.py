@@ -10,8 +10,9 @@ from modeflow.options import check_choice
 
 __all__ = ["STAGES", "Schedule", "warmup", "whole_steps"]
 
-#: What the objective of codes fits: everything but the prior, the prior alone, or all.
-STAGES = ("flow", "prior", "joint")
+#: What an objective fits: everything but the prior (of codes) or the proposal (of a tree), either of these
+#: alone, or all.
+STAGES = ("flow", "prior", "proposal", "joint")
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,9 @@ def latent_measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         used = tree["used"]
         name = f"states in use a column, of {tree['states']} (from the least to the most)"
         rows.append({"name": name, "value": f"{min(used):.1f} to {max(used):.1f}"})
+        if "draws" in tree:
+            name = f"draws of missing cells that count, of {tree['draws']} (mean over rows with holes)"
+            rows.append({"name": name, "value": f"{tree['effective_draws']:.1f}"})
     return rows
 
 

@@ -25,6 +25,7 @@ from modeflow.report.page import Report, about
 from modeflow.report.sections import Column, Picture, Section, Table, long_name
 from modeflow.report.trees import TreeView, tree_section
 from modeflow.runs import Run
+from modeflow.transforms.base import Exactness
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +36,12 @@ __all__ = ["MixedReport", "gather_mixed", "plot_missing"]
 _DRAWN, _SHOWN = 5000, 20_000
 #: Columns with a picture, and with a bar of missing cells.
 _PICTURES, _BARS = 40, 40
+#: How a missing cell is left out of the density of a row, in words.
+_LEFT_OUT: dict[Exactness, str] = {
+    "exact": ", exactly",
+    "lower bound": " by draws from a tree without the flow: such rows have a lower bound of their density",
+    "estimate": " by draws: such rows have an estimate of their density",
+}
 
 
 @dataclass(kw_only=True)
@@ -47,6 +54,7 @@ class MixedReport(Report):
         density: what they are.
         marginals: what is drawn of every column. rows: that they are of, of the data and of samples.
         aside: columns that are not modelled, with their kind. incomplete: share of rows with a missing cell.
+        holes: what the density of these is.
         tree: of latent states, if the model has one. agreement: of samples and held-out rows.
         measured: plain values for `summary`.
     """
@@ -60,6 +68,7 @@ class MixedReport(Report):
     rows: tuple[int, int]
     aside: list[str] = field(default_factory=list)
     incomplete: float = 0.0
+    holes: Exactness = "exact"
     tree: TreeView | None = None
     agreement: Agreement | None = None
     measured: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +95,7 @@ class MixedReport(Report):
             self._columns_section(),
         ]
         if any(m.missing for m in self.marginals):
-            found.append(missing_section(self.marginals, self.incomplete))
+            found.append(missing_section(self.marginals, self.incomplete, self.holes))
         if self.tree is not None and len(self.tree.names) > 1:
             found.append(tree_section(self.tree))
         if self.agreement is not None:
@@ -158,13 +167,13 @@ def _caption(marginal: Marginal) -> Markup:
     )
 
 
-def missing_section(marginals: Sequence[Marginal], incomplete: float) -> Section:
-    """Shares of missing cells, where there are any."""
+def missing_section(marginals: Sequence[Marginal], incomplete: float, kind: Exactness) -> Section:
+    """Shares of missing cells, where there are any; `kind`: how well the density leaves them out."""
     holes = sorted((m for m in marginals if m.missing), key=lambda m: -m.missing)
     some = words.plural(len(holes), "column")
     text = (
         f"{words.share(incomplete)} of the rows lack a cell, in {some}. What is missing is left out of the "
-        "density of a row, exactly; samples are whole rows."
+        f"density of a row{_LEFT_OUT[kind]}; samples are whole rows."
     )
     if len(holes) > _BARS:
         text += f" The {_BARS} columns that lack the most are drawn."
@@ -233,6 +242,7 @@ def gather_mixed(
         rows=(len(train), len(samples)),
         aside=[f"{c.name} ({c.spec})" for c in schema.columns if not c.modelled],
         incomplete=float(np.isnan(train).any(1).mean()),
+        holes=estimator.latent_.marginals or "exact",
         tree=_tree(estimator, domain, train),
         agreement=agreement_of(schema, test, samples, train, _DRAWN),
         measured=measured,
@@ -259,7 +269,7 @@ def _likelihoods(run: Run, test: Any, train: np.ndarray | None, values: np.ndarr
         ours,
         LikelihoodRow(
             alone.name, float(alone.log_prob.mean()), float(alone.log_prob.std(ddof=1) / root),
-            estimator.density_kind_, row["n"], note=note, difference=float(apart.mean()),
+            estimator.model_.transform.exactness, row["n"], note=note, difference=float(apart.mean()),
             difference_standard_error=float(apart.std(ddof=1) / root), own_kind="exact",
         ),
     ]  # fmt: skip

@@ -97,8 +97,8 @@ class _RowNoise:
 
     def __init__(self, rows: Tensor, seed: int, path: int = 0) -> None:
         start = path + seed * _GOLDEN
-        # As float32, so that a row has the same noise whatever the precision of the model; -0 is 0.
-        bits = (rows.detach().flatten(1).float() + 0.0).view(torch.int32).long()
+        # As float32, so that a row has the same noise whatever the precision of the model.
+        bits = _plain(rows.float()).view(torch.int32).long()
         key = torch.full((rows.shape[0],), _signed(start), dtype=torch.int64, device=rows.device)
         for column in bits.unbind(1):
             key = _mix(key + _GOLDEN + column)
@@ -187,10 +187,16 @@ def even_streams(rows: Tensor, draws: int, part: object = None) -> Iterator[Abst
     """
     if rows.dtype == torch.float64:
         # Four parts of 16 bits each, which a float32 holds.
-        rows = (rows.detach().flatten(1) + 0.0).contiguous().view(torch.int16).float()
+        rows = _plain(rows).contiguous().view(torch.int16).float()
     first, shifts = _RowNoise(rows, _SOBOL_SEED, _path(part)), dict[int, Tensor]()
     for draw in range(draws):
         yield _opened(_EvenNoise(first, shifts, draw, draws))
+
+
+def _plain(rows: Tensor) -> Tensor:
+    """Rows ``(B, *event)`` flat, in which what is equal has equal bits: -0 is 0, and all NaN are one."""
+    flat = rows.detach().flatten(1) + 0.0
+    return torch.where(flat.isnan(), torch.nan, flat)
 
 
 def _path(part: object) -> int:

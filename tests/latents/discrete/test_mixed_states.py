@@ -69,9 +69,9 @@ def test_with_a_real_the_integral_is_one_too(k):
 
 
 def test_with_an_angle_and_an_absent_real_it_is_one():
-    model = mixed(ROW, 2, spread=0.3)
+    model = mixed(ROW, 2, spread=0.2)
     turn = (torch.arange(24, dtype=torch.float64) + 0.5) * 2 * math.pi / 24 - math.pi
-    axis = torch.linspace(-7, 7, 57, dtype=torch.float64)
+    axis = torch.linspace(-7, 7, 81, dtype=torch.float64)
     step, total = float(axis[1] - axis[0]), 0.0
     with torch.no_grad():
         for one, two in itertools.product((0.0, 1.0), (0.0, 1.0, 2.0)):

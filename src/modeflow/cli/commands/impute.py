@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out and args.out != "-":
         say_wrote(args, f"{table.height} rows")
         lines = [f"{n:8d} cells of {name} filled" for name, n in counts.items()] or ["no cell was missing"]
-        result = {"run": args.run_folder, "data": args.data, "m": args.m, "seed": seed}
+        kind = estimator.conditional_kind_
+        if kind != "exact":
+            lines.append(f"drawn from an {kind} of the conditional")
+        result = {"run": args.run_folder, "data": args.data, "m": args.m, "seed": seed, "kind": kind}
         emit(args, {**result, "filled": counts, "rows": table.height, "out": args.out}, lines)
     return 0

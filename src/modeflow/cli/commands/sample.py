@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     result = {"run": args.run_folder, "n": n, "seed": seed, **temperatures}
     if args.given:
         drawn, z = _given(args, estimator, n, seed), np.zeros(0)
-        result["given"] = args.given
+        result |= {"given": args.given, "kind": estimator.conditional_kind_}
     else:
         drawn, z = estimator.sample(n, state=args.state, random_state=seed, **temperatures)
     states = z if args.with_state else None
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     words, where = domain.write(args.out or "-", drawn, states)
     if args.out and args.out != "-":
         say_wrote(args, words)
-        emit(args, {**result, **where}, [])
+        estimated = result.get("kind", "exact") != "exact"
+        emit(args, {**result, **where}, ["drawn from an estimate of the conditional"] if estimated else [])
     return 0
 
 
@@ -48,9 +49,7 @@ def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
     from modeflow.estimators.conditionals import Conditionals
 
     if not isinstance(estimator, Conditionals) or not isinstance(estimator.domain_, MixedDomain):
-        raise ConfigError(
-            "--given is for mixed tables (`modeflow fit --schema`) and latent_options.likelihood=leaves"
-        )
+        raise ConfigError("--given is for mixed tables (`modeflow fit --schema`) and a tree of states")
     if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
         raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
     cells: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from modeflow.errors import ConfigError, nearest
 from modeflow.latents.codes.model import SequentialLatentModel
 from modeflow.latents.codes.quantizer import VectorQuantizer
 from modeflow.latents.options import ImageLatent, Images, ImageShape
-from modeflow.latents.schedules import STAGES, Schedule, whole_steps
+from modeflow.latents.schedules import Schedule, whole_steps
 from modeflow.nets.encoder import ConvEncoder, ConvVectorEncoder
 from modeflow.options import check_choice, check_sizes
 
@@ -94,8 +94,8 @@ class CodesOptions(ImageLatent):
 
     def _check_stages(self) -> None:
         for stage in self.in_order:
-            if stage not in STAGES:
-                raise ConfigError(f"stages may name {', '.join(STAGES)}; received {stage!r}")
+            if stage not in _ORDERS[-1]:
+                raise ConfigError(f"stages may name {', '.join(_ORDERS[-1])}; received {stage!r}")
         if self.in_order not in _ORDERS:
             raise ConfigError("stages must be ['joint'], ['flow', 'prior'] or ['flow', 'prior', 'joint']")
 

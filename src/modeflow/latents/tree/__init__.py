@@ -1,6 +1,7 @@
 """A tree of discrete latents, one a feature, summed exactly."""
 
 from modeflow.latents.tree.chow_liu import chow_liu, mutual_information
+from modeflow.latents.tree.importance import ImportanceTree
 from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood
 from modeflow.latents.tree.model import TreeLatentModel
 from modeflow.latents.tree.options import TreeOptions
@@ -10,6 +11,7 @@ from modeflow.latents.tree.structure import Tree
 
 __all__ = [
     "FlowOverLeaves",
+    "ImportanceTree",
     "LeafLikelihood",
     "Tree",
     "TreeLatentModel",

@@ -16,6 +16,7 @@ from torch import Tensor
 from modeflow.densities.base import Density
 from modeflow.densities.leaves import Leaves
 from modeflow.densities.row_flow import RowContext, ThroughFlow, identity_beyond
+from modeflow.transforms.noise import open_uniform
 
 __all__ = ["FlowOverLeaves", "LeafLikelihood", "RowContext", "identity_beyond"]
 
@@ -59,7 +60,8 @@ class LeafLikelihood(Density):
         temperature: float = 1.0,
     ) -> Tensor:
         assert context is not None
-        drawn = self.leaves.sample(context.long(), generator, temperature)
+        u = open_uniform((len(context), len(self.leaves)), torch.float64, context.device, generator)
+        drawn = self.leaves.sample(context.long(), u, temperature)
         return self.bend(self.leaves.hide_absent(drawn))
 
 
@@ -67,7 +69,8 @@ class FlowOverLeaves(LeafLikelihood, ThroughFlow):
     r"""The reals through a flow's transform, given the other features; leaves are its base.
 
     The flow integrates to one over all reals, whatever it is told: a row of which no real is there has the
-    probability of its other features under the leaves, exactly, and missing ones among these are summed out.
+    probability of its other features under the leaves, exactly, and missing ones among these are summed out
+    (`sums_out`; for other rows with missing cells see `ImportanceTree`).
 
     .. math:: \int p(x_\mathrm{real}, x_\mathrm{other} \mid z)\, dx_\mathrm{real} =
         \prod_{f\ \mathrm{other}} p(x_f \mid z_f)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density, Loss
-from modeflow.densities.leaf_kinds import draw_categories
+from modeflow.densities.leaf_kinds import category_at
 from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.starting import Starter
 from modeflow.latents.tree.likelihood import LeafLikelihood
 from modeflow.latents.tree.messages import Upward, downward, tree_log_prob, upward
 from modeflow.latents.tree.prior import TreePrior
+from modeflow.transforms.noise import open_uniform
 
 __all__ = ["TreeLatentModel"]
 
@@ -75,6 +76,10 @@ class TreeLatentModel(LatentModel):
         return self.likelihood.leaves.in_order(u, self.prior.tree.order), logabsdet
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._log_prob_of(x)
+
+    def _log_prob_of(self, x: Tensor) -> Tensor:
+        """`log_prob` of rows that are summed exactly (`LeafLikelihood.sums_out`)."""
         prior = self.prior
         root, transitions = prior.root_probs(), prior.transition_probs()
 
@@ -86,9 +91,11 @@ class TreeLatentModel(LatentModel):
             return log_prob(x)
         return torch.cat([log_prob(part) for part in self._blocks(x)])
 
-    def _blocks(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Rows that are evaluated at once where no gradient is needed: few enough to stay in cache."""
-        return x.split(max(64, _BLOCK // (x.shape[1] * self.prior.n_states)))
+    def _blocks(self, x: Tensor, times: int = 1) -> tuple[Tensor, ...]:
+        """Rows that are evaluated at once, so many times each, where no gradient is needed: few enough to
+        stay in cache."""
+        size = max(64, _BLOCK // (x.shape[1] * self.prior.n_states))
+        return x.split(max(1, size // times))
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         return Density.objective(self, x, weight, step)
@@ -121,28 +128,43 @@ class TreeLatentModel(LatentModel):
             x: rows, ``(B, F)``. generator: source of randomness.
 
         Raises:
-            DataError: a real that is missing under a flow beside others that are not.
+            DataError: a cell that is missing beside a real under a flow.
         """
         self._check_event(x)
-        return torch.cat([self._completed(part, generator) for part in self._blocks(x)])
+        parts = []
+        for part in self._blocks(x):
+            noise = open_uniform((len(part), self.noise_width), torch.float64, x.device, generator)
+            u, up = self.look(part)
+            parts.append(torch.where(part.isnan(), self.likelihood.bend(self.fill(u, up, noise)), part))
+        return torch.cat(parts)
 
-    def _completed(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+    @property
+    def noise_width(self) -> int:
+        """Uniform numbers that `fill` takes for a row: for the state and for the value of each feature."""
+        return 2 * self.event_shape[0]
+
+    def look(self, x: Tensor) -> tuple[Tensor, Upward]:
+        """What the leaves see of rows ``(B, F)``, and the messages from there up, for `fill`."""
         u, _ = self.likelihood.straighten(x)
-        drawn = self.likelihood.leaves.sample(self._draw_states(u, generator), generator)
-        full = self.likelihood.leaves.hide_absent(torch.where(u.isnan(), drawn, u))
-        return torch.where(x.isnan(), self.likelihood.bend(full), x)
+        leaves = self.likelihood.leaves.in_order(u, self.prior.tree.order)
+        up = upward(leaves, self.prior.root_probs(), self.prior.transition_probs(), self.prior.tree)
+        return u, up
 
-    def _draw_states(self, u: Tensor, generator: torch.Generator | None) -> Tensor:
-        """z from its posterior, ``(B, F)``, given what the leaves see of rows."""
+    def fill(self, u: Tensor, up: Upward, noise: Tensor) -> Tensor:
+        """What the leaves see, every NaN drawn given the others by uniform numbers ``(B, noise_width)``.
+
+        States come first, from their posterior down the tree; what a drawn flag says is absent is NaN.
+        """
         tree, transitions = self.prior.tree, self.prior.transition_probs()
-        leaves = self.likelihood.leaves.in_order(u, tree.order)
-        up = upward(leaves, self.prior.root_probs(), transitions, tree)
+        of_state, of_value = noise.tensor_split(2, 1)
         z = torch.empty(u.shape, dtype=torch.long, device=u.device)
-        z[:, tree.order[0]] = draw_categories(up.root.log(), generator)
+        root = tree.order[0]
+        z[:, root] = category_at(up.root.log(), of_state[:, root])
         for place, (parent, child) in enumerate(tree.edges):
             joint = transitions[place][z[:, parent]] * up.evidence[place + 1]
-            z[:, child] = draw_categories(joint.log(), generator)
-        return z
+            z[:, child] = category_at(joint.log(), of_state[:, child])
+        drawn = self.likelihood.leaves.sample(z, of_value)
+        return self.likelihood.leaves.hide_absent(torch.where(u.isnan(), drawn, u))
 
     # -- z --------------------------------------------------------------------------------------
 

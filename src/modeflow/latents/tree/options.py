@@ -11,6 +11,7 @@ from modeflow.densities.features import Feature, as_features
 from modeflow.densities.leaves import Leaves
 from modeflow.errors import ConfigError
 from modeflow.latents.options import TableLatent
+from modeflow.latents.tree.importance import ImportanceTree
 from modeflow.latents.tree.likelihood import FlowOverLeaves, LeafLikelihood, RowContext
 from modeflow.latents.tree.model import TreeLatentModel
 from modeflow.latents.tree.prior import TreePrior
@@ -35,6 +36,10 @@ class TreeOptions(TableLatent):
             tree alone: coarser, and every marginal and conditional is exact; it has no use for a flow), or
             "auto": leaves where training cells are missing, else the flow.
         min_scale: smallest scale of a state of a numeric column, in spreads of the column.
+        proposal: whether a flow has a tree without one beside it, which is fitted first and fills missing
+            cells: such rows then have a lower bound of their likelihood, and conditionals are estimates.
+            "auto": where training cells are missing.
+        draws: completions of a row with missing cells by the proposal, that its bound averages over.
     """
 
     mixed: ClassVar[bool] = True
@@ -42,10 +47,14 @@ class TreeOptions(TableLatent):
     states: int = 64
     likelihood: str = "auto"
     min_scale: float = 0.005
+    proposal: bool | str = "auto"
+    draws: int = 16
 
     def __post_init__(self) -> None:
-        check_sizes(states=self.states)
+        check_sizes(states=self.states, draws=self.draws)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        if not (isinstance(self.proposal, bool) or self.proposal == "auto"):
+            raise ConfigError(f"proposal must be True, False or 'auto', received {self.proposal!r}")
         if not 0 < self.min_scale < 1:
             raise ConfigError(f"min_scale must lie between 0 and 1, received {self.min_scale!r}")
 
@@ -59,14 +68,16 @@ class TreeOptions(TableLatent):
             likelihood: the flow of the real features by the width of its context.
         """
         columns = as_features(features)
-        several = self.likelihood != "leaves" and any(f.kind == "real" for f in columns)
-        context = RowContext(columns) if several else None
-        flow = likelihood(context.features) if context is not None else None
-        leaves = Leaves(columns, self.states, self.min_scale)
-        over = (
-            LeafLikelihood(leaves)
-            if flow is None or context is None
-            else FlowOverLeaves(leaves, context, flow)
-        )
+        if self.likelihood == "leaves" or not any(f.kind == "real" for f in columns):
+            return self._of_leaves(columns)
+        context = RowContext(columns)
+        flow = likelihood(context.features)
+        over = FlowOverLeaves(Leaves(columns, self.states, self.min_scale), context, flow)
         prior = TreePrior(Tree.star(len(columns)), self.states)
+        if self.proposal is True:
+            return ImportanceTree(prior, over, self._of_leaves(columns), TreeStart(), self.draws)
         return TreeLatentModel(prior, over, TreeStart())
+
+    def _of_leaves(self, columns: Sequence[Feature]) -> TreeLatentModel:
+        leaves = LeafLikelihood(Leaves(columns, self.states, self.min_scale))
+        return TreeLatentModel(TreePrior(Tree.star(len(columns)), self.states), leaves, TreeStart())
