@@ -13,6 +13,7 @@ from typing import Any
 
 import flow_pages
 import image_page
+import synthetic_page
 from markdown_parts import between, number, place, table
 
 ROOT = Path(__file__).parents[1]
@@ -508,7 +509,13 @@ def build(readme: str) -> tuple[str, str]:
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))
     page += [*toys(toy), *tables(real)]
-    parts = (("classify", labels), ("jacobian", jacobian), ("cost", cost), ("objectives", objectives))
+    parts = (
+        ("synthetic", synthetic_page.lines),
+        ("classify", labels),
+        ("jacobian", jacobian),
+        ("cost", cost),
+        ("objectives", objectives),
+    )
     for name, section in parts:
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))

@@ -186,6 +186,25 @@ def ranked(lines: list[dict[str, Any]]) -> dict[str, dict[str, tuple[float, int]
     return {metric: ranks(scores, metric, tables) for metric in METRICS}
 
 
+def content(settings: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is stored: the runs, their means, published scores and mean ranks among all."""
+    lines = compared(runs)
+    published: dict[str, dict[str, dict[str, float]]] = {}
+    for (name, method, metric), found in read_published().items():
+        published.setdefault(name, {}).setdefault(metric, {})[method] = found.value
+    mean_ranks = {
+        metric: {method: {"rank": rank, "tables": count} for method, (rank, count) in each.items()}
+        for metric, each in ranked(lines).items()
+    }
+    return {
+        "settings": settings,
+        "table": lines,
+        "published": published,
+        "ranks": mean_ranks,
+        "runs": runs,
+    }
+
+
 def show(lines: list[dict[str, Any]]) -> None:
     """Print a table for every data set, ours and published, and the mean ranks."""
     published = read_published()
@@ -269,7 +288,7 @@ def main() -> None:
                 continue
             runs.append(run)
             runs.sort(key=lambda r: (list(TABLES).index(r["table"]), METHODS.index(r["method"]), r["seed"]))
-            write("synthetic", {"settings": settings, "table": compared(runs), "runs": runs})
+            write("synthetic", content(settings, runs))
             found = run["scores"].get("xgb_detection", run["scores"].get("dcr"))
             print(
                 f"{name:10}{method:24}{seed}  {kind} {found:.4f} {run['seconds']['wall']:.0f} s", flush=True
