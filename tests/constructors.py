@@ -346,7 +346,9 @@ DENSITIES: dict[str, DensityCase] = {
     "tree-2": DensityCase(tree(2, likelihood="leaves"), 2),
     "tree-3": DensityCase(tree(3, likelihood="leaves"), 3),
     "tree-flow-2": DensityCase(tree(2), 2),
-    "tree-flow-2-of-3": DensityCase(lambda: SomeFeatures(tree(3, proposal=True)(), 2), 2),
+    "tree-flow-2-of-3": DensityCase(
+        lambda: SomeFeatures(tree(3, proposal=True)(), 2), 2, idle=("proposal.",)
+    ),
     "nvf-1": DensityCase(nvf(1), 1),
     "nvf-2-elbo": DensityCase(nvf(2), 2),
     "nvf-2-elbo-sum": DensityCase(nvf(2, objective="elbo-sum", prior="uniform"), 2),

@@ -150,7 +150,8 @@ class ImportanceTree(TreeLatentModel):
     def _noise(self, x: Tensor, draws: int) -> Tensor:
         """Noise for draws of q, ``(S, B, noise_width)``: fresh while training, else functions of the rows."""
         fresh = self.training and not in_row_noise()
-        streams = (nullcontext() for _ in range(draws)) if fresh else even_streams(x, draws, self)
+        # As float32, so that a row has the same noise in both precisions.
+        streams = (nullcontext() for _ in range(draws)) if fresh else even_streams(x.float(), draws, self)
         parts = []
         for stream in streams:
             with stream:
