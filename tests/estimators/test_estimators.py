@@ -311,12 +311,14 @@ def test_text_is_refused():
 @pytest.mark.parametrize("library", [pd, pl])
 def test_columns_of_text_are_named(library):
     frame = library.DataFrame({"a": [1.0, 2, 3], "b": ["x", "y", None], "c": ["u", "v", "w"]})
-    for call in (NVF(2, **SMALL).fit, lambda bad: FlowDensity(**FAST).fit(islands(), validation=bad)):
+    for call in (FlowDensity(**FAST).fit, lambda bad: FlowDensity(**FAST).fit(islands(), validation=bad)):
         with pytest.raises(DataError, match=r"columns 'b', 'c' are not numbers \('b' holds 'x'\): encode"):
             call(frame)
     # Numbers of other types, and missing ones, are no text.
     when = library.DataFrame({"a": [1.0, 2, 3], "b": [True, False, None], "c": [1, 2, None]})
     with pytest.raises(DataError, match="missing value"):
+        FlowDensity(**FAST).fit(when)
+    with pytest.raises(ConfigError, match="'b' has missing cells"):
         NVF(2, **SMALL).fit(when)
 
 

@@ -280,7 +280,7 @@ def test_the_gap_to_the_truth_is_that_of_the_test_rows(tmp_path):
 
 def test_the_bounds_of_a_continuous_latent(tmp_path):
     options = {"features": 1, "encoder_features": [8], "draws": 8}
-    settings = {"latent": "continuous", "latent_options": options, "max_epochs": 2}
+    settings = {"latent": "continuous", "latent_options": options, "n_states": "auto", "max_epochs": 2}
     run = fit(tmp_path, "bounds", real(120), **settings)
     test = real(120).to_numpy()[oracle.split_rows(120, SMALL["seed"])[2]]
     told = json.loads((run.path / "result.json").read_text())

@@ -256,8 +256,8 @@ def _check_mixed(latent: str, domain: MixedDomain) -> None:
         holes = [f.name for f in features if f.missing]
         if holes:
             raise ConfigError(
-                f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells: latent='tree' "
-                "or 'auto' takes them"
+                f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells (NaN): "
+                "latent='tree' or 'auto' takes them"
             )
 
 

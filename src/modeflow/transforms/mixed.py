@@ -159,7 +159,8 @@ class MixedColumns(Surjection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = x.double()
         impossible = x == -torch.inf
-        x, flags = self._split(torch.where(impossible, torch.nan, x))
+        # Any value will do: the row has no probability. (A missing one is none that every model takes.)
+        x, flags = self._split(torch.where(impossible, 0.0, x))
         u = x.clone()
         logabsdet = torch.where(impossible.any(1), -torch.inf, 0.0).to(u)
         if self.numbers:

@@ -116,7 +116,8 @@ class DiscreteOptions(_States, TableLatent):
 
     Arguments:
         encoder_features: hidden widths of the encoder q(z|x).
-        code_features, code_blocks: width and number of residual blocks of the masked network of codes.
+        code_features: width of the masked network of codes.
+        code_blocks: number of its residual blocks.
         code_dropout: share of its hidden units left out of a step of the training.
     """
 
