@@ -16,7 +16,8 @@ KERNELS := $(wildcard src/modeflow/native/*.cpp src/modeflow/native/*.h src/mode
 $(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing modeflow and its development tools into $(VENV) (the first time takes a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Modules are compiled as they are imported: most of what is installed never is.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## fit, score, sample and report on embedded data (under three minutes)
