@@ -347,7 +347,7 @@ DENSITIES: dict[str, DensityCase] = {
     "tree-3": DensityCase(tree(3, likelihood="leaves"), 3),
     "tree-flow-2": DensityCase(tree(2), 2),
     "tree-flow-2-of-3": DensityCase(
-        lambda: SomeFeatures(tree(3, proposal=True)(), 2), 2, idle=("proposal.",)
+        lambda: SomeFeatures(tree(3, proposal=True, draws=1)(), 2), 2, idle=("proposal.",), cells=120
     ),
     "nvf-1": DensityCase(nvf(1), 1),
     "nvf-2-elbo": DensityCase(nvf(2), 2),

@@ -94,7 +94,7 @@ class NVF(Conditionals, _TableEstimator):
             of the rows, levels are a chain, each given those before it.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
-            `modeflow.latents.TreeOptions` (``states``, ``likelihood``), or
+            `modeflow.latents.TreeOptions` (``states``, ``likelihood``, ``proposal``), or
             `modeflow.latents.ContinuousOptions` (``features``, ``posterior``, ``free_bits``, ``draws`` ...).
             An option that the objective has no use for is refused.
         columns: what columns are, where that is not to be found out: a mapping of names to kinds, such as

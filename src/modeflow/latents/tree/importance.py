@@ -151,7 +151,8 @@ class ImportanceTree(TreeLatentModel):
         """Noise for draws of q, ``(S, B, noise_width)``: fresh while training, else functions of the rows."""
         fresh = self.training and not in_row_noise()
         # As float32, so that a row has the same noise in both precisions.
-        streams = (nullcontext() for _ in range(draws)) if fresh else even_streams(x.float(), draws, self)
+        seen = self.likelihood.leaves.hide_absent(x).float()
+        streams = (nullcontext() for _ in range(draws)) if fresh else even_streams(seen, draws, self)
         parts = []
         for stream in streams:
             with stream:
