@@ -175,7 +175,7 @@ def test_rows_come_back_as_they_were_given(kind):
     X, y = table(120)
     X = X if kind in ("pandas", "polars", "objects") else X[["a", "b"]]
     given = {"numpy": X.to_numpy, "objects": X.to_numpy, "pandas": lambda: X}.get(
-        kind, lambda: pl.DataFrame(dict(X))
+        kind, lambda: pl.DataFrame(X.to_dict("list"))
     )()
     labels = (
         pl.Series("level", y) if kind == "polars" else pd.Series(y, name="level") if kind == "pandas" else y
