@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from modeflow.densities import Density, Preprocessed
 from modeflow.errors import DataError
 from modeflow.nets.randomness import seeded
-from modeflow.transforms.marginals import find_ties
+from modeflow.transforms.marginals import find_grid, find_ties
 from modeflow.transforms.mixed import Cell, MixedColumns
 
 CELLS = (
@@ -189,6 +189,59 @@ def test_values_that_repeat_have_a_probability():
     assert torch.equal(again.eval()(torch.from_numpy(column[:, None]))[0], u)
     # Measurements of which two are equal by chance have none.
     assert not len(find_ties(np.round(rng.normal(size=4000), 3)))
+
+
+def ages(n=1500, seed=5):
+    """Whole and half years, one row in fifty of an infant, to the hundredth."""
+    rng = np.random.default_rng(seed)
+    years = np.round(2 * np.clip(rng.normal(35, 12, n), 2, 80)) / 2
+    return np.where(rng.random(n) < 0.02, np.round(rng.uniform(0.05, 2, n), 2), years)
+
+
+def test_the_coarse_values_of_a_fine_lattice():
+    column = ages()
+    half = find_grid(column, 0.01)
+    assert half[1] - half[0] == 0.5 and half[0] <= 1 and half[-1] == np.floor(2 * column.max()) / 2
+    assert np.isin(column, half).mean() > 0.97
+    assert len(find_grid(np.append(column, np.nan), 0.01)) == len(half)
+    rng = np.random.default_rng(6)
+    thousands = np.where(
+        rng.random(900) < 0.95, 1000 * rng.integers(1, 40, 900), rng.integers(1000, 40000, 900)
+    )
+    assert np.array_equal(find_grid(thousands.astype(float), 1.0), 1000.0 * np.arange(1, 40))
+    for other, step in (
+        (np.round(rng.normal(40, 10, 900), 2), 0.01),  # nothing coarse in it
+        (rng.integers(0, 90, 900).astype(float), 1.0),
+        (np.where(rng.random(900) < 0.6, np.round(column[:900]), column[:900] + 0.13), 0.01),  # too few on it
+        (np.full(9, 3.0), 1.0),
+    ):
+        assert not len(find_grid(other, step))
+
+
+def test_coarse_values_have_a_probability_each_and_the_rest_that_of_its_cell():
+    column = ages()
+    layer = MixedColumns((Cell(step=0.01, low=-0.005),))
+    with seeded(0):
+        layer.fit(torch.from_numpy(column[:, None]))
+    coarse = find_grid(column, 0.01)
+    assert torch.allclose(layer.marginals.ties[0], torch.from_numpy(coarse), atol=1e-9)
+    model = Preprocessed(layer, Independent(layer), draws=64).eval()
+    cells = torch.round(torch.arange(-500, 12_000, dtype=torch.float64)) * 0.01
+    mass = model.log_prob(cells[:, None]).exp()
+    # The fine cells of coarse values, which the interval of the value stands for, are left out.
+    assert 0.985 < float(mass.sum()) < 1.001
+    common = torch.from_numpy(np.array([30.0, 35.5, 40.0]))
+    seen = torch.tensor(
+        [float((np.abs(column - float(v)) < 1e-9).mean()) for v in common], dtype=torch.float64
+    )
+    torch.testing.assert_close(model.log_prob(common[:, None]).exp(), seen, rtol=0.1, atol=2e-3)
+    drawn = layer.sample(torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)))[:, 0].numpy()
+    on = np.abs(2 * drawn - np.round(2 * drawn)) < 1e-6
+    assert abs(on.mean() - np.isin(column, coarse).mean()) < 0.01
+    assert np.abs(100 * drawn - np.round(100 * drawn)).max() < 1e-6
+    # Values that went through single precision are those of their cells, and others beyond have some density.
+    odd = torch.tensor([[30.0], [np.float32(35.37)], [130.0], [-40.0]], dtype=torch.float64)
+    assert model.log_prob(odd).isfinite().all()
 
 
 def test_every_column_looks_gaussian():

@@ -1,6 +1,7 @@
 """scikit-learn estimators: `NVF`, `FlowDensity` for a flow without states, and `ImageDensity`."""
 
 from modeflow.estimators.base import DensityEstimator
+from modeflow.estimators.conditionals import conditionals_of
 from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity, ImageDensity, ImageTraining
 from modeflow.estimators.storage import load_estimator
 
@@ -11,5 +12,6 @@ __all__ = [
     "FlowDensity",
     "ImageDensity",
     "ImageTraining",
+    "conditionals_of",
     "load_estimator",
 ]

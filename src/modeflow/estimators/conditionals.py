@@ -24,7 +24,7 @@ from modeflow.estimators.settings import latent_model
 from modeflow.progress import showing, track
 from modeflow.training import shield
 
-__all__ = ["Conditionals", "Prediction"]
+__all__ = ["Conditionals", "Prediction", "conditionals_of"]
 
 #: Draws that a mean or a distribution of a number is taken over.
 _DRAWS = 100
@@ -170,13 +170,9 @@ class Conditionals(FittedDensity):
     # -- inside ---------------------------------------------------------------------------------
 
     def _mixed(self) -> MixedDomain:
-        check_is_fitted(self)
-        if not isinstance(self.domain_, MixedDomain) or not self.latent_.marginals:
-            raise ConfigError(
-                "conditionals need the marginals of the model, which a tree of states without a flow has: "
-                "fit with latent='tree' and latent_options={'likelihood': 'leaves'}"
-            )
-        return self.domain_
+        domain = conditionals_of(self).domain_
+        assert isinstance(domain, MixedDomain)
+        return domain
 
     def _generator(self, random_state: Any) -> torch.Generator:
         rng = check_random_state(self.random_state if random_state is None else random_state)
@@ -209,3 +205,22 @@ def _likeliest(draws: np.ndarray) -> np.ndarray:
         values, counts = np.unique(column, return_counts=True)
         out[i] = values[counts.argmax()]
     return out
+
+
+def conditionals_of(estimator: FittedDensity) -> Conditionals:
+    """A fitted estimator as one that has conditionals.
+
+    Raises:
+        ConfigError: a model whose marginals are not known.
+    """
+    check_is_fitted(estimator)
+    if (
+        isinstance(estimator, Conditionals)
+        and isinstance(estimator.domain_, MixedDomain)
+        and estimator.latent_.marginals
+    ):
+        return estimator
+    raise ConfigError(
+        "filled cells and conditionals need the marginals of a model, which a tree of states without a flow "
+        "has: fit with latent='tree' and latent_options.likelihood='leaves'"
+    )

@@ -14,25 +14,28 @@ so that one draw gives a lower bound, as in a cell of a lattice (`modeflow.trans
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.ndimage import median_filter
 from scipy.special import ndtri
 from torch import Tensor
 
 from modeflow.transforms.noise import in_row_noise, uniform_noise
 
-__all__ = ["Marginals", "find_ties"]
+__all__ = ["Marginals", "find_grid", "find_ties"]
 
 #: Fewest rows between two knots, and knots at the most.
 _ROWS, _KNOTS = 30, 200
-#: Rows that a stretch without any is given, so that the map rises.
+#: Rows that a stretch is given, so that the map rises where there are none.
 _PSEUDO = 0.1
 #: Rows of a tie where chance makes none, values to either side that show the density, and the share of the
 #: rows that the ties of a column have.
 _TIE_ROWS, _NEIGHBOURS, _TIED = 3, 10, 0.1
+#: Of the coarse values of a fine lattice: the share of rows on them, steps between two at the least, and how
+#: many there are at the most.
+_ON, _COARSE, _POINTS = 0.9, 5, 1000
 _BEYOND = 2**40
 
 
@@ -145,6 +148,8 @@ def find_ties(column: np.ndarray) -> np.ndarray:
     Three rows make a tie, and more where decimals are few: rounding alone makes measurements equal, as often
     as the density around them says.
     """
+    from scipy.ndimage import median_filter  # slow to import
+
     values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
     if len(values) < 2:
         return np.zeros(0)
@@ -157,6 +162,36 @@ def find_ties(column: np.ndarray) -> np.ndarray:
     if counts[repeated].sum() < _TIED * counts.sum():
         return np.zeros(0)
     return values[repeated]
+
+
+def find_grid(column: np.ndarray, step: float) -> np.ndarray:
+    """The coarse values that nearly all rows of a fine lattice lie on: whole and half years among ages that
+    have two decimals for infants. None where there are no such.
+
+    They are the multiples, within the range of the rows, of a step 1, 2.5 or 5 times a power of ten that is
+    five steps of the lattice or more and holds nine rows in ten. Of several steps it is the one by which the
+    rows are told in the fewest nats: a row on a coarse value by the share of that value (each counted once
+    more than it occurs), any other by the share of all others and one of the cells of the lattice.
+
+    Arguments:
+        column: values, NaN where missing, ``(N,)``. step: of their lattice.
+    """
+    values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
+    if len(values) < 2:
+        return np.zeros(0)
+    span, rows = float(values[-1] - values[0]), int(counts.sum())
+    fewest, found = rows * math.log(span / step + 1), np.zeros(0)
+    powers = range(math.floor(math.log10(_COARSE * step)), math.floor(math.log10(span)) + 1)
+    for coarse in (float(f"{head}e{power}") for power in powers for head in (1, 2.5, 5)):
+        ratio, first, last = coarse / step, math.ceil(values[0] / coarse), math.floor(values[-1] / coarse)
+        if ratio < _COARSE - 0.5 or abs(ratio - round(ratio)) > 1e-6 * ratio or last - first >= _POINTS:
+            continue
+        on = counts[np.abs(values - np.round(values / coarse) * coarse) < 1e-3 * step]
+        rest, total = rows - int(on.sum()), rows + last - first + 2
+        nats = -float(on @ np.log((on + 1) / total)) + rest * math.log(total / (rest + 1) * (span / step + 1))
+        if rest <= (1 - _ON) * rows and nats < fewest:
+            fewest, found = nats, np.arange(first, last + 1) * coarse
+    return found
 
 
 def _resolution(values: np.ndarray) -> float:
@@ -181,8 +216,12 @@ def _map(
     v, tie = v[there], tie[there]
     free = np.sort(v[tie < 0])
     held = max(_ROWS, -(-len(v) // _KNOTS))
-    cut = _at_quantiles(free, held) if edges is None else _at_edges(free, edges, held)
-    jumps = np.bincount(tie[tie >= 0], minlength=len(ties)).astype(float)
+    cut = _at_quantiles(free, held) if edges is None or not len(free) else _at_edges(free, edges, held)
+    if len(ties):  # a map goes on beyond its last knots, which are no jump
+        gap = float(ties[-1] - ties[0]) / len(ties) + 1e-9
+        cut = np.unique([min(cut[0], ties[0] - gap), *cut, max(cut[-1], ties[-1] + gap)])
+    # A tie that no row has is as good as a stretch.
+    jumps = np.maximum(np.bincount(tie[tie >= 0], minlength=len(ties)), _PSEUDO)
     positions = np.concatenate([cut, ties, ties])
     mass = np.concatenate([np.zeros(len(cut) + len(ties)), jumps])
     second = np.concatenate([np.zeros(len(cut) + len(ties)), np.ones(len(ties))])
@@ -190,7 +229,9 @@ def _map(
     knots, mass = positions[order], mass[order]
     before = np.searchsorted(free, knots).astype(float)
     rises = np.diff(knots, prepend=knots[0]) > 0
-    total = np.cumsum(np.diff(before, prepend=before[0]) + mass + _PSEUDO * rises)
+    # All stretches together are given no more than a share of the rows beside the ties.
+    given = _PSEUDO * min(1.0, (len(free) + 1) / max(int(rises.sum()), 1))
+    total = np.cumsum(np.diff(before, prepend=before[0]) + mass + given * rises)
     # Half a row beyond either end.
     places = ndtri((total + 0.5) / (total[-1] + 1.0))
     return knots, places, np.flatnonzero(knots[:-1] == knots[1:])

@@ -26,7 +26,7 @@ from torch import Tensor
 from modeflow.transforms.base import Exactness
 from modeflow.transforms.cells import Cells
 from modeflow.transforms.columns import Columns
-from modeflow.transforms.marginals import Marginals, find_ties
+from modeflow.transforms.marginals import Marginals, find_grid, find_ties
 from modeflow.transforms.surjections import Surjection
 
 __all__ = ["Cell", "MixedColumns"]
@@ -113,10 +113,10 @@ class MixedColumns(Surjection):
         if not self.numbers:
             return self
         numbers = self._split(x.double())[0][:, self.numbers]
-        free = [not self.cells[j].step for j in self.numbers]
-        ties = [find_ties(c.numpy()) if f else np.zeros(0) for c, f in zip(numbers.T, free, strict=True)]
-        self.marginals.set_ties(ties)
-        tie = self.marginals.tie_of(numbers)
+        self.marginals.set_ties(
+            [_ties(self.cells[j], column.numpy()) for j, column in zip(self.numbers, numbers.T, strict=True)]
+        )
+        tie = self._tie_of(numbers)
         if self.lattice is not None:
             numbers = self.lattice(numbers)[0]
         steps, low, high = (self._of(name, self.numbers) for name in ("step", "low", "high"))
@@ -160,17 +160,23 @@ class MixedColumns(Surjection):
         u = x.clone()
         logabsdet = torch.where(impossible.any(1), -torch.inf, 0.0).to(u)
         if self.numbers:
+            tie = self._tie_of(x[:, self.numbers])
             numbers, volume = _drawn(self.lattice, x[:, self.numbers])
             v, slope = self.columns.entries(numbers)
-            tie = self.marginals.tie_of(x[:, self.numbers])
             u[:, self.numbers], more = self.marginals(v, tie)
-            logabsdet = logabsdet + volume + (torch.where(tie >= 0, 0.0, slope) + more).sum(1)
+            logabsdet = logabsdet + (torch.where(tie >= 0, 0.0, slope + volume) + more).sum(1)
         if self.angles:
             angles, volume = _drawn(self.turning, x[:, self.angles])
             scale, origin = self._turns(x)
             u[:, self.angles] = torch.remainder((angles - origin) * scale, 2 * math.pi) - math.pi
-            logabsdet = logabsdet + volume + ((angles == angles) * scale.log()).sum(1)
+            logabsdet = logabsdet + (volume + (angles == angles) * scale.log()).sum(1)
         return torch.cat((u, flags), 1), logabsdet
+
+    def _tie_of(self, numbers: Tensor) -> Tensor:
+        """Which tie of its column every number is; a number on a lattice is that of its cell."""
+        if self.lattice is not None and self.marginals.ties.shape[1]:
+            numbers = self.lattice.sample(numbers)
+        return self.marginals.tie_of(numbers)
 
     def _turns(self, x: Tensor) -> tuple[Tensor, Tensor]:
         period, origin = (self._of(name, self.angles).to(x.device) for name in ("period", "origin"))
@@ -200,9 +206,21 @@ class MixedColumns(Surjection):
         return x
 
 
+def _ties(cell: Cell, column: np.ndarray) -> np.ndarray:
+    """Values with an interval of their own: those that repeat in a continuous column, and coarse ones that
+    nearly all rows of a fine lattice lie on."""
+    if not cell.step:
+        return find_ties(column)
+    number = np.round((find_grid(column, cell.step) - cell.offset) / cell.step)
+    return np.asarray(cell.offset + cell.step * number)
+
+
 def _drawn(lattice: Cells | None, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Points of the cells of what lies on lattices, and the logarithm of the steps of a row's cells."""
+    """Points of the cells of what lies on lattices, and the logarithm of the step of every entry, 0 where it
+    lies on none or is missing."""
+    volume = torch.zeros_like(x)
     if lattice is None:
-        return x, x.new_zeros(len(x))
+        return x, volume
     there = x[:, lattice.where] == x[:, lattice.where]
-    return lattice(x)[0], (there * lattice.steps.log()).sum(1)
+    volume[:, lattice.where] = there * lattice.steps.log()
+    return lattice(x)[0], volume

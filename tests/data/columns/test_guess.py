@@ -231,7 +231,7 @@ def test_odd_columns():
     assert kind_of([5.0, None] * 20).levels == (5,)
     text = [f"{v:.3f}" for v in rng().normal(size=N)]
     schema = TableSchema.infer({"c": ["1,5x", *text]})
-    assert schema["c"].kind == "id" and "'1,5x' in data row 1: correct these cells" in schema.notes[0]
+    assert schema["c"].kind == "id" and "'1,5x' in data row 1): correct these cells" in schema.notes[0]
     assert kind_of(pd.Categorical([f"w{i}" for i in range(2000)])).kind == "id"
     schema = TableSchema.infer({"c": 2**60 + rng().integers(0, 2**50, N)})
     assert "2^53" in schema.notes[-1]

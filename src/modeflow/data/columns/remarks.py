@@ -124,10 +124,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 0.995 or share == 1 else f"{100 * share:.4g} %"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.995 or share == 1 else f"{100 * share:.4g} %"
-
-
 def stray_row(cells: Cells) -> int | None:
     """The first row of text among many different numbers, which is rather a slip than a level."""
     if cells.bad is None or not cells.bad.any():
