@@ -179,3 +179,63 @@ def test_rows_without_cells_and_models_of_numbers(run, tmp_path, capsys):
     line = refused(capsys, "fit", run / "t.csv", "-o", tmp_path / "r", "--set", "latent=discrete")
     assert "latent='tree'" in line
     assert not (tmp_path / "r").exists()
+
+
+def test_states_of_another_latent_are_refused(run, tmp_path, capsys):
+    """`n_states` is of islands: a tree that was told one did as if it had not been."""
+    for told in (["--schema", run / "schema.yaml"], ["--set", "latent=tree"]):
+        line = refused(capsys, "fit", run / "t.csv", "-o", tmp_path / "r", "--set", "n_states=5", *told)
+        assert "n_states=5 is of latent='discrete', not of 'tree'" in line
+        assert "latent_options.states=5" in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_file_is_read_once_and_its_columns_found_out_once(tmp_path, capsys, monkeypatch):
+    from modeflow.data import _reading
+    from modeflow.data.columns import schema
+
+    seen = {"read": 0, "guess": 0}
+
+    def counted(name, function):
+        def call(*args, **kwargs):
+            seen[name] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(_reading, "read_text_frame", counted("read", _reading.read_text_frame))
+    monkeypatch.setattr(schema, "guess", counted("guess", schema.guess))
+    file = write(tmp_path / "t.csv", 60)
+    call(capsys, "fit", file, "-o", tmp_path / "mixed", "--quiet", *SMALL)
+    assert seen == {"read": 1, "guess": 5}
+    numbers = ["--set", "n_states=2", "--set", "max_epochs=1", "--set", "flow_options={layers: 1}", "--quiet"]
+    pl.DataFrame(np.random.default_rng(0).normal(size=(80, 2)), schema=["a", "b"]).write_csv(
+        tmp_path / "n.csv"
+    )
+    call(capsys, "fit", tmp_path / "n.csv", "-o", tmp_path / "numbers", *numbers)
+    assert seen["read"] == 2
+
+
+def test_chosen_columns_say_what_a_table_is(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    file = tmp_path / "t.csv"
+    pl.DataFrame({"a": rng.normal(size=80), "b": rng.normal(size=80), "w": ["x", "y"] * 40}).write_csv(file)
+    small = ["--set", "max_epochs=1", "--set", "flow_options={layers: 1}", "--set", "flow=nsf-coupling"]
+    told = call(capsys, "fit", file, "-o", tmp_path / "r", "--columns", "a,b", "--json", *small,
+                "--set", "max_states=1")  # fmt: skip
+    assert json.loads(told)["domain"] == "table"
+
+
+def test_conditionals_of_other_models_are_refused_in_one_line(tmp_path, capsys):
+    file = tmp_path / "t.csv"
+    pl.DataFrame(np.random.default_rng(0).normal(size=(80, 2)), schema=["a", "b"]).write_csv(file)
+    small = ["--set", "max_epochs=1", "--set", "flow_options={layers: 1}"]
+    for model in ("nvf", "nsf-coupling"):
+        more = ["--set", "n_states=2"] if model == "nvf" else []
+        folder = tmp_path / model
+        call(capsys, "fit", file, "-o", folder, "--model", model, "--quiet", *small, *more)
+        lines = {
+            refused(capsys, "impute", folder, file, "-o", tmp_path / "f.csv"),
+            refused(capsys, "sample", folder, "-n", 2, "--given", "a=1", "-o", tmp_path / "s.csv"),
+        }
+        assert len(lines) == 1 and "latent='tree'" in lines.pop()

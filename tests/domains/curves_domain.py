@@ -51,7 +51,7 @@ class CurveDomain(Domain):
     block_rows, drawn = 64, 5
 
     @classmethod
-    def accepts(cls, source):
+    def accepts(cls, source, settings):
         return str(source).endswith(".curves.npy")
 
     @classmethod

@@ -1,5 +1,6 @@
 """Data: tables from files and back, toy shapes with known densities, benchmark sets."""
 
+from modeflow.data._reading import read_once
 from modeflow.data.benchmarks import BENCHMARKS, download_benchmark, load_benchmark
 from modeflow.data.catalogue import list_datasets, load_dataset, resolve
 from modeflow.data.checks import check_fit_table
@@ -45,6 +46,7 @@ __all__ = [
     "load_benchmark",
     "load_dataset",
     "load_images",
+    "read_once",
     "read_rows",
     "read_table",
     "resolve",

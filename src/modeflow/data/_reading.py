@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,11 +30,14 @@ __all__ = [
     "parquet_frame",
     "pick",
     "read_arrays",
+    "read_once",
     "read_parquet",
     "read_text",
     "text_frame",
 ]
 
+#: Text tables that were read within `read_once` and not again, by what was asked for.
+_KEPT: ContextVar[dict[tuple[object, ...], TextFrame] | None] = ContextVar("kept", default=None)
 _INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")
 
 
@@ -65,6 +70,17 @@ def read_text(
     return Reading(numbers, text.line_of)
 
 
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Within it a text table that is looked at, for what it holds, and then loaded in the same way is read a
+    single time."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
 def text_frame(
     file: Path | None,
     kind: str,
@@ -75,11 +91,25 @@ def text_frame(
 ) -> TextFrame:
     """The cells of a text table (None: from standard input), without the row index that programs write."""
     label = STDIN if file is None else str(file)
-    text = read_text_frame(file, kind, header, columns or known)
+    kept, asked = _KEPT.get(), _asked(file, columns, header, known)
+    text = None if kept is None else kept.pop(asked, None)
+    if text is None:
+        text = read_text_frame(file, kind, header, columns or known)
+        if kept is not None and file is not None:
+            kept[asked] = replace(text, notes=list(text.notes), doubts=list(text.doubts))
     if columns is None:
         text.frame = _without_unnamed(text.frame, label, text.notes, skip_text)
     text.frame = _selected(text.frame, columns, label)
     return text
+
+
+def _asked(file: Path | None, *how: Any) -> tuple[object, ...]:
+    """A file as it is now, and how it is read."""
+    if file is None:
+        return ()
+    at = file.stat()
+    plain = (tuple(each) if isinstance(each, Sequence) else each for each in how)
+    return (str(file.resolve()), at.st_mtime_ns, at.st_size, *plain)
 
 
 def read_parquet(file: Path, columns: Sequence[str] | None) -> Reading:

@@ -115,8 +115,12 @@ class Domain(ABC):
 
     @classmethod
     @abstractmethod
-    def accepts(cls, source: str | os.PathLike[str] | None) -> bool:
-        """Whether DATA names rows of this domain."""
+    def accepts(cls, source: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> bool:
+        """Whether DATA names rows of this domain.
+
+        Arguments:
+            source: DATA. settings: those that were given, which may say how it is read.
+        """
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:

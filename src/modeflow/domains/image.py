@@ -69,7 +69,7 @@ class ImageDomain(Domain):
     # -- sources ---------------------------------------------------------------------------------
 
     @classmethod
-    def accepts(cls, source: Any) -> bool:
+    def accepts(cls, source: Any, settings: Mapping[str, Any]) -> bool:
         return is_image_source(source)
 
     @classmethod

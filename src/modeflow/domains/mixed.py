@@ -69,15 +69,15 @@ class MixedDomain(RowDomain):
     # -- sources ---------------------------------------------------------------------------------
 
     @classmethod
-    def accepts(cls, source: Any) -> bool:
-        """Whether DATA is a file with words, times or missing cells in it."""
+    def accepts(cls, source: Any, settings: Mapping[str, Any]) -> bool:
+        """Whether DATA is a file with words, times or missing cells in it, in the columns that are chosen."""
         if source is None or source == STDIN:
             return False
         path = Path(source).expanduser()
         if not path.is_file() or not (is_text_file(path) or path.suffix.lower() == ".parquet"):
             return False
         try:
-            return cls.wants(_as_found(read_mixed(source)[0]))
+            return cls.wants(_as_found(_read(source, settings)[0]))
         except DataError:
             return False  # said by who reads it
 
@@ -110,9 +110,7 @@ class MixedDomain(RowDomain):
                     f"there is no schema at '{path}': `modeflow schema DATA -o {path}` makes one"
                 )
             specs = TableSchema.specs_of_yaml(path.read_text(encoding="utf-8"))
-        header = settings["header"] if is_text_file(source) else None
-        columns = column_names(settings["columns"])
-        frame, notes = read_mixed(source, columns, header=header, array=settings["array"])
+        frame, notes = _read(source, settings)
         if isinstance(settings["columns"], Mapping):
             specs |= settings["columns"]
         numbers = np.arange(frame.height)
@@ -325,6 +323,13 @@ class MixedDomain(RowDomain):
             return frame.with_columns(pl.Series("state", z))
         names = [f"state_{name}" for name in self.feature_names]
         return frame.with_columns([pl.Series(n, column) for n, column in zip(names, z.T, strict=True)])
+
+
+def _read(source: Any, settings: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
+    """The table that the settings of a run name, and what was guessed of its file."""
+    header = settings.get("header") if is_text_file(source) else None
+    columns = column_names(settings.get("columns"))
+    return read_mixed(source, columns, header=header, array=settings.get("array"))
 
 
 def refuse_empty(values: np.ndarray, numbers: np.ndarray) -> None:

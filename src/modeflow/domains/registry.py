@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from modeflow.domains.base import Domain
 from modeflow.domains.image import ImageDomain
@@ -15,7 +17,9 @@ __all__ = ["DOMAINS", "domain_of"]
 DOMAINS: dict[str, type[Domain]] = {kind.name: kind for kind in (TableDomain, ImageDomain, MixedDomain)}
 
 
-def domain_of(source: str | os.PathLike[str] | None) -> type[Domain]:
-    """The domain of what DATA names."""
+def domain_of(
+    source: str | os.PathLike[str] | None, settings: Mapping[str, Any] | None = None
+) -> type[Domain]:
+    """The domain of what DATA names, by the settings that say how it is read."""
     others = [kind for kind in DOMAINS.values() if kind is not TableDomain]
-    return next((kind for kind in others if kind.accepts(source)), TableDomain)
+    return next((kind for kind in others if kind.accepts(source, settings or {})), TableDomain)

@@ -61,7 +61,7 @@ class TableDomain(RowDomain):
     # -- sources ---------------------------------------------------------------------------------
 
     @classmethod
-    def accepts(cls, source: Any) -> bool:
+    def accepts(cls, source: Any, settings: Mapping[str, Any]) -> bool:
         return True
 
     @classmethod

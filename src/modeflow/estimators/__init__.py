@@ -2,6 +2,7 @@
 
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.classifier import NVFClassifier
+from modeflow.estimators.conditionals import conditionals_of
 from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity, ImageDensity, ImageTraining
 from modeflow.estimators.storage import load_estimator
 
@@ -13,5 +14,6 @@ __all__ = [
     "ImageDensity",
     "ImageTraining",
     "NVFClassifier",
+    "conditionals_of",
     "load_estimator",
 ]

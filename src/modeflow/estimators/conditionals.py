@@ -28,7 +28,7 @@ from modeflow.progress import showing, track
 from modeflow.training import shield
 from modeflow.transforms.base import Exactness
 
-__all__ = ["Conditionals", "Prediction"]
+__all__ = ["Conditionals", "Prediction", "conditionals_of"]
 
 #: Draws that a mean or a distribution of a number is taken over.
 _DRAWS = 100
@@ -213,14 +213,9 @@ class Conditionals(FittedDensity):
     # -- inside ---------------------------------------------------------------------------------
 
     def _mixed(self) -> MixedDomain:
-        check_is_fitted(self)
-        if not isinstance(self.domain_, MixedDomain) or self.latent_.describe().kind != "tree":
-            raise ConfigError(
-                "conditionals need the marginals of the model, which a tree of states has: fit with "
-                "latent='tree' (and latent_options={'likelihood': 'leaves'} for those of numbers too, or "
-                "{'likelihood': 'flow', 'proposal': True} for estimates of them)"
-            )
-        return self.domain_
+        domain = conditionals_of(self).domain_
+        assert isinstance(domain, MixedDomain)
+        return domain
 
     def _generator(self, random_state: Any) -> torch.Generator:
         rng = check_random_state(self.random_state if random_state is None else random_state)
@@ -284,3 +279,23 @@ def _likeliest(draws: np.ndarray) -> np.ndarray:
         values, counts = np.unique(column, return_counts=True)
         out[i] = values[counts.argmax()]
     return out
+
+
+def conditionals_of(estimator: FittedDensity) -> Conditionals:
+    """A fitted estimator as one that has conditionals.
+
+    Raises:
+        ConfigError: a model whose marginals are not known.
+    """
+    check_is_fitted(estimator)
+    if (
+        isinstance(estimator, Conditionals)
+        and isinstance(estimator.domain_, MixedDomain)
+        and estimator.latent_.describe().kind == "tree"
+    ):
+        return estimator
+    raise ConfigError(
+        "filled cells and conditionals need the marginals of a model, which a tree of states has: fit with "
+        "latent='tree' (and latent_options={'likelihood': 'leaves'} for those of numbers too, or "
+        "{'likelihood': 'flow', 'proposal': True} for estimates of them)"
+    )

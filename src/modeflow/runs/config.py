@@ -184,7 +184,7 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
     if named is None:
         if values.get("schema") is not None or isinstance(values.get("columns"), Mapping):
             return MixedDomain
-        found = domain_of(values.get("data"))
+        found = domain_of(values.get("data"), values)
         if found is TableDomain and _of_tree(values):
             return MixedDomain
         return TableDomain if found is MixedDomain and _of_numbers(values) else found

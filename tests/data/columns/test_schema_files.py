@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from modeflow.data.columns import (
     Bounded,
     Categorical,
     Circular,
+    Constant,
     Integer,
     Ordinal,
     Positive,
@@ -326,3 +328,53 @@ def test_files_of_all_endings(tmp_path):
         read_mixed(tmp_path / "no.csv")
     with pytest.raises(DataError, match="no text file"):
         read_mixed(tmp_path / "t.parquet", header=True)
+
+
+DAY, MOMENT = dt.date(2024, 1, 31), dt.datetime(2024, 1, 31, 10, 30)
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "dict"])
+def test_a_constant_time_is_one_after_it_was_kept_as_text(kind):
+    columns = {"a": [0.1, 0.5, 0.7], "day": [DAY] * 3, "moment": [MOMENT] * 3, "word": ["2024-01-31"] * 3}
+    frame = {"polars": pl.DataFrame, "pandas": pd.DataFrame, "dict": dict}[kind](columns)
+    schema = TableSchema.infer(frame)
+    kept = [
+        TableSchema.from_dict(json.loads(json.dumps(schema.to_dict()))),
+        TableSchema.infer(frame, TableSchema.specs_of_yaml(schema.to_yaml())),
+        TableSchema.infer(frame, {column.name: column.said() for column in schema.columns}),
+    ]
+    for again in kept:
+        assert again == schema and [c.kind for c in again.columns][1:] == ["constant"] * 3
+        back = again.decode(again.encode(frame, "impossible"))
+        cells = {name: pd.Series(back[name]).iloc[0] for name in columns}
+        assert pd.Timestamp(cells["day"]).date() == DAY and not isinstance(cells["day"], str)
+        assert pd.Timestamp(cells["moment"]) == pd.Timestamp(MOMENT) and not isinstance(cells["moment"], str)
+        assert cells["word"] == "2024-01-31"
+    with pytest.raises(ConfigError, match="'day': 'May' is no date, such as 2024-01-31"):
+        Constant(name="day", value="May", time=True)
+
+
+def test_what_says_everything_is_taken_as_it_stands():
+    """Nothing is found out again of columns that a schema has said, on rows that look otherwise."""
+    frame = table()
+    schema = TableSchema.infer(frame)
+    said = {column.name: column.said() for column in schema.columns}
+    few = frame.iloc[:40]
+    again = TableSchema.infer(few, said)
+    assert [c.options() for c in again.columns] == [c.options() for c in schema.columns]
+    assert not again.notes
+
+
+def test_remarks_of_one_kind_are_one_line():
+    rng = np.random.default_rng(0)
+    zeros = {f"z{i}": np.where(rng.random(300) < 0.5, 0.0, rng.gamma(2.0, 1.0, 300)) for i in range(3)}
+    frame = pd.DataFrame({**zeros, "zip": ["01234", "09876", "12345"] * 100, "one": 1, "two": 2})
+    notes = TableSchema.infer(frame).notes
+    assert len(notes) == 3
+    assert [sum(name in note for note in notes) for name in ("'z0'", "'z1'", "'z2'", "'one'", "'zip'")] == [
+        1
+    ] * 5
+    assert any("'z0' (0: " in note and note.startswith("values that hold far more rows") for note in notes)
+    assert any("columns 'one' (constant(1)), 'two' (constant(2)) are set aside" in note for note in notes)
+    many = pd.DataFrame({f"c{i}": [1] * 9 for i in range(30)})
+    assert "and 10 more are set aside" in TableSchema.infer(many).notes[0]

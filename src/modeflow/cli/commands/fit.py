@@ -50,11 +50,13 @@ def _share(text: str | None) -> float | str | None:
 def run(args: argparse.Namespace) -> int:
     """Fit, write the run folder, print what was measured on the test rows."""
 
+    from modeflow.data import read_once
+
     def announce(note: str) -> None:
         say_notes(args, [note])
 
     folder = Path(args.out)
-    with kept_input(settings(args), folder, announce) as given:
+    with read_once(), kept_input(settings(args), folder, announce) as given:
         return _fit(args, folder, given, announce)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import numpy as np
 
 from modeflow.cli.commands._files import open_run, rows_of
 from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
-from modeflow.errors import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -16,17 +16,12 @@ def run(args: argparse.Namespace) -> int:
     import polars as pl
 
     from modeflow.data.columns.files import write_frame
-    from modeflow.domains import MixedDomain
-    from modeflow.estimators.conditionals import Conditionals
+    from modeflow.estimators import conditionals_of
 
     check_output(args)
     fitted = open_run(args)
-    estimator, domain = fitted.estimator, fitted.estimator.domain_
-    if not isinstance(estimator, Conditionals) or not isinstance(domain, MixedDomain):
-        raise ConfigError(
-            f"'{args.run_folder}' was fitted to complete numbers: fit a table with missing cells, or with "
-            "--schema"
-        )
+    estimator = conditionals_of(fitted.estimator)
+    domain: Any = estimator.domain_
     rows = rows_of(args, fitted)
     seed = fitted.config["seed"] if args.seed is None else args.seed
     filled = estimator.impute(rows.values, args.m, how="mean" if args.mean else "draw", random_state=seed)

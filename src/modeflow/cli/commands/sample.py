@@ -45,11 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
     """Rows that have the cells given on the command line."""
-    from modeflow.domains import MixedDomain
-    from modeflow.estimators.conditionals import Conditionals
+    from modeflow.estimators import conditionals_of
 
-    if not isinstance(estimator, Conditionals) or not isinstance(estimator.domain_, MixedDomain):
-        raise ConfigError("--given is for mixed tables (`modeflow fit --schema`) and a tree of states")
+    drawing = conditionals_of(estimator)
     if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
         raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
     cells: dict[str, Any] = {}
@@ -58,4 +56,4 @@ def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
         if not found:
             raise ConfigError(f"--given needs column=value, received '{part}'")
         cells[name.strip()] = value.strip()
-    return estimator.sample_given(cells, n, random_state=seed)
+    return drawing.sample_given(cells, n, random_state=seed)

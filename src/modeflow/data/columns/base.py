@@ -216,6 +216,11 @@ class Column(ABC):
         return all(f.name in options for f in fields(cls) if _required(f) and f.name != "name")
 
     @classmethod
+    def option_names(cls) -> set[str]:
+        """The options of the kind."""
+        return {f.name for f in fields(cls)} - {"name", "about"}
+
+    @classmethod
     def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
         """Raise `ConfigError` for an option that the kind has not."""
         known = [f.name for f in fields(cls) if f.name not in ("name", "about")]

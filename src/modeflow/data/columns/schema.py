@@ -117,7 +117,7 @@ class TableSchema:
         marks: dict[str, tuple[str, int]] = {}
         told: list[tuple[str, Remark]] = []
         for name, cells in found.items():
-            given = said.get(name, AUTO)
+            given = _whole(said.get(name, AUTO), name)
             word, options = (given.kind, {}) if isinstance(given, Column) else parse_spec(given, name)
             if isinstance(given, Column):
                 column = taken(given, cells, name)
@@ -294,6 +294,16 @@ class TableSchema:
     def atoms(self) -> dict[str, tuple[float, ...]]:
         """The atoms of the columns that have some."""
         return {c.name: c.atoms for c in self.columns if isinstance(c, Numeric) and c.atoms}
+
+
+def _whole(given: Any, name: str) -> Any:
+    """A mapping that says every option of its kind (`Column.said`), from which nothing is to be found out, as
+    the column."""
+    kind = KINDS.get(str(given.get("kind"))) if isinstance(given, Mapping) else None
+    if kind is None:
+        return given
+    options = {key: value for key, value in given.items() if key != "kind"}
+    return kind.of(name, options) if options.keys() == kind.option_names() else given
 
 
 def _about_marks(marks: Mapping[str, tuple[str, int]], blanks: bool) -> str:
