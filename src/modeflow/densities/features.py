@@ -14,7 +14,7 @@ from torch import Tensor
 from modeflow.errors import ConfigError
 from modeflow.options import check_sizes
 
-__all__ = ["Feature", "absent", "as_features", "check_flags", "hide_absent"]
+__all__ = ["Feature", "absent", "as_features", "check_flags", "hide_absent", "missing"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ def absent(x: Tensor, features: Sequence[Feature]) -> Tensor:
         flags = x[:, [flag for _, flag in flagged]]
         found[:, [i for i, _ in flagged]] = (flags != 0) & ~torch.isnan(flags)
     return found
+
+
+def missing(x: Tensor, features: Sequence[Feature]) -> Tensor:
+    """Where in rows ``(B, F)`` nobody knows the value, or whether there is one, ``(B, F)``."""
+    return torch.isnan(x) & ~absent(x, features)
 
 
 def hide_absent(x: Tensor, features: Sequence[Feature]) -> Tensor:

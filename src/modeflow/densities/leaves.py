@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.features import Feature, absent, check_flags, hide_absent
+from modeflow.densities.features import Feature, check_flags, hide_absent, missing
 from modeflow.densities.leaf_kinds import CategoricalLeaves, CellLeaves, CircularLeaves, GaussianLeaves, Leaf
 from modeflow.errors import ConfigError, ShapeError
 from modeflow.options import check_sizes
@@ -123,22 +123,19 @@ class Leaves(nn.Module):
             out[:, columns] = leaf.sample(states[:, columns].mT, u[:, columns].mT, temperature).mT
         return out
 
-    @property
-    def _flagged(self) -> list[tuple[int, int]]:
-        """Features that may not exist, with the codes that say so."""
-        return [(i, feature.flag) for i, feature in enumerate(self.features) if feature.flag is not None]
-
     def hide_absent(self, x: Tensor) -> Tensor:
         """The rows with NaN where a flag is known and says that there is no value."""
         return hide_absent(x, self.features)
 
     def missing(self, x: Tensor) -> Tensor:
         """Where nobody knows the value, or whether there is one, ``(B, F)``."""
-        return torch.isnan(x) & ~absent(x, self.features)
+        return missing(x, self.features)
 
     def with_flags(self, x: Tensor) -> Tensor:
         """The rows with flags that are missing set to 0 where the value is there that they are of."""
-        for i, flag in self._flagged:
+        for i, feature in enumerate(self.features):
+            if (flag := feature.flag) is None:
+                continue
             known = x[:, flag].isnan() & ~x[:, i].isnan()
             if bool(known.any()):
                 x = x.clone()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.densities.base import Density
-from modeflow.densities.features import Feature
+from modeflow.densities.features import Feature, missing
 from modeflow.densities.flow import Flow
 from modeflow.errors import ConfigError, DataError
 from modeflow.transforms import Composite, MaskedAutoregressive, Permutation, RQSplineElementwise, Transform
@@ -42,10 +42,13 @@ class RowContext(nn.Module):
             sum(map(embedding_width, levels)) + 2 * len(self.angles) + len(self.cells) + len(self.optional)
         )
 
-    def forward(self, x: Tensor) -> Tensor | None:
-        """The context of rows ``(B, F)``, ``(B, features)``; None where there is nothing to say."""
+    def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor | None:
+        """The context of rows ``(B, F)``, ``(B, features)``, after what else is `given`, ``(B, C)``.
+
+        None where there is nothing to say.
+        """
         if not self.features:
-            return None
+            return given
         there = ~x.isnan()
         value = torch.where(there, x, 0.0)
         parts = [
@@ -53,7 +56,7 @@ class RowContext(nn.Module):
         ]
         angle = value[:, self.angles]
         parts += [angle.cos(), angle.sin(), value[:, self.cells], there[:, self.optional].to(x.dtype)]
-        return torch.cat(parts, 1)
+        return torch.cat(parts if given is None else [given, *parts], 1)
 
 
 def embedding_width(levels: int) -> int:
@@ -119,7 +122,7 @@ class ThroughFlow(Density):
         real = x[:, self.reals]
         there = self._there(x, real)
         filled = real if there is None else torch.where(there, real, self.outside)
-        u, logabsdet = self.transform(filled, self._told(x, given))
+        u, logabsdet = self.transform(filled, self.context(x, given))
         if there is not None:  # over all reals of a row the flow integrates to one
             logabsdet = torch.where(there.any(1), logabsdet, 0.0)
         return self._join(x, u[:, self.placed.argsort()], there), logabsdet
@@ -129,13 +132,8 @@ class ThroughFlow(Density):
         real = u[:, self.reals]
         there = self._there(u, real)
         filled = real if there is None else torch.where(there, real, self.outside)
-        x = self.transform.inverse(filled[:, self.placed], self._told(u, given))[0]
+        x = self.transform.inverse(filled[:, self.placed], self.context(u, given))[0]
         return self._join(u, x, there)
-
-    def _told(self, x: Tensor, given: Tensor | None) -> Tensor | None:
-        row = self.context(x)
-        parts = [part for part in (given, row) if part is not None]
-        return torch.cat(parts, 1) if parts else None
 
     def _there(self, x: Tensor, real: Tensor) -> Tensor | None:
         """Which reals are there; None for all.
@@ -167,16 +165,15 @@ def refuse_missing(
     Arguments:
         x: rows, ``(B, F)``. features: of a row. rows: those that are looked at, ``(B,)``; None for all.
     """
-    for i in which:
-        flag = features[i].flag
-        unknown = x[:, i].isnan() if flag is None else x[:, i].isnan() & ~(x[:, flag] > 0)
-        unknown = unknown if rows is None else unknown & rows
-        if bool(unknown.any()):
-            row = int(unknown.nonzero()[0, 0]) + 1
-            raise DataError(
-                f"feature {i} is missing in row {row} of the batch: leaves take missing cells, the flow "
-                f"only rows without any real; {remedy}"
-            )
+    unknown = missing(x, features)[:, list(which)]
+    if rows is not None:
+        unknown = unknown & rows.unsqueeze(1)
+    if bool(unknown.any()):
+        place, row = (int(i) for i in unknown.mT.nonzero()[0])
+        raise DataError(
+            f"feature {which[place]} is missing in row {row + 1} of the batch: leaves take missing cells, "
+            f"the flow only rows without any real; {remedy}"
+        )
 
 
 def _layers(transform: Transform) -> Iterable[nn.Module]:

@@ -219,6 +219,15 @@ def test_what_may_be_absent_tells_the_flow_so():
     torch.testing.assert_close(model.log_prob(other), model.log_prob(rows), rtol=0, atol=0)
 
 
+def test_a_row_whose_angle_does_not_exist_is_complete():
+    """The direction of calm wind: such a row was taken for one with a hole."""
+    features = (Feature(levels=2), Feature(circular=True, flag=0), REAL)
+    model = flow_model(features, (-1, 0, 1))
+    rows = torch.tensor([[1.0, NAN, 0.3], [0.0, NAN, 0.3], [0.0, 1.0, 0.3]]).double()
+    assert model.sums_out(rows).tolist() == [True, False, True]
+    assert bool(torch.isfinite(model.log_prob(rows[[0, 2]])).all())
+
+
 def test_completion_leaves_absent_reals_absent():
     features = FLAGGED
     model = TreeOptions(states=3, likelihood="leaves").model(features, 1, None).double()

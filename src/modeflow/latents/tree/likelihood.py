@@ -96,17 +96,8 @@ class FlowOverLeaves(LeafLikelihood, ThroughFlow):
 
     def sums_out(self, x: Tensor) -> Tensor:
         """Of which rows the missing cells are summed out exactly, ``(B,)``: without a real, or complete."""
-        x = self.leaves.hide_absent(x)
-        there = ~x[:, self.reals].isnan()
-        rest = [i for i in range(len(self.leaves)) if i not in self.reals]
-        complete = (there | self._absent(x)).all(1) & ~x[:, rest].isnan().any(1)
-        return complete | ~there.any(1)
-
-    def _absent(self, x: Tensor) -> Tensor:
-        """Of which reals a flag says that they do not exist, ``(B, R)``."""
-        flags = [self.leaves.features[i].flag for i in self.reals]
-        found = [torch.zeros_like(x[:, 0]) if flag is None else x[:, flag] for flag in flags]
-        return torch.stack(found, 1) > 0
+        without_real = self.leaves.hide_absent(x)[:, self.reals].isnan().all(1)
+        return without_real | ~self.leaves.missing(x).any(1)
 
     def bend(self, u: Tensor) -> Tensor:
         return self.bent(u)
