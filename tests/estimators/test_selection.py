@@ -157,8 +157,8 @@ def recipes(more=None, options=(), **params):
     estimator = NVF(**params, **({"latent_options": options} if options else {}))
     domain, values = estimator._kind(frame).learn(estimator, frame)
     data = FitData(values[:50], values[50:], None, None, domain)
-    settings = Settings.of(estimator, 0)
-    return tuple(estimator._flows(settings, data)), tuple(estimator._rivals(settings, data))
+    found = estimator._choices(Settings.of(estimator, 0), data)
+    return tuple(found.flows), tuple(found.rivals)
 
 
 def test_the_rows_say_what_is_chosen_from():

@@ -61,10 +61,7 @@ class NamedShapes:
 
     def log_prob(self, frame: pl.DataFrame) -> np.ndarray:
         """Log-density of rows that may lack one cell each, nats, ``(N,)``."""
-        joint = self._log_joint(frame)[0]
-        codes = self._codes(frame)
-        share = np.where(codes[:, None] < 0, 1.0, self.share.T[codes])
-        return np.asarray(np.logaddexp.reduce(joint + np.log(share), axis=1))
+        return np.asarray(np.logaddexp.reduce(self._with_name(frame)[0], axis=1))
 
     def name_probs(self, frame: pl.DataFrame) -> np.ndarray:
         """Probability of every name given the numbers of a row, ``(N, 5)``."""
@@ -74,16 +71,16 @@ class NamedShapes:
 
     def means(self, frame: pl.DataFrame) -> np.ndarray:
         """x and y, those that are missing by their means given the other cells, ``(N, 2)``."""
-        joint, mean = self._log_joint(frame)
-        codes = self._codes(frame)
-        log_weight = joint + np.log(np.where(codes[:, None] < 0, 1.0, self.share.T[codes]))
-        weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
+        joint, mean = self._with_name(frame)
+        weight = np.exp(joint - joint.max(1, keepdims=True))
         rows, weight = _numbers(frame), weight / weight.sum(1, keepdims=True)
         return np.where(np.isnan(rows), (weight * mean).sum(1)[:, None], rows)
 
-    def _codes(self, frame: pl.DataFrame) -> np.ndarray:
-        """Place of every name; -1 where it is missing."""
-        return np.array([-1 if w is None else self.names.index(w) for w in frame["shape"].to_list()])
+    def _with_name(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """`_log_joint`, with the name where it is there."""
+        joint, mean = self._log_joint(frame)
+        codes = np.array([-1 if w is None else self.names.index(w) for w in frame["shape"].to_list()])
+        return joint + np.log(np.where(codes[:, None] < 0, 1.0, self.share.T[codes])), mean
 
     def _log_joint(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """``log p(numbers that are there, island = k)``, and the mean of the other given both, ``(N, 6)``."""

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from modeflow.densities.features import Feature
 from modeflow.errors import DataError
 from modeflow.transforms.noise import open_uniform
+from modeflow.transforms.surjections import normal
 
 __all__ = [
     "WIDEST_ANGLE",
@@ -207,7 +208,7 @@ class CategoricalLeaves(Leaf):
         return torch.stack(drawn).to(self.dtype)
 
     def start(self, x: Tensor, generator: torch.Generator | None) -> None:
-        noise = _NOISE * _noise(self.logits, generator)
+        noise = _NOISE * normal(self.logits, generator)
         counts = [
             torch.bincount(values[~values.isnan()].long(), minlength=levels).double() + 0.5
             for values, levels in zip(x.mT, self.levels, strict=True)
@@ -295,11 +296,6 @@ def draw_categories(
     """One category a row of ``logits (B, L)``, ``(B,)``; the likeliest at temperature 0."""
     u = open_uniform((len(logits),), torch.float64, logits.device, generator)
     return category_at(logits, u, temperature)
-
-
-def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    where = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=where).to(like.device)
 
 
 def _quantile_bins(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

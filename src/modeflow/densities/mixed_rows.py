@@ -22,6 +22,7 @@ from modeflow.densities.leaf_kinds import WIDEST_ANGLE, draw_categories, wrapped
 from modeflow.densities.row_flow import RowContext, ThroughFlow, refuse_missing
 from modeflow.errors import ConfigError
 from modeflow.nets import MLP
+from modeflow.transforms.surjections import normal
 
 __all__ = ["GivenAngle", "MixedRows"]
 
@@ -55,10 +56,8 @@ class GivenAngle(nn.Module):
 
     def _mixture(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and scales, ``(B, M)`` each."""
-        row = self.context(x)
-        parts = [part for part in (context, row) if part is not None]
-        given = torch.cat(parts, 1) if parts else x.new_zeros(len(x), 0)
-        weight, mean, raw = self.net(given).chunk(3, -1)
+        given = self.context(x, context)
+        weight, mean, raw = self.net(x.new_zeros(len(x), 0) if given is None else given).chunk(3, -1)
         start = math.log(_USUAL_ANGLE / (WIDEST_ANGLE - _USUAL_ANGLE))
         scale = _LEAST_ANGLE + (WIDEST_ANGLE - _LEAST_ANGLE) * torch.sigmoid(raw + start)
         return torch.log_softmax(weight, -1), self.around + mean, scale
@@ -74,8 +73,8 @@ class GivenAngle(nn.Module):
         """Angles ``(B,)`` of rows that are known so far."""
         weight, mean, scale = self._mixture(x, context)
         which = draw_categories(weight, generator, temperature).unsqueeze(1)
-        noise = _noise((len(x),), mean, generator)
-        return wrapped(mean.gather(1, which)[:, 0] + temperature * scale.gather(1, which)[:, 0] * noise)
+        mean, scale = mean.gather(1, which)[:, 0], scale.gather(1, which)[:, 0]
+        return wrapped(mean + temperature * scale * normal(mean, generator))
 
 
 class MixedRows(ThroughFlow):
@@ -190,7 +189,7 @@ class MixedRows(ThroughFlow):
             x[:, i] = torch.where(x[:, i].isnan(), torch.nan, drawn)
         if not self.reals:
             return x
-        noise = temperature * _noise((n, len(self.reals)), x, generator)
+        noise = temperature * normal(x[:, self.reals], generator)
         x[:, self.reals] = torch.where(x[:, self.reals].isnan(), torch.nan, noise)
         return self.bent(x, context)
 
@@ -199,8 +198,3 @@ class MixedRows(ThroughFlow):
         """Start the codes at their frequencies in rows ``(N, F)``."""
         if self.chain is not None:
             self.chain.start(x[:, self.codes])
-
-
-def _noise(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    where = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=where).to(like.device)

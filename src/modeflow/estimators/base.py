@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +15,7 @@ from modeflow.domains.base import held_out
 from modeflow.errors import DataError
 from modeflow.estimators.fitted import FittedDensity
 from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, mean_one
-from modeflow.estimators.selection import Choice, Selection
+from modeflow.estimators.selection import Choice, Choices, Selection
 from modeflow.estimators.settings import Budget, Settings
 from modeflow.latents import LatentModel
 from modeflow.progress import showing
@@ -57,13 +56,9 @@ class DensityEstimator(FittedDensity):
         """What the rows of X are."""
         return self.domain
 
-    def _rivals(self, settings: Settings, data: FitData) -> Sequence[str]:
-        """Recipes of another latent, one of which is taken where it is clearly better."""
-        return ()
-
-    def _states(self, settings: Settings, data: FitData) -> int | str:
-        """K, or ``"auto"``."""
-        return 1
+    def _choices(self, settings: Settings, data: FitData) -> Choices:
+        """What the parameters leave open, for these rows."""
+        return Choices(settings.flows)
 
     @shield(grad=True)
     def fit(
@@ -166,23 +161,15 @@ class DensityEstimator(FittedDensity):
         self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool
     ) -> tuple[Choice, Peaks | None, list[dict[str, Any]], bool]:
         """The flow and the number of states, islands of the training rows, trials, whether interrupted."""
-        k, flows, rivals = (
-            self._states(settings, data),
-            self._flows(settings, data),
-            self._rivals(settings, data),
-        )
-        few = len(data.train) < _FEWEST_TO_CHOOSE
-        if k != "auto" and (few or (len(flows) == 1 and not rivals)):
-            return Choice(flows[0], int(k)), None, [], False
+        left = self._choices(settings, data)
+        k, few = left.n_states, len(data.train) < _FEWEST_TO_CHOOSE
+        if k != "auto" and (few or (len(left.flows) == 1 and not left.rivals)):
+            return Choice(left.flows[0], int(k)), None, [], False
         selection = Selection(settings, data, folder, quiet, resume)
-        choice = selection.run(flows, k, () if few else rivals)
+        choice = selection.run(left.flows, k, () if few else left.rivals)
         peaks = selection.peaks(np.arange(len(data.train)))
         trials = [trial.to_dict() for trial in selection.trials.values()]
         return choice, peaks, trials, selection.interrupted
-
-    def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
-        """The flows to choose from."""
-        return settings.flows
 
     def _split(
         self,

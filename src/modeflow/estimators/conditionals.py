@@ -257,9 +257,8 @@ class Conditionals(FittedDensity):
         inner = latent_model(scorer)
 
         def of_levels(u: Tensor) -> Tensor:
-            found = []
+            found, u = [], u.clone()
             for level in range(levels):
-                u = u.clone()
                 u[:, column] = level
                 found.append(inner.log_prob(u))
             return torch.stack(found, 1)

@@ -15,6 +15,7 @@ from modeflow.errors import ConfigError
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.conditionals import Conditionals
 from modeflow.estimators.fitting import FitData
+from modeflow.estimators.selection import Choices
 from modeflow.estimators.settings import HOLED_CHOICES, TREE_CHOICES, Budget, Settings, options_given
 from modeflow.latents import LatentModel
 from modeflow.metrics import BitsPerDim
@@ -67,9 +68,9 @@ class _TableEstimator(DensityEstimator):
         """Names and kinds of the columns."""
         return self.domain_.schema
 
-    def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
+    def _choices(self, settings: Settings, data: FitData) -> Choices:
         # Of one column all are the same.
-        return settings.flows[:1] if data.train.shape[1] == 1 else settings.flows
+        return Choices(settings.flows[:1] if data.train.shape[1] == 1 else settings.flows)
 
 
 class NVF(Conditionals, _TableEstimator):
@@ -172,40 +173,43 @@ class NVF(Conditionals, _TableEstimator):
         takes = latent is None or LATENTS[latent].mixed
         return MixedDomain if mixed or (takes and MixedDomain.wants(X)) else TableDomain
 
-    def _recipes(self, settings: Settings, data: FitData) -> tuple[Sequence[str], Sequence[str]]:
-        """What is to be chosen from, and rivals of another latent that must be clearly better than it."""
-        said, open_flow = self._said_latent(), settings.params["flow"] == "auto"
-        domain, odd = data.domain, _odd(data.domain)
+    def _choices(self, settings: Settings, data: FitData) -> Choices:
+        said, domain = self._said_latent(), data.domain
+        odd = _odd(domain)
         latent = said or ("tree" if odd else "discrete")
         if latent != "discrete" and self.n_states != "auto":
             own = f": that of a tree's columns is latent_options.states={self.n_states}" * (latent == "tree")
             raise ConfigError(
                 f"n_states={self.n_states} is of latent='discrete', not of '{latent}'{own}; leave it out"
             )
-        mixed = isinstance(domain, MixedDomain)
-        if isinstance(domain, MixedDomain):
-            _check_mixed(latent, domain)
-        reals = not mixed or any(f.kind == "real" for f in as_features(features_of(domain)))
-        holes = bool(np.isnan(data.train).any())
+        if odd:
+            _check_mixed(latent, domain, odd)
+        trees = self._trees(data, latent)
+        if latent == "tree":
+            return Choices(trees)
+        if latent == "discrete" and odd:
+            return Choices(settings.mixed_flows[:1], self.n_states)
+        # Of a bound no comparison: it is also one of posteriors. Of one column all flows are the same.
+        several = latent == "discrete" and data.train.shape[1] > 1
+        flows = settings.flows if several else settings.flows[:1]
+        known = isinstance(domain, (TableDomain, MixedDomain))
+        rivals = trees if said is None and several and settings.params["flow"] == "auto" and known else ()
+        return Choices(flows, self.n_states if latent == "discrete" else 1, rivals)
+
+    def _trees(self, data: FitData, latent: str) -> Sequence[str]:
+        """Trees that may be built, by what the options of the latent say of one."""
         given = options_given(self.latent_options) if latent == "tree" else {}
-        asked = given.get("likelihood", "auto")
-        trees = [
+        asked, holes = given.get("likelihood", "auto"), bool(np.isnan(data.train).any())
+        if holes and asked == "flow" and given.get("proposal", "auto") == "auto":
+            return tuple(HOLED_CHOICES)
+        mixed = isinstance(data.domain, MixedDomain)
+        reals = not mixed or any(f.kind == "real" for f in as_features(features_of(data.domain)))
+        return [
             name
             for name, recipe in TREE_CHOICES.items()
             if (likelihood := recipe.latent_options["likelihood"]) == asked
             or (asked == "auto" and (likelihood == "leaves" or (reals and not holes)))
         ]
-        if holes and asked == "flow" and given.get("proposal", "auto") == "auto":
-            return tuple(HOLED_CHOICES), ()
-        if latent == "tree":
-            return trees, ()
-        if odd and latent == "discrete":
-            return settings.mixed_flows[:1], ()
-        # Of a bound no comparison: it is also one of posteriors. Of one column all flows are the same.
-        several = latent == "discrete" and data.train.shape[1] > 1
-        flows = settings.flows if several else settings.flows[:1]
-        known = mixed or isinstance(domain, TableDomain)
-        return flows, trees if said is None and several and open_flow and known else ()
 
     @classmethod
     def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
@@ -219,19 +223,6 @@ class NVF(Conditionals, _TableEstimator):
             latent_options=options.for_steps(steps) if steps else options,
         )
 
-    def _states(self, settings: Settings, data: FitData) -> int | str:
-        found: int | str = settings.params["n_states"]
-        flat = settings.params["latent"] in ("discrete", "auto")
-        return (
-            found if flat and self._flows(settings, data)[0] not in {**TREE_CHOICES, **HOLED_CHOICES} else 1
-        )
-
-    def _flows(self, settings: Settings, data: FitData) -> Sequence[str]:
-        return self._recipes(settings, data)[0]
-
-    def _rivals(self, settings: Settings, data: FitData) -> Sequence[str]:
-        return self._recipes(settings, data)[1]
-
 
 def _odd(domain: Domain) -> str | None:
     """A column that is none of complete numbers."""
@@ -242,23 +233,19 @@ def _odd(domain: Domain) -> str | None:
     return None
 
 
-def _check_mixed(latent: str, domain: MixedDomain) -> None:
-    """Raise `ConfigError` where a latent does not take columns of that kind, or their missing cells."""
-    features = domain.schema.features()
+def _check_mixed(latent: str, domain: Any, odd: str) -> None:
+    """Raise `ConfigError` where a latent does not take columns such as `odd`, or missing cells."""
     if not LATENTS[latent].mixed:
-        odd = [f.name for f in features if f.levels or f.circular or f.atoms or f.missing]
-        if odd:
-            raise ConfigError(
-                f"latent='{latent}' takes complete columns of numbers alone, and '{odd[0]}' is none: "
-                "latent='tree' or 'auto' takes any"
-            )
-    elif latent == "discrete":
-        holes = [f.name for f in features if f.missing]
-        if holes:
-            raise ConfigError(
-                f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells (NaN): "
-                "latent='tree' or 'auto' takes them"
-            )
+        raise ConfigError(
+            f"latent='{latent}' takes complete columns of numbers alone, and '{odd}' is none: "
+            "latent='tree' or 'auto' takes any"
+        )
+    holes = [f.name for f in domain.schema.features() if f.missing]
+    if latent == "discrete" and holes:
+        raise ConfigError(
+            f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells (NaN): "
+            "latent='tree' or 'auto' takes them"
+        )
 
 
 def features_of(domain: Any) -> int | Sequence[Feature]:

@@ -28,7 +28,7 @@ from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, standardi
 from modeflow.estimators.settings import Settings
 from modeflow.latents.discrete import CLEAR, LIKELY, Survey, look
 
-__all__ = ["Candidate", "Choice", "Selection", "most_states"]
+__all__ = ["Candidate", "Choice", "Choices", "Selection", "most_states"]
 
 #: Standard errors by which another number of states must be better than the islands.
 _BETTER = 2.0
@@ -49,6 +49,21 @@ _NEIGHBOURS = 2
 _STOPPING_SHARE = 0.15
 #: Rows a state needs to be tried.
 _ROWS_PER_STATE = 30
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is to be chosen from.
+
+    Attributes:
+        flows: recipes; the first where there is nothing to choose by. n_states: K, or ``"auto"``.
+        rivals: recipes without a K, one of which is taken where it is clearly better than what was chosen of
+            the others.
+    """
+
+    flows: Sequence[str]
+    n_states: int | str = 1
+    rivals: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
