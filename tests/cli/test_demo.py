@@ -27,6 +27,7 @@ def small(monkeypatch):
         monkeypatch.setattr(_demo_mixed, name, value)
 
 
+@pytest.mark.slow
 def test_the_demo(small, tmp_path, capsys):
     folder = tmp_path / "demo"
     assert main(["demo", "-o", str(folder), "--json"]) == 0

@@ -12,7 +12,7 @@ from scipy.stats import kstest
 from modeflow.densities import Density, Preprocessed
 from modeflow.errors import DataError
 from modeflow.nets.randomness import seeded
-from modeflow.transforms.marginals import find_ties
+from modeflow.transforms.marginals import find_grid, find_ties
 from modeflow.transforms.mixed import Cell, MixedColumns
 
 CELLS = (
@@ -215,6 +215,54 @@ def test_cells_of_a_lattice_that_repeat_lie_between_knots_of_their_own():
     degrees = rng.poisson(30, 4000).astype(float)
     assert not len(find_ties(degrees, 1.0))
     assert len(find_ties(np.append(degrees, [20.333, 30.667]), 1 / 3)) > 20
+
+
+def ages(n=1500, seed=5):
+    """Whole and half years, one row in fifty of an infant, to the hundredth."""
+    rng = np.random.default_rng(seed)
+    years = np.round(2 * np.clip(rng.normal(35, 12, n), 2, 80)) / 2
+    return np.where(rng.random(n) < 0.02, np.round(rng.uniform(0.05, 2, n), 2), years)
+
+
+def test_the_coarse_values_of_a_fine_lattice():
+    column = ages()
+    half = find_grid(column, 0.01)
+    assert half[1] - half[0] == 0.5 and half[0] <= 1 and half[-1] == np.floor(2 * column.max()) / 2
+    assert np.isin(column, half).mean() > 0.97
+    assert len(find_grid(np.append(column, np.nan), 0.01)) == len(half)
+    rng = np.random.default_rng(6)
+    thousands = np.where(
+        rng.random(900) < 0.95, 1000 * rng.integers(1, 40, 900), rng.integers(1000, 40000, 900)
+    )
+    assert np.array_equal(find_grid(thousands.astype(float), 1.0), 1000.0 * np.arange(1, 40))
+    for other, step in (
+        (np.round(rng.normal(40, 10, 900), 2), 0.01),  # nothing coarse in it
+        (rng.integers(0, 90, 900).astype(float), 1.0),
+        (np.where(rng.random(900) < 0.6, np.round(column[:900]), column[:900] + 0.13), 0.01),  # too few on it
+        (np.full(9, 3.0), 1.0),
+    ):
+        assert not len(find_grid(other, step))
+
+
+def test_coarse_values_have_cells_of_their_own_and_the_mass_is_one():
+    column = ages()
+    layer = MixedColumns((Cell(step=0.01, low=-0.005),))
+    with seeded(0):
+        layer.fit(torch.from_numpy(column[:, None]))
+    coarse = find_grid(column, 0.01)
+    model = Preprocessed(layer, Independent(layer), draws=64).eval()
+    cells = torch.round(torch.arange(-500, 12_000, dtype=torch.float64)) * 0.01
+    mass = model.log_prob(cells[:, None]).exp()
+    assert float(mass.sum()) == pytest.approx(1, abs=5e-3)
+    on = np.isin(np.round(100 * cells.numpy()), np.round(100 * coarse))
+    assert float(mass[torch.from_numpy(on)].sum()) == pytest.approx(np.isin(column, coarse).mean(), abs=0.01)
+    absent = np.setdiff1d(np.round(100 * coarse), np.round(100 * column)) / 100
+    assert len(absent) and float(model.log_prob(torch.from_numpy(absent[:, None])).min()) > -math.log(1e5)
+    drawn = layer.sample(torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0)))[:, 0].numpy()
+    share = (np.abs(2 * drawn - np.round(2 * drawn)) < 1e-6).mean()
+    # Four errors of 20,000 draws are .004; the rest is what stretches without a row are given.
+    assert abs(share - np.isin(column, coarse).mean()) < 0.01
+    assert np.abs(100 * drawn - np.round(100 * drawn)).max() < 1e-6
 
 
 def test_every_column_looks_gaussian():

@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = add(
         "demo",
-        "the main job on embedded data: fit, score, sample, report",
+        "the main job on embedded data: fit, score, sample, fill missing cells, report",
         "modeflow demo -o my-demo\n  modeflow demo images",
     )
     demo.add_argument(

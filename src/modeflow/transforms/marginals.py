@@ -11,23 +11,24 @@ has rows, and is a point of it drawn uniformly. With the interval's width w
 
 so that one draw gives a lower bound, as in a cell of a lattice (`modeflow.transforms.cells`). On a lattice
 the knots lie at edges of cells, and a cell that holds many more rows than those around it (amounts paid in
-round thousands, steps of 0.89) lies between two of its own.
+round thousands, steps of 0.89) lies between two of its own. So do the cells of coarse values that nearly all
+rows lie on (`find_grid`), those that no row has among them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import median_filter
 from scipy.special import ndtri
 from torch import Tensor
 
 from modeflow.transforms.noise import in_row_noise, uniform_noise
 
-__all__ = ["Edges", "Marginals", "find_ties"]
+__all__ = ["Edges", "Marginals", "find_grid", "find_ties"]
 
 #: Fewest rows between two knots, and knots at the most.
 _ROWS, _KNOTS = 30, 200
@@ -36,15 +37,20 @@ _PSEUDO = 0.1
 #: Rows of a tie where chance makes none; how many times what chance makes; values to either side that show
 #: the density; and the share of the rows that the ties of a column have.
 _TIE_ROWS, _TIE_EXCESS, _NEIGHBOURS, _TIED = 3, 1.5, 10, 0.1
+#: Of the coarse values of a fine lattice: the share of rows on them, steps between two at the least, and how
+#: many there are at the most.
+_ON, _COARSE, _POINTS = 0.9, 5, 1000
 _BEYOND = 2**40
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Of cells of a lattice: rising places, and which of them must be knots."""
+    """Of cells of a lattice: rising places, which of them must be knots, and which of these begin a cell that
+    lies between knots of its own."""
 
     places: np.ndarray
     kept: np.ndarray
+    begins: np.ndarray
 
 
 class Marginals(torch.nn.Module):
@@ -159,6 +165,8 @@ def find_ties(column: np.ndarray, step: float = 0.0) -> np.ndarray:
     Arguments:
         column: numbers, ``(N,)``. step: of the lattice they lie on, 0 where that is to be seen from decimals.
     """
+    from scipy.ndimage import median_filter  # slow to import
+
     values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
     if len(values) < 2:
         return np.zeros(0)
@@ -173,6 +181,36 @@ def find_ties(column: np.ndarray, step: float = 0.0) -> np.ndarray:
     if counts[repeated].sum() < _TIED * counts.sum():
         return np.zeros(0)
     return values[repeated]
+
+
+def find_grid(column: np.ndarray, step: float) -> np.ndarray:
+    """The coarse values that nearly all rows of a fine lattice lie on: whole and half years among ages that
+    have two decimals for infants. None where there are no such.
+
+    They are the multiples, within the range of the rows, of a step 1, 2.5 or 5 times a power of ten that is
+    five steps of the lattice or more and holds nine rows in ten. Of several steps it is the one by which the
+    rows are told in the fewest nats: a row on a coarse value by the share of that value (each counted once
+    more than it occurs), any other by the share of all others and one of the cells of the lattice.
+
+    Arguments:
+        column: values, NaN where missing, ``(N,)``. step: of their lattice.
+    """
+    values, counts = np.unique(column[np.isfinite(column)], return_counts=True)
+    if len(values) < 2:
+        return np.zeros(0)
+    span, rows = float(values[-1] - values[0]), int(counts.sum())
+    fewest, found = rows * math.log(span / step + 1), np.zeros(0)
+    powers = range(math.floor(math.log10(_COARSE * step)), math.floor(math.log10(span)) + 1)
+    for coarse in (float(f"{head}e{power}") for power in powers for head in (1, 2.5, 5)):
+        ratio, first, last = coarse / step, math.ceil(values[0] / coarse), math.floor(values[-1] / coarse)
+        if ratio < _COARSE - 0.5 or abs(ratio - round(ratio)) > 1e-6 * ratio or last - first >= _POINTS:
+            continue
+        on = counts[np.abs(values - np.round(values / coarse) * coarse) < 1e-3 * step]
+        rest, total = rows - int(on.sum()), rows + last - first + 2
+        nats = -float(on @ np.log((on + 1) / total)) + rest * math.log(total / (rest + 1) * (span / step + 1))
+        if rest <= (1 - _ON) * rows and nats < fewest:
+            fewest, found = nats, np.arange(first, last + 1) * coarse
+    return found
 
 
 def _resolution(values: np.ndarray) -> float:
@@ -206,7 +244,13 @@ def _map(
     knots, mass = positions[order], mass[order]
     before = np.searchsorted(free, knots).astype(float)
     rises = np.diff(knots, prepend=knots[0]) > 0
-    total = np.cumsum(np.diff(before, prepend=before[0]) + mass + _PSEUDO * rises)
+    new = np.diff(before, prepend=before[0])
+    given = np.full(len(knots), _PSEUDO)
+    if edges is not None and edges.begins.any():
+        # What lies between cells with knots of their own is given a share of the rows there, all in all.
+        between = rises & ~np.isin(np.append(np.nan, knots[:-1]), edges.places[edges.begins])
+        given[between] *= min(1.0, (float(new[between].sum()) + 1) / max(int(between.sum()), 1))
+    total = np.cumsum(new + mass + given * rises)
     # Half a row beyond either end.
     places = ndtri((total + 0.5) / (total[-1] + 1.0))
     return knots, places, np.flatnonzero(knots[:-1] == knots[1:])

@@ -26,7 +26,7 @@ from torch import Tensor
 from modeflow.transforms.base import Exactness
 from modeflow.transforms.cells import Cells
 from modeflow.transforms.columns import Columns
-from modeflow.transforms.marginals import Edges, Marginals, find_ties
+from modeflow.transforms.marginals import Edges, Marginals, find_grid, find_ties
 from modeflow.transforms.surjections import Surjection
 
 __all__ = ["Cell", "MixedColumns"]
@@ -133,15 +133,16 @@ class MixedColumns(Surjection):
         if not cell.step:
             return None
         # In whole numbers, so that neighbours have one edge between them.
+        coarse = find_grid(column.numpy(), cell.step)
         used, many = (
-            np.unique(np.round((values - cell.offset) / cell.step))
+            np.unique(np.round((np.concatenate([values, coarse]) - cell.offset) / cell.step))
             for values in (column[column == column].numpy(), heavy)
         )
-        found = np.unique([used - 0.5, used + 0.5])
+        found = np.unique(np.concatenate([used - 0.5, used + 0.5]))
         rows = torch.full((len(found), len(self.numbers)), torch.nan, dtype=torch.float64)
         rows[:, place] = torch.from_numpy(cell.offset + cell.step * found)
         kept = np.isin(found, [many - 0.5, many + 0.5])
-        return Edges(self.columns.entries(rows)[0][:, place].numpy(), kept)
+        return Edges(self.columns.entries(rows)[0][:, place].numpy(), kept, np.isin(found, many - 0.5))
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cells with atoms taken out, ``(N, D)``, and the flags, ``(N, flagged)``."""
