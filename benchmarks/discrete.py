@@ -43,7 +43,7 @@ TABLES = ("nltcs", "dna", "plants", "accidents", "pumsb_star", "bnetflix", "mush
 METHODS = ("Chow-Liu", "tree", "states", "MADE")
 #: What a method chooses from by its validation rows: all combinations.
 SETTINGS: Mapping[str, Mapping[str, Sequence[Any]]] = {
-    "tree": {"states": (16, 32, 64)},
+    "tree": {"states": (32, 64, 128)},
     "states": {"states": (8, 32), "dropout": (0.2,)},
     "MADE": {"dropout": (0.0, 0.2)},
     "Chow-Liu": {"added": (0.01, 0.1, 1.0)},

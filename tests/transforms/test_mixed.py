@@ -191,6 +191,28 @@ def test_values_that_repeat_have_a_probability():
     assert not len(find_ties(np.round(rng.normal(size=4000), 3)))
 
 
+def test_what_a_model_has_beyond_all_rows_stays_near_them():
+    """Models put a few rows in ten thousand at scores that no row has: not at incomes of ten thousand times the
+    largest. Rows far out keep a density."""
+    rng = np.random.default_rng(4)
+    incomes = np.exp(2 * rng.normal(size=4000))
+    one_far = np.append(rng.normal(size=3999), 60.0)
+    atop = np.where(rng.random(4000) < 0.3, 3.0, np.minimum(rng.normal(size=4000), 2.9))
+    x = torch.from_numpy(np.stack([incomes, one_far, np.round(1000 * incomes), atop], 1))
+    layer = MixedColumns((Cell(low=0.0), Cell(), Cell(low=-0.5, step=1.0), Cell())).fit(x).eval()
+    far = layer.sample(torch.tensor([[6.5], [-6.5]], dtype=torch.float64).expand(2, 4))
+    low, high = x.amin(0), x.amax(0)
+    assert (far[0] < torch.tensor([10.0, 2.5, 10.0, 1.5]) * high).all()
+    assert (far[1] >= low - 0.5 * (high - low)).all()
+    for beyond in (high + 0.2 * (high - low), 10 * high, low - 0.2 * (high - low)):
+        u, logabsdet = layer(beyond.unsqueeze(0))
+        assert u.isfinite().all()
+        assert logabsdet.isfinite().all()
+    # Rising all the way.
+    grid = torch.linspace(-9, 9, 5001, dtype=torch.float64).unsqueeze(1).expand(-1, 4)
+    assert (layer.sample(grid).diff(dim=0) >= 0).all()
+
+
 def test_cells_of_a_lattice_that_repeat_lie_between_knots_of_their_own():
     """Amounts on cents, most of them one of a few, which have the mass that they were seen with."""
     rng = np.random.default_rng(5)

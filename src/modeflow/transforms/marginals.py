@@ -28,12 +28,19 @@ from torch import Tensor
 
 from modeflow.transforms.noise import in_row_noise, uniform_noise
 
-__all__ = ["Edges", "Marginals", "find_grid", "find_ties"]
+__all__ = ["Edges", "Marginals", "ends_beyond", "find_grid", "find_ties"]
 
-#: Fewest rows between two knots, and knots at the most.
-_ROWS, _KNOTS = 30, 200
+#: Fewest rows between two knots, and knots at the most; fewest at either end of a column, towards which
+#: stretches hold fewer and fewer rows: beyond it the map goes on as its last stretch does.
+_ROWS, _KNOTS, _END_ROWS = 30, 200, 4
 #: Rows that a stretch without any is given, so that the map rises.
 _PSEUDO = 0.1
+#: Scores that three rows in a million have or none, and how much further out is given what share of the range
+#: of a column: a model has a few rows in ten thousand there that no column has, and to put them straight on
+#: would be to draw incomes of a thousand times the largest (on a scale that is logarithmic far out).
+_RARE, _LEAKED, _ROOM = 4.5, 2.0, 0.05
+#: Of the mean steepness of a map, the least with which it goes on.
+_SLOWEST = 0.25
 #: Rows of a tie where chance makes none; how many times what chance makes; values to either side that show
 #: the density; and the share of the rows that the ties of a column have.
 _TIE_ROWS, _TIE_EXCESS, _NEIGHBOURS, _TIED = 3, 1.5, 10, 0.1
@@ -87,18 +94,21 @@ class Marginals(torch.nn.Module):
         at = torch.searchsorted(self.ties, columns).clamp_max(self.ties.shape[1] - 1)
         return torch.where(self.ties.gather(1, at) == columns, at, -1).T
 
-    def fit(self, v: Tensor, tie: Tensor, at: Tensor, edges: Sequence[Edges | None]) -> None:
+    def fit(
+        self, v: Tensor, tie: Tensor, at: Tensor, edges: Sequence[Edges | None], beyond: Tensor
+    ) -> None:
         """Learn the maps from rows.
 
         Arguments:
             v: units of the columns, ``(N, D)``, NaN where missing. tie: of each, see `tie_of`.
             at: where the ties lie in these units, ``(D, T)``.
             edges: of the cells of a lattice, in these units; None for others.
+            beyond: `ends_beyond` of the columns, in these units.
         """
         found = []
         for j, places in enumerate(at.numpy()):
             places = places[np.isfinite(self.ties[j].numpy())]
-            found.append(_map(v[:, j].numpy(), tie[:, j].numpy(), places, edges[j]))
+            found.append(_map(v[:, j].numpy(), tie[:, j].numpy(), places, edges[j], beyond[:, j].numpy()))
         longest, most = (max((len(each[i]) for each in found), default=0) for i in (0, 2))
         self.knots, self.places = (
             torch.from_numpy(np.stack([_longer(each[i], longest) for each in found])) for i in (0, 1)
@@ -228,7 +238,7 @@ def _longer(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _map(
-    v: np.ndarray, tie: np.ndarray, ties: np.ndarray, edges: Edges | None
+    v: np.ndarray, tie: np.ndarray, ties: np.ndarray, edges: Edges | None, beyond: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Knots, places, and the knots at which ties begin, of one column."""
     there = v == v
@@ -253,14 +263,48 @@ def _map(
     total = np.cumsum(new + mass + given * rises)
     # Half a row beyond either end.
     places = ndtri((total + 0.5) / (total[-1] + 1.0))
+    (low, low_places), (high, high_places) = (_beyond(knots, places, *end) for end in zip((-1, 1), beyond, strict=True))
+    knots = np.concatenate([low[::-1], knots, high])
+    places = np.concatenate([low_places[::-1], places, high_places])
     return knots, places, np.flatnonzero(knots[:-1] == knots[1:])
+
+
+def ends_beyond(x: Tensor) -> Tensor:
+    """A little below and above all values of columns ``(N, D)``, NaN where missing: ``(2, D)``."""
+    low, high = (torch.where(x == x, x, fill) for fill in (torch.inf, -torch.inf))
+    low, high = low.amin(0), high.amax(0)
+    room = _ROOM * (high - low)
+    return torch.stack([low - room, high + room])
+
+
+def _beyond(knots: np.ndarray, places: np.ndarray, end: int, room_end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Knots beyond one end (-1 or 1), outwards: straight on to scores that no row has, which have little room,
+    and on from there as before."""
+    # From the end inwards, as distances from it.
+    rise, run = (np.abs(each - each[-1])[::-1] if end > 0 else each - each[0] for each in (knots, places))
+    first = np.flatnonzero(rise > 0)[0]
+    inner = np.flatnonzero((run >= run[first] + 1) & (rise > rise[first]))
+    slopes = [rise[first] / run[first], rise[-1] / run[-1]]
+    if len(inner):  # one row far from all others makes its own stretch steep
+        slopes[0] = min(slopes[0], (rise[inner[0]] - rise[first]) / (run[inner[0]] - run[first]))
+    slope = max(slopes[0], _SLOWEST * slopes[1])
+    last = -1 if end > 0 else 0
+    rare = max(_RARE, abs(places[last]) + 0.25)
+    scores = np.array([rare, rare + _LEAKED, rare + _LEAKED + 1.0])
+    room = slope * _LEAKED
+    if end * (room_end - knots[last]) > 0:
+        room = min(room, end * (room_end - knots[last]))
+    steps = np.array([slope * (rare - abs(places[last])), room, slope])
+    return knots[last] + end * steps.cumsum(), end * scores
 
 
 def _at_quantiles(free: np.ndarray, held: int) -> np.ndarray:
     """Knots between which so many rows lie, and one beyond either end."""
     if not len(free):
         return np.array([-1.0, 1.0])
-    index = np.linspace(0, len(free) - 1, max(2, len(free) // held + 1)).round().astype(int)[1:-1]
+    evenly = np.linspace(0, len(free) - 1, max(2, len(free) // held + 1)).round().astype(int)[1:-1]
+    ends = _END_ROWS * 2 ** np.arange(max(0, math.ceil(math.log2(min(held, len(free) / 4) / _END_ROWS))))
+    index = np.unique([*ends, *evenly, *(len(free) - ends)]).astype(int)
     margin = _margin(free)
     return np.unique([free[0] - margin, *(free[index - 1] + free[index]) / 2, free[-1] + margin])
 
@@ -271,7 +315,8 @@ def _at_edges(free: np.ndarray, edges: Edges, held: int) -> np.ndarray:
     within = (places > free[0]) & (places < free[-1])
     counts = np.searchsorted(free, places[within])
     for edge, count, kept in zip(places[within], counts, edges.kept[within], strict=True):
-        if kept or count - last >= held:
+        fewest = min(held, max(_END_ROWS, min(last, len(free) - count)))
+        if kept or (count - last >= fewest and len(free) - count >= _END_ROWS):
             cut.append(edge)
             last = count
     below, above = places[places <= free[0]], places[places >= free[-1]]

@@ -26,7 +26,7 @@ from torch import Tensor
 from modeflow.transforms.base import Exactness
 from modeflow.transforms.cells import Cells
 from modeflow.transforms.columns import Columns
-from modeflow.transforms.marginals import Edges, Marginals, find_grid, find_ties
+from modeflow.transforms.marginals import Edges, Marginals, ends_beyond, find_grid, find_ties
 from modeflow.transforms.surjections import Surjection
 
 __all__ = ["Cell", "MixedColumns"]
@@ -120,7 +120,8 @@ class MixedColumns(Surjection):
         self.columns.fit(numbers, weight, steps, (low, high))
         edges = [self._edges(place, cells[:, place], heavy) for place, heavy in enumerate(repeated)]
         at = self.columns.entries(self.marginals.ties.T)[0].T
-        self.marginals.fit(self.columns.entries(numbers)[0], tie, at, edges)
+        beyond = self.columns.entries(ends_beyond(cells))[0]
+        self.marginals.fit(self.columns.entries(numbers)[0], tie, at, edges, beyond)
         return self
 
     def _edges(self, place: int, column: Tensor, heavy: np.ndarray) -> Edges | None:
