@@ -192,7 +192,7 @@ def test_values_that_repeat_have_a_probability():
 
 
 def test_what_a_model_has_beyond_all_rows_stays_near_them():
-    """Models put a few rows in ten thousand at scores that no row has: not at incomes of ten thousand times the
+    """Models put a few rows in ten thousand at scores that no row has: not at incomes a thousand times the
     largest. Rows far out keep a density."""
     rng = np.random.default_rng(4)
     incomes = np.exp(2 * rng.normal(size=4000))

@@ -94,9 +94,7 @@ class Marginals(torch.nn.Module):
         at = torch.searchsorted(self.ties, columns).clamp_max(self.ties.shape[1] - 1)
         return torch.where(self.ties.gather(1, at) == columns, at, -1).T
 
-    def fit(
-        self, v: Tensor, tie: Tensor, at: Tensor, edges: Sequence[Edges | None], beyond: Tensor
-    ) -> None:
+    def fit(self, v: Tensor, tie: Tensor, at: Tensor, edges: Sequence[Edges | None], beyond: Tensor) -> None:
         """Learn the maps from rows.
 
         Arguments:
@@ -263,7 +261,9 @@ def _map(
     total = np.cumsum(new + mass + given * rises)
     # Half a row beyond either end.
     places = ndtri((total + 0.5) / (total[-1] + 1.0))
-    (low, low_places), (high, high_places) = (_beyond(knots, places, *end) for end in zip((-1, 1), beyond, strict=True))
+    (low, low_places), (high, high_places) = (
+        _beyond(knots, places, *end) for end in zip((-1, 1), beyond, strict=True)
+    )
     knots = np.concatenate([low[::-1], knots, high])
     places = np.concatenate([low_places[::-1], places, high_places])
     return knots, places, np.flatnonzero(knots[:-1] == knots[1:])
@@ -277,9 +277,11 @@ def ends_beyond(x: Tensor) -> Tensor:
     return torch.stack([low - room, high + room])
 
 
-def _beyond(knots: np.ndarray, places: np.ndarray, end: int, room_end: float) -> tuple[np.ndarray, np.ndarray]:
-    """Knots beyond one end (-1 or 1), outwards: straight on to scores that no row has, which have little room,
-    and on from there as before."""
+def _beyond(
+    knots: np.ndarray, places: np.ndarray, end: int, room_end: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Knots beyond one end (-1 or 1), outwards: straight on to scores that no row has, then little room for
+    them (until `room_end`), and from there on as before."""
     # From the end inwards, as distances from it.
     rise, run = (np.abs(each - each[-1])[::-1] if end > 0 else each - each[0] for each in (knots, places))
     first = np.flatnonzero(rise > 0)[0]

@@ -114,6 +114,15 @@ def test_atoms_of_a_density_and_of_a_lattice():
     assert kind_of(cents).kind == "lattice" and kind_of(cents).atoms == (0,)
 
 
+def test_rates_that_repeat_are_atoms():
+    """Exit rates: 1/n of few visits, beside numbers between; also those whose values were single precision."""
+    g = rng()
+    rates = np.where(g.random(5 * N) < 0.6, 1 / g.integers(2, 12, 5 * N), g.beta(1, 6, 5 * N))
+    assert np.array_equal(kind_of(rates).atoms, np.unique(1 / np.arange(2, 12)))
+    single = rates.astype(np.float32).astype(np.float64)
+    assert np.array_equal(kind_of(single).atoms, np.unique((1 / np.arange(2, 12)).astype(np.float32)))
+
+
 def test_heaps_at_round_numbers_are_no_atoms():
     g = rng()
     prices = np.round(g.lognormal(11, 0.6, 5 * N), -3)  # every value is one of a thousand
