@@ -115,7 +115,7 @@ def test_atoms_of_a_density_and_of_a_lattice():
 
 
 def test_rates_that_repeat_are_atoms():
-    """Exit rates: 1/n of few visits, beside numbers between; also those whose values were single precision."""
+    """Exit rates: 1/n of few visits, beside numbers between; also where they were single precision."""
     g = rng()
     rates = np.where(g.random(5 * N) < 0.6, 1 / g.integers(2, 12, 5 * N), g.beta(1, 6, 5 * N))
     assert np.array_equal(kind_of(rates).atoms, np.unique(1 / np.arange(2, 12)))
