@@ -14,6 +14,7 @@ from typing import Any
 import flow_pages
 import image_page
 import synthetic_page
+import tree_page
 from markdown_parts import between, number, place, table
 
 ROOT = Path(__file__).parents[1]
@@ -669,6 +670,7 @@ def documents() -> dict[Path, str]:
     text = between(text, short_speed(read("speed")), "speed")
     speed_page, images = ROOT / "docs" / "speed.md", ROOT / "docs" / "images.md"
     measured = [*speed(read("speed")), *steps(read("steps")), *scaling(read("scaling"))]
+    measured += tree_page.tree(read("tree"))
     return {
         ROOT / "docs" / "benchmarks.md": page,
         readme: text,

@@ -20,6 +20,7 @@ ALL = (
     "speed",
     "steps",
     "scaling",
+    "tree",
     "page",
 )
 

@@ -14,6 +14,12 @@ from modeflow.accelerate.maps import AdditiveMap, AffineMap, LogisticMixtureMap,
 from modeflow.accelerate.plain import description_of, plain, unhooked
 from modeflow.accelerate.plan import Plan
 from modeflow.accelerate.slots import buffer, constant, parameter
+from modeflow.accelerate.tree import (
+    native_evidence,
+    native_gaussian,
+    native_gaussian_gradients,
+    native_ratios,
+)
 
 __all__ = [
     "LU",
@@ -33,6 +39,10 @@ __all__ = [
     "kernel_takes",
     "native_autoregressive_inverse",
     "native_elementwise",
+    "native_evidence",
+    "native_gaussian",
+    "native_gaussian_gradients",
+    "native_ratios",
     "parameter",
     "plain",
     "unhooked",

@@ -24,7 +24,17 @@ def machine() -> dict[str, Any]:
                 model = line.split(":", 1)[1].strip()
                 break
     versions = {"modeflow": __version__, "python": platform.python_version()}
-    for name in ("torch", "numpy", "scikit-learn", "zuko", "nflows", "normflows", "flowjax", "jax"):
+    for name in (
+        "torch",
+        "numpy",
+        "scikit-learn",
+        "zuko",
+        "nflows",
+        "normflows",
+        "flowjax",
+        "jax",
+        "libcirkit",
+    ):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

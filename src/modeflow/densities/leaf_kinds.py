@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from modeflow.accelerate import native_gaussian, native_gaussian_gradients
 from modeflow.densities.features import Feature
 from modeflow.errors import DataError
+from modeflow.native import applies
 from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.surjections import normal
 
@@ -110,14 +112,25 @@ class _Gaussian(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         inverse = scale.reciprocal()
+        constant = inverse.log() - 0.5 * math.log(2 * math.pi)
+        ctx.native = applies(x, mean, inverse)
+        if ctx.native:
+            x, mean = x.contiguous(), mean.contiguous()
+            ctx.save_for_backward(x, mean, inverse)
+            return native_gaussian(x, mean, inverse, constant)
         z = (x.unsqueeze(-1) - mean.unsqueeze(1)).mul_(inverse.unsqueeze(1))
         ctx.save_for_backward(z, inverse)
-        constant = (inverse.log() - 0.5 * math.log(2 * math.pi)).unsqueeze(1)
-        return torch.addcmul(constant, z, z, value=-0.5)
+        return torch.addcmul(constant.unsqueeze(1), z, z, value=-0.5)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        if ctx.native:
+            x, mean, inverse = ctx.saved_tensors
+            to_x, first, second = native_gaussian_gradients(
+                x, mean, inverse, gradient.contiguous(), ctx.needs_input_grad[0]
+            )
+            return to_x, first.mul_(inverse), second.mul_(inverse)
         z, inverse = ctx.saved_tensors
         pull = gradient * z
         to_x = -torch.bmm(pull, inverse.unsqueeze(-1)).squeeze(-1) if ctx.needs_input_grad[0] else None

@@ -104,6 +104,7 @@ void define(nb::module_ m) {
     m.def("sum_of_squares", &sum_of_squares<Real>, "n"_a, "x"_a, "threads"_a);
     m.def("elementary", &elementary<Real>, "kind"_a, "n"_a, "x"_a, "y"_a);
     define_stack<Real>(m);
+    define_tree<Real>(m);
 }
 
 }  // namespace

@@ -11,4 +11,8 @@ void define_fields(nanobind::module_ m);
 template <class Real>
 void define_stack(nanobind::module_ m);
 
+// A tree of states and its Gaussian leaves, likewise.
+template <class Real>
+void define_tree(nanobind::module_ m);
+
 }  // namespace modeflow

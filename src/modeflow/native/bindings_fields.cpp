@@ -76,6 +76,23 @@ void define_fields(nb::module_ m) {
         },
         nb::kw_only(), "features"_a, "residual"_a, "hidden"_a, "final"_a, "context_first"_a, "context_final"_a);
 
+    nb::class_<TreeLevelFields>(m, "TreeLevel")
+        .def(
+            "__init__",
+            [](TreeLevelFields* self, int64_t rows, int states, int64_t first, int64_t last, uintptr_t children) {
+                new (self) TreeLevelFields{rows, states, first, last, children};
+            },
+            nb::kw_only(), "rows"_a, "states"_a, "first"_a, "last"_a, "children"_a);
+
+    nb::class_<GaussianLeavesFields>(m, "GaussianLeaves")
+        .def(
+            "__init__",
+            [](GaussianLeavesFields* self, int64_t features, int64_t rows, int states, uintptr_t x, uintptr_t mean,
+               uintptr_t inverse, uintptr_t constant) {
+                new (self) GaussianLeavesFields{features, rows, states, x, mean, inverse, constant};
+            },
+            nb::kw_only(), "features"_a, "rows"_a, "states"_a, "x"_a, "mean"_a, "inverse"_a, "constant"_a);
+
     nb::class_<DenseFields>(m, "Dense").def(
         "__init__",
         [](DenseFields* self, int inputs, int outputs, int context_columns, uintptr_t weight, uintptr_t bias,

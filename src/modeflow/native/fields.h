@@ -60,6 +60,32 @@ struct MadeFields {
     uintptr_t context_first, context_final;  // or null
 };
 
+// A level of a tree of states.
+struct TreeLevelFields {
+    int64_t rows;
+    int states;
+    int64_t first, last;
+    uintptr_t children;
+
+    template <class Real>
+    BasicTreeLevel<Real> as() const {
+        return {rows, states, first, last, at<const int64_t>(children)};
+    }
+};
+
+// Gaussians of all states of each feature.
+struct GaussianLeavesFields {
+    int64_t features, rows;
+    int states;
+    uintptr_t x, mean, inverse, constant;
+
+    template <class Real>
+    BasicGaussianLeaves<Real> as() const {
+        return {features, rows, states, at<const Real>(x), at<const Real>(mean), at<const Real>(inverse),
+                at<const Real>(constant)};
+    }
+};
+
 // A dense layer of a network in a stack: the context is added by columns beside those of the inputs, or by a layer of
 // its own, or not at all.
 struct DenseFields {

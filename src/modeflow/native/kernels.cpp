@@ -9,6 +9,7 @@
 #include "lanes.h"
 #include "maps.h"
 #include "stack.h"
+#include "tree.h"
 
 namespace modeflow {
 namespace {
@@ -199,8 +200,18 @@ void autoregressive_inverse(const Made& made, const Map& map, int64_t rows, cons
 #define MODEFLOW_TEXT(a) MODEFLOW_TEXT_(a)
 
 const BasicKernels<real>& MODEFLOW_NAME() {
-    static const BasicKernels<real> kernels{MODEFLOW_TEXT(MODEFLOW_ISA), &stacks::MODEFLOW_NAME(),
-                                 elementwise, elementwise_backward, autoregressive_inverse, squares, elementary};
+    static const BasicKernels<real> kernels{MODEFLOW_TEXT(MODEFLOW_ISA),
+                                            &stacks::MODEFLOW_NAME(),
+                                            elementwise,
+                                            elementwise_backward,
+                                            autoregressive_inverse,
+                                            tree_evidence,
+                                            tree_ratios,
+                                            gaussian_log_prob,
+                                            gaussian_grad,
+                                            gaussian_input_grad,
+                                            squares,
+                                            elementary};
     return kernels;
 }
 

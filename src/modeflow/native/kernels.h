@@ -44,6 +44,25 @@ struct BasicMade {
     const Real* context_final;   // (rows, D * params) to add, or null
 };
 
+// A level of a tree of states. Places stand by depth, the root first; arrays are (places, rows, states), and those of
+// messages and ratios have no root: that of place p stands at p - 1.
+template <class Real>
+struct BasicTreeLevel {
+    int64_t rows;
+    int states;
+    int64_t first, last;      // places of the level
+    const int64_t* children;  // those of place p are children[p] to children[p + 1] - 1
+};
+
+// Gaussians of all states of each feature: x is (features, rows), the others are (features, states).
+template <class Real>
+struct BasicGaussianLeaves {
+    int64_t features, rows;
+    int states;
+    const Real *x, *mean, *inverse;  // inverse scales
+    const Real* constant;            // log-density at the mean, or null for gradients
+};
+
 template <class Real>
 struct BasicStackKernels;  // stack.h
 
@@ -60,6 +79,22 @@ struct BasicKernels {
     // x and the log-determinant of the inverse of a masked autoregressive layer, each hidden unit once.
     void (*autoregressive_inverse)(const BasicMade<Real>&, const BasicMap<Real>&, int64_t rows, const Real* u, Real* x,
                                    Real* logabsdet);
+    // Rows [from, to) of a level on the way up: e from leaves and messages, the logarithm of what it is divided by
+    // added to `top`; a logarithm of e is at least `lowest`.
+    void (*tree_evidence)(const BasicTreeLevel<Real>&, const Real* leaves, const Real* messages, Real lowest,
+                          Real* evidence, Real* top, int64_t from, int64_t to);
+    // Likewise on the way down: posteriors times e, unless that is null, and divided by the messages of each child.
+    void (*tree_ratios)(const BasicTreeLevel<Real>&, const Real* evidence, const Real* messages, Real* posterior,
+                        Real* ratios, int64_t from, int64_t to);
+    // Log-densities (features, rows, states) of rows [from, to) of all (feature, row).
+    void (*gaussian_log_prob)(const BasicGaussianLeaves<Real>&, Real* log_prob, int64_t from, int64_t to);
+    // Sums over rows of gradients times z, and times z² - 1, (features, states); a unit is 32 states or less of a
+    // feature.
+    void (*gaussian_grad)(const BasicGaussianLeaves<Real>&, const Real* gradient, Real* first, Real* second,
+                          int64_t from, int64_t to);
+    // The gradient of x, rows as of `gaussian_log_prob`.
+    void (*gaussian_input_grad)(const BasicGaussianLeaves<Real>&, const Real* gradient, Real* grad_x, int64_t from,
+                                int64_t to);
     // Sum of the squares of n numbers, in double precision.
     double (*squares)(int64_t n, const Real* x);
     // exp, log, log(1 + exp) of n numbers (kind 0, 1, 2), as the kernels compute them.

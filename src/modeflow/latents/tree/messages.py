@@ -29,7 +29,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from modeflow.accelerate import native_evidence, native_ratios
 from modeflow.latents.tree.structure import Tree
+from modeflow.native import applies
 
 #: Least logarithm of e, its largest being zero: products with it are no denormal numbers, which cost tens of
 #: times as much. As no entry of A is below 1e-6 / K, what this adds to a sum is below its rounding.
@@ -62,8 +64,11 @@ def upward(leaves: Tensor, root: Tensor, transitions: Tensor, tree: Tree) -> Upw
         leaves: log-densities of the features in every state, by places, ``(F, B, K)``.
         root: probabilities of the root's states, ``(K,)``.
         transitions: of every place but the root ``p(state | state of the parent)``, ``(F - 1, K, K)``; rows
-            sum to one, and no entry is zero.
+            sum to one, and no entry is below ``1e-6 / K``.
     """
+    native = applies(leaves)
+    if native:
+        leaves = leaves.contiguous()
     evidence = torch.empty_like(leaves)
     messages = leaves.new_empty(len(leaves) - 1, *leaves.shape[1:])
     top = leaves.new_zeros(leaves.shape[1])
@@ -71,16 +76,20 @@ def upward(leaves: Tensor, root: Tensor, transitions: Tensor, tree: Tree) -> Upw
     for depth in reversed(range(len(tree.levels))):
         level = tree.levels[depth]
         here = evidence[level]
-        here.copy_(leaves[level])
-        if depth < len(tree.families):
-            below = tree.levels[depth + 1]
-            logs = messages[_edges(below)].log()
-            for parent, children in tree.families[depth]:
-                for child in range(children.start, children.stop):
-                    evidence[parent].add_(logs[child - below.start])
-        largest = here.amax(-1, keepdim=True)
-        here.sub_(largest).clamp_min_(lowest).exp_()
-        top += largest.sum(0).squeeze(-1)
+        if native:
+            native_evidence(level, tree.first_children, leaves, messages, lowest, evidence, top)
+        else:
+            logs = leaves[level]
+            if depth < len(tree.families):
+                logs = here.copy_(logs)
+                below = tree.levels[depth + 1]
+                said = messages[_edges(below)].log()
+                for parent, children in tree.families[depth]:
+                    for child in range(children.start, children.stop):
+                        evidence[parent].add_(said[child - below.start])
+            largest = logs.amax(-1, keepdim=True)
+            torch.sub(logs, largest, out=here).clamp_min_(lowest).exp_()
+            top += largest.sum(0).squeeze(-1)
         if depth > 0:
             edges = _edges(level)
             torch.bmm(here, transitions[edges].mT, out=messages[edges])
@@ -111,16 +120,24 @@ def downward(
     posterior = torch.empty_like(up.evidence)
     torch.mul(up.root, 1.0 if weight is None else weight.unsqueeze(-1), out=posterior[0])
     counts = torch.empty_like(transitions) if pairs else None
-    for families, level in zip(tree.families, tree.levels[1:], strict=True):
-        edges = _edges(level)
-        ratio = torch.empty_like(up.messages[edges])
-        for parent, children in families:
-            own = slice(children.start - level.start, children.stop - level.start)
-            torch.div(posterior[parent], up.messages[_edges(children)], out=ratio[own])
-        torch.bmm(ratio, transitions[edges], out=posterior[level])
-        posterior[level].mul_(up.evidence[level])
-        if counts is not None:
-            torch.bmm(ratio.mT, up.evidence[level], out=counts[edges])
+    native = applies(posterior, up.messages)
+    ratios = torch.empty_like(up.messages)
+    for depth, level in enumerate(tree.levels):
+        if depth > 0:
+            edges = _edges(level)
+            torch.bmm(ratios[edges], transitions[edges], out=posterior[level])
+            if counts is not None:
+                torch.bmm(ratios[edges].mT, up.evidence[level], out=counts[edges])
+        if native:
+            done = up.evidence if depth > 0 else None
+            native_ratios(level, tree.first_children, done, up.messages, posterior, ratios)
+            continue
+        if depth > 0:
+            posterior[level].mul_(up.evidence[level])
+        if depth < len(tree.families):
+            for parent, children in tree.families[depth]:
+                own = _edges(children)
+                torch.div(posterior[parent], up.messages[own], out=ratios[own])
     return posterior, counts
 
 

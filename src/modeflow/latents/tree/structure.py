@@ -115,6 +115,12 @@ class Tree:
             found.append(tuple((above[a - 1], slice(a, b)) for a, b in zip(starts, ends, strict=True)))
         return tuple(found)
 
+    @cached_property
+    def first_children(self) -> Tensor:
+        """Of every place the first of its children, ``(F + 1,)``; they end before that of the next place."""
+        counts = torch.bincount(self.parent_places, minlength=len(self))
+        return torch.cat((counts.new_ones(1), 1 + counts.cumsum(0)))
+
     @property
     def edges(self) -> list[tuple[int, int]]:
         """``(parent, child)`` of every feature but the root, in the order of the places."""
