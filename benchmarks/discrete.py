@@ -205,7 +205,11 @@ class Results:
     def write(self) -> None:
         """Into the folder of results."""
         self.runs.sort(key=lambda r: (TABLES.index(r["table"]), METHODS.index(r["method"]), r["seed"]))
-        write("discrete", {"settings": self.settings, "runs": [*self.runs, *self.trials]})
+        tables = {run["table"]: published(run["table"]) for run in self.runs}
+        write(
+            "discrete",
+            {"settings": self.settings, "published": tables, "runs": [*self.runs, *self.trials]},
+        )
 
     def has(self, key: Mapping[str, Any]) -> bool:
         """Whether there is a result of this table, method and seed."""

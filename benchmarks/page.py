@@ -13,6 +13,7 @@ from typing import Any
 
 import flow_pages
 import image_page
+import discrete_page
 import synthetic_page
 import tree_page
 from markdown_parts import between, number, place, table
@@ -512,6 +513,7 @@ def build(readme: str) -> tuple[str, str]:
     page += [*toys(toy), *tables(real)]
     parts = (
         ("synthetic", synthetic_page.lines),
+        ("discrete", discrete_page.lines),
         ("classify", labels),
         ("jacobian", jacobian),
         ("cost", cost),
