@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import discrete_page
 import flow_pages
 import image_page
-import discrete_page
 import synthetic_page
 import tree_page
 from markdown_parts import between, number, place, table

@@ -116,7 +116,7 @@ def test_monotone_and_invertible_for_any_parameters(params, bound):
     allowed = 1e-11 * bound * (1 + (-logderivative).exp())
     assert ((back - x).abs() < allowed).all()
     # A derivative may change by orders of magnitude within one bin: compare where x came back well.
-    assert (logderivative + opposite).abs().max() < 1e-5
+    assert (logderivative + opposite).abs().max() < 1e-4
 
 
 def test_float32_is_within_1e_5_of_float64():
