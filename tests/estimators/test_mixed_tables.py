@@ -120,9 +120,9 @@ def test_the_rows_say_which_domain_it_is():
     assert isinstance(
         NVF(**{**SMALL, "latent_options": None}, flow="nsf-coupling").fit(numbers).domain_, TableDomain
     )
-    found = NVF(**SMALL).fit(holes)
+    found = NVF(**LEAVES).fit(holes)
     assert isinstance(found.domain_, MixedDomain)
-    assert found.chosen_["latent"] == "tree" and found.chosen_["latent_options"]["likelihood"] == "leaves"
+    assert found.chosen_["latent"] == "tree" and found.latent_.marginals == "exact"
     assert isinstance(found.sample(3)[0], np.ndarray)
     said = NVF(**{**SMALL, "latent_options": None}, columns={"x0": "real"}).fit(numbers)
     assert isinstance(said.domain_, MixedDomain)
