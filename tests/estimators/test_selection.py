@@ -180,7 +180,7 @@ FLOW_TREE, HOLED_TREE = next(iter(TREE_CHOICES)), list(HOLED_CHOICES)[1]
 
 def test_half_or_twice_the_states_of_a_tree_must_be_clearly_better(monkeypatch):
     """.01 nats for each of two columns, and two errors (.007 each), on all rows; both halves where ahead."""
-    tree = {"tree_states": 64, "larger_trees": True}
+    tree = {"tree_states": 64, "other_trees": True}
     for best, gain, chosen in ((128, 0.05, 128), (32, 0.05, 32), (128, 0.015, 64), (16, 1.0, 64)):
         gains = {"tree": lambda _, k, best=best, gain=gain: gain * (k == best)}
         choice, trials = trials_of(monkeypatch, gains, **tree)
@@ -189,9 +189,12 @@ def test_half_or_twice_the_states_of_a_tree_must_be_clearly_better(monkeypatch):
         found = {c.n_states: t.halves for (c, _), t in trials.items()}
         assert found == {k: 2 if best in (32, 128) and k in (64, best) else 1 for k in (32, 64, 128)}
         assert [c.n_states for (c, _), t in trials.items() if t.chosen] == [chosen]
-    # A number that was given stays, and nothing is trained for it.
-    choice, trials = trials_of(monkeypatch, gains, tree_states=7)
-    assert choice == Choice("tree", 7) and not trials
+    # Where it is not asked for, and where rows do not suffice, nothing is trained for it.
+    assert trials_of(monkeypatch, gains, tree_states=7) == (Choice("tree", 7), {})
+    assert Choices(["tree"], tree_states=7).only == Choice("tree", 7)
+    assert Choices(["tree"], **tree).only is None
+    few = trials_of(monkeypatch, gains, tree_states=128, other_trees=True)
+    assert few == (Choice("tree", 128), {})
 
 
 def test_the_states_of_a_tree_are_asked_of_the_kind_that_was_chosen(monkeypatch):
@@ -200,7 +203,7 @@ def test_the_states_of_a_tree_are_asked_of_the_kind_that_was_chosen(monkeypatch)
         "tree": lambda *_: -0.3,
         "flat states": lambda *_: -0.3,
     }
-    tree = {"tree_states": 64, "larger_trees": True, "n_states": "auto"}
+    tree = {"tree_states": 64, "other_trees": True, "n_states": "auto"}
     choice, trials = trials_of(monkeypatch, gains, ("flat states",), **tree)
     assert choice == Choice(FLOW_TREE, 128)
     assert {c for c, _ in trials if c.flow != FLOW_TREE} == {Choice("tree", 64), Choice("flat states", 1)}
@@ -209,7 +212,7 @@ def test_the_states_of_a_tree_are_asked_of_the_kind_that_was_chosen(monkeypatch)
 
 def test_flat_states_that_are_clearly_better_than_a_tree_are_taken_with_their_number(monkeypatch):
     gains = {FLOW_TREE: lambda *_: 0.0, "flat states": lambda _, k: {1: 0.3, 4: 0.5}.get(k, 0.4)}
-    tree = {"tree_states": 64, "larger_trees": True, "n_states": "auto"}
+    tree = {"tree_states": 64, "other_trees": True, "n_states": "auto"}
     choice, trials = trials_of(monkeypatch, gains, ("flat states",), **tree)
     assert choice.flow == "flat states" and choice.n_states > 1
     assert {c.n_states for c, _ in trials if c.flow == FLOW_TREE} == {64}

@@ -167,7 +167,7 @@ class DensityEstimator(FittedDensity):
         left = self._choices(settings, data)
         few = len(data.train) < _FEWEST_TO_CHOOSE
         if few:
-            left = replace(left, flows=left.flows[:1], rivals=(), larger_trees=False)
+            left = replace(left, flows=left.flows[:1], rivals=(), other_trees=False)
         if left.only is not None:
             return left.only, None, [], False
         selection = Selection(settings, data, folder, quiet, resume)

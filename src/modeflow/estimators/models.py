@@ -197,8 +197,8 @@ class NVF(Conditionals, _TableEstimator):
         asked = given.get("states", "auto")
         rows = len(data.train) + len(data.validation)
         of_tree = {
-            "tree_states": usual_tree_states(rows) if asked == "auto" else int(asked),
-            "larger_trees": asked == "auto",
+            "tree_states": usual_tree_states(rows) if isinstance(asked, str) else int(asked),
+            "other_trees": asked == "search",
         }
         if latent == "tree":
             flat = said is None and not data.holed and _few_levels(domain)

@@ -10,7 +10,9 @@ such a training on one half, they are trained there for twice as long: the one t
 taken unless another is ahead of it, by a standard error, and then on both halves. Of numbers of states the
 islands that are visible in the data are the candidate to beat: another is taken only where it is better by
 more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
-column at least. So is a tree of states beside the flat latent. Only what is chosen is then fitted at length.
+column at least. So is a tree of states beside the flat latent, and flat states beside the tree where rows are
+mixed; and, where that is asked for, a tree of half or twice as many states beside the one that was chosen.
+Only what is chosen is then fitted at length. A density that is a bound is compared by its bound.
 """
 
 from __future__ import annotations
@@ -129,7 +131,7 @@ class Selection:
         if left.rivals:
             best = self._best_rival(best, [left.of(rival) for rival in left.rivals])
         if is_tree(best.flow):
-            best = self._best_tree(best) if left.larger_trees else best
+            best = self._best_tree(best) if left.other_trees else best
         elif several and best.flow in left.rivals:
             best = self._best_states(best, [min(4, most)], most)
         tried = [candidate for (choice, _), candidate in self.trials.items() if choice == best]

@@ -166,7 +166,7 @@ class Settings:
         if recipe.latent is not None:
             given = options_given(params["latent_options"])
             given |= recipe.latent_options
-            if is_tree(name) and given.get("states", "auto") == "auto":
+            if is_tree(name) and isinstance(given.get("states", "auto"), str):
                 given["states"] = n_states
             options = LATENTS[recipe.latent].of(given, "latent_options")
             params |= {"latent": recipe.latent, "latent_options": options.to_dict()}

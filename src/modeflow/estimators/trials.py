@@ -47,14 +47,14 @@ class Choices:
         rivals: recipes of another kind, one of which is taken where it is clearly better than what was chosen
             of the others.
         tree_states: K of every column of a tree.
-        larger_trees: whether trees of other K are tried where a tree is chosen.
+        other_trees: whether trees of other K are tried where a tree is chosen.
     """
 
     flows: Sequence[str]
     n_states: int | str = 1
     rivals: Sequence[str] = ()
     tree_states: int = 1
-    larger_trees: bool = False
+    other_trees: bool = False
 
     def of(self, flow: str, islands: int = 1) -> Choice:
         """A recipe with the number of states that it begins with.
@@ -72,7 +72,7 @@ class Choices:
         first = self.flows[0]
         tree = is_tree(first)
         several = (
-            len(self.flows) > 1 or self.rivals or (self.larger_trees if tree else self.n_states == "auto")
+            len(self.flows) > 1 or self.rivals or (self.other_trees if tree else self.n_states == "auto")
         )
         return None if several else self.of(first, 1 if tree else int(self.n_states))
 

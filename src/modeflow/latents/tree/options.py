@@ -23,6 +23,8 @@ __all__ = ["LIKELIHOODS", "STATES", "TreeOptions"]
 
 #: What may stand over the tree.
 LIKELIHOODS = ("auto", "flow", "leaves")
+#: What `states` may be beside a number.
+COUNTS = ("auto", "search")
 #: K of every column where nothing is said.
 STATES = 64
 
@@ -33,8 +35,9 @@ class TreeOptions(TableLatent):
     another.
 
     Arguments:
-        states: K, of every column; "auto" for what estimators choose by held-out rows, of a model by itself
-            `STATES`.
+        states: K, of every column. "auto": of estimators 64, or of fewer than 1,920 rows 32 and of fewer than
+            960 rows 16; of a model by itself 64. "search": estimators also try half and twice as many, where
+            twice as many have 30 rows a state, and take them where they are clearly better on held-out rows.
         likelihood: "flow" (a flow of the numeric columns over the tree, which is its base), "leaves" (the
             tree alone: coarser, and every marginal and conditional is exact; it has no use for a flow), or
             "auto": what is likelier on held-out rows; of a model by itself the flow.
@@ -55,12 +58,10 @@ class TreeOptions(TableLatent):
 
     def __post_init__(self) -> None:
         check_sizes(draws=self.draws)
-        if self.states != "auto":
-            if isinstance(self.states, str):
-                raise ConfigError(
-                    f"states must be an integer of 1 or more or 'auto', received {self.states!r}"
-                )
+        if not isinstance(self.states, str):
             check_sizes(states=self.states)
+        elif self.states not in COUNTS:
+            raise ConfigError(f"states must be a number, 'auto' or 'search', received {self.states!r}")
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
         if not (isinstance(self.proposal, bool) or self.proposal == "auto"):
             raise ConfigError(f"proposal must be True, False or 'auto', received {self.proposal!r}")
@@ -89,7 +90,7 @@ class TreeOptions(TableLatent):
 
     @property
     def _states(self) -> int:
-        return STATES if self.states == "auto" else int(self.states)
+        return STATES if isinstance(self.states, str) else int(self.states)
 
     def _of_leaves(self, columns: Sequence[Feature]) -> TreeLatentModel:
         leaves = LeafLikelihood(Leaves(columns, self._states, self.min_scale))
