@@ -78,7 +78,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
 
     def _density_kind_of(self, rows: Tensor, offsets: bool = True) -> Exactness:
         model, latent = self._scorer(), self.latent_
-        of_offsets = model.transform.exactness if offsets else "exact"
+        of_offsets: Exactness = model.transform.exactness if offsets else "exact"
         if latent.exactness in ("exact", of_offsets):  # whatever the rows say
             return weakest(of_offsets, latent.exactness)
         with torch.no_grad():

@@ -98,9 +98,10 @@ class NVF(Conditionals, _TableEstimator):
             latent), on the tree of columns that say most of one another, summed exactly; or ``"continuous"``
             for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
             where on it a row lies. ``"auto"``: of numbers alone islands, unless a tree is clearly better on
-            rows that neither was fitted to; a tree for tables with levels, times or missing cells. `n_states`
-            is of the first, which also takes such tables where no cell is missing: states start on clusters
-            of the rows, levels are a chain, each given those before it.
+            rows that neither was fitted to; a tree for tables with levels, times or missing cells, unless no
+            cell is missing and flat states are clearly better (which have no conditionals). `n_states` is of
+            the first, which then start on clusters of the rows; levels are a chain, each given those before
+            it.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
             `modeflow.latents.TreeOptions` (``states``, ``likelihood``, ``proposal``), or
@@ -196,13 +197,11 @@ class NVF(Conditionals, _TableEstimator):
         trees = self._trees(data, given)
         asked = given.get("states", "auto")
         rows = len(data.train) + len(data.validation)
-        of_tree = {
-            "tree_states": usual_tree_states(rows) if isinstance(asked, str) else int(asked),
-            "other_trees": asked == "search",
-        }
+        states = usual_tree_states(rows) if isinstance(asked, str) else int(asked)
+        search = asked == "search"
         if latent == "tree":
             flat = said is None and not data.holed and _few_levels(domain)
-            return Choices(trees, "auto" if flat else 1, tuple(MIXED_CHOICES) if flat else (), **of_tree)
+            return Choices(trees, "auto" if flat else 1, tuple(MIXED_CHOICES) if flat else (), states, search)
         if latent == "discrete" and odd:
             return Choices(tuple(MIXED_CHOICES), self.n_states)
         # Of a bound no comparison: it is also one of posteriors. Of one column all flows are the same.
@@ -210,7 +209,7 @@ class NVF(Conditionals, _TableEstimator):
         flows = settings.flows if several else settings.flows[:1]
         known = isinstance(domain, (TableDomain, MixedDomain))
         rivals = trees if said is None and several and settings.params["flow"] == "auto" and known else ()
-        return Choices(flows, self.n_states if latent == "discrete" else 1, rivals, **of_tree)
+        return Choices(flows, self.n_states if latent == "discrete" else 1, rivals, states, search)
 
     def _trees(self, data: FitData, given: Mapping[str, Any]) -> Sequence[str]:
         """Trees that may be built, by the options of the latent that were given."""
