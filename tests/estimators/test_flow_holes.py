@@ -10,6 +10,7 @@ import pytest
 
 from modeflow import NVF
 from modeflow.errors import DataError
+from modeflow.estimators.settings import HOLED_CHOICES
 
 OPTIONS = {"states": 4, "likelihood": "flow", "draws": 8}
 FLOW = {"layers": 2, "hidden_features": 8, "blocks": 1, "bins": 4}
@@ -49,8 +50,46 @@ def test_the_proposal_is_fitted_first_and_named(fitted):
     assert fitted.validation_["kind"] == "lower bound"
     assert [row["stage"] for row in fitted.history_][::3] == ["proposal", "flow"]
     assert fitted.chosen_["latent_options"]["proposal"] is True
-    leaves = quietly(NVF(latent="tree", latent_options={"states": 4}, max_epochs=1, **SMALL), table())
-    assert leaves.latent_.marginals == "exact"  # what is left open is as it was
+    options = {"states": 4, "proposal": False}
+    leaves = quietly(NVF(latent="tree", latent_options=options, max_epochs=1, **SMALL), table(120))
+    assert leaves.latent_.marginals == "exact" and not leaves.selection_
+
+
+def test_what_is_left_open_is_leaves_or_a_flow_whose_bound_is_ahead(tmp_path):
+    options = {"states": 4, "draws": 2}
+    model = quietly(NVF(latent="tree", latent_options=options, max_epochs=1, **SMALL), table(200))
+    assert {c["flow"] for c in model.selection_} == set(HOLED_CHOICES)
+    assert {c["n_states"] for c in model.selection_} == {4}
+    chosen = [c["flow"] for c in model.selection_ if c["chosen"]] or ["tree"]
+    assert (model.latent_.marginals == "exact") == (chosen == ["tree"])
+    built = model.built()["latent_options"]
+    assert built["states"] == 4 and built["proposal"] == (True if chosen != ["tree"] else "auto")
+    loaded = NVF.load(model.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(loaded.score_samples(table()[:9]), model.score_samples(table()[:9]))
+
+
+def test_scores_of_complete_rows_are_exact_and_so_named():
+    """The transform draws for no column here; rows in which no number is known are exact as well."""
+    x = table(200, holes=0.0)[["height", "word"]]
+    model = quietly(
+        NVF(latent="tree", latent_options={**OPTIONS, "proposal": True}, max_epochs=1, **SMALL), x
+    )
+    holed, words = x.assign(word=None), x.assign(height=np.nan)
+    assert model.density_kind_ == "lower bound" and model.validation_["kind"] == "exact"
+    assert model.density_kind_of(x) == model.likelihood_of(x).kind == "exact"
+    assert model.density_kind_of(words) == "exact"
+    assert model.density_kind_of(holed) == model.likelihood_of(holed).kind == "lower bound"
+    assert model.density_kind_of(pd.concat([x, holed[:1]])) == "lower bound"
+
+
+def test_offsets_of_a_lattice_are_told_apart():
+    x = table(200, holes=0.0)[["height", "word"]].assign(height=lambda t: t["height"].round())
+    model = quietly(
+        NVF(latent="tree", latent_options={**OPTIONS, "proposal": True}, max_epochs=1, **SMALL), x
+    )
+    assert model.density_kind_of(x) == "lower bound"
+    assert model.density_kind_of(x, offsets=False) == "exact"
+    assert model.density_kind_of(x.assign(word=None), offsets=False) == "lower bound"
 
 
 def test_scores_are_functions_of_rows(fitted):

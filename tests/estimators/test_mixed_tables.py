@@ -12,8 +12,10 @@ import pytest
 
 from modeflow import NVF
 from modeflow.domains import MixedDomain, TableDomain
-from modeflow.errors import DataError
+from modeflow.errors import ConfigError, DataError
 from modeflow.estimators import load_estimator
+from modeflow.estimators.selection import Selection
+from modeflow.estimators.trials import Choice
 
 SMALL = {"latent_options": {"states": 4}, "max_epochs": 2, "batch_size": 64, "random_state": 0}
 LEAVES = {**SMALL, "latent_options": {"states": 4, "likelihood": "leaves"}}
@@ -120,9 +122,9 @@ def test_the_rows_say_which_domain_it_is():
     assert isinstance(
         NVF(**{**SMALL, "latent_options": None}, flow="nsf-coupling").fit(numbers).domain_, TableDomain
     )
-    found = NVF(**SMALL).fit(holes)
+    found = NVF(**LEAVES).fit(holes)
     assert isinstance(found.domain_, MixedDomain)
-    assert found.chosen_["latent"] == "tree" and found.chosen_["latent_options"]["likelihood"] == "leaves"
+    assert found.chosen_["latent"] == "tree" and found.latent_.marginals == "exact"
     assert isinstance(found.sample(3)[0], np.ndarray)
     said = NVF(**{**SMALL, "latent_options": None}, columns={"x0": "real"}).fit(numbers)
     assert isinstance(said.domain_, MixedDomain)
@@ -211,6 +213,31 @@ def test_dates_with_bounds_and_levels_are_saved(tmp_path):
         again = load_estimator(fitted.save(tmp_path / "m.safetensors"))
         assert again.schema_ == fitted.schema_
         pd.testing.assert_frame_equal(again.sample(9, random_state=1)[0], fitted.sample(9, random_state=1)[0])
+
+
+def test_the_number_of_states_of_a_tree_is_chosen_by_the_rows_named_and_kept(tmp_path):
+    """Of few rows by their number alone; `SMALL` says nothing of it but the number of epochs."""
+    fitted = NVF(max_epochs=1, random_state=0).fit(discrete(80))
+    assert fitted.latent_.describe().words == "a tree of 3 × 16 states"
+    assert fitted.built()["latent_options"]["states"] == 16 and fitted.selection_ == []
+    assert fitted.get_params()["latent_options"] is None  # what was given stays
+    again = NVF.load(fitted.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.score_samples(discrete(9)), fitted.score_samples(discrete(9)))
+    with pytest.raises(ConfigError, match="states must be a number, 'auto' or"):
+        NVF(latent="tree", latent_options={"states": "many"}).fit(discrete(80))
+
+
+@pytest.mark.parametrize("flow, kind", [("flat states", "discrete"), ("tree", "tree")])
+def test_what_was_chosen_is_built_and_saved(flow, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(Selection, "run", lambda self, left: Choice(flow, 3))
+    fitted = NVF(max_epochs=1, random_state=0).fit(discrete(200))
+    assert fitted.latent_.describe().kind == fitted.chosen_["latent"] == kind
+    assert fitted.n_states_ + len(fitted.dead_states_) == (3 if kind == "discrete" else 1)
+    again = NVF.load(fitted.save(tmp_path / "m.safetensors"))
+    np.testing.assert_array_equal(again.score_samples(discrete(9)), fitted.score_samples(discrete(9)))
+    if kind == "discrete":
+        with pytest.raises(ConfigError, match="latent='tree'"):
+            fitted.impute(discrete(3))
 
 
 def test_rows_of_no_weight_say_nothing():

@@ -15,8 +15,22 @@ from modeflow.data import Schema
 from modeflow.domains import TableDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.fitting import Fit, FitData
-from modeflow.estimators.selection import Candidate, Choice, Selection, most_states
-from modeflow.estimators.settings import FLOW_CHOICES, MIXED_CHOICES, TREE_CHOICES, Settings
+from modeflow.estimators.selection import Selection
+from modeflow.estimators.settings import (
+    FLOW_CHOICES,
+    HOLED_CHOICES,
+    MIXED_CHOICES,
+    TREE_CHOICES,
+    Settings,
+)
+from modeflow.estimators.trials import (
+    Candidate,
+    Choice,
+    Choices,
+    most_states,
+    trees_beside,
+    usual_tree_states,
+)
 from modeflow.latents.discrete.prune import prune_dead_states
 
 SMALL = {**FAST, "latent_options": {"encoder_features": (16,)}, "max_states": 4}
@@ -111,44 +125,105 @@ def test_the_flow_is_chosen_and_stored(kind, tmp_path):
     assert np.array_equal(loaded.score_samples(x), estimator.score_samples(x))
 
 
-def trials_of(monkeypatch, gains, rivals=()):
-    """What is chosen of flows whose scores are so much better than the first's, by the length of training."""
+def trials_of(monkeypatch, gains, rivals=(), **left):
+    """What is chosen of recipes whose scores are so much better than the first's, by the length of training
+    and the number of states."""
     x, _ = blobs(200, 1)
     data = FitData(x[:180], x[180:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
-    selection = Selection(Settings.of(FlowDensity(), 3), data, None, True, False)
+    selection = Selection(Settings.of(NVF(), 3), data, None, True, False)
     noise = np.random.default_rng(0).normal(0, 0.1, 200)
 
     def tried(self, choice, rival, length, halves=2, hopeless=0.0):
         scores = np.full(200, np.nan)
         scored = self.halves[1] if halves == 1 else np.arange(200)
-        scores[scored] = gains[choice.flow](length) + (0 if choice.flow == "deep" else noise[scored])
-        self.trials[choice, length] = Candidate(choice.flow, 1, length, halves=halves, scores=scores)
+        gain = gains[choice.flow](length, choice.n_states)
+        scores[scored] = gain + (0 if choice.flow == next(iter(gains)) else noise[scored])
+        trial = Candidate(choice.flow, choice.n_states, length, halves=halves, scores=scores)
+        self.trials[choice, length] = trial
 
     monkeypatch.setattr(Selection, "_try", tried)
-    return selection.run([flow for flow in gains if flow not in rivals], 1, rivals), selection.trials
+    # As many rows as K = 128 needs.
+    monkeypatch.setattr("modeflow.estimators.selection.trees_beside", lambda k, _: trees_beside(k, 5000))
+    flows = [flow for flow in gains if flow not in rivals]
+    return selection.run(Choices(flows, rivals=rivals, **left)), selection.trials
 
 
 def test_shorter_trainings_do_not_decide_the_flow(monkeypatch):
     """On kin40k the deep flow was ahead after a short one, and far behind after twice as many steps."""
-    gains = {"deep": lambda _: 0.0, "slow": lambda length: -0.1 if length == 1 else 0.3, "bad": lambda _: -1}
+    gains = {
+        "deep": lambda *_: 0.0,
+        "slow": lambda length, _: -0.1 if length == 1 else 0.3,
+        "bad": lambda *_: -1,
+    }
     choice, trials = trials_of(monkeypatch, gains)
     assert choice.flow == "slow"
     halves = {c.flow: t.halves for (c, length), t in trials.items() if length == 2}
     assert halves == {"deep": 2, "slow": 2, "bad": 1}
-    choice, trials = trials_of(monkeypatch, {**gains, "slow": lambda _: -0.2})
+    choice, trials = trials_of(monkeypatch, {**gains, "slow": lambda *_: -0.2})
     assert choice.flow == "deep" and {t.halves for t in trials.values()} == {1}
     # Flows that are alike after a short training are not trained for longer.
-    choice, trials = trials_of(monkeypatch, {flow: lambda _: 0.0 for flow in gains})
+    choice, trials = trials_of(monkeypatch, {flow: lambda *_: 0.0 for flow in gains})
     assert choice.flow == "deep" and {length for _, length in trials} == {1}
 
 
 def test_a_rival_must_be_clearly_better_after_a_longer_training(monkeypatch):
     """Two errors, and .01 nats a column, of all rows; the noise has a standard error of .007."""
     for gain, chosen, halves in ((0.3, "tree", 2), (0.012, "deep", 2), (-0.1, "deep", None)):
-        gains = {"deep": lambda _: 0.0, "tree": lambda length, gain=gain: gain if length == 3 else 2 * gain}
+        gains = {"deep": lambda *_: 0.0, "tree": lambda length, _, g=gain: g if length == 3 else 2 * g}
         choice, trials = trials_of(monkeypatch, gains, rivals=("tree",))
         assert choice.flow == chosen
         assert {c.flow: t.halves for (c, length), t in trials.items() if length == 3}.get("tree") == halves
+
+
+FLOW_TREE, HOLED_TREE = next(iter(TREE_CHOICES)), list(HOLED_CHOICES)[1]
+
+
+def test_half_or_twice_the_states_of_a_tree_must_be_clearly_better(monkeypatch):
+    """.01 nats for each of two columns, and two errors (.007 each), on all rows; both halves where ahead."""
+    tree = {"tree_states": 64, "other_trees": True}
+    for best, gain, chosen in ((128, 0.05, 128), (32, 0.05, 32), (128, 0.015, 64), (16, 1.0, 64)):
+        gains = {"tree": lambda _, k, best=best, gain=gain: gain * (k == best)}
+        choice, trials = trials_of(monkeypatch, gains, **tree)
+        assert choice == Choice("tree", chosen)
+        assert {c.n_states for c, _ in trials} == {32, 64, 128}
+        found = {c.n_states: t.halves for (c, _), t in trials.items()}
+        assert found == {k: 2 if best in (32, 128) and k in (64, best) else 1 for k in (32, 64, 128)}
+        assert [c.n_states for (c, _), t in trials.items() if t.chosen] == [chosen]
+    # Where it is not asked for, and where rows do not suffice, nothing is trained for it.
+    assert trials_of(monkeypatch, gains, tree_states=7) == (Choice("tree", 7), {})
+    assert Choices(["tree"], tree_states=7).only == Choice("tree", 7)
+    assert Choices(["tree"], **tree).only is None
+    few = trials_of(monkeypatch, gains, tree_states=128, other_trees=True)
+    assert few == (Choice("tree", 128), {})
+
+
+def test_the_states_of_a_tree_are_asked_of_the_kind_that_was_chosen(monkeypatch):
+    gains = {
+        FLOW_TREE: lambda _, k: 0.1 * (k == 128),
+        "tree": lambda *_: -0.3,
+        "flat states": lambda *_: -0.3,
+    }
+    tree = {"tree_states": 64, "other_trees": True, "n_states": "auto"}
+    choice, trials = trials_of(monkeypatch, gains, ("flat states",), **tree)
+    assert choice == Choice(FLOW_TREE, 128)
+    assert {c for c, _ in trials if c.flow != FLOW_TREE} == {Choice("tree", 64), Choice("flat states", 1)}
+    assert {t.halves for (c, _), t in trials.items() if c.flow == "flat states"} == {1}  # hopeless there
+
+
+def test_flat_states_that_are_clearly_better_than_a_tree_are_taken_with_their_number(monkeypatch):
+    gains = {FLOW_TREE: lambda *_: 0.0, "flat states": lambda _, k: {1: 0.3, 4: 0.5}.get(k, 0.4)}
+    tree = {"tree_states": 64, "other_trees": True, "n_states": "auto"}
+    choice, trials = trials_of(monkeypatch, gains, ("flat states",), **tree)
+    assert choice.flow == "flat states" and choice.n_states > 1
+    assert {c.n_states for c, _ in trials if c.flow == FLOW_TREE} == {64}
+    little = {**gains, "flat states": lambda *_: 0.015}
+    assert trials_of(monkeypatch, little, ("flat states",), **tree)[0] == Choice(FLOW_TREE, 64)
+
+
+def test_trees_of_few_rows_have_fewer_states():
+    """Thirty rows a state, from 16 to 64; twice as many are tried where they have as many rows."""
+    assert [usual_tree_states(n) for n in (50, 900, 960, 1919, 1920, 10**6)] == [16, 16, 32, 32, 64, 64]
+    assert trees_beside(64, 3839) == [] and trees_beside(64, 3840) == [32, 128]
 
 
 def recipes(more=None, options=(), **params):
@@ -166,8 +241,13 @@ def test_the_rows_say_what_is_chosen_from():
     words = {"word": ["x", "y", "z"] * 20}
     holes = {"c": np.where(np.arange(60) % 7, np.linspace(0, 1, 60), np.nan)}
     assert recipes() == (flows, trees)
-    assert recipes(words) == (trees, ())
-    assert recipes(holes) == (("tree",), ())
+    flat = tuple(MIXED_CHOICES)
+    assert recipes(words) == (trees, flat)
+    assert recipes(words, latent="tree") == (trees, ())
+    assert recipes(holes) == recipes(holes, latent="tree") == (("tree", HOLED_TREE), ())
+    assert recipes(holes | words) == (("tree", HOLED_TREE), ())
+    assert recipes(holes, options={"proposal": False}) == (("tree",), ())
+    assert recipes(holes, options={"likelihood": "flow"}) == ((HOLED_TREE,), ())
     assert recipes(n_states=3) == recipes(latent="discrete") == (flows, ())
     assert recipes(latent="tree") == (trees, ())
     assert recipes(options={"likelihood": "leaves"}) == (("tree",), ())
@@ -175,7 +255,7 @@ def test_the_rows_say_what_is_chosen_from():
     said = {"word": "categorical"}
     with pytest.raises(ConfigError, match="'word' is none: latent='tree'"):
         recipes(words, latent="continuous", columns=said)
-    assert recipes(words, latent="discrete", columns=said) == (tuple(MIXED_CHOICES), ())
+    assert recipes(words, latent="discrete", columns=said) == (flat, ())
 
 
 # -- nothing changes a model after it was chosen unless it is no worse

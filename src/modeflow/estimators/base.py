@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,8 +16,9 @@ from modeflow.domains.base import held_out
 from modeflow.errors import DataError
 from modeflow.estimators.fitted import FittedDensity
 from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, mean_one
-from modeflow.estimators.selection import Choice, Choices, Selection
+from modeflow.estimators.selection import Selection
 from modeflow.estimators.settings import Budget, Settings
+from modeflow.estimators.trials import Choice, Choices
 from modeflow.latents import LatentModel
 from modeflow.progress import showing
 from modeflow.training import shield, signals_held
@@ -131,7 +133,7 @@ class DensityEstimator(FittedDensity):
         choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
         # A choice that was interrupted may end otherwise when it is resumed: no checkpoint of it is kept.
         best = Fit(
-            settings.with_recipe(choice.flow),
+            settings.with_recipe(choice.flow, choice.n_states),
             data,
             choice.n_states,
             None if stopped else folder,
@@ -151,7 +153,8 @@ class DensityEstimator(FittedDensity):
         self.chosen_ = {name: built[name] for name in left}
         self._set_fitted(best.model, domain)
         self.dead_states_ = dead
-        held = domain.summarise(score, self.density_kind_, cost, data.validation_weight)
+        kind = self._density_kind_of(data.held)
+        held = domain.summarise(score, kind, cost, data.validation_weight)
         self.validation_ = held.to_dict()
         best.warn_if_trivial(score)
         self.history_ = history.epochs
@@ -162,11 +165,13 @@ class DensityEstimator(FittedDensity):
     ) -> tuple[Choice, Peaks | None, list[dict[str, Any]], bool]:
         """The flow and the number of states, islands of the training rows, trials, whether interrupted."""
         left = self._choices(settings, data)
-        k, few = left.n_states, len(data.train) < _FEWEST_TO_CHOOSE
-        if k != "auto" and (few or (len(left.flows) == 1 and not left.rivals)):
-            return Choice(left.flows[0], int(k)), None, [], False
+        few = len(data.train) < _FEWEST_TO_CHOOSE
+        if few:
+            left = replace(left, flows=left.flows[:1], rivals=(), other_trees=False)
+        if left.only is not None:
+            return left.only, None, [], False
         selection = Selection(settings, data, folder, quiet, resume)
-        choice = selection.run(left.flows, k, () if few else left.rivals)
+        choice = selection.run(left)
         peaks = selection.peaks(np.arange(len(data.train)))
         trials = [trial.to_dict() for trial in selection.trials.values()]
         return choice, peaks, trials, selection.interrupted

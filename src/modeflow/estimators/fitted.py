@@ -25,7 +25,7 @@ from modeflow.estimators.storage import Stored, plain_value, save_estimator, sto
 from modeflow.latents import LatentModel
 from modeflow.progress import showing, track
 from modeflow.training import resolve_device, seeded, shield
-from modeflow.transforms.base import Exactness
+from modeflow.transforms.base import Exactness, weakest
 from modeflow.transforms.ode import halve_steps, has_solver
 
 __all__ = ["FittedDensity", "content_of", "log_sum_exp"]
@@ -65,8 +65,26 @@ class FittedDensity(Stored, DensityMixin, Grouped):
     @property
     def density_kind_(self) -> Exactness:
         """What `score_samples` returns: ``exact``, ``lower bound`` (columns on lattices, a flow of rows with
-        missing cells) or ``estimate``."""
+        missing cells) or ``estimate``; of some rows it may be more, see `density_kind_of`."""
         return self.model_.exactness
+
+    def density_kind_of(self, X: Any, offsets: bool = True) -> Exactness:
+        """What `score_samples` returns of these rows: under a flow with a proposal complete ones are exact.
+
+        Arguments:
+            X: rows. offsets: False to say it of the model alone, apart from the offsets of lattices.
+        """
+        return self._density_kind_of(self._tensors(X), offsets)
+
+    def _density_kind_of(self, rows: Tensor, offsets: bool = True) -> Exactness:
+        model, latent = self._scorer(), self.latent_
+        of_offsets: Exactness = model.transform.exactness if offsets else "exact"
+        if latent.exactness in ("exact", of_offsets):  # whatever the rows say
+            return weakest(of_offsets, latent.exactness)
+        with torch.no_grad():
+            parts = rows.split(self.domain_.block_rows)
+            kinds = [latent.exactness_of(model.encode(x.to(model.device))[0]) for x in parts]
+        return weakest(of_offsets, *kinds)
 
     @shield()
     def score_samples(self, X: Any) -> np.ndarray:
@@ -94,7 +112,7 @@ class FittedDensity(Stored, DensityMixin, Grouped):
     def likelihood_of(self, X: Any) -> Likelihood:
         """Mean likelihood with its standard error and its kind: nats a row, or bits per dimension."""
         log_prob, cost = self.scores(X)
-        return self.domain_.summarise(log_prob, self.density_kind_, cost)
+        return self.domain_.summarise(log_prob, self.density_kind_of(X), cost)
 
     @shield()
     def log_prob_and_cost(self, X: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -53,6 +53,11 @@ class FitData:
         """The validation rows as a model is given them."""
         return self.domain.to_tensor(self.validation)
 
+    @property
+    def holed(self) -> bool:
+        """Whether a row has a missing cell."""
+        return any(bool(np.isnan(values).any()) for values in (self.train, self.validation))
+
 
 @dataclass
 class Fit:

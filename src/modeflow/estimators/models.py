@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import numpy as np
-
 from modeflow.densities import Feature
 from modeflow.densities.features import as_features
 from modeflow.domains import Domain, ImageDomain, MixedDomain, TableDomain
@@ -15,8 +13,15 @@ from modeflow.errors import ConfigError
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.conditionals import Conditionals
 from modeflow.estimators.fitting import FitData
-from modeflow.estimators.selection import Choices
-from modeflow.estimators.settings import HOLED_CHOICES, TREE_CHOICES, Budget, Settings, options_given
+from modeflow.estimators.settings import (
+    HOLED_CHOICES,
+    MIXED_CHOICES,
+    TREE_CHOICES,
+    Budget,
+    Settings,
+    options_given,
+)
+from modeflow.estimators.trials import Choices, usual_tree_states
 from modeflow.latents import LatentModel
 from modeflow.metrics import BitsPerDim
 from modeflow.models import IMAGE_LATENTS, LATENTS, ImageModel, LikelihoodOptions, TableModel
@@ -24,6 +29,9 @@ from modeflow.options import Options, check_choice
 from modeflow.training import Training
 
 __all__ = ["ESTIMATORS", "NVF", "FlowDensity", "ImageDensity", "ImageTraining"]
+
+#: Levels of all columns together, above which flat states of mixed rows are not tried.
+_MOST_LEVELS = 512
 
 _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FLOWS`), or ``"auto"``: of the
             spline flows in `modeflow.estimators.settings.FLOW_CHOICES` (autoregressive, deep or shallow, and
@@ -90,9 +98,10 @@ class NVF(Conditionals, _TableEstimator):
             latent), on the tree of columns that say most of one another, summed exactly; or ``"continuous"``
             for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
             where on it a row lies. ``"auto"``: of numbers alone islands, unless a tree is clearly better on
-            rows that neither was fitted to; a tree for tables with levels, times or missing cells. `n_states`
-            is of the first, which also takes such tables where no cell is missing: states start on clusters
-            of the rows, levels are a chain, each given those before it.
+            rows that neither was fitted to; a tree for tables with levels, times or missing cells, unless no
+            cell is missing and flat states are clearly better (which have no conditionals). `n_states` is of
+            the first, which then start on clusters of the rows; levels are a chain, each given those before
+            it.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
             `modeflow.latents.TreeOptions` (``states``, ``likelihood``, ``proposal``), or
@@ -184,31 +193,37 @@ class NVF(Conditionals, _TableEstimator):
             )
         if odd:
             _check_mixed(latent, domain, odd)
-        trees = self._trees(data, latent)
+        given = options_given(self.latent_options) if latent == "tree" else {}
+        trees = self._trees(data, given)
+        asked = given.get("states", "auto")
+        rows = len(data.train) + len(data.validation)
+        states = usual_tree_states(rows) if isinstance(asked, str) else int(asked)
+        search = asked == "search"
         if latent == "tree":
-            return Choices(trees)
+            flat = said is None and not data.holed and _few_levels(domain)
+            return Choices(trees, "auto" if flat else 1, tuple(MIXED_CHOICES) if flat else (), states, search)
         if latent == "discrete" and odd:
-            return Choices(settings.mixed_flows[:1], self.n_states)
+            return Choices(tuple(MIXED_CHOICES), self.n_states)
         # Of a bound no comparison: it is also one of posteriors. Of one column all flows are the same.
         several = latent == "discrete" and data.train.shape[1] > 1
         flows = settings.flows if several else settings.flows[:1]
         known = isinstance(domain, (TableDomain, MixedDomain))
         rivals = trees if said is None and several and settings.params["flow"] == "auto" and known else ()
-        return Choices(flows, self.n_states if latent == "discrete" else 1, rivals)
+        return Choices(flows, self.n_states if latent == "discrete" else 1, rivals, states, search)
 
-    def _trees(self, data: FitData, latent: str) -> Sequence[str]:
-        """Trees that may be built, by what the options of the latent say of one."""
-        given = options_given(self.latent_options) if latent == "tree" else {}
-        asked, holes = given.get("likelihood", "auto"), bool(np.isnan(data.train).any())
-        if holes and asked == "flow" and given.get("proposal", "auto") == "auto":
-            return tuple(HOLED_CHOICES)
+    def _trees(self, data: FitData, given: Mapping[str, Any]) -> Sequence[str]:
+        """Trees that may be built, by the options of the latent that were given."""
+        asked, proposal = given.get("likelihood", "auto"), given.get("proposal", "auto")
+        choices = HOLED_CHOICES if data.holed and proposal == "auto" else TREE_CHOICES
         mixed = isinstance(data.domain, MixedDomain)
         reals = not mixed or any(f.kind == "real" for f in as_features(features_of(data.domain)))
+        # A flow without a proposal takes no holes.
+        flows = reals and not (data.holed and proposal is False)
         return [
             name
-            for name, recipe in TREE_CHOICES.items()
+            for name, recipe in choices.items()
             if (likelihood := recipe.latent_options["likelihood"]) == asked
-            or (asked == "auto" and (likelihood == "leaves" or (reals and not holes)))
+            or (asked == "auto" and (likelihood == "leaves" or flows))
         ]
 
     @classmethod
@@ -246,6 +261,11 @@ def _check_mixed(latent: str, domain: Any, odd: str) -> None:
             f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells (NaN): "
             "latent='tree' or 'auto' takes them"
         )
+
+
+def _few_levels(domain: Any) -> bool:
+    """Whether flat states of mixed rows are worth a trial: levels few enough for their masked network."""
+    return sum(f.levels for f in as_features(features_of(domain))) <= _MOST_LEVELS
 
 
 def features_of(domain: Any) -> int | Sequence[Feature]:

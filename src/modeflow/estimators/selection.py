@@ -10,25 +10,35 @@ such a training on one half, they are trained there for twice as long: the one t
 taken unless another is ahead of it, by a standard error, and then on both halves. Of numbers of states the
 islands that are visible in the data are the candidate to beat: another is taken only where it is better by
 more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
-column at least. So is a tree of states beside the flat latent. Only what is chosen is then fitted at length.
+column at least. So is a tree of states beside the flat latent, and flat states beside the tree where rows are
+mixed; and, where that is asked for, a tree of half or twice as many states beside the one that was chosen.
+Only what is chosen is then fitted at length. A density that is a bound is compared by its bound.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from modeflow.domains import Domain
 from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, standardised
-from modeflow.estimators.settings import Settings
+from modeflow.estimators.settings import Settings, is_tree
+from modeflow.estimators.trials import (
+    Candidate,
+    Choice,
+    Choices,
+    mean_and_error,
+    most_states,
+    neighbours,
+    trees_beside,
+)
 from modeflow.latents.discrete import CLEAR, LIKELY, Survey, look
 
-__all__ = ["Candidate", "Choice", "Choices", "Selection", "most_states"]
+__all__ = ["Selection"]
 
 #: Standard errors by which another number of states must be better than the islands.
 _BETTER = 2.0
@@ -47,73 +57,6 @@ _DUEL = 3
 _NEIGHBOURS = 2
 #: Share of a half that ends the training of a candidate early.
 _STOPPING_SHARE = 0.15
-#: Rows a state needs to be tried.
-_ROWS_PER_STATE = 30
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What is to be chosen from.
-
-    Attributes:
-        flows: recipes; the first where there is nothing to choose by. n_states: K, or ``"auto"``.
-        rivals: recipes without a K, one of which is taken where it is clearly better than what was chosen of
-            the others.
-    """
-
-    flows: Sequence[str]
-    n_states: int | str = 1
-    rivals: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A flow and a number of states."""
-
-    flow: str
-    n_states: int
-
-
-@dataclass
-class Candidate:
-    """What is known of a choice.
-
-    Attributes:
-        flow, n_states: the choice. length: of the training, in short ones.
-        rows: scored by models that had not seen them.
-        validation: mean log-density of these rows, nats. standard_error: of that mean.
-        difference: mean paired difference to the best of those it was compared with, on the rows that both
-            scored, nats; difference_error: its standard error.
-        epochs: that both halves were trained for, in passes over all rows.
-        seconds: that the candidate took.
-        chosen: whether this one was, after its longest trial.
-        halves: how many were fitted.
-    """
-
-    flow: str
-    n_states: int
-    length: int = 1
-    rows: int = 0
-    validation: float = -math.inf
-    standard_error: float = math.inf
-    difference: float = 0.0
-    difference_error: float = 0.0
-    epochs: float = 0.0
-    seconds: float = 0.0
-    chosen: bool = False
-    halves: int = 0
-    scores: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the scores."""
-        values = asdict(self)
-        del values["scores"]
-        return values
-
-
-def most_states(max_states: int, rows: int) -> int:
-    """The largest K that is tried: a state keeps some 30 rows to be learned from."""
-    return max(1, min(max_states, rows // _ROWS_PER_STATE))
 
 
 class Selection:
@@ -173,39 +116,45 @@ class Selection:
 
     # -- which ----------------------------------------------------------------------------------
 
-    def run(self, flows: Sequence[str], n_states: int | str, rivals: Sequence[str] = ()) -> Choice:
-        """The best flow for the islands, then the best number of states for it, then a rival.
+    def run(self, left: Choices) -> Choice:
+        """The best flow for the islands, then a rival, with the best number of states of what is chosen.
 
-        Arguments:
-            flows: recipes to choose from. n_states: K, or ``"auto"``.
-            rivals: recipes without a K, which must be clearly better than what was chosen of the others.
+        Islands have theirs before they meet a rival; of a rival, and of a tree, it is asked after.
         """
-        most = 1
-        first, likely = 1, 1
-        if n_states == "auto":
-            most = most_states(int(self.settings.params["max_states"]), len(self._parts[0].train))
-            whole = replace(self._parts[0], train=self._values, weight=self.weight)
-            if whole.domain.distances:
-                self._survey = look(standardised(whole, self.settings), self.settings.seed)
-                first, likely = (min(self._survey.relief.cut(level).count, most) for level in (CLEAR, LIKELY))
-        else:
-            first = int(n_states)
-        best = Choice(flows[0], first)
-        if len(flows) > 1:
-            best = self._best_flow([Choice(flow, first) for flow in flows])
-        if n_states == "auto" and most > 1:
+        first, likely, most = self._islands(left.n_states)
+        best = left.of(left.flows[0], first)
+        if len(left.flows) > 1:
+            best = self._best_flow([left.of(flow, first) for flow in left.flows])
+        several = left.n_states == "auto" and most > 1
+        if several and not is_tree(best.flow):
             best = self._best_states(best, sorted({1, likely, min(4 * first, most)} - {first}), most)
-        if rivals:
-            best = self._best_rival(best, [Choice(rival, 1) for rival in rivals])
+        if left.rivals:
+            best = self._best_rival(best, [left.of(rival) for rival in left.rivals])
+        if is_tree(best.flow):
+            best = self._best_tree(best) if left.other_trees else best
+        elif several and best.flow in left.rivals:
+            best = self._best_states(best, [min(4, most)], most)
         tried = [candidate for (choice, _), candidate in self.trials.items() if choice == best]
         if tried:
             tried[-1].chosen = True
         return best
 
+    def _islands(self, n_states: int | str) -> tuple[int, int, int]:
+        """Flat states to begin with, as many as there may be islands, and the most that are tried."""
+        if n_states != "auto":
+            return int(n_states), int(n_states), int(n_states)
+        most = most_states(int(self.settings.params["max_states"]), len(self._parts[0].train))
+        whole = replace(self._parts[0], train=self._values, weight=self.weight)
+        if not whole.domain.distances:
+            return 1, 1, most
+        self._survey = look(standardised(whole, self.settings), self.settings.seed)
+        first, likely = (min(self._survey.relief.cut(level).count, most) for level in (CLEAR, LIKELY))
+        return first, likely, most
+
     def _best_states(self, first: Choice, others: Sequence[int], most: int) -> Choice:
         best = self._best_of([first, *(Choice(first.flow, k) for k in others)], _BETTER)
         for _ in range(_NEIGHBOURS):
-            near = [Choice(best.flow, k) for k in _neighbours(best.n_states, most)]
+            near = [Choice(best.flow, k) for k in neighbours(best.n_states, most)]
             untried = [choice for choice in near if (choice, 1) not in self.trials]
             better = self._best_of([best, *untried], _BETTER)
             if better == best:
@@ -233,6 +182,15 @@ class Selection:
         against = self._on_one_half([best, *rivals], _FLOW_LENGTH)
         ahead = [c for c, (gain, error) in zip(rivals, against, strict=True) if gain > error]
         return self._best_of([best, *ahead], _BETTER, _DUEL, self._worth) if ahead else best
+
+    def _best_tree(self, first: Choice) -> Choice:
+        """The tree, or one of half or twice as many states where that is clearly better."""
+        near = [Choice(first.flow, k) for k in trees_beside(first.n_states, self._rows)]
+        if not near:
+            return first
+        against = self._on_one_half([first, *near], _FLOW_LENGTH)
+        ahead = [c for c, (gain, error) in zip(near, against, strict=True) if gain > error]
+        return self._best_of([first, *ahead], _BETTER, _FLOW_LENGTH, self._worth) if ahead else first
 
     def _on_one_half(self, choices: Sequence[Choice], length: int) -> list[tuple[float, float]]:
         """How much better than the first the others are, with errors, fitted to one half."""
@@ -285,7 +243,7 @@ class Selection:
         trial = self.trials.get((choice, length))
         if trial is None:
             trial = Candidate(choice.flow, choice.n_states, length, scores=np.full(self._rows, np.nan))
-        settings = self.settings.candidate(choice.flow, len(self._parts[0].train), length)
+        settings = self.settings.candidate(choice.flow, len(self._parts[0].train), length, choice.n_states)
         for place in range(trial.halves, halves):
             if place == 1 and choice != rival:
                 difference, error, _ = self._compare(choice, rival, length)
@@ -323,7 +281,7 @@ class Selection:
         known = ~np.isnan(trial.scores)
         trial.rows = int(known.sum())
         weight = None if self.weight is None else self.weight[known]
-        trial.validation, trial.standard_error = _mean_and_error(trial.scores[known], weight)
+        trial.validation, trial.standard_error = mean_and_error(trial.scores[known], weight)
 
     def _compare(self, one: Choice, two: Choice, length: int) -> tuple[float, float, bool]:
         """Mean paired difference on the rows that both scored, its error, and whether these are all rows."""
@@ -335,23 +293,5 @@ class Selection:
         known = ~(np.isnan(a) | np.isnan(b))
         difference = np.zeros(len(a))
         np.subtract(a, b, out=difference, where=known & (a != b))  # of a row without density in both: none
-        mean, error = _mean_and_error(difference[known], None if self.weight is None else self.weight[known])
+        mean, error = mean_and_error(difference[known], None if self.weight is None else self.weight[known])
         return mean, error, bool(known.all())
-
-
-def _neighbours(k: int, most: int) -> list[int]:
-    """Numbers of states beside K: one more and less of a few, a half and twice of many."""
-    near = (k - 1, k + 1) if k <= 6 else (k // 2, 2 * k)
-    return [n for n in near if 1 <= n <= most]
-
-
-def _mean_and_error(values: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
-    if len(values) == 0:
-        return 0.0, math.inf
-    w = np.ones(len(values)) if weight is None else weight
-    share = w / w.sum()
-    if not np.isfinite(values).all():  # a row without density decides; where both have such rows, the worse
-        worse, better = (values == -np.inf).any(), (values == np.inf).any()
-        return (-math.inf if worse or not better else math.inf), 0.0
-    mean = float((share * values).sum())
-    return mean, math.sqrt(float((share**2 * (values - mean) ** 2).sum()))

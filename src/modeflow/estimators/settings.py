@@ -18,7 +18,7 @@ from modeflow.models import LATENTS, TREE_FLOW
 from modeflow.options import Options
 from modeflow.training import TrainConfig, Training
 
-__all__ = ["Budget", "Settings", "check_count", "latent_model"]
+__all__ = ["Budget", "Settings", "check_count", "is_tree", "latent_model"]
 
 #: Numbers that may be "auto".
 _AUTO = ("n_states", "max_epochs", "batch_size")
@@ -51,16 +51,15 @@ TREE_CHOICES: Mapping[str, Recipe] = {
     "nsf-autoregressive over a tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "flow"}),
     "tree": Recipe("nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "leaves"}),
 }
-#: A flow over a tree, of training rows with missing cells.
+#: The same of training rows with missing cells. Leaves come first: what follows from them is exact.
 HOLED_CHOICES: Mapping[str, Recipe] = {
+    "tree": TREE_CHOICES["tree"],
     "nsf-autoregressive over a tree, with a proposal": Recipe(
         "nsf-autoregressive", TREE_FLOW, "tree", {"likelihood": "flow", "proposal": True}
-    )
+    ),
 }
 #: The flow of mixed rows under flat states: shallow, and of splines alone, which reals that are absent pass.
-MIXED_CHOICES: Mapping[str, Recipe] = {
-    "nsf-autoregressive, splines alone": Recipe("nsf-autoregressive", TREE_FLOW)
-}
+MIXED_CHOICES: Mapping[str, Recipe] = {"flat states": Recipe("nsf-autoregressive", TREE_FLOW)}
 _RECIPES = {**FLOW_CHOICES, **TREE_CHOICES, **HOLED_CHOICES, **MIXED_CHOICES}
 #: Training of a candidate on half the rows: epochs, and steps, at the least.
 _CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
@@ -153,13 +152,12 @@ class Settings:
         """The flows to choose from: one, unless ``flow="auto"``."""
         return (self.params["flow"],) if self.params["flow"] != "auto" else tuple(FLOW_CHOICES)
 
-    @property
-    def mixed_flows(self) -> tuple[str, ...]:
-        """The same for mixed rows under flat states."""
-        return (self.params["flow"],) if self.params["flow"] != "auto" else tuple(MIXED_CHOICES)
+    def with_recipe(self, name: str, n_states: int = 1) -> Settings:
+        """The same with what a recipe says (or a flow, of that name); what the user gave comes first.
 
-    def with_recipe(self, name: str) -> Settings:
-        """The same with what a recipe says (or a flow, of that name); what the user gave comes first."""
+        Arguments:
+            name: of the recipe. n_states: K of every column of a tree, where that is left open.
+        """
         recipe = _RECIPES.get(name, Recipe(name))
         params, groups = dict(self.params), dict(self.groups)
         if params["flow"] == "auto":
@@ -167,19 +165,22 @@ class Settings:
             params |= {"flow": recipe.flow, "flow_options": flow_options(recipe.flow, given)}
         if recipe.latent is not None:
             given = options_given(params["latent_options"])
-            options = LATENTS[recipe.latent].of({**given, **recipe.latent_options}, "latent_options")
+            given |= recipe.latent_options
+            if is_tree(name) and isinstance(given.get("states", "auto"), str):
+                given["states"] = n_states
+            options = LATENTS[recipe.latent].of(given, "latent_options")
             params |= {"latent": recipe.latent, "latent_options": options.to_dict()}
             groups["latent_options"] = options
         elif params.get("latent") == "auto":
             params["latent"] = "discrete"
         return replace(self, params=params, groups=groups)
 
-    def candidate(self, flow: str, rows: int, length: int = 1) -> Settings:
+    def candidate(self, flow: str, rows: int, length: int = 1, n_states: int = 1) -> Settings:
         """The settings of a short training on so many rows, annealed to its end, to be compared."""
         epochs = length * max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / self.batches(rows)))
         # Never much longer than the fit itself; an epoch of half the rows has half the steps.
         epochs = min(epochs, 2 * self.max_epochs(rows))
-        chosen = self.with_recipe(flow)
+        chosen = self.with_recipe(flow, n_states)
         short = replace(self.trained, schedule="cosine", patience=None, tensorboard=False)
         return replace(
             chosen,
@@ -241,6 +242,11 @@ class Settings:
         steps = None if rows is None else self.steps(rows)
         # One draw of the noise of whole numbers, until it is fitted.
         return Preprocessed(domain.preprocessing(), self.kind.build(self, domain, n_states, steps), draws=1)
+
+
+def is_tree(recipe: str) -> bool:
+    """Whether a recipe is one of a tree of states."""
+    return recipe in _RECIPES and _RECIPES[recipe].latent == "tree"
 
 
 def options_given(given: Options | Mapping[str, Any] | None) -> dict[str, Any]:

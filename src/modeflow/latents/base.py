@@ -262,6 +262,10 @@ class LatentModel(Density):
         """
         return ~x.isnan().flatten(1).any(1)
 
+    def exactness_of(self, x: Tensor) -> Exactness:
+        """What `log_prob` is of these rows ``(B, *event_shape)``: here `exactness`, as of any."""
+        return self.exactness
+
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """The rows ``(B, *event_shape)`` with every missing cell drawn given the others; see `sums_out`.
 

@@ -109,18 +109,22 @@ def _name(row: LikelihoodRow) -> Markup:
 
 
 def parts_section(
-    likelihoods: Mapping[str, str], units: str, density: str, title: str = "Likelihood", note: str = ""
+    likelihoods: Mapping[str, str],
+    units: str,
+    kinds: Mapping[str, str],
+    title: str = "Likelihood",
+    note: str = "",
 ) -> Section:
     """The mean likelihood of each part of the data.
 
     Arguments:
-        likelihoods: by the part that was scored, in words. units: that they are in. density: what they are.
+        likelihoods: by the part that was scored, in words. units: that they are in. kinds: what they are.
         title: of the section. note: in small print.
     """
     columns = [
         Column("part", lambda r: r[0]),
         Column(units, lambda r: r[1], True),
-        Column("kind", lambda _: kind(density)),
+        Column("kind", lambda r: kind(kinds[r[0]])),
     ]
     rows = list(likelihoods.items())
     table = Table("Likelihoods", "Mean likelihood of each part", columns, rows, stacked=True)

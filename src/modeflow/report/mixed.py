@@ -51,7 +51,6 @@ class MixedReport(Report):
     Attributes:
         size: how many rows of what.
         likelihoods: of the test rows, the model's first. parts: of every part. units: of those.
-        density: what they are.
         marginals: what is drawn of every column. rows: that they are of, of the data and of samples.
         aside: columns that are not modelled, with their kind. incomplete: share of rows with a missing cell.
         holes: what the density of these is.
@@ -63,7 +62,6 @@ class MixedReport(Report):
     likelihoods: list[LikelihoodRow]
     parts: dict[str, LogLikelihood]
     units: str
-    density: str
     marginals: list[Marginal]
     rows: tuple[int, int]
     aside: list[str] = field(default_factory=list)
@@ -88,10 +86,11 @@ class MixedReport(Report):
             part: f"{words.uncertain(row.value, row.standard_error)} ({words.plural(row.n, 'row')})"
             for part, row in self.parts.items()
         }
+        kinds = {part: row.kind for part, row in self.parts.items()}
         note = "Of the training rows as many as there are test rows (at least a thousand) were scored."
         found = [
             likelihood_section(self.likelihoods, self.likelihoods[0]),
-            parts_section(parts, self.units, self.density, "Likelihood of each part", note),
+            parts_section(parts, self.units, kinds, "Likelihood of each part", note),
             self._columns_section(),
         ]
         if any(m.missing for m in self.marginals):
@@ -235,7 +234,6 @@ def gather_mixed(
         likelihoods=_likelihoods(run, parts.test, train if baselines else None, test),
         parts={part: domain.likelihood(row) for part, row in result[domain.measure].items()},
         units=domain.units,
-        density=result["density"],
         marginals=[
             marginal_of(column, train[:, j], samples[:, j]) for j, column in enumerate(schema.modelled)
         ],
@@ -254,8 +252,9 @@ def _likelihoods(run: Run, test: Any, train: np.ndarray | None, values: np.ndarr
     estimator, row = run.estimator, run.result["log_likelihood"]["test"]
     value = float("nan") if row["value"] is None else row["value"]
     ours = LikelihoodRow(
-        model_name(run), value, row["standard_error"], estimator.density_kind_, row["n"],
-        run.result.get("n_parameters"), role="model", own_kind=estimator.latent_.exactness,
+        model_name(run), value, row["standard_error"], row["kind"], row["n"],
+        run.result.get("n_parameters"), role="model",
+        own_kind=estimator.density_kind_of(test, offsets=False),
     )  # fmt: skip
     if train is None or len(values) != row["n"]:
         return [ours]

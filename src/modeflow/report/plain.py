@@ -35,7 +35,7 @@ class PlainReport(Report):
         return f"{self.likelihoods['test']} on test rows", ""
 
     def sections(self) -> list[Section]:
-        return [parts_section(self.likelihoods, self.units, self.density)]
+        return [parts_section(self.likelihoods, self.units, dict.fromkeys(self.likelihoods, self.density))]
 
     def summary(self) -> dict[str, Any]:
         return {**self.measured, **super().summary()}

@@ -277,7 +277,7 @@ def _likelihoods(
         model_name(run),
         _number(test["value"]),
         test["standard_error"],
-        run.estimator.density_kind_,
+        test["kind"],
         test["n"],
         result.get("n_parameters"),
         note=_note(result),

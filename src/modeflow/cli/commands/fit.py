@@ -144,22 +144,23 @@ def time_line(result: dict[str, Any]) -> str:
 def _tried(result: dict[str, Any], what: str) -> str:
     """What the choice was compared with, and by how much that was worse; empty where there was nothing.
 
-    Flows for one number of states, and numbers of states of the flow chosen. Only trainings of one length
-    compare: of flows the longest, of states the one that all had.
+    Flows each with the number of states it began with, and numbers of states of the flow chosen. Only
+    trainings of one length compare: of flows the longest, of states the one that all had.
     """
     trials = result["selection"]
-    other = "flow" if what == "n_states" else "n_states"
-    first = next((c for c in trials if c["chosen"] or what == "flow"), None)
-    groups: dict[int, list[dict[str, Any]]] = {}
+    best = next((c for c in trials if c["chosen"]), None)
+    groups: dict[int, dict[Any, dict[str, Any]]] = {}
     for c in trials:
-        if first is not None and c[other] == first[other]:
-            groups.setdefault(c.get("length", 1), []).append(c)
-    compared = [group for _, group in sorted(groups.items()) if len(group) > 1]
+        if what == "flow" or (best is not None and c["flow"] == best["flow"]):
+            groups.setdefault(c.get("length", 1), {}).setdefault(c[what], c)
+    chosen = None if best is None else best[what]
+    compared = [group for _, group in sorted(groups.items()) if len(group) > 1 and chosen in group]
     if not compared:
         return ""
     shown = compared[0] if what == "n_states" else compared[-1]
-    chosen = next(c[what] for c in trials if c["chosen"])
     tried = ", ".join(
-        f"{c[what]}: {c['difference']:+.3f} ± {c['difference_error']:.3f}" for c in shown if c[what] != chosen
+        f"{name}: {c['difference']:+.3f} ± {c['difference_error']:.3f}"
+        for name, c in shown.items()
+        if name != chosen
     )
     return f" (chosen; nats a row of others beside it: {tried})".replace(": -", ": −")

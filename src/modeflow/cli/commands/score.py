@@ -19,8 +19,9 @@ def run(args: argparse.Namespace) -> int:
     estimator, domain = fitted.estimator, fitted.estimator.domain_
     rows, word = rows_of(args, fitted), domain.word
     log_prob, cost = estimator.scores(rows.values)
-    mean = domain.summarise(log_prob, estimator.density_kind_, cost)
-    columns = domain.scores(log_prob, cost, estimator.density_kind_)
+    kind = estimator.density_kind_of(rows.values)
+    mean = domain.summarise(log_prob, kind, cost)
+    columns = domain.scores(log_prob, cost, kind)
     if args.out:
         numbers = np.arange(1, rows.total + 1, dtype=np.float64)
         values = np.column_stack([numbers, *(rows.spread(column) for column in columns.values())])

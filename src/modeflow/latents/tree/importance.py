@@ -123,6 +123,10 @@ class ImportanceTree(TreeLatentModel):
         """Of all rows, though not exactly (`marginals`)."""
         return torch.ones(len(x), dtype=torch.bool, device=x.device)
 
+    def exactness_of(self, x: Tensor) -> Exactness:
+        """Exact, or what the flow's is, where the likelihood sums out all that is missing."""
+        return self.likelihood.exactness if bool(self.likelihood.sums_out(x).all()) else self.exactness
+
     # -- the bound ------------------------------------------------------------------------------
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
