@@ -39,8 +39,8 @@ _PSEUDO = 0.1
 #: of a column: a model has a few rows in ten thousand there that no column has, and to put them straight on
 #: would be to draw incomes of a thousand times the largest (on a scale that is logarithmic far out).
 _RARE, _LEAKED, _ROOM = 4.5, 2.0, 0.05
-#: Of the mean steepness of a map, the least with which it goes on.
-_SLOWEST = 0.25
+#: Of the mean steepness of a map, the least with which it goes on; scores over which its end is judged.
+_SLOWEST, _OUTERMOST = 0.25, 0.5
 #: Rows of a tie where chance makes none; how many times what chance makes; values to either side that show
 #: the density; and the share of the rows that the ties of a column have.
 _TIE_ROWS, _TIE_EXCESS, _NEIGHBOURS, _TIED = 3, 1.5, 10, 0.1
@@ -284,7 +284,8 @@ def _beyond(
     them (until `room_end`), and from there on as before."""
     # From the end inwards, as distances from it.
     rise, run = (np.abs(each - each[-1])[::-1] if end > 0 else each - each[0] for each in (knots, places))
-    first = np.flatnonzero(rise > 0)[0]
+    # Not of a single cell, which may be narrow.
+    first = np.append(np.flatnonzero((rise > 0) & (run >= _OUTERMOST)), -1)[0]
     inner = np.flatnonzero((run >= run[first] + 1) & (rise > rise[first]))
     slopes = [rise[first] / run[first], rise[-1] / run[-1]]
     if len(inner):  # one row far from all others makes its own stretch steep
