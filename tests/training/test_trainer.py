@@ -19,6 +19,7 @@ import pytest
 import torch
 from small_trainings import config, model, noise, rows
 
+from modeflow import optimisers
 from modeflow.densities import Flow, StandardNormal
 from modeflow.errors import ConfigError, DataError, TrainingError
 from modeflow.training import TrainConfig, Trainer, seeded
@@ -292,6 +293,41 @@ def test_heavy_packages_are_imported_only_when_used():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_training_does_not_wait_for_a_compiler():
+    """`torch._dynamo` takes seconds to import, which a short fit does not have."""
+    program = (
+        "import sys, torch; from modeflow.flows import NSF; from modeflow.training import TrainConfig, Trainer\n"
+        "Trainer(TrainConfig(max_epochs=1), quiet=True).fit(NSF(2, layers=1), torch.randn(64, 2))\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_optimisers_step_as_those_of_torch(name):
+    """Bit for bit, their state too, and after it was given to another."""
+    found = []
+    for kind in (getattr(optimisers, name), getattr(torch.optim, name)):
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(7)) for _ in range(2)]
+
+        def made(weights=weights, kind=kind):
+            groups = [{"params": [weights[0]], "weight_decay": 0.1}, {"params": [weights[1]]}]
+            return kind(groups, lr=0.1, fused=True)
+
+        optimiser = made()
+        for step in range(6):
+            if step == 3:
+                state, optimiser = optimiser.state_dict(), made()
+                optimiser.load_state_dict(state)
+            optimiser.zero_grad()
+            sum((w.sin() * (step + 1)).sum() for w in weights).backward()
+            optimiser.step()
+        found.append([*weights, *optimiser.state_dict()["state"][1].values()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 END = "<end>"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modeflow.optimisers import Adam
 from modeflow.progress import track
 
 __all__ = ["Looked", "Starter", "as_rows", "fit_briefly"]
@@ -42,7 +43,7 @@ def fit_briefly(
     parts: nn.Module, loss_of: Callable[[Tensor], Tensor], rows: int, steps: int, batch: int = 256
 ) -> None:
     """A few steps of Adam on `parts`, by a loss of the numbers of random rows."""
-    optimiser = torch.optim.Adam(parts.parameters(), lr=2e-3)
+    optimiser = Adam(parts.parameters(), lr=2e-3)
     for _ in track(range(steps), "start"):
         loss = loss_of(torch.randint(rows, (batch,)))
         optimiser.zero_grad()

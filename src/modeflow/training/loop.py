@@ -15,6 +15,7 @@ from torch import Tensor
 from modeflow.densities import Density, Loss
 from modeflow.errors import ConfigError, TrainingError
 from modeflow.nets.randomness import reseed
+from modeflow.optimisers import AdamW
 from modeflow.training import checkpoint as store
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, World
@@ -88,7 +89,7 @@ class Loop:
             {"params": [vector], "scale": rate, "weight_decay": decay / rate}
             for vector, rate in zip(flat.vectors, flat.rates, strict=True)
         ]
-        return torch.optim.AdamW(groups, lr=self.config.learning_rate, fused=True)
+        return AdamW(groups, lr=self.config.learning_rate, fused=True)
 
     # -- running --------------------------------------------------------------------------------
 

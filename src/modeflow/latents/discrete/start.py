@@ -13,6 +13,7 @@ from modeflow.latents.discrete.islands import survey
 from modeflow.latents.discrete.model import DiscreteLatentModel
 from modeflow.latents.discrete.partition import Survey, partition
 from modeflow.latents.starting import Looked, as_rows
+from modeflow.optimisers import Adam
 from modeflow.progress import busy, track
 from modeflow.transforms import Composite, ConditionalAffine
 
@@ -76,7 +77,7 @@ def fit_encoder(
     assert encoder is not None
     rows, shares = rows.to(model.device, model.dtype), shares.to(model.device, model.dtype)
     least = float(torch.special.entr(shares).sum(1).mean())
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=3e-3)
+    optimiser = Adam(encoder.parameters(), lr=3e-3)
     recent = math.inf
     for step in track(range(steps), "start the states"):
         index = torch.randint(len(rows), (min(batch_size, len(rows)),))
