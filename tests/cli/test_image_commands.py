@@ -155,6 +155,8 @@ def test_the_demo_of_images(tmp_path, capsys, monkeypatch):
     from modeflow.cli.commands import _demo_images
 
     monkeypatch.setitem(_demo_images._FIT, "max_epochs", 1)
+    for name, value in {"steps": 1, "hidden_channels": 8}.items():
+        monkeypatch.setitem(_demo_images._FLOW, name, value)
     folder = tmp_path / "demo"
     assert main(["demo", "images", "-o", str(folder), "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)

@@ -298,7 +298,9 @@ def test_heavy_packages_are_imported_only_when_used():
 def test_training_does_not_wait_for_a_compiler():
     """`torch._dynamo` takes seconds to import, which a short fit does not have."""
     program = (
-        "import sys, torch; from modeflow.flows import NSF; from modeflow.training import TrainConfig, Trainer\n"
+        "import sys, torch\n"
+        "from modeflow.flows import NSF\n"
+        "from modeflow.training import TrainConfig, Trainer\n"
         "Trainer(TrainConfig(max_epochs=1), quiet=True).fit(NSF(2, layers=1), torch.randn(64, 2))\n"
         "print('torch._dynamo' in sys.modules)"
     )
