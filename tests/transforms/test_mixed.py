@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtri
 from scipy.stats import kstest
 
 from modeflow.densities import Density, Preprocessed
@@ -211,6 +212,25 @@ def test_what_a_model_has_beyond_all_rows_stays_near_them():
     # Rising all the way.
     grid = torch.linspace(-9, 9, 5001, dtype=torch.float64).unsqueeze(1).expand(-1, 4)
     assert (layer.sample(grid).diff(dim=0) >= 0).all()
+
+
+def test_knots_that_fall_on_one_another_by_rounding():
+    """A knot between two rows may lie on the tie between them, and the room beyond a lattice may end at the
+    edge of its last cell, but for rounding."""
+    for seed in range(20):
+        away = np.random.default_rng(seed).integers(1, 2**12, 300) / 2.0**13
+        rates = torch.from_numpy(np.concatenate([np.full(400, 0.5), 0.5 - away, 0.5 + away])[:, None])
+        layer = MixedColumns((Cell(low=0.0, high=1.0),)).fit(rates).eval()
+        half = torch.tensor([[0.5]], dtype=torch.float64)
+        u, volume = layer(half)
+        assert layer.sample(u) == half
+        assert float(volume.exp()) == pytest.approx(np.ptp(ndtri([0.3, 0.7])), rel=0.01)
+    for step in (0.1, 0.01, 0.3, 0.05, 7.0):
+        whole = np.append(np.random.default_rng(0).integers(0, 11, 300), [0, 10])
+        cells = torch.from_numpy(step * (0.5 + whole))[:, None]
+        layer = MixedColumns((Cell(step=step, offset=0.5 * step),)).fit(cells).eval()
+        assert (layer.marginals.knots.diff() > 1e-6).all()
+        assert torch.allclose(layer.sample(layer(cells)[0]), cells)
 
 
 def test_cells_of_a_lattice_that_repeat_lie_between_knots_of_their_own():

@@ -39,6 +39,8 @@ _PSEUDO = 0.1
 #: of a column: a model has a few rows in ten thousand there that no column has, and to put them straight on
 #: would be to draw incomes of a thousand times the largest (on a scale that is logarithmic far out).
 _RARE, _LEAKED, _ROOM = 4.5, 2.0, 0.05
+#: Least of this room, of that which going straight on takes.
+_LEAST_ROOM = 1e-3
 #: Of the mean steepness of a map, the least with which it goes on; scores over which its end is judged.
 _SLOWEST, _OUTERMOST = 0.25, 0.5
 #: Rows of a tie where chance makes none; how many times what chance makes; values to either side that show
@@ -247,8 +249,9 @@ def _map(
     jumps = np.bincount(tie[tie >= 0], minlength=len(ties)).astype(float)
     positions = np.concatenate([cut, ties, ties])
     mass = np.concatenate([np.zeros(len(cut) + len(ties)), jumps])
-    second = np.concatenate([np.zeros(len(cut) + len(ties)), np.ones(len(ties))])
-    order = np.lexsort((second, positions))
+    # Where a cut lies on a tie, or two ties at one place (in rounded units), each tie still is two neighbours.
+    number = np.concatenate([np.full(len(cut), -1), np.arange(len(ties)), np.arange(len(ties))])
+    order = np.lexsort((np.arange(len(positions)), number, positions))
     knots, mass = positions[order], mass[order]
     before = np.searchsorted(free, knots).astype(float)
     rises = np.diff(knots, prepend=knots[0]) > 0
@@ -262,26 +265,28 @@ def _map(
     # Half a row beyond either end.
     places = ndtri((total + 0.5) / (total[-1] + 1.0))
     (low, low_places), (high, high_places) = (
-        _beyond(knots, places, *end) for end in zip((-1, 1), beyond, strict=True)
+        _beyond(knots, places, *end) for end in zip((-1, 1), np.diff(beyond)[::2], strict=True)
     )
     knots = np.concatenate([low[::-1], knots, high])
     places = np.concatenate([low_places[::-1], places, high_places])
-    return knots, places, np.flatnonzero(knots[:-1] == knots[1:])
+    begins = np.flatnonzero((order >= len(cut)) & (order < len(cut) + len(ties)))
+    return knots, places, len(low) + begins
 
 
 def ends_beyond(x: Tensor) -> Tensor:
-    """A little below and above all values of columns ``(N, D)``, NaN where missing: ``(2, D)``."""
+    """A little below all values of columns ``(N, D)`` (NaN where missing), the least, the greatest, and a
+    little above: ``(4, D)``, rising."""
     low, high = (torch.where(x == x, x, fill) for fill in (torch.inf, -torch.inf))
     low, high = low.amin(0), high.amax(0)
     room = _ROOM * (high - low)
-    return torch.stack([low - room, high + room])
+    return torch.stack([low - room, low, high, high + room])
 
 
 def _beyond(
-    knots: np.ndarray, places: np.ndarray, end: int, room_end: float
+    knots: np.ndarray, places: np.ndarray, end: int, room: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Knots beyond one end (-1 or 1), outwards: straight on to scores that no row has, then little room for
-    them (until `room_end`), and from there on as before."""
+    """Knots beyond one end (-1 or 1), outwards: straight on to scores that no row has, then little `room` for
+    more of them, and from there on as before."""
     # From the end inwards, as distances from it.
     rise, run = (np.abs(each - each[-1])[::-1] if end > 0 else each - each[0] for each in (knots, places))
     # Not of a single cell, which may be narrow.
@@ -294,9 +299,8 @@ def _beyond(
     last = -1 if end > 0 else 0
     rare = max(_RARE, abs(places[last]) + 0.25)
     scores = np.array([rare, rare + _LEAKED, rare + _LEAKED + 1.0])
-    room = slope * _LEAKED
-    if end * (room_end - knots[last]) > 0:
-        room = min(room, end * (room_end - knots[last]))
+    # Never none: where rounding leaves no room two knots would be one.
+    room = slope * _LEAKED * min(1.0, max(_LEAST_ROOM, room / (slope * _LEAKED)))
     steps = np.array([slope * (rare - abs(places[last])), room, slope])
     return knots[last] + end * steps.cumsum(), end * scores
 
