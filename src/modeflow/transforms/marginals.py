@@ -249,7 +249,7 @@ def _map(
     jumps = np.bincount(tie[tie >= 0], minlength=len(ties)).astype(float)
     positions = np.concatenate([cut, ties, ties])
     mass = np.concatenate([np.zeros(len(cut) + len(ties)), jumps])
-    # Where a cut lies on a tie, or two ties at one place (in rounded units), each tie still is two neighbours.
+    # A cut may lie on a tie, or two ties at one place (in rounded units): each tie still is two neighbours.
     number = np.concatenate([np.full(len(cut), -1), np.arange(len(ties)), np.arange(len(ties))])
     order = np.lexsort((np.arange(len(positions)), number, positions))
     knots, mass = positions[order], mass[order]
@@ -282,9 +282,7 @@ def ends_beyond(x: Tensor) -> Tensor:
     return torch.stack([low - room, low, high, high + room])
 
 
-def _beyond(
-    knots: np.ndarray, places: np.ndarray, end: int, room: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _beyond(knots: np.ndarray, places: np.ndarray, end: int, room: float) -> tuple[np.ndarray, np.ndarray]:
     """Knots beyond one end (-1 or 1), outwards: straight on to scores that no row has, then little `room` for
     more of them, and from there on as before."""
     # From the end inwards, as distances from it.
