@@ -188,6 +188,7 @@ def test_values_that_repeat_have_a_probability():
     again = MixedColumns((Cell(low=0.0, high=1.0),))
     again.load_state_dict(layer.state_dict())
     assert torch.equal(again.eval()(torch.from_numpy(column[:, None]))[0], u)
+    assert np.array_equal(find_ties(1e-12 * column), 1e-12 * np.unique(1 / np.arange(2, 9)))
     # Measurements of which two are equal by chance have none.
     assert not len(find_ties(np.round(rng.normal(size=4000), 3)))
 

@@ -225,7 +225,8 @@ def find_grid(column: np.ndarray, step: float) -> np.ndarray:
 
 def _resolution(values: np.ndarray) -> float:
     """The last decimal of numbers that are written with few; 0 for others."""
-    for digits in range(-3, 7):
+    span = float(values[-1] - values[0])
+    for digits in (d for d in range(-3, 7) if 10.0**-d <= span):
         scaled = values * 10.0**digits
         if (np.abs(scaled - np.round(scaled)) <= 1e-6 + 1e-7 * np.abs(scaled)).all():
             return 10.0**-digits
