@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 from modeflow import NVF
@@ -115,6 +116,53 @@ def test_imputed_tables_keep_what_is_there(fitted):
     assert not mean.isna().any().any()
     whole = x.dropna().reset_index(drop=True)
     assert fitted.impute(whole)[0].equals(whole)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "arrow", "dict", "numpy"])
+def test_imputed_rows_keep_their_labels_and_dropped_columns(kind):
+    x = table(120)
+    x = x[x.notna().any(axis=1)].sample(frac=1, random_state=0)
+    x.insert(1, "name", [f"r{i}" for i in x.index])
+    x["unit"] = "cm"
+    rows = x.to_numpy()
+    if kind == "pandas":
+        rows = x
+    elif kind != "numpy":
+        rows = pl.DataFrame({c: [None if pd.isna(v) else v for v in x[c]] for c in x})
+        rows = {
+            "polars": lambda: rows,
+            "arrow": rows.to_arrow,
+            "dict": lambda: rows.to_dict(as_series=False),
+        }[kind]()
+    name = "x1" if kind == "numpy" else "name"
+    fitted = NVF(columns={name: "drop"}, latent_options=TREE, max_epochs=1, random_state=0).fit(rows)
+    (filled,) = fitted.impute(rows, random_state=0)
+    if kind == "pandas":
+        assert filled.index.equals(x.index)
+    found = filled if kind != "arrow" else pl.from_arrow(filled)
+    cells = found if kind == "numpy" else np.column_stack([np.array(found[c], dtype=object) for c in x])
+    assert cells.shape == x.shape and not pd.isna(cells).any()
+    known = x.notna().to_numpy()
+    assert (cells[known] == x.to_numpy()[known]).all()
+
+
+def test_impossible_cells_are_named():
+    x = table(120, holes=0.0).assign(unit="cm")
+    fitted = NVF(latent_options=TREE, max_epochs=1, random_state=0).fit(x)
+    with (
+        pytest.warns(UserWarning, match="column 'unit' has values that it did not have"),
+        pytest.raises(DataError, match="row 1 has a value that a constant column cannot have"),
+    ):
+        fitted.impute(x.assign(unit="mm"))
+    with (
+        pytest.warns(UserWarning, match="column 'c' has values"),
+        pytest.raises(DataError, match="row 2 has a value that column 'c' cannot have"),
+    ):
+        fitted.impute(x.assign(c=["yes", "maybe", *["no"] * 118]))
+    with pytest.raises(ConfigError, match=r"column 'unit' is constant\('cm'\): no part of the model"):
+        fitted.sample_given({"unit": "cm"})
+    with pytest.raises(DataError, match="correct the cell, or add its value to the levels"):
+        fitted.sample_given({"a": "z"})
 
 
 def test_numbers_are_drawn_and_averaged():

@@ -130,7 +130,7 @@ def resolve(
         return loaded if columns is None else _select(loaded, columns)
     if packed_kind(text) or Path(text).suffix.lower() in SUFFIXES or Path(text).expanduser().is_dir():
         read_table(text)  # says what is wrong with the path
-    hint = nearest(text, names) or "; give a file or one of the names that list_datasets() shows"
+    hint = nearest(text, names) or "; give a file or a name that `modeflow data` lists (list_datasets())"
     raise DataError(f"'{text}' is neither a file nor a known data set{hint}")
 
 

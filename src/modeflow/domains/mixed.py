@@ -200,13 +200,11 @@ class MixedDomain(RowDomain):
 
     def _encoded(self, X: Any) -> np.ndarray:
         values = self.schema.encode(X, "score")
-        none = (values == IMPOSSIBLE).any(0)
-        if none.any():
-            j = int(none.argmax())
+        if (values == IMPOSSIBLE).any():
             count = int((values == IMPOSSIBLE).any(1).sum())
             warnings.warn(
-                f"column '{self.schema.names[j]}' has values that it did not have when the model was fitted: "
-                f"{count} of {len(values)} rows have no probability (minus infinity)",
+                f"column '{self.schema.first_strange(X)}' has values that it did not have when the model was "
+                f"fitted: {count} of {len(values)} rows have no probability (minus infinity)",
                 UserWarning,
                 stacklevel=6,
             )
@@ -219,6 +217,11 @@ class MixedDomain(RowDomain):
             ConfigError: if there is none of that name.
         """
         if name not in self.schema.names:
+            aside = next((c for c in self.schema.columns if c.name == name), None)
+            if aside is not None:
+                raise ConfigError(
+                    f"column '{name}' is {aside.spec}: no part of the model, which says nothing of it"
+                )
             hint = nearest(str(name), self.schema.names) or f"; the columns are {listing(self.schema.names)}"
             raise ConfigError(f"there is no column '{name}' in the model{hint}")
         return self.schema.names.index(name)

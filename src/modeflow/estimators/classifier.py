@@ -121,7 +121,7 @@ class NVFClassifier(ClassifierMixin, Stored, BaseEstimator):
             if 0 < len(used) < len(self.classes_):
                 self.classes_, codes = used, np.searchsorted(used, labels).clip(0, len(used) - 1)
         if len(used) < 2:
-            found = f"one class, {used[0]!r}" if len(used) else "no class with a weight above 0"
+            found = f"one class, '{used[0]}'" if len(used) else "no class with a weight above 0"
             raise DataError(f"y has {found}: a classifier needs two or more")
         self.label_ = label_name(X, y)
         kinds = {self.label_: {"kind": "categorical", "levels": list(range(len(self.classes_)))}}

@@ -83,7 +83,8 @@ class Conditionals(FittedDensity):
             random_state: seed of the drawing; the estimator's own if None.
 
         Returns:
-            m tables of the kind that was fitted.
+            m tables of the kind that was fitted; of rows of that kind with their dropped columns, and in
+            pandas with their index.
 
         Raises:
             ConfigError: no tree, or a `how` or m that is not allowed.
@@ -98,7 +99,7 @@ class Conditionals(FittedDensity):
         values = domain.validate(self, X)
         generator = self._generator(random_state)
         if how == "draw":
-            return [domain.schema.decode(self._completed(values, generator)) for _ in range(int(m))]
+            return [domain.schema.filled(self._completed(values, generator), X) for _ in range(int(m))]
         holes = np.isnan(values).any(1)
         filled = values.copy()
         if holes.any():
@@ -107,7 +108,7 @@ class Conditionals(FittedDensity):
                 some = draws[:, :, j]
                 coded = feature.levels or feature.circular
                 filled[holes, j] = _likeliest(some) if coded else some.mean(0)
-        return [domain.schema.decode(filled)]
+        return [domain.schema.filled(filled, X)]
 
     @shield()
     def sample_given(self, given: Mapping[str, Any], n_samples: int = 1, *, random_state: Any = None) -> Any:
@@ -229,7 +230,17 @@ class Conditionals(FittedDensity):
         """`_completed`, n times, ``(n, N, D)``."""
         if np.isinf(values).any():
             row = int(np.isinf(values).any(1).argmax())
-            raise DataError(f"row {row + 1} has a value that its column cannot have: nothing follows from it")
+            wrong = np.isinf(values[row])
+            # Another value of a constant column makes all cells of the row impossible.
+            name = (
+                "a constant column"
+                if wrong.all()
+                else f"column '{self._mixed().schema.names[wrong.argmax()]}'"
+            )
+            raise DataError(
+                f"row {row + 1} has a value that {name} cannot have, and nothing follows from it: correct "
+                "it, or leave the cell empty"
+            )
         self._check_missing(values)
         full, model = np.repeat(values[None], n, 0), self._scorer()
         holes, size = np.flatnonzero(np.isnan(values).any(1)), max(1, _ROWS // n)

@@ -25,7 +25,7 @@ from modeflow.flows import FLOWS, flow_recipe
 from modeflow.latents import DiscreteOptions, TreeOptions
 from modeflow.runs.renamed import renamed
 
-__all__ = ["MODELS", "RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config"]
+__all__ = ["MODELS", "RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config", "several"]
 
 #: Raised when a run folder written today could be misread by yesterday's code. 1 was that of modeflow 0.1.
 RUN_FORMAT = 2
@@ -222,9 +222,16 @@ def _unknown(key: str, settings: Mapping[str, Any], domain: type[Domain], model:
     base = key.partition(".")[0]
     others = [kind.name for kind in DOMAINS.values() if base in kind.defaults and kind is not domain]
     if others:
-        return f"{base} is of {others[0]}s: {domain.name}s have none"
-    hint = renamed(key, domain.name) or nearest(key, settings)
+        return f"{base} is of {several(others[0])}: {several(domain.name)} have none"
+    # Estimators have the name of scikit-learn.
+    also = "; did you mean 'seed'?" if key == "random_state" else ""
+    hint = also or renamed(key, domain.name) or nearest(key, settings)
     return f"{key!r} is not a setting of model '{model}'{hint} (settings: {', '.join(sorted(settings))})"
+
+
+def several(domain: str) -> str:
+    """What things of a domain are called."""
+    return "mixed tables" if domain == "mixed" else f"{domain}s"
 
 
 def _flow_name(name: str, domain: str) -> str:

@@ -10,7 +10,7 @@ from modeflow.domains import DOMAINS
 from modeflow.estimators.models import ImageTraining
 from modeflow.models import IMAGE_LATENTS, LATENTS, LikelihoodOptions
 from modeflow.options import Options
-from modeflow.runs.config import MODELS, _Model
+from modeflow.runs.config import MODELS, _Model, several
 from modeflow.training import Training
 
 __all__ = ["settings_help"]
@@ -25,7 +25,7 @@ def settings_help() -> str:
         model = _Model.of(next(iter(MODELS[name])), name)
         top = {k: v for k, v in model.defaults.items() if not k.endswith("_options") and k != "training"}
         words = " ".join(f"{key}={_text(value)}" for key, value in {**domain.defaults, **top}.items())
-        parts.append(f"{name}s:\n{_wrapped(words, 2, 2)}")
+        parts.append(f"{several(name)}:\n{_wrapped(words, 2, 2)}")
     parts.append(_group("training", Training))
     changed = {n: d for n, d, _ in ImageTraining.fields_help()}
     others = [f"{n}={_text(changed[n])}" for n, d, _ in Training.fields_help() if changed[n] != d]

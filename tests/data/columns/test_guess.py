@@ -14,6 +14,7 @@ import pytest
 
 from modeflow.data.columns import TableSchema, find_atoms
 from modeflow.data.lattice import find_lattice
+from modeflow.errors import ConfigError, DataError
 
 N = 1000
 
@@ -249,3 +250,53 @@ def test_odd_columns():
     assert "2^53" in schema.notes[-1]
     tiny = kind_of(["a", "b", "c"] * 2 + [f"w{i}" for i in range(7)])
     assert tiny.kind == "categorical"
+
+
+# -- times of other forms ---------------------------------------------------------------------------
+
+DAYS = [dt.date(2023, 1, 5) + dt.timedelta(days=3 * i) for i in range(150)]
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S"])
+def test_days_with_dots_are_times(form):
+    frame = pl.DataFrame(
+        {"c": [dt.datetime(d.year, d.month, d.day, d.day % 24).strftime(form) for d in DAYS]}
+    )
+    schema = TableSchema.infer(frame)
+    assert (schema["c"].kind, schema["c"].form) == ("datetime", form)
+    assert schema.decode(schema.encode(frame)).equals(frame)
+    assert schema.encode({"c": ["05.01.2023" + frame["c"][0][10:]]})[0, 0] == schema.encode(frame)[0, 0]
+
+
+def test_forms_that_nobody_knows_have_to_be_said():
+    frame = pl.DataFrame({"c": [d.strftime("%m/%d/%Y") for d in DAYS]})
+    assert kind_of(frame["c"]).kind == "id"
+    with pytest.raises(DataError, match="give their form, such as"):
+        kind_of(frame["c"], c="datetime")
+    schema = TableSchema.infer(frame, {"c": {"kind": "datetime", "form": "%m/%d/%Y"}})
+    assert "missing" not in schema["c"].about and schema["c"].date
+    again = TableSchema.from_dict(schema.to_dict())
+    assert again == schema and again.decode(again.encode(frame)).equals(frame)
+    assert schema.encode({"c": ["2023-01-05"]})[0, 0] == schema.encode(frame)[0, 0]
+    with pytest.raises(DataError, match="data row 2 holds '2023'"):
+        schema.encode({"c": [None, "2023"]})
+
+
+@pytest.mark.parametrize("form", ["%Y-%m", "day", "%q", "%Y-%m-%d %H"])
+def test_forms_that_lose_the_day_are_refused(form):
+    with pytest.raises(ConfigError, match="does not say year, month and day"):
+        kind_of([d.isoformat() for d in DAYS], c={"kind": "datetime", "form": form})
+
+
+def test_a_period_below_zero_is_refused_as_such():
+    with pytest.raises(ConfigError, match="period=-3 must be above 0"):
+        kind_of(np.arange(50.0), c="circular(-3)")
+
+
+def test_of_many_atoms_those_with_the_most_rows_are_told():
+    atoms = np.repeat(np.arange(1, 9) / 9.0, 20 + 10 * np.arange(8))
+    schema = TableSchema.infer({"c": np.concatenate([rng().random(N), atoms])})
+    count = len(schema["c"].atoms)
+    assert count > 6
+    assert f"and {count - 5} more)" in schema.notes[0] and "(0.888889: " in schema.notes[0]
+    assert schema["c"].about.endswith(f"and {count - 5} more atoms")

@@ -60,8 +60,12 @@ _TIME_FORMATS = (
     "%Y-%m-%d %H:%M:%S%.6f",
     "%Y-%m-%dT%H:%M:%S%.6f",
     "%Y-%m-%dT%H:%M:%S%.6fZ",
+    # With dots the day comes first; with slashes nobody knows, and the schema has to say.
+    "%d.%m.%Y",
+    "%d.%m.%Y %H:%M:%S",
+    "%d.%m.%Y %H:%M",
 )
-_ISO = re.compile(r"\d{4}-\d\d-\d\d")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d\d\.\d\d\.\d{4}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +93,7 @@ class Cells:
     categorical: bool = False
     levels: tuple[Any, ...] | None = None
     ordered: bool = False
-    _known: dict[str, Any] = field(default_factory=dict, repr=False)
+    _known: dict[str | None, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -130,15 +134,19 @@ class Cells:
         absent = self.missing
         return [None if absent[i] else self.value(i) for i in range(len(self))]
 
-    def times(self) -> tuple[str | None, np.ndarray] | None:
-        """Format (None for what is no text) and seconds since 1970; None where the column is no times."""
+    def times(self, form: str | None = None) -> tuple[str | None, np.ndarray] | None:
+        """Format (None for what is no text) and seconds since 1970; None where the column is no times.
+
+        Arguments:
+            form: how text is written, tried before the forms that are known (``%m/%d/%Y``).
+        """
         if self.kind == "time":
             return None, self.numbers
         if self.text is None:
             return None
-        if "times" not in self._known:
-            self._known["times"] = text_times(self.text)
-        found: tuple[str | None, np.ndarray] | None = self._known["times"]
+        if form not in self._known:
+            self._known[form] = text_times(self.text, form)
+        found: tuple[str | None, np.ndarray] | None = self._known[form]
         return found
 
 
@@ -272,27 +280,37 @@ def spell(
     return found, notes
 
 
-def text_times(text: pl.Series) -> tuple[str, np.ndarray] | None:
-    """The format of a column of dates or times in text, and seconds since 1970; None where it has none."""
+def text_times(text: pl.Series, form: str | None = None) -> tuple[str, np.ndarray] | None:
+    """The format of a column of dates or times in text, and seconds since 1970; None where it has none.
+
+    Arguments:
+        form: tried before the forms that are known.
+    """
     marks = text.str.strip_chars().str.to_lowercase().is_in(list(MISSING)).fill_null(True)
     known = text.filter(~marks)
-    if not len(known) or not _ISO.match(known[0]):
+    if not len(known):
         return None
-    for form in _TIME_FORMATS:
-        if _parse(known[:1], form).null_count():
+    forms = _TIME_FORMATS if _DATE.match(known[0]) else ()
+    for tried in forms if form is None else (form, *forms):
+        if _parse(known[:1], tried).null_count():
             continue
-        times = _parse(known, form)
+        times = _parse(known, tried)
         # Only what is written back as it was: a column of one form.
-        if times.null_count() or not (format_times(times, form) == known).all():
+        if times.null_count() or not (format_times(times, tried) == known).all():
             continue
         seconds = np.full(len(text), np.nan)
         seconds[(~marks).to_numpy()] = times.to_physical().to_numpy() / 1e6
-        return form, seconds
+        return tried, seconds
     return None
 
 
+def form_of_date(form: str) -> bool:
+    """Whether a format has no time of the day."""
+    return re.search(r"%[HIklMScTRXfpPr.]", form) is None
+
+
 def _parse(text: pl.Series, form: str) -> pl.Series:
-    if form == "%Y-%m-%d":
+    if form_of_date(form):
         return text.str.to_date(form, strict=False).cast(pl.Datetime("us"))
     return text.str.to_datetime(form, strict=False, time_unit="us")
 

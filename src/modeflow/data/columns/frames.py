@@ -24,7 +24,7 @@ from modeflow.data.columns.cells import (
 )
 from modeflow.errors import DataError
 
-__all__ = ["FRAMES", "Decoded", "build_frame", "cells_of", "frame_kind", "read_frame"]
+__all__ = ["FRAMES", "Decoded", "build_frame", "cells_of", "frame_kind", "put_back", "read_frame"]
 
 #: Kinds of frames that can be made.
 FRAMES = ("pandas", "polars", "arrow", "numpy", "dict")
@@ -241,6 +241,42 @@ def build_frame(columns: Mapping[str, Decoded], kind: str, native: bool = True) 
     if kind == "dict":
         return {n: c.values for n, c in plain.items()}
     return pl.DataFrame([_to_polars(n, c) for n, c in plain.items()])
+
+
+def put_back(frame: Any, source: Any, order: Sequence[str], left_out: Sequence[str]) -> Any:
+    """A table with what it lacks of the rows that it was made from: columns, and the index of pandas.
+
+    Arguments:
+        frame: the table. source: the rows, as many and in the same order; where they are another kind of
+            frame, nothing is put back.
+        order: names of all columns. left_out: names of those that the table lacks, of which the source may
+            lack some.
+    """
+    kind = frame_kind(frame)
+    if frame_kind(source) != kind:
+        return frame
+    if kind == "numpy":
+        if source.dtype.names or source.shape[1] != len(order):
+            return frame
+        whole = np.array(source, dtype=np.result_type(source, frame))
+        whole[:, [i for i, name in enumerate(order) if name not in left_out]] = frame
+        return whole
+    if kind == "pandas":
+        frame = frame.set_axis(source.index, axis=0)
+        for place, name in enumerate(map(str, source.columns)):
+            if name in left_out:
+                frame[name] = source.iloc[:, place]
+        return frame[[name for name in order if name in frame.columns]]
+    if kind == "arrow":
+        for name in left_out:
+            if name in source.column_names:
+                frame = frame.append_column(source.schema.field(name), source.column(name))
+        return frame.select([name for name in order if name in frame.column_names])
+    if kind == "dict":
+        whole = {str(name): values for name, values in source.items() if str(name) in left_out} | frame
+        return {name: whole[name] for name in order if name in whole}
+    frame = frame.with_columns(source[name] for name in left_out if name in source.columns)
+    return frame.select([name for name in order if name in frame.columns])
 
 
 def _to_pandas(column: Decoded) -> Any:

@@ -16,7 +16,7 @@ from modeflow.data.columns.base import Column, kind_named, shown
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells, portable
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
 from modeflow.data.columns.numeric import Bounded, Circular, Numeric, Positive, Real, numbers_of
-from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, as_written
+from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, as_written, check_form
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
 from modeflow.errors import ConfigError, DataError
 
@@ -188,7 +188,7 @@ def _circular(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
     if "period" not in said:
         raise ConfigError(f"column '{name}': a circular column needs its period: circular(360)")
     values = known_values(cells, name)
-    period = float(said["period"])
+    period = Circular(name=name, period=float(said["period"])).period  # says what is wrong with it
     span = float(values.max() - values.min())
     if span > 2 * period:
         row = int(np.nanargmax(np.abs(cells.numbers)))
@@ -338,9 +338,12 @@ def _lattice(cells: Cells, name: str, said: Options, as_levels: bool | None) -> 
 
 
 def _datetime(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
-    found = cells.times()
+    wanted = said.get("form")
+    if wanted is not None:
+        check_form(wanted, name)
+    found = cells.times(wanted)
     if found is None:
-        Datetime(name=name, step=1.0).encode(cells)  # says what is wrong
+        Datetime(name=name, step=1.0, form=wanted).encode(cells)  # says what is wrong
         raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
     form, seconds = found
     known = seconds[~np.isnan(seconds)]

@@ -100,7 +100,7 @@ class Levels(Column):
     def _remedy(self, cells: Cells, row: int) -> str:
         value = cells.value(row)
         hint = nearest(str(value), map(str, self.levels)).lstrip("; ") if isinstance(value, str) else ""
-        return f"{hint + ' ' if hint else ''}add it to the levels, or pass unseen='missing' or 'impossible'"
+        return f"{hint + ' ' if hint else ''}correct the cell, or add its value to the levels"
 
     @property
     def spec(self) -> str:

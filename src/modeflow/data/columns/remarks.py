@@ -14,7 +14,7 @@ from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.learn import MAX_LEVELS_NUMERIC
 from modeflow.data.columns.numeric import Numeric
-from modeflow.data.columns.steps import Steps
+from modeflow.data.columns.steps import Datetime, Steps
 
 __all__ = ["Remark", "about", "gathered", "remarks", "stray_row"]
 
@@ -22,6 +22,8 @@ __all__ = ["Remark", "about", "gathered", "remarks", "stray_row"]
 _STRAY, _FEW = 0.1, 10
 #: Columns named in one line.
 _NAMED = 20
+#: Atoms of a column that are told, those with the most rows.
+_ATOMS = 5
 _CODES = re.compile(
     r"(?:^|[\s_.-])(?:zip|zipcode|postal|postcode|plz|code|phone)(?:$|[\s_.-])", re.IGNORECASE
 )
@@ -94,7 +96,7 @@ def about(cells: Cells, column: Column) -> str:
         return ""
     n = len(cells)
     parts: list[str] = []
-    times = cells.times() if column.kind == "datetime" else None
+    times = cells.times(column.form) if isinstance(column, Datetime) else None
     if times is not None:
         parts.append(f"{len(np.unique(times[1][~np.isnan(times[1])]))} values")
         absent = int(np.isnan(times[1]).sum())
@@ -113,8 +115,11 @@ def about(cells: Cells, column: Column) -> str:
             parts.append(f"{len(listed)} values, most often {word} ({_percent(count / n)})")
         if column.kind == "id" and (row := stray_row(cells)) is not None:
             parts = [f"{STRAY} {shown(cells.value(row))} in data row {row + 1}"]
-    atoms = column.atoms if isinstance(column, Numeric) else ()
-    parts += [f"{_percent(float((cells.numbers == atom).mean()))} are {atom:g}" for atom in atoms]
+    if isinstance(column, Numeric) and column.atoms:
+        shares = sorted(((float((cells.numbers == a).mean()), a) for a in column.atoms), reverse=True)
+        parts += [f"{_percent(share)} are {atom:g}" for share, atom in shares[:_ATOMS]]
+        if len(shares) > _ATOMS:
+            parts.append(f"and {len(shares) - _ATOMS} more atoms")
     if absent:
         parts.append(f"{_percent(absent / n)} missing")
     return ", ".join(parts)
@@ -144,8 +149,10 @@ def remarks(cells: Cells, column: Column) -> list[Remark]:
     if kind == "constant":
         found.append(Remark("constant", column.spec))
     if isinstance(column, Numeric) and column.atoms:
-        shares = ((a, _percent(float((cells.numbers == a).mean()))) for a in column.atoms)
-        found.append(Remark("atoms", ", ".join(f"{a:g}: {share}" for a, share in shares)))
+        shares = sorted(((float((cells.numbers == a).mean()), a) for a in column.atoms), reverse=True)
+        most = [f"{a:g}: {_percent(share)}" for share, a in shares[:_ATOMS]]
+        more = [f"and {len(shares) - _ATOMS} more"] if len(shares) > _ATOMS else []
+        found.append(Remark("atoms", ", ".join([*most, *more])))
     if (
         cells.text is not None
         and not cells.spells_numbers

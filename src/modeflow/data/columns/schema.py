@@ -11,7 +11,7 @@ import numpy as np
 from modeflow.data.columns.aside import Constant, Drop, Identifier, refusal
 from modeflow.data.columns.base import IMPOSSIBLE, KINDS, Column, Feature, Unseen
 from modeflow.data.columns.cells import Cells
-from modeflow.data.columns.frames import FRAMES, Decoded, build_frame, frame_kind, read_frame
+from modeflow.data.columns.frames import FRAMES, Decoded, build_frame, frame_kind, put_back, read_frame
 from modeflow.data.columns.guess import guess
 from modeflow.data.columns.learn import learn, taken
 from modeflow.data.columns.levels import Levels
@@ -231,6 +231,25 @@ class TableSchema:
             levels = column.levels if isinstance(column, Levels) else ()
             columns[column.name] = Decoded(cells, column.dtype, levels, getattr(column, "ordered", False))
         return build_frame(columns, kind, native=kind == self.frame)
+
+    def filled(self, encoded: np.ndarray, frame: Any) -> Any:
+        """`decode` of rows whose missing cells were filled, with the dropped columns of the table they are of
+        and its index in pandas, where that is a frame of the kind of this schema.
+
+        Arguments:
+            encoded: the rows ``(N, D)``. frame: the table, its rows in the same order.
+        """
+        left_out = [c.name for c in self.columns if isinstance(c, (Drop, Identifier))]
+        return put_back(self.decode(encoded), frame, [c.name for c in self.columns], left_out)
+
+    def first_strange(self, frame: Any) -> str | None:
+        """The first column of a table, constant ones among them, with a value that it cannot have."""
+        found = self._matched(read_frame(frame)[0])
+        for column in self.columns:
+            looked_at = column.name in found and (column.modelled or isinstance(column, Constant))
+            if looked_at and (column.encode(found[column.name], "score") == IMPOSSIBLE).any():
+                return column.name
+        return None
 
     # -- files -----------------------------------------------------------------------------------
 

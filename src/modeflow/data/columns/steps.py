@@ -16,12 +16,12 @@ import numpy as np
 import polars as pl
 
 from modeflow.data.columns.base import Feature, shown
-from modeflow.data.columns.cells import Cells, format_times, portable, time_of
+from modeflow.data.columns.cells import Cells, form_of_date, format_times, portable, text_times, time_of
 from modeflow.data.columns.numeric import Numeric, as_type
 from modeflow.data.lattice import Lattice
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["UNITS", "Datetime", "Integer", "Steps", "as_written"]
+__all__ = ["UNITS", "Datetime", "Integer", "Steps", "as_written", "check_form"]
 
 #: Resolutions of times, in seconds.
 UNITS: dict[str, float] = {
@@ -162,9 +162,7 @@ class Steps(Numeric):
 
     def _remedy(self, cells: Cells, row: int) -> str:
         if self.as_levels:
-            return (
-                f"its values are {_few(self.levels)}: add it to them, or pass unseen='missing' or 'nearest'"
-            )
+            return f"its values are {_few(self.levels)}: correct the cell, or add its value to them"
         return super()._remedy(cells, row)
 
     @property
@@ -225,7 +223,10 @@ class Datetime(Steps):
 
     Arguments:
         step: the resolution, in seconds.
-        form: of times that are text, how they are written (``%Y-%m-%d``).
+        form: of times that are text, how they are written (``%Y-%m-%d``; ``%m/%d/%Y`` has to be said).
+
+    Raises:
+        ConfigError: a form in which a time cannot be written and read again, or an unknown unit.
     """
 
     decimals: int | None = 6
@@ -244,21 +245,23 @@ class Datetime(Steps):
             if self.step not in UNITS:
                 raise ConfigError(f"column '{self.name}': step='{self.step}' must be {', '.join(UNITS)}")
             object.__setattr__(self, "step", UNITS[self.step])
+        if self.form is not None:
+            check_form(self.form, self.name)
         super().__post_init__()
 
     @property
     def date(self) -> bool:
         """Whether cells are dates, without a time."""
-        return portable(self.dtype) == "date" or self.form == "%Y-%m-%d"
+        return portable(self.dtype) == "date" or (self.form is not None and form_of_date(self.form))
 
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        found = cells.times()
+        found = cells.times(self.form)
         if found is None and not np.all(cells.missing):
             row = int(np.argmax(~cells.missing))
             raise DataError(
                 f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}: not all of the "
-                "column are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, ...); write them "
-                "so, or drop it"
+                "column are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, 31.01.2024, ...); "
+                "write them so, give their form, such as {kind: datetime, form: '%m/%d/%Y'}, or drop it"
             )
         seconds = cells.numbers if found is None else found[1]
         return super()._read(Cells("number", "float64", seconds))
@@ -302,6 +305,24 @@ class Datetime(Steps):
             return "as levels"
         low, high = ("" if b is None else str(time_of(b, self.date)) for b in (self.low, self.high))
         return f"{low}..{high}" if low or high else ""
+
+
+def check_form(form: str, name: str) -> None:
+    """Refuse a form of times that loses which day it was.
+
+    Raises:
+        ConfigError: for such a one.
+    """
+    day = pl.Series([dt.datetime(2023, 12, 31)], dtype=pl.Datetime("us"))
+    try:
+        found = text_times(format_times(day, form), form)
+    except pl.exceptions.PolarsError:
+        found = None
+    if found is None or found[0] != form or found[1][0] != day.dt.epoch("s")[0]:
+        raise ConfigError(
+            f"column '{name}': form='{form}' does not say year, month and day; give one such as '%Y-%m-%d', "
+            "'%d.%m.%Y' or '%m/%d/%Y %H:%M'"
+        )
 
 
 def _seconds(value: Any, name: str) -> float:
