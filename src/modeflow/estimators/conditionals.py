@@ -131,6 +131,7 @@ class Conditionals(FittedDensity):
             raise ConfigError(f"n_samples must be an integer of 1 or more, received {n_samples!r}")
         domain = self._mixed()
         values = domain.given(given, int(n_samples))
+        self._check_missing(values, given=True)
         return domain.schema.decode(self._completed(values, self._generator(random_state)))
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
