@@ -200,11 +200,11 @@ class MixedDomain(RowDomain):
 
     def _encoded(self, X: Any) -> np.ndarray:
         values = self.schema.encode(X, "score")
-        if (values == IMPOSSIBLE).any():
-            count = int((values == IMPOSSIBLE).any(1).sum())
+        strange = (values == IMPOSSIBLE).any(1)
+        if strange.any():
             warnings.warn(
                 f"column '{self.schema.first_strange(X)}' has values that it did not have when the model was "
-                f"fitted: {count} of {len(values)} rows have no probability (minus infinity)",
+                f"fitted: {strange.sum()} of {len(values)} rows have no probability (minus infinity)",
                 UserWarning,
                 stacklevel=6,
             )

@@ -131,8 +131,8 @@ class Conditionals(FittedDensity):
             raise ConfigError(f"n_samples must be an integer of 1 or more, received {n_samples!r}")
         domain = self._mixed()
         values = domain.given(given, int(n_samples))
-        self._check_missing(values, given=True)
-        return domain.schema.decode(self._completed(values, self._generator(random_state)))
+        drawn = self._completions(values, 1, self._generator(random_state), given=True)[0]
+        return domain.schema.decode(drawn)
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
         """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out.
@@ -227,8 +227,10 @@ class Conditionals(FittedDensity):
         """Rows with every missing cell drawn given the others."""
         return self._completions(values, 1, generator)[0]
 
-    def _completions(self, values: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:
-        """`_completed`, n times, ``(n, N, D)``."""
+    def _completions(
+        self, values: np.ndarray, n: int, generator: torch.Generator, given: bool = False
+    ) -> np.ndarray:
+        """`_completed`, n times, ``(n, N, D)``; for `given` see `_check_missing`."""
         if np.isinf(values).any():
             row = int(np.isinf(values).any(1).argmax())
             wrong = np.isinf(values[row])
@@ -242,7 +244,7 @@ class Conditionals(FittedDensity):
                 f"row {row + 1} has a value that {name} cannot have, and nothing follows from it: correct "
                 "it, or leave the cell empty"
             )
-        self._check_missing(values)
+        self._check_missing(values, given)
         full, model = np.repeat(values[None], n, 0), self._scorer()
         holes, size = np.flatnonzero(np.isnan(values).any(1)), max(1, _ROWS // n)
         with torch.no_grad(), showing(bool(self.verbose)):

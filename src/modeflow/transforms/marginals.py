@@ -31,7 +31,7 @@ from modeflow.transforms.noise import in_row_noise, uniform_noise
 __all__ = ["Edges", "Marginals", "ends_beyond", "find_grid", "find_ties"]
 
 #: Fewest rows between two knots, and knots at the most; fewest at either end of a column, towards which
-#: stretches hold fewer and fewer rows: beyond it the map goes on as its last stretch does.
+#: stretches hold fewer and fewer rows: how the map goes on beyond is judged by them.
 _ROWS, _KNOTS, _END_ROWS = 30, 200, 4
 #: Rows that a stretch without any is given, so that the map rises.
 _PSEUDO = 0.1
@@ -299,7 +299,8 @@ def _beyond(knots: np.ndarray, places: np.ndarray, end: int, room: float) -> tup
     rare = max(_RARE, abs(places[last]) + 0.25)
     scores = np.array([rare, rare + _LEAKED, rare + _LEAKED + 1.0])
     # Never none: where rounding leaves no room two knots would be one.
-    room = slope * _LEAKED * min(1.0, max(_LEAST_ROOM, room / (slope * _LEAKED)))
+    straight = slope * _LEAKED
+    room = min(straight, max(_LEAST_ROOM * straight, room))
     steps = np.array([slope * (rare - abs(places[last])), room, slope])
     return knots[last] + end * steps.cumsum(), end * scores
 
