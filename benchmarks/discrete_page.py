@@ -49,6 +49,12 @@ def lines(content: dict[str, Any]) -> list[str]:
                 for trial in run["trials"]
             )
             body.append([run["table"], METHODS[run["method"]], trials])
+    on_gpu = sorted({run["table"] for run in tested for trial in run["trials"] if "device" in trial})
+    if on_gpu:
+        found += [
+            f"Some trainings on {', '.join(on_gpu)} ran on a GPU; the seconds are of the processor beside it.",
+            "",
+        ]
     if body:
         found += ["Validation, nats, and seconds of the processor, one thread, by setting:", ""]
         found += [*table(["", "", "settings"], body), ""]

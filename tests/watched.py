@@ -121,7 +121,7 @@ def in_units(estimator: Any, seen: list[Seen]) -> np.ndarray:
     transform: Any = estimator.model_.transform
     columns = transform.transforms[-1] if isinstance(transform, Composite) else transform
     with torch.no_grad():
-        return np.asarray(columns.sample(torch.cat([s.rows for s in seen])).numpy())
+        return np.asarray(columns.sample(torch.cat([s.rows for s in seen]).to(columns.mean)).cpu().numpy())
 
 
 def wrong_modes(seen: list[Seen]) -> list[str]:

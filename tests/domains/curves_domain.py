@@ -86,7 +86,7 @@ class CurveDomain(Domain):
         return torch.from_numpy(values)
 
     def from_tensor(self, x):
-        return x.numpy()
+        return x.cpu().numpy()
 
     def preprocessing(self):
         return Columns(self.length)

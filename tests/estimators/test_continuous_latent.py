@@ -43,7 +43,9 @@ def test_it_is_an_estimator_with_a_bound(fitted, tmp_path):
     model.save(tmp_path / "model.safetensors")
     again = load_estimator(tmp_path / "model.safetensors")
     assert np.array_equal(again.score_samples(x), scores)
-    assert np.array_equal(again.encode(x[:5]), mean[:5])
+    np.testing.assert_allclose(
+        again.encode(x[:5]), mean[:5], rtol=1e-4
+    )  # products round by the size of the batch
 
 
 def test_both_bounds_are_named_with_their_draws(fitted):

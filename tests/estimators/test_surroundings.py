@@ -146,7 +146,9 @@ def test_fits_in_threads_are_those_of_one(plain, tmp_path):
         assert torch.equal(torch.cat(drawn), alone)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(
+    not hasattr(os, "fork") or torch.cuda.is_available(), reason="no fork here, or one with CUDA"
+)
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_scores(plain, tmp_path):
     """After torch's threads were used: they are not in the child, which would wait for them for ever."""

@@ -41,7 +41,8 @@ def config(**options: object) -> TrainConfig:
 
 
 def noise(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return batch + 0.1 * torch.randn(batch.shape, generator=generator, dtype=batch.dtype)
+    drawn = torch.randn(batch.shape, generator=generator, dtype=batch.dtype)
+    return batch + 0.1 * drawn.to(batch.device)
 
 
 def killable(folder: Path, told: int) -> None:

@@ -64,7 +64,7 @@ def test_where_looks_are_rare_the_weights_stay_good_and_the_step_is_found(tmp_pa
         seen["weights"] = {k: v.clone() for k, v in m.state_dict().items()}
         return m.log_prob(x)
 
-    trainer = Trainer(config(batch_size=30, checkpoint_every_steps=15), tmp_path)
+    trainer = Trainer(config(batch_size=30, checkpoint_every_steps=15, device="cpu"), tmp_path)
     with pytest.raises(TrainingError, match=r"epoch 2, step 14: .*'scale") as caught:
         trainer.fit(net, rows().float(), rows(50).float(), evaluate=remember)
     assert "Linear" in str(caught.value) or "scale.weight" in str(caught.value)
@@ -78,7 +78,7 @@ def test_rare_looks_change_nothing_where_all_is_well(monkeypatch):
     for every in (1, 8):
         monkeypatch.setitem(diagnose.LOOK_EVERY, "cpu", every)
         net = model()
-        Trainer(config(max_epochs=2)).fit(net, rows(), rows(60))
+        Trainer(config(max_epochs=2, device="cpu")).fit(net, rows(), rows(60))
         results.append(net.state_dict())
     a, b = results
     assert all(torch.equal(a[k], b[k]) for k in a)
@@ -107,7 +107,7 @@ class Chance(Density):
 def test_the_diagnosis_repeats_the_very_noise(seed):
     net = Chance()
     with pytest.raises(TrainingError) as caught:
-        Trainer(config(seed=seed, max_epochs=50)).fit(net, rows().float())
+        Trainer(config(seed=seed, max_epochs=50, device="cpu")).fit(net, rows().float())
     *_, failed, repeated = net.drawn
     assert failed == repeated
     assert f"'{failed}' (Linear)" in str(caught.value)

@@ -18,7 +18,10 @@ from modeflow.errors import ConfigError, TrainingError
 from modeflow.training import Trainer
 from modeflow.transforms import ConditionalAffine
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork") or torch.cuda.is_available(),
+    reason="processes cannot be forked here (a process that has used CUDA cannot be forked either)",
+)
 
 
 def gaussian() -> Flow:
@@ -42,7 +45,7 @@ def test_two_processes_agree_with_one(tmp_path):
     one, two = model(objective="marginal"), model(objective="marginal")
     given = {"weight": torch.linspace(0, 2, 100), "augment": noise}
     settings = {"max_epochs": 3, "batch_size": 33}
-    h = Trainer(config(**settings)).fit(one, x, held, **given)
+    h = Trainer(config(**settings, device="cpu")).fit(one, x, held, **given)
     k = Trainer(config(**settings, device="cpu", devices=2), tmp_path).fit(two, x, held, **given)
     agree(one, two, h, k)
 

@@ -125,7 +125,9 @@ def test_a_long_epoch_gets_checkpoints_by_the_clock(tmp_path):
 
     steps: list[int] = []
     with pytest.raises(Killed):
-        Trainer(config(checkpoint_every_seconds=0), tmp_path).fit(model(), rows(), augment=dying)
+        Trainer(config(checkpoint_every_seconds=0, device="cpu"), tmp_path).fit(
+            model(), rows(), augment=dying
+        )
     _, meta = load_checkpoint(tmp_path)
     assert (meta["position"]["epoch"], meta["position"]["step"]) == (0, 5)
 

@@ -36,7 +36,7 @@ def state(net):
 
 
 def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    return a.keys() == b.keys() and all(torch.equal(a[k].cpu(), b[k].cpu()) for k in a)
 
 
 def test_a_gaussian_is_fitted_to_its_maximum_likelihood():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -316,3 +318,14 @@ def test_every_column_looks_gaussian():
         u = layer.fit(torch.from_numpy(columns))(torch.from_numpy(columns))[0]
     for column in u.T:  # at the 1 % level of Kolmogorov's test for 5000 rows: .023; fitted, far below
         assert kstest(column.numpy(), "norm").statistic < 0.02
+
+
+@pytest.mark.parametrize("part", ["marginals", "columns.heaps"])
+def test_what_is_loaded_stays_on_the_device_of_the_module(part):
+    """Knots have other shapes in every file, and came to lie on the CPU: no run went on on a GPU."""
+    layer = fitted().get_submodule(part)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nothing is copied to the meta device
+        there = copy.deepcopy(layer).to("meta")
+        there.load_state_dict(layer.state_dict())
+    assert {buffer.device.type for buffer in there.buffers()} == {"meta"}

@@ -250,7 +250,7 @@ class Conditionals(FittedDensity):
         with torch.no_grad(), showing(bool(self.verbose)):
             for start in track(range(0, len(holes), size), "fill"):
                 rows = holes[start : start + size]
-                u = model.encode_drawn(self.domain_.to_tensor(values[rows]))[0]
+                u = model.encode_drawn(self.domain_.to_tensor(values[rows]).to(model.device))[0]
                 drawn = latent_model(model).completions(u, n, generator)
                 back = model.decode(drawn.flatten(0, 1)).cpu().numpy().reshape(n, len(rows), -1)
                 full[:, rows] = np.where(np.isnan(values[rows]), back, values[rows])

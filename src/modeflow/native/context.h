@@ -35,7 +35,8 @@ struct SparseContext {
 // to += value * from, of a multiple of 16 numbers.
 inline void add_scaled(int n, real value, const real* from, real* to) {
     const Vector factor = spread(value);
-    for (int i = 0; i < n; i += VECTOR) store_vector(to + i, load_vector(to + i) + factor * load_vector(from + i));
+    for (int i = 0; i < n; i += VECTOR)
+        store_vector(to + i, multiply_add(factor, load_vector(from + i), load_vector(to + i)));
 }
 
 // sum of a[i] * b[i]

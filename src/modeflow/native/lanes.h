@@ -7,6 +7,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#if defined(__FMA__) && (defined(__GNUC__) || defined(__clang__))
+#include <immintrin.h>
+#endif
 
 #include "elementary.h"
 #include "kernels.h"
@@ -43,6 +46,19 @@ typedef real Vector __attribute__((vector_size(VECTOR * sizeof(real)), aligned(s
 inline Vector load_vector(const real* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void store_vector(real* p, const Vector& v) { *reinterpret_cast<Vector*>(p) = v; }
 inline Vector spread(real a) { return a - Vector{}; }  // not zero plus a, which is an operation if a is -0
+// a b + c. As an instruction: compilers fuse it in one loop and not in another, and a row then depends on how many
+// there are beside it.
+inline Vector multiply_add(const Vector& a, const Vector& b, const Vector& c) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(real) == 4) return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+    return (Vector)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__FMA__)
+    if constexpr (sizeof(real) == 4) return (Vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+    return (Vector)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return c + a * b;
+#endif
+}
 #else
 struct Vector {
     real v[VECTOR];
@@ -68,6 +84,7 @@ inline Vector spread(real a) {
     for (real& f : r.v) f = a;
     return r;
 }
+inline Vector multiply_add(const Vector& a, const Vector& b, const Vector& c) { return c + a * b; }
 #endif
 
 // The bin of every lane, and what it needs to be evaluated. `table` holds parameter p of lane i at

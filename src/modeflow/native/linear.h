@@ -87,7 +87,7 @@ inline void eliminate(const double* factors, int i, int from, int to, int rows_p
         for (int k = from; k < to; ++k) {
             const Vector factor = spread(static_cast<real>(-factors[k]));
             const real* other = values + static_cast<int64_t>(k) * rows_p + r;
-            for (int v = 0; v < n; ++v) sum[v] = sum[v] + factor * load_vector(other + VECTOR * v);
+            for (int v = 0; v < n; ++v) sum[v] = multiply_add(factor, load_vector(other + VECTOR * v), sum[v]);
         }
         for (int v = 0; v < n; ++v) store_vector(out + r + VECTOR * v, sum[v]);
     }

@@ -57,7 +57,7 @@ inline void block(int k_all, const real* a, int64_t a_row, int64_t a_k, const re
         for (int n = 0; n < N; ++n) right[n] = load_vector(b + k * b_row + VECTOR * n);
         for (int m = 0; m < M; ++m) {
             const Vector left = spread(a[m * a_row + k * a_k]);
-            for (int n = 0; n < N; ++n) sum[m][n] = sum[m][n] + left * right[n];
+            for (int n = 0; n < N; ++n) sum[m][n] = multiply_add(left, right[n], sum[m][n]);
         }
     }
     for (int m = 0; m < M; ++m)

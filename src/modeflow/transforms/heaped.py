@@ -77,8 +77,9 @@ class Heaps(torch.nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
         for name in ("knots", "places"):
-            given = state_dict.setdefault(prefix + name, getattr(self, name))
-            setattr(self, name, torch.zeros_like(given))
+            own = getattr(self, name)
+            given = state_dict.setdefault(prefix + name, own)
+            setattr(self, name, torch.zeros_like(given, device=own.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -162,7 +162,7 @@ class Marginals(torch.nn.Module):
         for name in ("knots", "places", "ties", "begins"):
             given = state_dict.get(prefix + name)
             if given is not None:
-                setattr(self, name, torch.zeros_like(given))
+                setattr(self, name, torch.zeros_like(given, device=self.ties.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -25,8 +25,9 @@ from modeflow.transforms.noise import open_uniform
 
 __all__ = ["TreeLatentModel"]
 
-#: Rows times features times states evaluated at once.
-_BLOCK = 2**20
+#: Rows times features times states evaluated at once, by type of device: what a cache holds; what keeps a
+#: GPU busy.
+_BLOCK = {"cpu": 2**20, "cuda": 2**26}
 
 
 class TreeLatentModel(LatentModel):
@@ -94,7 +95,8 @@ class TreeLatentModel(LatentModel):
     def _blocks(self, x: Tensor, times: int = 1) -> tuple[Tensor, ...]:
         """Rows that are evaluated at once, so many times each, where no gradient is needed: few enough to
         stay in cache."""
-        size = max(64, _BLOCK // (x.shape[1] * self.prior.n_states))
+        block = _BLOCK.get(x.device.type, _BLOCK["cpu"])
+        size = max(64, block // (x.shape[1] * self.prior.n_states))
         return x.split(max(1, size // times))
 
     def _objective(self, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
