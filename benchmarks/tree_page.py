@@ -43,6 +43,6 @@ def tree(content: dict[str, Any]) -> list[str]:
         "",
         place(content),
         "",
-        "`python benchmarks/tree.py`",
+        "`python benchmarks/trees.py`",
         "",
     ]

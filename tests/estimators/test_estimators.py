@@ -22,7 +22,7 @@ from modeflow.data import Schema
 from modeflow.domains import TableDomain
 from modeflow.domains.table import independent_gaussians
 from modeflow.errors import ConfigError, DataError
-from modeflow.estimators.fitting import Fit, FitData
+from modeflow.estimators.fitting import Fit, FitData, warn_if_trivial
 from modeflow.estimators.settings import Settings
 from modeflow.latents import DiscreteOptions
 from modeflow.training import Training
@@ -236,12 +236,12 @@ def test_a_density_worse_than_independent_gaussians_is_not_silent():
     with pytest.warns(
         UserWarning, match=r"worse than Gaussians of independent columns, by 0\.\d+ ± 0\.\d+ nats"
     ):
-        fit.warn_if_trivial(own - 0.5 + noise)
+        warn_if_trivial(fit.data, own - 0.5 + noise)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit.warn_if_trivial(own)
-        fit.warn_if_trivial(own - 0.03 + noise - noise.mean())  # may be chance
-        fit.warn_if_trivial(own - 0.015)  # what a flow loses on Gaussian data
+        warn_if_trivial(fit.data, own)
+        warn_if_trivial(fit.data, own - 0.03 + noise - noise.mean())  # may be chance
+        warn_if_trivial(fit.data, own - 0.015)  # what a flow loses on Gaussian data
 
 
 def test_a_fit_that_ends_worse_than_independent_gaussians_says_so():

@@ -20,7 +20,7 @@ pytest.importorskip("transformers")
 
 from modeflow.domains import ImageDomain
 from modeflow.estimators import ImageDensity
-from modeflow.estimators.fitting import Fit, FitData
+from modeflow.estimators.fitting import Fit, FitData, warn_if_trivial
 from modeflow.estimators.settings import Settings
 
 CODES = {"n_codes": 4, "encoder_channels": 8, "prior_options": {"width": 16, "layers": 1, "heads": 2}}
@@ -103,8 +103,8 @@ def test_a_density_worse_than_uniform_pixels_is_not_silent():
     bit = -64 * np.log(2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit.warn_if_trivial(np.full(9, 4.0 * bit))  # log2(17) is 4.09
-        fit.warn_if_trivial(bit * (4.1 + np.linspace(-0.03, 0.03, 9)))  # within two standard errors
+        warn_if_trivial(fit.data, np.full(9, 4.0 * bit))  # log2(17) is 4.09
+        warn_if_trivial(fit.data, bit * (4.1 + np.linspace(-0.03, 0.03, 9)))  # within two standard errors
 
 
 @pytest.mark.parametrize("latent", ["none", "discrete", "continuous", "sequential"])

@@ -14,8 +14,9 @@ from sklearn.utils.validation import _check_sample_weight
 from modeflow.domains import Domain
 from modeflow.domains.base import held_out
 from modeflow.errors import DataError
+from modeflow.estimators.ensembles import Order, fit_all
 from modeflow.estimators.fitted import FittedDensity
-from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, mean_one
+from modeflow.estimators.fitting import START_STEPS, FitData, Peaks, mean_one, warn_if_trivial
 from modeflow.estimators.selection import Selection
 from modeflow.estimators.settings import Budget, Settings
 from modeflow.estimators.trials import Choice, Choices
@@ -132,7 +133,7 @@ class DensityEstimator(FittedDensity):
         quiet = not self.verbose
         choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
         # A choice that was interrupted may end otherwise when it is resumed: no checkpoint of it is kept.
-        best = Fit(
+        order = Order(
             settings.with_recipe(choice.flow, choice.n_states),
             data,
             choice.n_states,
@@ -140,25 +141,24 @@ class DensityEstimator(FittedDensity):
             quiet,
             resume,
             peaks,
-            start_steps=_HURRIED_STEPS if stopped else START_STEPS,
+            _HURRIED_STEPS if stopped else START_STEPS,
+            stopped,
         )
-        history = best.run(0 if stopped else None)
-        history.interrupted |= stopped
-        best.settle()
-        dead = best.finish()
-        score, cost = best.validation_scores()
-        built = best.settings.params
+        fitted = fit_all(order, int(settings.params.get("n_jobs", 1)))
+        built = order.settings.params
         self.flow_, self.flow_options_ = str(built["flow"]), dict(built["flow_options"])
         left = [name for name in ("latent", "latent_options") if built.get(name) != settings.params.get(name)]
         self.chosen_ = {name: built[name] for name in left}
-        self._set_fitted(best.model, domain)
-        self.dead_states_ = dead
+        if fitted.members < order.members:  # interrupted
+            self.chosen_ = {**self.chosen_, "ensemble": fitted.members}
+        self._set_fitted(fitted.model, domain)
+        self.dead_states_ = fitted.dead
         kind = self._density_kind_of(data.held)
-        held = domain.summarise(score, kind, cost, data.validation_weight)
+        held = domain.summarise(fitted.score, kind, fitted.cost, data.validation_weight)
         self.validation_ = held.to_dict()
-        best.warn_if_trivial(score)
-        self.history_ = history.epochs
-        self.training_ = history.summary()
+        warn_if_trivial(data, fitted.score)
+        self.history_ = fitted.history.epochs
+        self.training_ = fitted.history.summary()
 
     def _choose(
         self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool

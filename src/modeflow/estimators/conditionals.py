@@ -22,7 +22,7 @@ from torch import Tensor
 
 from modeflow.domains import MixedDomain
 from modeflow.errors import ConfigError, DataError
-from modeflow.estimators.fitted import FittedDensity
+from modeflow.estimators.fitted import FittedDensity, log_sum_exp
 from modeflow.estimators.settings import latent_model
 from modeflow.progress import showing, track
 from modeflow.training import shield
@@ -257,9 +257,9 @@ class Conditionals(FittedDensity):
         return full
 
     def _score(self, values: np.ndarray) -> np.ndarray:
-        """Log-density of encoded rows, nats; a tree is one state to an estimator."""
+        """Log-density of encoded rows, nats."""
         self._check_missing(values)
-        return self._joint_of(values)[:, 0]
+        return log_sum_exp(self._joint_of(values))
 
     def _level_scores(self, values: np.ndarray, column: int) -> np.ndarray:
         """`level_scores` of encoded rows."""

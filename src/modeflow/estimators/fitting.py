@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from modeflow.metrics import summarise
 from modeflow.training import History, Trainer, seeded
 from modeflow.training.state import copy_state
 
-__all__ = ["START_STEPS", "Fit", "FitData", "Peaks", "mean_one", "standardised"]
+__all__ = ["START_STEPS", "Fit", "FitData", "Peaks", "mean_one", "standardised", "warn_if_trivial"]
 
 #: Which rows were looked at, and the peaks of the density there.
 Peaks = tuple[np.ndarray, Relief]
@@ -73,6 +73,7 @@ class Fit:
         peaks: the islands of some of the training rows, where they are known: which rows, and the peaks.
         description: what the progress bar says.
         start_steps: most steps that networks are fitted for where the latent starts.
+        member: of an ensemble, from 0. Members have the same maps of columns, and draw everything else anew.
     """
 
     settings: Settings
@@ -84,24 +85,36 @@ class Fit:
     peaks: Peaks | None = None
     description: str = ""
     start_steps: int = START_STEPS
+    member: int = 0
     model: Preprocessed = field(init=False)
     history: History | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        data, seed, settings = self.data, self.settings.seed, self.settings
-        rows, weight = data.rows, _tensor(data.weight)
-        with seeded(seed):
+        data, settings = self.data, self.settings
+        rows, weight, self._seed = data.rows, _tensor(data.weight), settings.seed
+        with seeded(settings.seed):
             self.model = settings.model(data.domain, self.n_states, len(data.train))
             data.domain.fit_preprocessing(self.model.transform, rows, weight, settings.bare)
-            with torch.no_grad():
-                standard = _repeated(self.model.transform(rows)[0], weight)
-            if standard.is_floating_point():
-                standard = standard.to(self.model.dtype)
-            # A start is never much longer than the training itself.
-            steps = min(self.start_steps, max(settings.steps(len(data.train)), _LEAST_START_STEPS))
-            self.latent.start(self._islands(standard), seed % 2**32, steps)
+            if not self.member:
+                self._begin(rows, weight)
+        if self.member:
+            self._seed = int(np.random.default_rng([settings.seed, self.member]).integers(2**31 - 1))
+            with seeded(self._seed):
+                drawn = settings.model(data.domain, self.n_states, len(data.train))
+                self.model = Preprocessed(self.model.transform, drawn.model, drawn.draws)
+                self._begin(rows, weight)
         self._start = copy_state(self.model)
         self._trainers: dict[int, Trainer] = {}
+
+    def _begin(self, rows: Tensor, weight: Tensor | None) -> None:
+        """Start the latent on the rows."""
+        with torch.no_grad():
+            standard = _repeated(self.model.transform(rows)[0], weight)
+        if standard.is_floating_point():
+            standard = standard.to(self.model.dtype)
+        # A start is never much longer than the training itself.
+        steps = min(self.start_steps, max(self.settings.steps(len(self.data.train)), _LEAST_START_STEPS))
+        self.latent.start(self._islands(standard), self._seed % 2**32, steps)
 
     @property
     def latent(self) -> LatentModel:
@@ -136,7 +149,7 @@ class Fit:
             if folder is not None and number:
                 folder = folder / f"stage-{number + 1}"
             name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
-            config = self.settings.training(len(self.data.train))
+            config = replace(self.settings.training(len(self.data.train)), seed=self._seed)
             self._trainers[number] = Trainer(config, folder, self.quiet, f"{name} {stage}".strip())
         history = self._trainers[number].fit(
             self.model,
@@ -199,25 +212,6 @@ class Fit:
             )
         return dead
 
-    def warn_if_trivial(self, log_prob: np.ndarray) -> None:
-        """Warn where validation rows are likelier under what anybody can write down than under the model.
-
-        Arguments:
-            log_prob: of the validation rows under the model, nats, ``(M,)``.
-        """
-        data = self.data
-        rival = data.domain.trivial(data.train, data.validation, data.weight)
-        excess = (rival.log_prob - log_prob) / rival.per_unit
-        mean = summarise(excess, "exact", data.validation_weight)
-        error = mean.standard_error if math.isfinite(mean.standard_error) else 0.0
-        if mean.value > max(_ERRORS * error, rival.least):
-            warnings.warn(
-                f"the fitted density is worse than {rival.name}, by {mean.value:.3g} ± {error:.1g} "
-                f"{rival.unit}",
-                UserWarning,
-                stacklevel=4,
-            )
-
     def validation_scores(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Log-density of every validation row under the best weights, by one draw of the noise that whole
         numbers need, nats; and what z costs of it where that is told."""
@@ -249,6 +243,24 @@ class Fit:
 
     def _blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
         return rows.split(self.data.domain.block_rows)
+
+
+def warn_if_trivial(data: FitData, log_prob: np.ndarray) -> None:
+    """Warn where validation rows are likelier under what anybody can write down than under a model.
+
+    Arguments:
+        data: the rows. log_prob: of the validation rows under the model, nats, ``(M,)``.
+    """
+    rival = data.domain.trivial(data.train, data.validation, data.weight)
+    excess = (rival.log_prob - log_prob) / rival.per_unit
+    mean = summarise(excess, "exact", data.validation_weight)
+    error = mean.standard_error if math.isfinite(mean.standard_error) else 0.0
+    if mean.value > max(_ERRORS * error, rival.least):
+        warnings.warn(
+            f"the fitted density is worse than {rival.name}, by {mean.value:.3g} ± {error:.1g} {rival.unit}",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def standardised(data: FitData, settings: Settings) -> Tensor:

@@ -49,6 +49,10 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
             takes all for continuous; or the names of those on a lattice; or a mapping from names to a step,
             "auto", "none" or ``{{"step": ..., "low": ..., "high": ...}}``, see `Schema.infer`.
         score_draws: offsets averaged over when rows with columns on a lattice are scored.
+        ensemble: fits whose densities are averaged (`modeflow.latents.Ensemble`): likelier on new rows, and
+            less a matter of the seed, for so many times the training. What is left open is chosen once, for
+            all. Their states follow one another.
+        n_jobs: processes in which the fits of an ensemble are made.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.
         verbose: show progress: a bar on a terminal, else a line now and then.
@@ -133,6 +137,8 @@ class NVF(Conditionals, _TableEstimator):
         validation_fraction: float = 0.1,
         dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,
+        ensemble: int = 1,
+        n_jobs: int = 1,
         device: str = "auto",
         random_state: Any = None,
         verbose: bool = False,
@@ -151,6 +157,8 @@ class NVF(Conditionals, _TableEstimator):
         self.validation_fraction = validation_fraction
         self.dequantize = dequantize
         self.score_draws = score_draws
+        self.ensemble = ensemble
+        self.n_jobs = n_jobs
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -299,6 +307,8 @@ class FlowDensity(_TableEstimator):
         validation_fraction: float = 0.1,
         dequantize: str | Sequence[str] | Mapping[str, Any] = "auto",
         score_draws: int = 16,
+        ensemble: int = 1,
+        n_jobs: int = 1,
         device: str = "auto",
         random_state: Any = None,
         verbose: bool = False,
@@ -312,6 +322,8 @@ class FlowDensity(_TableEstimator):
         self.validation_fraction = validation_fraction
         self.dequantize = dequantize
         self.score_draws = score_draws
+        self.ensemble = ensemble
+        self.n_jobs = n_jobs
         self.device = device
         self.random_state = random_state
         self.verbose = verbose

@@ -13,7 +13,7 @@ from modeflow.densities import Preprocessed
 from modeflow.domains import Domain
 from modeflow.errors import ConfigError
 from modeflow.flows import FLOWS, flow_recipe
-from modeflow.latents import LatentModel
+from modeflow.latents import Ensemble, LatentModel
 from modeflow.models import LATENTS, TREE_FLOW
 from modeflow.options import Options
 from modeflow.training import TrainConfig, Training
@@ -134,9 +134,21 @@ class Settings:
             )
         if p["flow_options"] is not None and not isinstance(p["flow_options"], Mapping):
             raise ConfigError(f"flow_options must be a mapping of options, received {p['flow_options']!r}")
-        for name in ("score_draws", "n_states", "max_states", "max_epochs", "batch_size"):
+        for name in (
+            "score_draws",
+            "n_states",
+            "max_states",
+            "max_epochs",
+            "batch_size",
+            "ensemble",
+            "n_jobs",
+        ):
             if name in p:
                 check_count(p[name], name)
+        if p.get("latent") == "continuous" and p.get("ensemble", 1) > 1:
+            raise ConfigError(
+                "ensemble has no use for latent='continuous': z means something else in each member"
+            )
         groups = {name: estimator.group(name) for name in estimator.groups()}
         options = flow_options(p["flow"], p["flow_options"])
         return cls(type(estimator), {**p, "flow_options": options}, groups, seed)
@@ -184,7 +196,7 @@ class Settings:
         short = replace(self.trained, schedule="cosine", patience=None, tensorboard=False)
         return replace(
             chosen,
-            params={**chosen.params, "max_epochs": epochs},
+            params={**chosen.params, "max_epochs": epochs, "ensemble": 1},
             groups={**chosen.groups, "training": short},
         )
 
@@ -240,8 +252,18 @@ class Settings:
             domain: of the rows. n_states: K. rows: for training; None for a model that has been trained.
         """
         steps = None if rows is None else self.steps(rows)
+        members = int(self.params.get("ensemble", 1))
+        latents = [
+            self.kind.build(self, domain, n_states // members if rows is None else n_states, steps)
+            for _ in range(members)
+        ]
         # One draw of the noise of whole numbers, until it is fitted.
-        return Preprocessed(domain.preprocessing(), self.kind.build(self, domain, n_states, steps), draws=1)
+        latent = latents[0] if members == 1 else Ensemble(latents)
+        return Preprocessed(domain.preprocessing(), latent, draws=1)
+
+    def of_member(self) -> Settings:
+        """The same of one member of an ensemble."""
+        return replace(self, params={**self.params, "ensemble": 1})
 
 
 def is_tree(recipe: str) -> bool:

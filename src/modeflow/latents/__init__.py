@@ -34,6 +34,7 @@ from modeflow.latents.discrete import (
     find_islands,
     look,
 )
+from modeflow.latents.ensemble import Ensemble
 from modeflow.latents.options import ImageLatent, Images, LatentOptions, TableLatent
 from modeflow.latents.posteriors import (
     POSTERIORS,
@@ -77,6 +78,7 @@ __all__ = [
     "Description",
     "DiscreteLatentModel",
     "DiscreteOptions",
+    "Ensemble",
     "FlowOverLeaves",
     "FlowPosterior",
     "FullGaussianPosterior",

@@ -9,7 +9,7 @@ machine spoils the latter least, where threads sleep while they wait (``OMP_WAIT
 cirkit is left out where it is not installed, and pyjuice always: it compiles its circuits for a CUDA device
 only (`TensorCircuit` asks for `torch.cuda.current_device()`), so there is nothing to time on a processor.
 
-Run: OMP_WAIT_POLICY=passive python benchmarks/tree.py [--rounds 40]
+Run: OMP_WAIT_POLICY=passive python benchmarks/trees.py [--rounds 40]
 """
 
 from __future__ import annotations

@@ -1,0 +1,161 @@
+"""The section of docs/benchmarks.md on tables of numbers, and its table in the README."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from markdown_parts import number, place, table
+from tables import MODELS, ROWS, SHOWN, TABLES
+
+#: Errors by which a difference counts.
+CLEAR = 2.0
+
+
+def lines(content: dict[str, Any]) -> list[str]:
+    """Every number of rows: NVF's log-likelihood and how far the others are behind, paired by rows."""
+    found = [
+        "## Tables of numbers",
+        "",
+        "Test log-likelihood, nats a row in the units of the data. Everybody is given the same n rows, a tenth of them (30 at least) for "
+        f"validation, and scores the same test rows (a tenth of the table, at most {content['settings']['test']:,}) once; columns on a "
+        "lattice are dequantised beforehand, by the same draws for all, so that densities are exact and of the same numbers. NVF and the "
+        "plain flow have their defaults; what the others do stands in `benchmarks/table_rivals.py`. Under a rival's name is how much NVF is "
+        "ahead of it (negative: behind), ± the standard error of the paired difference, over test rows or over splits, whichever is larger. "
+        f"**Bold**: ahead of NVF by more than {CLEAR:.0f} errors. Rows of this table are the only thing to compare: test rows took no part in "
+        "any choice, of ours or of theirs.",
+        "",
+    ]
+    every = content["table"]
+    for rows in ROWS:
+        here = [line for line in every if line["rows"] == rows]
+        if not here:
+            continue
+        models = [m for m in MODELS if any(line["model"] == m for line in here)]
+        body = []
+        for name in (t for t in TABLES if any(line["table"] == t for line in here)):
+            mine = {line["model"]: line for line in here if line["table"] == name}
+            first = mine["NVF"]
+            spread = "" if first["spread"] is None else f" ± {first['spread']:.2f}"
+            title = f"{SHOWN.get(name, name)} (d={first['columns']}, {first['splits']} split{'s' * (first['splits'] > 1)})"
+            body.append(
+                [
+                    title,
+                    f"{number(first['test'], 2)}{spread}",
+                    *(_cell(mine.get(m)) for m in models if m != "NVF"),
+                    _chosen(first),
+                ]
+            )
+        body.append(["mean rank", *(_mean(here, m, "rank", 2) for m in models), ""])
+        body.append(["seconds", *(_mean(here, m, "seconds", 0) for m in models), ""])
+        found += [f"n = {rows:,}" + (" (all rows where there are fewer):" if rows == ROWS[-1] else ":"), ""]
+        found += [
+            *table(["", "NVF (spread over splits)", *(m for m in models if m != "NVF"), "NVF chose"], body),
+            "",
+        ]
+    found += [*quality(content), place(content), "", "`python benchmarks/tables.py`", ""]
+    return found
+
+
+def _cell(line: dict[str, Any] | None) -> str:
+    if line is None or line["behind"] is None:
+        return "–"
+    if line["outside"]:
+        return f"∞ ({line['outside']} rows)"
+    d = line["behind"]
+    text = f"{number(d['mean'], 2)} ± {d['standard_error']:.2f}"
+    return f"**{text}**" if d["mean"] < -CLEAR * d["standard_error"] else text
+
+
+def _mean(here: list[dict[str, Any]], model: str, key: str, digits: int) -> str:
+    values = [line[key] for line in here if line["model"] == model]
+    return f"{np.mean(values):.{digits}f}" if values else "–"
+
+
+def _chosen(line: dict[str, Any]) -> str:
+    names = [
+        f"{flow}, K = {k}" if k > 1 else f"{flow}"
+        for flow, k in zip(line["flow"], line["states"], strict=True)
+    ]
+    return "; ".join(dict.fromkeys(names))
+
+
+def quality(content: dict[str, Any]) -> list[str]:
+    """Seconds until the validation likelihood that the best trained rival ends with."""
+    body = []
+    trained = [m for m in MODELS if m.startswith("zuko")]
+    for rows in ROWS:
+        ratios, never = [], 0
+        for run in (r for r in content["runs"] if r["model"] == "NVF" and r["rows"] == rows):
+            rivals = [
+                r
+                for r in content["runs"]
+                if r["model"] in trained
+                and all(r[k] == run[k] for k in ("table", "rows", "split"))
+                and r["trace"]
+            ]
+            if not rivals:
+                continue
+            best, seconds = max(((v, s) for r in rivals for s, v in r["trace"]), default=(math.nan, math.nan))
+            reached = [s for s, v in run["trace"] if v >= best]
+            if reached:
+                ratios.append(seconds / reached[0])
+            else:
+                never += 1
+        if ratios or never:
+            middle = f"{np.median(ratios):.2f}" if ratios else "–"
+            span = f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "–"
+            body.append([f"{rows:,}", f"{len(ratios)} of {len(ratios) + never}", middle, span])
+    if not body:
+        return []
+    return [
+        "*Time to quality*: processor seconds that the better of zuko's two flows took to the best validation likelihood it reached, over those "
+        "that NVF took to the same on the same rows, choosing included (above 1: NVF was sooner); where NVF never reached it, it is not in the median:",
+        "",
+        *table(["n", "reached", "median", "from, to"], body),
+        "",
+    ]
+
+
+def short(content: dict[str, Any]) -> list[str]:
+    """For the README: mean ranks, and of how many tables each rival is ahead, behind or level."""
+    body = []
+    for rows in ROWS:
+        here = [line for line in content["table"] if line["rows"] == rows]
+        if not here:
+            continue
+        names = {line["table"] for line in here}
+        for model in (m for m in MODELS if any(line["model"] == m for line in here)):
+            mine = [line for line in here if line["model"] == model]
+            cells = [f"{rows:,}" if model == "NVF" else "", model, _mean(here, model, "rank", 2)]
+            if model == "NVF":
+                cells += ["", "", ""]
+            else:
+                ahead, level, behind = _counts(mine)
+                cells += [str(behind), str(level), str(ahead)]
+            body.append([*cells, _mean(here, model, "seconds", 0)])
+        body[-1][0] = body[-1][0] or f"({len(names)} tables)"
+    return [
+        "Real tables, log-likelihood of test rows by each model's own defaults: mean rank, and on how many tables NVF is ahead of a model by more "
+        f"than {CLEAR:.0f} standard errors of the paired difference, level with it, or behind ([table by table](docs/benchmarks.md#tables-of-numbers)):",
+        "",
+        *table(["rows", "", "mean rank", "NVF ahead", "level", "NVF behind", "seconds"], body),
+    ]
+
+
+def _counts(lines_of_model: list[dict[str, Any]]) -> tuple[int, int, int]:
+    """Tables on which it is ahead of NVF, level, behind."""
+    ahead = level = behind = 0
+    for line in lines_of_model:
+        d = line["behind"]
+        if d is None:
+            continue
+        if line["outside"] or d["mean"] > CLEAR * d["standard_error"]:
+            behind += 1
+        elif d["mean"] < -CLEAR * d["standard_error"]:
+            ahead += 1
+        else:
+            level += 1
+    return ahead, level, behind

@@ -1,0 +1,150 @@
+"""One fit, or several whose densities are averaged."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modeflow.densities import Preprocessed
+from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks
+from modeflow.estimators.settings import Settings, latent_model
+from modeflow.latents import Ensemble
+from modeflow.training import History
+
+__all__ = ["Fitted", "Order", "fit_all"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be fitted.
+
+    Attributes:
+        settings: with the recipe that was chosen. data: the rows. n_states: K.
+        folder: for logs and checkpoints; those of other members lie in folders in it. None for none.
+        quiet, resume, peaks, start_steps: as of `Fit`.
+        untrained: whether the start is all there is time for.
+    """
+
+    settings: Settings
+    data: FitData
+    n_states: int
+    folder: Path | None = None
+    quiet: bool = True
+    resume: bool = False
+    peaks: Peaks | None = None
+    start_steps: int = START_STEPS
+    untrained: bool = False
+
+    @property
+    def members(self) -> int:
+        """How many fits are averaged."""
+        return int(self.settings.params.get("ensemble", 1))
+
+
+@dataclass
+class Fitted:
+    """What a fit, or several, came to.
+
+    Attributes:
+        model: with the best weights. history: of the training. dead: states switched off.
+        score, cost: of the validation rows, see `Fit.validation_scores`. members: how many were fitted.
+        said: warnings of another process.
+    """
+
+    model: Preprocessed
+    history: History
+    dead: list[int]
+    score: np.ndarray
+    cost: np.ndarray | None
+    members: int = 1
+    said: tuple[str, ...] = ()
+
+
+def fit_all(order: Order, n_jobs: int = 1) -> Fitted:
+    """Fit the members one after the other, or in so many processes, and average them.
+
+    Where a training is interrupted, those that were fitted by then are averaged.
+    """
+    if order.members == 1:
+        return _fit(order, 0)
+    if n_jobs > 1 and not order.untrained:
+        found = _in_processes(order, n_jobs)
+    else:
+        found = []
+        for member in range(order.members):
+            found.append(_fit(order, member))
+            if found[-1].history.interrupted:
+                break
+    return _averaged(found)
+
+
+def _fit(order: Order, member: int) -> Fitted:
+    folder = order.folder
+    if folder is not None and member:
+        folder = folder / f"member-{member + 1}"
+    fit = Fit(
+        order.settings.of_member(),
+        order.data,
+        order.n_states,
+        folder,
+        order.quiet,
+        order.resume,
+        order.peaks,
+        start_steps=order.start_steps,
+        member=member,
+        description=f"fit {member + 1} of {order.members}" if order.members > 1 else "",
+    )
+    history = fit.run(0 if order.untrained else None)
+    history.interrupted |= order.untrained
+    fit.settle()
+    dead = fit.finish()
+    return Fitted(fit.model, history, dead, *fit.validation_scores())
+
+
+def _in_processes(order: Order, n_jobs: int) -> list[Fitted]:
+    from joblib import Parallel, delayed  # scikit-learn's own
+
+    threads = max(1, torch.get_num_threads() // n_jobs)
+    parts = Parallel(n_jobs=n_jobs)(delayed(_apart)(order, m, threads) for m in range(order.members))
+    found = []
+    for state, history, dead, score, cost, said in parts:
+        model = order.settings.of_member().model(order.data.domain, order.n_states, None)
+        model.load_state_dict(state)
+        found.append(Fitted(model.eval(), history, dead, score, cost, said=tuple(said)))
+    for text in dict.fromkeys(text for each in found for text in each.said):
+        warnings.warn(text, UserWarning, stacklevel=6)
+    return found
+
+
+def _apart(order: Order, member: int, threads: int) -> tuple[Any, ...]:
+    """`_fit` in a process of its own: what comes back are tensors, numbers and words."""
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted = _fit(order, member)
+    said = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
+    state = {name: value.cpu() for name, value in fitted.model.state_dict().items()}
+    return state, fitted.history, fitted.dead, fitted.score, fitted.cost, said
+
+
+def _averaged(found: list[Fitted]) -> Fitted:
+    first = found[0]
+    if len(found) == 1:
+        return first
+    latents = [latent_model(each.model) for each in found]
+    model = Preprocessed(first.model.transform, Ensemble(latents), draws=1)
+    history, dead, start = first.history.labelled("member 1"), list(first.dead), latents[0].n_states
+    for number, (each, latent) in enumerate(zip(found[1:], latents[1:], strict=True), 2):
+        interrupted = history.interrupted
+        history = history.followed_by(each.history.labelled(f"member {number}"))
+        history.interrupted |= interrupted
+        dead += [start + state for state in each.dead]
+        start += latent.n_states
+    score = np.logaddexp.reduce([each.score for each in found]) - math.log(len(found))
+    return Fitted(model, history, dead, score, None, len(found))
