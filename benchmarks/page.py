@@ -15,6 +15,7 @@ import discrete_page
 import flow_pages
 import image_page
 import synthetic_page
+import tables_page
 import tree_page
 from markdown_parts import between, number, place, table
 
@@ -69,52 +70,6 @@ def toys(content: dict[str, Any]) -> list[str]:
     return [*lines, place(content), "", "`python benchmarks/toys.py`", ""]
 
 
-def tables(content: dict[str, Any]) -> list[str]:
-    s = content["settings"]
-    rows = {(r["table"], r["model"]): r for r in content["table"]}
-    models = list(dict.fromkeys(r["model"] for r in content["table"]))
-    splits, spread = splits_of(content)
-    lines = [
-        "## Real tables",
-        "",
-        f"Test log-likelihood in nats a row, {spread} (80/10/10 by seed); higher is better. "
-        f"{s['train_cap']:,} training rows at most; the test sets are whole and were scored once per model. NVF and the plain flow have their "
-        "defaults: the flow, and of NVF the number of states, are chosen by cross-fitting on training and validation rows. zuko's "
-        f"flow is given the same maps of columns, the same training, and the choice of two sizes ({' or '.join(f'{n} × {w}' for n, w in s['zuko'])}) by "
-        "validation rows. The mixture chooses K by BIC. Scores are in the units of the data, so only differences along a row mean "
-        "something. *Gain* is paired: NVF minus the best of the other three"
-        + (", split by split." if splits > 1 else "."),
-        "",
-    ]
-    body, seconds, choices = [], [], []
-    for name in dict.fromkeys(r["table"] for r in content["table"]):
-        mine = {m: rows[name, m] for m in models}
-        best = max(r["test"]["mean"] for r in mine.values())
-        cells = [mean_se(r["test"], 2) for r in mine.values()]
-        cells = [
-            f"**{c}**" if r["test"]["mean"] == best else c for c, r in zip(cells, mine.values(), strict=True)
-        ]
-        first = mine[models[0]]
-        body.append(
-            [f"{name} ({first['density']}, d={first['columns']})", *cells, _gain(content["runs"], name)]
-        )
-        seconds.append([name, *(f"{r['seconds']['mean']:.0f}" for r in mine.values())])
-        chosen = [r for r in content["runs"] if (r["table"], r["model"]) == (name, models[0])]
-        choices.append([name, ", ".join(f"{r['flow']}, K={r['states']}" for r in chosen)])
-    lines += [*table(["table", *models, "gain"], body), ""]
-    lines += [
-        "Seconds of the processor for choosing, fitting and scoring, one thread:",
-        "",
-        *table(["table", *models], seconds),
-        "",
-        "What NVF chose:" if splits == 1 else "What NVF chose, split by split:",
-        "",
-        *table(["table", "flow and states"], choices),
-        "",
-    ]
-    return [*lines, place(content), "", "`python benchmarks/tables.py`", ""]
-
-
 def labels(content: dict[str, Any]) -> list[str]:
     s, runs = content["settings"], content["runs"]
     lines = [
@@ -148,30 +103,6 @@ def labels(content: dict[str, Any]) -> list[str]:
         ]
         lines += [*table(header, body), ""]
     return [*lines, place(content), ""]
-
-
-def splits_of(content: dict[str, Any]) -> tuple[int, str]:
-    """How many splits there are, and what the numbers after ± are."""
-    names = list(dict.fromkeys(r["table"] for r in content["runs"]))
-    counts = {name: len({r["split"] for r in content["runs"] if r["table"] == name}) for name in names}
-    splits = max(counts.values())
-    fewer = [f"{n} of {name}" for name, n in counts.items() if n < splits]
-    over = f"mean and standard error over {splits} splits" + (f" ({', '.join(fewer)})" if fewer else "")
-    return splits, over if splits > 1 else "one split, ± standard error over its test rows"
-
-
-def _gain(runs: list[dict[str, Any]], name: str) -> str:
-    """NVF minus the best of the other models, paired by split: mean and standard error."""
-    tests = {(r["model"], r["split"]): r["test"] for r in runs if r["table"] == name}
-    splits = sorted({s for _, s in tests})
-    others = {m for m, _ in tests} - {"NVF"}
-    best = max(others, key=lambda m: sum(tests[m, s] for s in splits))
-    differences = [tests["NVF", s] - tests[best, s] for s in splits]
-    mean = sum(differences) / len(differences)
-    if len(splits) == 1:
-        return f"{number(mean, 2)} ({best})"
-    spread = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
-    return f"{number(mean, 2)} ± {(spread / len(differences)) ** 0.5:.2f} ({best})"
 
 
 def jacobian(content: dict[str, Any]) -> list[str]:
@@ -319,7 +250,7 @@ def defaults(content: dict[str, Any]) -> list[str]:
         "of today (the flow chosen by cross-fitting, averaged weights, a rate that falls where early stopping ends). 4,000 "
         "rows are given, a tenth of them held out by the estimator; test log-likelihood in nats a row, mean and standard "
         "error over splits where there is more than one; *gain* is paired by split. Columns are treated alike. Processor seconds, choice included. Flows were compared by shorter trainings then, which "
-        "on kin40k took the wrong one; the table of real tables below has today's choice.",
+        "on kin40k took the wrong one; the tables of numbers below have today's choice.",
         "",
         *table(header, body),
         "",
@@ -474,27 +405,7 @@ def short(toy: dict[str, Any], real: dict[str, Any], shapes: dict[str, Any]) -> 
         *table(["", *models], body),
         "",
     ]
-    return [*lines, *short_tables(real)]
-
-
-def short_tables(real: dict[str, Any]) -> list[str]:
-    rows = {(r["table"], r["model"]): r for r in real["table"]}
-    _, spread = splits_of(real)
-    models = tuple(dict.fromkeys(r["model"] for r in real["table"]))
-    body = []
-    for name in dict.fromkeys(r["table"] for r in real["table"]):
-        tests = [rows[name, m]["test"] for m in models]
-        best = max(t["mean"] for t in tests)
-        cells = [mean_se(t, 2) for t in tests]
-        body.append(
-            [name, *(f"**{c}**" if t["mean"] == best else c for c, t in zip(cells, tests, strict=True))]
-        )
-    lines = [
-        f"Test log-likelihood of real tables, nats a row in the units of the data (higher is better), {spread}; "
-        f"{real['settings']['train_cap']:,} training rows; everything chosen by the models themselves:",
-        "",
-    ]
-    return [*lines, *table(["", *models], body)]
+    return [*lines, *tables_page.short(real)]
 
 
 def build(readme: str) -> tuple[str, str]:
@@ -510,7 +421,7 @@ def build(readme: str) -> tuple[str, str]:
     for name, section in (("islands", islands), ("blobs", blobs), ("defaults", defaults)):
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))
-    page += [*toys(toy), *tables(real)]
+    page += [*toys(toy), *tables_page.lines(real)]
     parts = (
         ("synthetic", synthetic_page.lines),
         ("discrete", discrete_page.lines),
