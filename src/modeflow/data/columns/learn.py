@@ -16,7 +16,8 @@ from modeflow.data.columns.base import Column, kind_named, shown
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells, portable
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
 from modeflow.data.columns.numeric import Bounded, Circular, Numeric, Positive, Real, numbers_of
-from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, as_written, check_form
+from modeflow.data.columns.steps import Integer, Steps, as_written
+from modeflow.data.columns.times import Datetime, check_form, time_step
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
 from modeflow.errors import ConfigError, DataError
 
@@ -349,10 +350,9 @@ def _datetime(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
     known = seconds[~np.isnan(seconds)]
     if not len(known):
         raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
-    micro = np.round(known * 1e6).astype(np.int64)
-    unit = next(s for s in UNITS.values() if not (micro % round(s * 1e6)).any())
     levels, counts = np.unique(known, return_counts=True)
-    options: Options = {"step": unit, **({"form": form} if form else {})}
+    step, offset = time_step(levels, said.get("step"), name)
+    options: Options = {"step": step, "offset": offset, **({"form": form} if form else {})}
     if as_levels is None:
         as_levels = len(levels) > 1 and few_valued(levels, counts)
     if as_levels:

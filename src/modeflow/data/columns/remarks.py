@@ -14,7 +14,8 @@ from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.learn import MAX_LEVELS_NUMERIC
 from modeflow.data.columns.numeric import Numeric
-from modeflow.data.columns.steps import Datetime, Steps
+from modeflow.data.columns.steps import Steps
+from modeflow.data.columns.times import Datetime
 
 __all__ = ["Remark", "about", "gathered", "remarks", "stray_row"]
 
