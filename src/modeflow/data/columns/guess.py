@@ -10,13 +10,8 @@ import numpy as np
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
-from modeflow.data.columns.learn import (
-    MAX_LEVELS,
-    few_valued,
-    learn,
-    level_values,
-    trusted_lattice,
-)
+from modeflow.data.columns.few import MAX_LEVELS, few_valued, level_values
+from modeflow.data.columns.learn import learn, trusted_lattice
 from modeflow.data.columns.numeric import numbers_of
 from modeflow.data.columns.remarks import Remark, about, remarks, stray_row
 

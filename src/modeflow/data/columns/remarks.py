@@ -12,7 +12,7 @@ import numpy as np
 from modeflow.data.columns.aside import STRAY
 from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
-from modeflow.data.columns.learn import MAX_LEVELS_NUMERIC
+from modeflow.data.columns.few import MAX_LEVELS_NUMERIC
 from modeflow.data.columns.numeric import Numeric
 from modeflow.data.columns.steps import Steps
 from modeflow.data.columns.times import Datetime
