@@ -73,10 +73,19 @@ class RowsToScore:
         """One line that counts and names the rows without a score (state, ...); None where there is none."""
         if not self.bad:
             return None
-        listed = "; ".join(f"row {row + 1}: {why}" for row, why in list(self.bad.items())[:most])
-        more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
         verb = "have" if len(self.bad) > 1 else "has"
-        return f"{len(self.bad)} of {self.total} rows {verb} no {what} (NaN): {listed}{more}"
+        return f"{len(self.bad)} of {self.total} rows {verb} no {what} (NaN): {self._reasons(most)}"
+
+    def left_out_text(self, most: int = 5) -> str | None:
+        """The same, where a result has the other rows alone."""
+        if not self.bad:
+            return None
+        verb = "are" if len(self.bad) > 1 else "is"
+        return f"{len(self.bad)} of {self.total} rows {verb} left out: {self._reasons(most)}"
+
+    def _reasons(self, most: int) -> str:
+        listed = "; ".join(f"row {row + 1}: {why}" for row, why in list(self.bad.items())[:most])
+        return listed + (f"; and {len(self.bad) - most} more" if len(self.bad) > most else "")
 
 
 class Domain(ABC):

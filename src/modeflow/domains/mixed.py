@@ -10,14 +10,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from modeflow.data._source import STDIN, is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
+from modeflow.data.columns.base import shown
 from modeflow.data.columns.files import write_frame
 from modeflow.data.columns.frames import frame_kind
 from modeflow.data.schema import listing
+from modeflow.domains._mixed_rows import independent_columns, refuse_empty, strange_text
 from modeflow.domains._table_sources import column_names, refused
 from modeflow.domains.base import RowsToScore, Trivial
 from modeflow.domains.rows import RowDomain
@@ -25,7 +26,7 @@ from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.nets.randomness import seeded
 from modeflow.transforms.mixed import MixedColumns
 
-__all__ = ["MixedData", "MixedDomain", "MixedParts", "independent_columns"]
+__all__ = ["MixedData", "MixedDomain", "MixedParts", "independent_columns", "refuse_empty"]
 
 #: Rows that a split leaves in each part.
 _LEAST = 1
@@ -199,16 +200,58 @@ class MixedDomain(RowDomain):
         return values[possible]
 
     def _encoded(self, X: Any) -> np.ndarray:
-        values = self.schema.encode(X, "score")
-        strange = (values == IMPOSSIBLE).any(1)
-        if strange.any():
+        values, strange = self._with_strange(X)
+        if strange:
             warnings.warn(
-                f"column '{self.schema.first_strange(X)}' has values that it did not have when the model was "
-                f"fitted: {strange.sum()} of {len(values)} rows have no probability (minus infinity)",
-                UserWarning,
-                stacklevel=6,
+                f"{strange_text(strange)} have no probability (minus infinity)", UserWarning, stacklevel=6
             )
+        for name, rows in strange.items():
+            if name not in self.schema.names:
+                values[rows] = IMPOSSIBLE
         return values
+
+    def _with_strange(self, X: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Rows encoded, and by column the rows with a value that it cannot have; of constant columns it is
+        said there alone."""
+        values, found = self.schema.encode_apart(X)
+        for name, column in zip(self.schema.names, values.T, strict=True):
+            if (rows := column == IMPOSSIBLE).any():
+                found[name] = rows
+        return values, {c.name: found[c.name] for c in self.schema.columns if c.name in found}
+
+    def known(
+        self, X: Any, unseen: str = "error", besides: str | None = None, numbers: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rows encoded, from the cells of which others are to follow.
+
+        Arguments:
+            X: rows. unseen: what is done with a cell that its column cannot have, "error", or "missing": as
+                if it were so, with a warning.
+            besides: a column that is not looked at. numbers: of the rows in the data, for messages.
+
+        Raises:
+            ConfigError: another `unseen`. DataError: other columns than the model's; a value that a column
+                cannot have, with row and column.
+        """
+        if unseen not in ("error", "missing"):
+            raise ConfigError(f"unseen='{unseen}' is not known: use 'error' or 'missing'")
+        values, strange = self._with_strange(X)
+        strange.pop(besides or "", None)
+        if not strange:
+            return values
+        if unseen == "error":
+            name, rows = next(iter(strange.items()))
+            row = int(rows.argmax())
+            raise DataError(
+                f"column '{name}', data row {(row if numbers is None else int(numbers[row])) + 1} holds "
+                f"{shown(self.schema.cell(X, name, row))}, a value that it did not have when the model was "
+                "fitted, and nothing follows from it: correct it, leave the cell empty, or have such cells "
+                "taken as missing (unseen='missing', --unseen missing)"
+            )
+        warnings.warn(
+            f"{strange_text(strange)} have cells that are taken as missing", UserWarning, stacklevel=3
+        )
+        return np.where(values == IMPOSSIBLE, np.nan, values)
 
     def check_name(self, name: str) -> int:
         """Place of a modelled column.
@@ -333,39 +376,6 @@ def _read(source: Any, settings: Mapping[str, Any]) -> tuple[pl.DataFrame, list[
     header = settings.get("header") if is_text_file(source) else None
     columns = column_names(settings.get("columns"))
     return read_mixed(source, columns, header=header, array=settings.get("array"))
-
-
-def refuse_empty(values: np.ndarray, numbers: np.ndarray) -> None:
-    """Raise `DataError` for rows without a cell; `numbers` are those of the rows ``(N, D)`` in the data."""
-    empty = np.isnan(values).all(1)
-    if empty.any():
-        more = f" (and {int(empty.sum()) - 1} more)" if empty.sum() > 1 else ""
-        raise DataError(
-            f"data row {numbers[int(empty.argmax())] + 1} has no cell at all{more}: leave such rows out"
-        )
-
-
-def independent_columns(
-    layer: MixedColumns, train: Tensor, rows: Tensor, weight: np.ndarray | None
-) -> np.ndarray:
-    """Log-density of features as if the columns had nothing to say of each other, nats, ``(M,)``.
-
-    Normal numbers, angles at random, levels as often as in the training rows, ``(N, F)``.
-    """
-    total = torch.zeros(len(rows), dtype=torch.float64)
-    w = torch.ones(len(train)) if weight is None else torch.from_numpy(np.asarray(weight))
-    for j, (levels, circular) in enumerate(zip(layer.levels, layer.circular, strict=True)):
-        there, known = rows[:, j] == rows[:, j], train[:, j] == train[:, j]
-        x, seen = rows[there, j], train[known, j]
-        if levels:
-            count = torch.bincount(seen.long(), w[known].double(), levels) + 0.5
-            total[there] += (count / count.sum()).log()[x.long()]
-        elif circular:
-            total[there] -= float(np.log(2 * np.pi))
-        else:
-            spread = seen.std().clamp_min(1e-6) if len(seen) > 1 else torch.ones(())
-            total[there] += torch.distributions.Normal(seen.mean(), spread).log_prob(x)
-    return total.numpy()
 
 
 def _schema_remedy(source: str, schema: str | None) -> str:

@@ -18,8 +18,7 @@ def run(args: argparse.Namespace) -> int:
     fitted = open_run(args)
     estimator, domain = fitted.estimator, fitted.estimator.domain_
     rows, word = rows_of(args, fitted), domain.word
-    log_prob, cost = estimator.scores(rows.values)
-    kind = estimator.density_kind_of(rows.values)
+    log_prob, cost, kind = estimator.scores(rows.values)
     mean = domain.summarise(log_prob, kind, cost)
     columns = domain.scores(log_prob, cost, kind)
     if args.out:

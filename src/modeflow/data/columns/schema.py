@@ -172,16 +172,30 @@ class TableSchema:
             DataError: columns that are missing or unexpected (all are named), cells that a column cannot
                 have, or columns that name rows.
         """
+        encoded, strange = self.encode_apart(frame, unseen)
+        for rows in strange.values():
+            encoded[rows] = IMPOSSIBLE
+        return encoded
+
+    def encode_apart(self, frame: Any, unseen: Unseen = "score") -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """`encode`, with what constant columns say of the rows apart.
+
+        Returns:
+            the modelled columns ``(N, D)``, and by constant columns with another value the rows that have it,
+            ``(N,)``.
+        """
         self.check()
         found = self._matched(read_frame(frame)[0])
-        rows = len(next(iter(found.values())))
-        encoded = np.empty((rows, self.dim))
+        encoded = np.empty((len(next(iter(found.values()))), self.dim))
         for i, column in enumerate(self.modelled):
             encoded[:, i] = column.encode(found[column.name], unseen)
+        strange = {}
         for column in self.columns:
             if isinstance(column, Constant) and column.name in found:
-                encoded[column.encode(found[column.name], unseen) == IMPOSSIBLE] = IMPOSSIBLE
-        return encoded
+                rows = column.encode(found[column.name], unseen) == IMPOSSIBLE
+                if rows.any():
+                    strange[column.name] = rows
+        return encoded, strange
 
     def _matched(self, found: dict[str, Cells]) -> dict[str, Cells]:
         """The cells by the names of the schema."""
@@ -242,14 +256,9 @@ class TableSchema:
         left_out = [c.name for c in self.columns if isinstance(c, (Drop, Identifier))]
         return put_back(self.decode(encoded), frame, [c.name for c in self.columns], left_out)
 
-    def first_strange(self, frame: Any) -> str | None:
-        """The first column of a table, constant ones among them, with a value that it cannot have."""
-        found = self._matched(read_frame(frame)[0])
-        for column in self.columns:
-            looked_at = column.name in found and (column.modelled or isinstance(column, Constant))
-            if looked_at and (column.encode(found[column.name], "score") == IMPOSSIBLE).any():
-                return column.name
-        return None
+    def cell(self, frame: Any, name: str, row: int) -> Any:
+        """A cell of a table as its user knows it, for messages."""
+        return self._matched(read_frame(frame)[0])[name].value(row)
 
     # -- files -----------------------------------------------------------------------------------
 
