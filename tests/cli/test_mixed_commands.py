@@ -83,6 +83,17 @@ def test_scores_have_a_line_for_every_row_and_name_the_bad_ones(run, capsys):
     assert np.isfinite(np.delete(scores[column].cast(pl.Float64).to_numpy(), [2, 3])).all()
 
 
+def test_rows_without_a_cell_are_no_part_of_a_ranking(run, capsys):
+    lines = (run / "t.csv").read_text().splitlines()
+    (run / "holes.csv").write_text("\n".join([lines[0], *lines[1:4], ",,,,", ",,,,cm"]) + "\n")
+    capsys.readouterr()
+    assert main(["score", str(run / "run"), str(run / "holes.csv"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["rows_without_cells"] == [4, 5] and "2 of 5 rows have no cell at all" in err
+    assert sorted(row["row"] for row in told["least_likely_rows"]) == [1, 2, 3]
+
+
 def test_assign_and_report(run, capsys):
     call(capsys, "assign", run / "run", run / "t.csv", "-o", run / "states.csv")
     assert len(pl.read_csv(run / "states.csv")) == 160

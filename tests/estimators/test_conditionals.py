@@ -47,6 +47,20 @@ def test_the_probabilities_of_all_cells_sum_to_one(fitted, cells):
     assert cells[1].sum() == pytest.approx(1, abs=1e-10)
 
 
+def test_rows_without_a_cell_are_said_not_to_be_usual(fitted):
+    rows = table(20, holes=0.0)
+    rows.loc[4:5] = None
+    with pytest.warns(
+        UserWarning, match="2 of 20 rows have no cell at all, first data row 5: .* 0, that of"
+    ) as told:
+        found = fitted.score_samples(rows)
+    assert (
+        len(told) == 1
+        and found[4:6] == pytest.approx(0, abs=1e-12)
+        and (np.delete(found, [4, 5]) < -0.1).all()
+    )
+
+
 def test_a_missing_cell_is_summed_out(fitted, cells):
     rows, joint = cells
     holes = rows.assign(b=None).drop_duplicates()

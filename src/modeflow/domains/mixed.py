@@ -166,12 +166,18 @@ class MixedDomain(RowDomain):
         names = [column.name for column in self.schema.columns]
         frame, notes = read_mixed(source, column_names(columns), header=header, known=names)
         self.schema.encode(frame[:0] if frame.height else frame, "score")  # other columns are said at once
-        bad = refused(lambda part: self.schema.encode(frame[part], "score"), np.arange(frame.height))
+        empty = np.zeros(frame.height, dtype=bool)
+
+        def check(part: np.ndarray) -> None:
+            empty[part] = np.isnan(self.schema.encode(frame[part], "score")).all(1)
+
+        bad = refused(check, np.arange(frame.height))
         rows = np.delete(np.arange(frame.height), list(bad))
         if not len(rows):
             row, why = min(bad.items())
             raise DataError(f"'{source}': none of {frame.height} rows can be scored; row {row + 1}: {why}")
-        return RowsToScore(frame[rows], rows, frame.height, dict(sorted(bad.items())), tuple(notes))
+        bad = dict(sorted(bad.items()))
+        return RowsToScore(frame[rows], rows, frame.height, bad, tuple(notes), np.flatnonzero(empty))
 
     # -- what a model is fitted to ---------------------------------------------------------------
 
@@ -208,6 +214,15 @@ class MixedDomain(RowDomain):
         for name, rows in strange.items():
             if name not in self.schema.names:
                 values[rows] = IMPOSSIBLE
+        empty = np.isnan(values).all(1)
+        if empty.any():
+            warnings.warn(
+                f"{empty.sum()} of {len(values)} rows have no cell at all, first data row "
+                f"{empty.argmax() + 1}: their log-density is 0, that of nothing, and does not say that they "
+                "are usual",
+                UserWarning,
+                stacklevel=6,
+            )
         return values
 
     def _with_strange(self, X: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:

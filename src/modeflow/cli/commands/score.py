@@ -27,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
         write_table(args.out, values, (word, *columns), integer_columns=(word,))
         say_wrote(args, f"{rows.total} {word}s, column '{next(iter(columns))}'")
     say_unscored(rows)
-    told, worst = domain.told(log_prob), np.argsort(log_prob)[:5]
+    order = np.argsort(log_prob)
+    told, worst = domain.told(log_prob), order[~np.isin(rows.rows[order], rows.empty)][:5]
     result = {
         "run": args.run_folder,
         "data": args.data,
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         "units": domain.units,
         f"least_likely_{word}s": [{word: int(rows.rows[i]) + 1, domain.shown: float(told[i])} for i in worst],
         f"{word}s_without_score": [{word: row + 1, "reason": why} for row, why in rows.bad.items()],
+        f"{word}s_without_cells": [int(row) + 1 for row in rows.empty],
         "notes": list(rows.notes),
         "interrupted": fitted.interrupted,
         "out": args.out,
