@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
 from modeflow.data.columns.base import shown
 from modeflow.data.columns.files import write_frame
 from modeflow.data.columns.frames import frame_kind
+from modeflow.data.mixed_sets import MIXED_SETS
 from modeflow.data.schema import listing
 from modeflow.domains._mixed_rows import independent_columns, refuse_empty, strange_text
 from modeflow.domains._table_sources import column_names, refused
@@ -40,6 +42,8 @@ class MixedData:
     frame: pl.DataFrame
     notes: tuple[str, ...]
     schema: TableSchema
+    #: So many of the last rows are the published test part.
+    test_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,10 @@ class MixedDomain(RowDomain):
         if source is None or source == STDIN:
             return False
         path = Path(source).expanduser()
-        if not path.is_file() or not (is_text_file(path) or path.suffix.lower() == ".parquet"):
+        if path.is_file():
+            if not (is_text_file(path) or path.suffix.lower() == ".parquet"):
+                return False
+        elif os.fspath(source) not in MIXED_SETS:
             return False
         try:
             return cls.wants(_as_found(_read(source, settings)[0]))
@@ -115,19 +122,24 @@ class MixedDomain(RowDomain):
         if isinstance(settings["columns"], Mapping):
             specs |= settings["columns"]
         numbers = np.arange(frame.height)
+        known = None if Path(source).is_file() else MIXED_SETS.get(os.fspath(source))
+        test_rows = 0 if known is None else known.test_rows
         if settings["rows"] is not None:
-            order = np.random.default_rng(settings["seed"]).permutation(frame.height)
-            taken = np.sort(order[: int(settings["rows"])])
+            first = frame.height - test_rows
+            order = np.random.default_rng(settings["seed"]).permutation(first)
+            taken = np.sort(np.append(order[: int(settings["rows"])], np.arange(first, frame.height)))
             frame, numbers = frame[taken], taken
         # Of all rows: a level that is rare is not to be unheard of because chance put it into another part.
         schema = TableSchema.infer(frame, specs)
         schema.check(_schema_remedy(source, settings["schema"]))
         refuse_empty(schema.encode(frame), numbers)
-        return MixedData(str(source), frame, (*notes, *schema.notes), schema)
+        return MixedData(str(source), frame, (*notes, *schema.notes), schema, test_rows)
 
     @classmethod
     def split(cls, data: MixedData, settings: Mapping[str, Any]) -> MixedParts:
         rest, parts = data.frame, {}
+        if data.test_rows:
+            rest, parts["test"] = rest[: -data.test_rows], rest[-data.test_rows :]
         for name in ("test", "validation"):
             if isinstance(settings[name], str):
                 file = settings[name]
@@ -140,10 +152,10 @@ class MixedDomain(RowDomain):
                 continue
             if not 0 < settings[name] < 1:
                 raise ConfigError(f"{name}={settings[name]} must be a fraction between 0 and 1, or a file")
-            count = max(_LEAST, round(settings[name] * data.frame.height))
-            parts[name] = data.frame[np.sort(order[taken : taken + count])]
+            count = max(_LEAST, round(settings[name] * rest.height))
+            parts[name] = rest[np.sort(order[taken : taken + count])]
             taken += count
-        rest = data.frame[np.sort(order[taken:])]
+        rest = rest[np.sort(order[taken:])]
         if rest.height < _LEAST:
             raise DataError(f"{data.frame.height} rows are too few to split: none is left for training")
         return MixedParts(rest, parts["validation"], parts["test"])

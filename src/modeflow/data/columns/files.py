@@ -14,6 +14,7 @@ from modeflow.data._arrays import read_array
 from modeflow.data._reading import check_unique, parquet_frame, pick, text_frame
 from modeflow.data._source import STDIN, TEXT_SUFFIXES
 from modeflow.data.catalogue import resolve
+from modeflow.data.mixed_sets import MIXED_SETS, mixed_files
 from modeflow.data.table import SUFFIXES, atomic_write, default_columns, existing_file, file_kind
 from modeflow.errors import DataError
 
@@ -44,6 +45,8 @@ def read_mixed(
         DataError: no such file or data set, or one that cannot be read.
     """
     path = os.fspath(source)
+    if path in MIXED_SETS and not Path(path).is_file():
+        return _from_set(path, columns)
     if path != STDIN and not Path(path).expanduser().is_file() and Path(path).suffix.lower() not in SUFFIXES:
         data = resolve(path, columns=columns)
         table = data.table
@@ -62,6 +65,19 @@ def read_mixed(
     if kind == ".parquet":
         return parquet_frame(file, columns)
     return _from_array(file, kind, array, columns)
+
+
+def _from_set(name: str, columns: Sequence[str] | None) -> tuple[pl.DataFrame, list[str]]:
+    known = MIXED_SETS[name]
+    read = [read_mixed(file, columns, header=True) for file in mixed_files(name)]
+    frame = pl.concat([part for part, _ in read])
+    width = known.columns if columns is None else len(columns)
+    if frame.shape != (known.rows, width):
+        raise DataError(
+            f"the files of '{name}' have {frame.height} rows and {frame.width} columns, the published set "
+            f"{known.rows} and {width}: replace them, or give the file itself"
+        )
+    return frame, list(dict.fromkeys(note for _, notes in read for note in notes))
 
 
 def _from_array(
