@@ -41,6 +41,8 @@ CellKind = Literal["number", "boolean", "text", "time", "object"]
 
 #: Marks that no person means as a word.
 PROGRAM_MARKS = frozenset(MISSING) - {"?", "-", "--", ".", "none", "nil", ""}
+#: What a table is called that is no file.
+_NO_FILE = "the table"
 _BOOLEAN_WORDS = ("true", "false")
 _LEADING_ZERO = r"^\s*[+-]?0\d"
 _EPOCH_DAY = 86400
@@ -241,11 +243,14 @@ def cells_of_text(text: pl.Series, dtype: str, numbers: tuple[np.ndarray, np.nda
 
 
 def spell(
-    columns: dict[str, pl.Series], label: str = "the table", commas_separate: bool = False
+    columns: dict[str, pl.Series], label: str | None = None
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
     """The numbers that columns of text spell, and which of their cells are text, with notes on the spellings.
 
     Read together, since the spelling of one column (decimal commas) tells how another is meant.
+
+    Arguments:
+        columns: by name. label: the file they are of, if they are of one, for the notes.
     """
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     candidates: dict[str, pl.Series] = {}
@@ -265,7 +270,7 @@ def spell(
         if not names:
             break
         frame = pl.DataFrame({n: candidates[n] for n in names})
-        read = frame_to_numbers(frame, label, commas_separate)
+        read = frame_to_numbers(frame, label or _NO_FILE)
         for i, name in enumerate(names):
             bad = np.zeros(frame.height, dtype=bool)
             for column in read.bad:
@@ -273,6 +278,8 @@ def spell(
                     bad[column.rows] = True
             found[name] = read.values[:, i], bad
         notes = [*read.notes, *read.doubts]
+        if label is None:
+            notes = [note.replace(f"'{_NO_FILE}'", _NO_FILE, 1) for note in notes]
         if len(names) == len(candidates) and not any(found[n][1].any() for n in names):
             break
         if chosen is not None:

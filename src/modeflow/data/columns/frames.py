@@ -53,8 +53,11 @@ def frame_kind(frame: Any) -> str:
     )
 
 
-def read_frame(frame: Any, commas_separate: bool = False) -> tuple[dict[str, Cells], list[str]]:
+def read_frame(frame: Any, label: str | None = None) -> tuple[dict[str, Cells], list[str]]:
     """The cells of every column by name, and notes on spellings of numbers in text.
+
+    Arguments:
+        frame: of any kind. label: the file it was read from, if it was, for the notes.
 
     Raises:
         DataError: no table, columns of unequal length, a name that occurs twice, or a type that no column
@@ -67,11 +70,11 @@ def read_frame(frame: Any, commas_separate: bool = False) -> tuple[dict[str, Cel
         _check_names(frame.column_names)
         table = pl.from_arrow(frame)
         assert isinstance(table, pl.DataFrame)
-        cells, notes = _polars(table, types, commas_separate)
+        cells, notes = _polars(table, types, label)
         return {n: _with_order(c, frame, n) if n in ordered else c for n, c in cells.items()}, notes
     if kind == "polars":
         types = {name: str(dtype) for name, dtype in frame.schema.items()}
-        return _polars(frame, types, commas_separate)
+        return _polars(frame, types, label)
     if kind == "pandas":
         names = [str(name) for name in frame.columns]
         _check_names(names)
@@ -96,10 +99,10 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _polars(
-    frame: pl.DataFrame, types: dict[str, str], commas_separate: bool
+    frame: pl.DataFrame, types: dict[str, str], label: str | None
 ) -> tuple[dict[str, Cells], list[str]]:
     text = {c.name: c for c in frame if c.dtype == pl.String}
-    numbers, notes = spell(text, commas_separate=commas_separate)
+    numbers, notes = spell(text, label)
     return {c.name: cells_of_series(c, types[c.name], numbers.get(c.name)) for c in frame}, notes
 
 

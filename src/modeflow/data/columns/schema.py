@@ -88,7 +88,9 @@ class TableSchema:
     # -- from data -------------------------------------------------------------------------------
 
     @classmethod
-    def infer(cls, frame: Any, columns: Mapping[str, Any] | None = None) -> TableSchema:
+    def infer(
+        cls, frame: Any, columns: Mapping[str, Any] | None = None, source: str | None = None
+    ) -> TableSchema:
         """Find out what the columns of a table are.
 
         Arguments:
@@ -96,22 +98,23 @@ class TableSchema:
             columns: what is known of some, by name: a kind (``"drop"``, ``"categorical"``,
                 ``"circular(360)"``) or a mapping of its options, see `parse_spec`, of which the rest is found
                 out; or a `Column`, which is taken as it stands. The other columns are found out.
+            source: the file that the frame was read from, if it was, which notes and errors name.
 
         Raises:
             ConfigError: an unknown name, kind or option.
             DataError: no table, or cells that contradict what was said.
         """
-        found, notes = read_frame(frame)
-        kind = frame_kind(frame)
+        found, notes = read_frame(frame, source)
+        kind, table = frame_kind(frame), "the table" if source is None else f"'{source}'"
         if not found:
-            raise DataError("the table has no columns")
+            raise DataError(f"{table} has no columns")
         if not len(next(iter(found.values()))):
-            raise DataError("the table has no rows")
+            raise DataError(f"{table} has no rows")
         said = dict(columns or {})
         for name in said:
             if name not in found:
                 hint = nearest(str(name), found) or f"; the columns are {listing(list(found))}"
-                raise ConfigError(f"columns: the table has no column '{name}'{hint}")
+                raise ConfigError(f"columns: {table} has no column '{name}'{hint}")
         blanks = any(c.text is not None and not c.spells_numbers and c.missing.any() for c in found.values())
         known: list[Column] = []
         marks: dict[str, tuple[str, int]] = {}
@@ -136,7 +139,9 @@ class TableSchema:
                 column = learn(word, cells, name, options)
                 column = replace(column, about=about(cells, column))
             known.append(column)
-        notes = [*notes, *gathered(told)]
+        # Of a schema that says everything the notes were made when it was found.
+        all_said = all(isinstance(_whole(said.get(name, AUTO), name), Column) for name in found)
+        notes = [*([] if all_said else notes), *gathered(told)]
         if marks:
             notes = [*notes, _about_marks(marks, blanks)]
         return cls(tuple(known), kind, tuple(notes))
