@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import json
 
@@ -214,6 +215,30 @@ def test_chosen_columns_say_what_a_table_is(tmp_path, capsys):
     told = call(capsys, "fit", file, "-o", tmp_path / "r", "--columns", "a,b", "--json", *small,
                 "--set", "max_states=1")  # fmt: skip
     assert json.loads(told)["domain"] == "table"
+
+
+def test_times_and_durations_of_parquet_are_sampled_to_every_form(tmp_path, capsys):
+    """Times in JSON ended in a traceback; csv has no form for durations."""
+    rng = np.random.default_rng(0)
+    start = dt.datetime(2020, 1, 1)
+    frame = pl.DataFrame(
+        {
+            "when": [start + dt.timedelta(minutes=int(k)) for k in rng.integers(0, 10**5, 100)],
+            "took": [dt.timedelta(microseconds=int(k)) for k in rng.exponential(1e9, 100)],
+            "word": rng.choice(["a", "b"], 100),
+        }
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    call(capsys, "fit", tmp_path / "t.parquet", "-o", tmp_path / "run", "--quiet", *SMALL)
+    told = json.loads(call(capsys, "sample", tmp_path / "run", "-n", 3, "--json"))
+    for form in ("csv", "parquet"):
+        call(capsys, "sample", tmp_path / "run", "-n", 3, "-o", tmp_path / f"s.{form}")
+    drawn = pl.read_parquet(tmp_path / "s.parquet")
+    assert drawn.schema == frame.schema
+    assert [dt.datetime.fromisoformat(row[0]) for row in told["rows"]] == drawn["when"].to_list()
+    seconds = [value.total_seconds() for value in drawn["took"]]
+    assert [row[1] for row in told["rows"]] == pl.read_csv(tmp_path / "s.csv")["took"].to_list() == seconds
+    assert json.loads(call(capsys, "score", tmp_path / "run", tmp_path / "s.csv", "--json"))["out"] is None
 
 
 def test_conditionals_of_other_models_are_refused_in_one_line(tmp_path, capsys):

@@ -14,7 +14,7 @@ from torch import Tensor
 from modeflow.data._source import STDIN, is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
 from modeflow.data.columns.base import shown
-from modeflow.data.columns.files import write_frame
+from modeflow.data.columns.files import plain_rows, write_frame
 from modeflow.data.columns.frames import frame_kind
 from modeflow.data.schema import listing
 from modeflow.domains._mixed_rows import independent_columns, refuse_empty, strange_text
@@ -294,7 +294,7 @@ class MixedDomain(RowDomain):
 
     def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
         frame = self._with_states(samples, z)
-        return {"columns": frame.columns, "rows": [list(row) for row in frame.rows()]}
+        return {"columns": frame.columns, "rows": plain_rows(frame)}
 
     def _with_states(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
         frame = samples

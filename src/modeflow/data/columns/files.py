@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from modeflow.data._arrays import read_array
 from modeflow.data._reading import check_unique, parquet_frame, pick, text_frame
 from modeflow.data._source import STDIN, TEXT_SUFFIXES
 from modeflow.data.catalogue import resolve
+from modeflow.data.columns.spans import seconds_of_spans
 from modeflow.data.mixed_sets import MIXED_SETS, mixed_files
 from modeflow.data.table import SUFFIXES, atomic_write, default_columns, existing_file, file_kind
 from modeflow.errors import DataError
 
-__all__ = ["read_mixed", "write_frame"]
+__all__ = ["plain_rows", "read_mixed", "write_frame"]
 
 
 def read_mixed(
@@ -97,7 +100,7 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
         DataError: another ending, or a path that cannot be written.
     """
     if os.fspath(path) == STDIN:
-        sys.stdout.write(frame.write_csv())
+        sys.stdout.write(_for_text(frame).write_csv())
         return
     kind = Path(path).suffix.lower()
     if kind not in _WRITTEN:
@@ -105,8 +108,26 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
     atomic_write(path, lambda file: _WRITTEN[kind](frame, file))
 
 
+def plain_rows(frame: pl.DataFrame) -> list[list[Any]]:
+    """The rows of a table as values that JSON has: times as text, durations in seconds."""
+    return [[_plain(v) for v in row] for row in _for_text(frame).rows()]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _for_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Durations in seconds: text has no form for them."""
+    spans = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
+    seconds = (pl.Series(name, seconds_of_spans(frame[name].to_numpy())).fill_nan(None) for name in spans)
+    return frame.with_columns(*seconds)
+
+
 _WRITTEN: Mapping[str, Callable[[pl.DataFrame, Path], object]] = {
-    ".csv": lambda frame, file: frame.write_csv(file),
-    ".tsv": lambda frame, file: frame.write_csv(file, separator="\t"),
+    ".csv": lambda frame, file: _for_text(frame).write_csv(file),
+    ".tsv": lambda frame, file: _for_text(frame).write_csv(file, separator="\t"),
     ".parquet": lambda frame, file: frame.write_parquet(file),
 }

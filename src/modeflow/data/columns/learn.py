@@ -13,7 +13,8 @@ from modeflow.data._cells import is_missing
 from modeflow.data.columns.aside import Constant, Drop, Identifier
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column, kind_named, shown
-from modeflow.data.columns.cells import Cells, portable
+from modeflow.data.columns.cells import Cells
+from modeflow.data.columns.dtypes import portable
 from modeflow.data.columns.few import MAX_LEVELS, MAX_LEVELS_NUMERIC, few_valued, level_values
 from modeflow.data.columns.levels import Boolean, Categorical, Ordinal
 from modeflow.data.columns.numeric import Bounded, Circular, Numeric, Positive, Real, numbers_of
@@ -36,6 +37,8 @@ def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column
         DataError: the data contradict what was said; names column, row and value.
     """
     chosen = kind_named(kind, name)
+    if chosen is not Drop:
+        cells.check(name)
     options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
     as_levels = options.pop("as_levels", None)
     chosen.check_options(name, options)

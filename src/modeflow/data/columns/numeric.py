@@ -15,7 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from modeflow.data.columns.base import Column, Feature
-from modeflow.data.columns.cells import Cells, portable
+from modeflow.data.columns.cells import Cells
+from modeflow.data.columns.dtypes import portable
+from modeflow.data.columns.spans import largest_span
 from modeflow.errors import ConfigError, DataError
 
 __all__ = ["Bounded", "Circular", "Numeric", "Positive", "Real", "as_type", "numbers_of"]
@@ -67,6 +69,8 @@ def as_type(values: np.ndarray, dtype: str) -> np.ndarray:
 
 def _largest(dtype: str) -> float:
     """The largest number that a type holds."""
+    if (span := largest_span(dtype)) is not None:
+        return span
     if found := re.fullmatch(r"[Dd]ecimal(?:128)?\((?:precision=)?(\d+), (?:scale=)?(\d+)\)", dtype):
         return 10.0 ** (int(found[1]) - int(found[2])) * (1 - 2.0**-50)
     return float(np.finfo(np.float32 if portable(dtype) == "float32" else np.float64).max)

@@ -10,8 +10,9 @@ import numpy as np
 
 from modeflow.data.columns.aside import Constant, Drop, Identifier, refusal
 from modeflow.data.columns.base import IMPOSSIBLE, KINDS, Column, Feature, Unseen
+from modeflow.data.columns.building import Decoded, build_frame, put_back
 from modeflow.data.columns.cells import Cells
-from modeflow.data.columns.frames import FRAMES, Decoded, build_frame, frame_kind, put_back, read_frame
+from modeflow.data.columns.frames import FRAMES, frame_kind, read_frame
 from modeflow.data.columns.guess import guess
 from modeflow.data.columns.learn import learn, taken
 from modeflow.data.columns.levels import Levels
@@ -263,7 +264,7 @@ class TableSchema:
 
     def cell(self, frame: Any, name: str, row: int) -> Any:
         """A cell of a table as its user knows it, for messages."""
-        return self._matched(read_frame(frame)[0])[name].value(row)
+        return self._matched(read_frame(frame)[0])[name].said(row)
 
     # -- files -----------------------------------------------------------------------------------
 

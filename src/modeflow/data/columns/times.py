@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from modeflow.data.columns.base import shown
-from modeflow.data.columns.cells import Cells, form_of_date, format_times, portable, text_times, time_of
+from modeflow.data.columns.cells import Cells, form_of_date, format_times, text_times, time_of
+from modeflow.data.columns.dtypes import portable
 from modeflow.data.columns.steps import Steps
 from modeflow.errors import ConfigError, DataError
 
