@@ -21,6 +21,7 @@ from modeflow.data.columns.numeric import Bounded, Circular, Numeric, Positive, 
 from modeflow.data.columns.steps import Integer, Steps, as_written
 from modeflow.data.columns.times import Datetime, check_form, time_step
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
+from modeflow.data.spread import are_single
 from modeflow.errors import ConfigError, DataError
 
 __all__ = ["known_values", "learn", "number_type", "taken", "trusted_lattice"]
@@ -93,7 +94,7 @@ def known_values(cells: Cells, name: str) -> np.ndarray:
 
 def _is_single(values: np.ndarray) -> bool:
     """Whether numbers have the digits of single precision alone, and some are no short decimals for that."""
-    if not np.array_equal(values.astype(np.float32), values):
+    if not are_single(values):
         return False
     digits = short_decimals(values)
     return digits is None or not np.array_equal(np.round(values, digits), values)
@@ -266,7 +267,7 @@ def _written(values: np.ndarray, lattice: Lattice) -> str | None:
         if np.array_equal(as_written(exact, form), levels):
             return form
     # Up to rounding in the precision that the values have.
-    eps = np.finfo(np.float32 if np.array_equal(levels.astype(np.float32), levels) else np.float64).eps
+    eps = np.finfo(np.float32 if are_single(levels) else np.float64).eps
     return "" if np.abs(exact - levels).max() <= 8 * eps * np.abs(levels).max() else None
 
 

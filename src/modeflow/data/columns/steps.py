@@ -17,6 +17,7 @@ from modeflow.data.columns.base import Feature
 from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.numeric import Numeric, as_type
 from modeflow.data.lattice import Lattice
+from modeflow.data.spread import single_slack
 from modeflow.errors import ConfigError
 
 __all__ = ["Integer", "Steps", "as_written"]
@@ -93,7 +94,9 @@ class Steps(Numeric):
         levels = np.array(self.levels)
         known = ~np.isnan(numbers)
         codes = np.where(known, self._code(np.where(known, numbers, levels[0])), 0)
-        wrong = known & (np.abs(levels[codes] - numbers) > np.maximum(1e-3 * self.step, _slack(numbers)))
+        wrong = known & (
+            np.abs(levels[codes] - numbers) > np.maximum(1e-3 * self.step, single_slack(numbers))
+        )
         values = codes.astype(np.float64)
         return np.where(known, values, math.nan), wrong, values
 
@@ -116,7 +119,7 @@ class Steps(Numeric):
     def _possible(self, numbers: np.ndarray) -> np.ndarray:
         # Decimals that went through single precision lie beside the lattice.
         near = self.lattice.value(self.lattice.number(numbers))
-        numbers = np.where(np.abs(near - numbers) <= _slack(numbers), near, numbers)
+        numbers = np.where(np.abs(near - numbers) <= single_slack(numbers), near, numbers)
         beyond = np.zeros(len(numbers), dtype=bool)
         if self.low is not None:
             beyond |= numbers < self.low - 1e-3 * self.step
@@ -169,11 +172,6 @@ def as_written(values: np.ndarray, form: str) -> np.ndarray:
     """Numbers as a text in this format would say them."""
     distinct, place = np.unique(values, return_inverse=True)
     return np.array([float(format(v, form)) for v in distinct.tolist()])[place]
-
-
-def _slack(numbers: np.ndarray) -> np.ndarray:
-    """How far rounding to single precision can move numbers."""
-    return np.asarray(np.spacing(np.abs(numbers).astype(np.float32)).astype(np.float64))
 
 
 def _few(levels: tuple[float, ...]) -> str:
