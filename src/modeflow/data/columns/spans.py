@@ -43,7 +43,7 @@ def spans_of(seconds: np.ndarray, dtype: str) -> np.ndarray:
     absent = np.isnan(seconds)
     counted = np.clip(np.round(np.where(absent, 0.0, seconds) * _PER_SECOND[unit]), -_LAST, _LAST)
     spans = counted.astype(np.int64).astype(f"timedelta64[{unit}]")
-    spans[absent] = np.timedelta64("NaT")
+    spans[absent] = np.array("NaT", dtype=spans.dtype)
     return spans
 
 

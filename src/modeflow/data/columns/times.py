@@ -88,7 +88,7 @@ class Datetime(Steps):
     def _typed(self, values: np.ndarray) -> np.ndarray:
         absent = np.isnan(values)
         micro = np.round(np.where(absent, 0.0, values) * 1e6).astype(np.int64).astype("datetime64[us]")
-        micro[absent] = np.datetime64("NaT")
+        micro[absent] = np.datetime64("NaT", "us")
         if self.form is not None:
             text = format_times(pl.Series(micro), self.form).to_list()
             return np.array(text, dtype=object)
