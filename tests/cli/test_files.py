@@ -172,13 +172,14 @@ def test_fit_from_a_pipe_keeps_the_rows(tmp_path, capsys, monkeypatch):
     folder = tmp_path / "run"
     monkeypatch.setattr(sys, "stdin", Stdin(text.encode()))
     assert call(capsys, "fit", "-", "-o", folder, "--columns", "b,a", "--quiet", *SMALL)[0] == 0
-    kept = pl.read_parquet(folder / "data.parquet")
-    assert kept.columns == ["b", "a"] and kept.height == 60
+    assert (folder / "data.csv").read_text() == text
+    assert json.loads((folder / "result.json").read_text())["columns"] == ["b", "a"]
     code, out, _ = call(capsys, "fit", "--config", folder, "-o", tmp_path / "again", "--json")
     assert code == 0 and json.loads(out)["rows"]["train"] == 48
     for bad in ("a,b\n1,x\n2,y\n", "a,b\n1,2\n"):
         monkeypatch.setattr(sys, "stdin", Stdin(bad.encode()))
-        assert call(capsys, "fit", "-", "-o", tmp_path / "none", *SMALL)[0] == 2
+        code, _, err = call(capsys, "fit", "-", "-o", tmp_path / "none", *SMALL)
+        assert code == 2 and "data.csv" not in err
         assert not (tmp_path / "none").exists()
     monkeypatch.setattr(sys, "stdin", Stdin(text.encode()))
     assert "already holds a run" in call(capsys, "fit", "-", "-o", folder, *SMALL)[2]

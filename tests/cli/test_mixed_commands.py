@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import json
 
@@ -9,32 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from mixed_files import SMALL, write
 
 from modeflow import load_estimator
 from modeflow.cli import main
 from modeflow.data.columns import TableSchema
-
-SMALL = ["--set", "latent_options.states=4", "--set", "max_epochs=2"]
-
-
-def write(path, n=160, seed=0, **more):
-    rng = np.random.default_rng(seed)
-    side = rng.integers(2, size=n)
-    height = [
-        None if rng.random() < 0.1 else round(float(v), 4) for v in 160 + 25 * side + rng.normal(0, 5, n)
-    ]
-    frame = pl.DataFrame(
-        {
-            "height": height,
-            "city": [None if rng.random() < 0.1 else ("Oslo", "Rome")[s] for s in side],
-            "born": [f"19{80 + s}-0{1 + int(rng.integers(9))}-1{int(rng.integers(9))}" for s in side],
-            "wind": 10 * rng.integers(36, size=n),
-            "unit": "cm",
-            **more,
-        }
-    )
-    frame.write_csv(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +82,17 @@ def test_scores_have_a_line_for_every_row_and_name_the_bad_ones(run, capsys):
     column = next(name for name in scores.columns if name.startswith("log_density"))
     assert np.isnan(float(scores[column][2])) and np.isneginf(float(scores[column][3]))
     assert np.isfinite(np.delete(scores[column].cast(pl.Float64).to_numpy(), [2, 3])).all()
+
+
+def test_rows_without_a_cell_are_no_part_of_a_ranking(run, capsys):
+    lines = (run / "t.csv").read_text().splitlines()
+    (run / "holes.csv").write_text("\n".join([lines[0], *lines[1:4], ",,,,", ",,,,cm"]) + "\n")
+    capsys.readouterr()
+    assert main(["score", str(run / "run"), str(run / "holes.csv"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["rows_without_cells"] == [4, 5] and "2 of 5 rows have no cell at all" in err
+    assert sorted(row["row"] for row in told["least_likely_rows"]) == [1, 2, 3]
 
 
 def test_assign_and_report(run, capsys):
@@ -224,6 +215,30 @@ def test_chosen_columns_say_what_a_table_is(tmp_path, capsys):
     told = call(capsys, "fit", file, "-o", tmp_path / "r", "--columns", "a,b", "--json", *small,
                 "--set", "max_states=1")  # fmt: skip
     assert json.loads(told)["domain"] == "table"
+
+
+def test_times_and_durations_of_parquet_are_sampled_to_every_form(tmp_path, capsys):
+    """Times in JSON ended in a traceback; csv has no form for durations."""
+    rng = np.random.default_rng(0)
+    start = dt.datetime(2020, 1, 1)
+    frame = pl.DataFrame(
+        {
+            "when": [start + dt.timedelta(minutes=int(k)) for k in rng.integers(0, 10**5, 100)],
+            "took": [dt.timedelta(microseconds=int(k)) for k in rng.exponential(1e9, 100)],
+            "word": rng.choice(["a", "b"], 100),
+        }
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    call(capsys, "fit", tmp_path / "t.parquet", "-o", tmp_path / "run", "--quiet", *SMALL)
+    told = json.loads(call(capsys, "sample", tmp_path / "run", "-n", 3, "--json"))
+    for form in ("csv", "parquet"):
+        call(capsys, "sample", tmp_path / "run", "-n", 3, "-o", tmp_path / f"s.{form}")
+    drawn = pl.read_parquet(tmp_path / "s.parquet")
+    assert drawn.schema == frame.schema
+    assert [dt.datetime.fromisoformat(row[0]) for row in told["rows"]] == drawn["when"].to_list()
+    seconds = [value.total_seconds() for value in drawn["took"]]
+    assert [row[1] for row in told["rows"]] == pl.read_csv(tmp_path / "s.csv")["took"].to_list() == seconds
+    assert json.loads(call(capsys, "score", tmp_path / "run", tmp_path / "s.csv", "--json"))["out"] is None
 
 
 def test_conditionals_of_other_models_are_refused_in_one_line(tmp_path, capsys):

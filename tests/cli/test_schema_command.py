@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
 from modeflow.cli import main
 from modeflow.data.columns import TableSchema
+from modeflow.errors import ConfigError
 
 
 @pytest.fixture
@@ -48,3 +50,22 @@ def test_bad_input(file, tmp_path, capsys):
     assert "no file" in capsys.readouterr().err
     assert main(["schema", str(file), "--columns", "ctiy"]) == 2
     assert "did you mean 'city'" in capsys.readouterr().err
+
+
+def test_remarks_name_the_file_and_are_made_once(tmp_path, capsys):
+    """Spellings were said of 'the table', and a second time as a warning of the fit."""
+    rng = np.random.default_rng(0)
+    lines = [f"{v:.2f}".replace(".", ",") + f";{'xy'[i % 2]}" for i, v in enumerate(rng.normal(size=80))]
+    file = tmp_path / "t.csv"
+    file.write_text("a;w\n" + "\n".join(lines) + "\n")
+    small = ["--set", "latent_options={states: 3, likelihood: leaves}", "--set", "max_epochs=1"]
+    for told in (["schema", file, "-o", tmp_path / "s.yaml"], ["fit", file, "-o", tmp_path / "run", *small]):
+        capsys.readouterr()
+        assert main([str(a) for a in told]) == 0
+        err = capsys.readouterr().err
+        assert f"'{file}': read decimal commas in 'a'" in err and err.count("decimal commas") == 1
+        assert "the table" not in err
+    frame = pl.read_csv(file, separator=";", infer_schema=False)
+    assert TableSchema.infer(frame).notes[0] == "the table: read decimal commas in 'a'"
+    with pytest.raises(ConfigError, match=r"columns: 't\.csv' has no column 'b'"):
+        TableSchema.infer(frame, {"b": "real"}, source="t.csv")

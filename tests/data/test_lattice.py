@@ -105,6 +105,12 @@ TABLE = np.column_stack([np.round(BELL * 8 + 60) * 1000, np.round(BELL, 1), BELL
 NAMES = ("salary", "size", "x")
 
 
+def test_a_value_far_from_the_others_is_no_step():
+    """Of normal numbers beside 1e30 (for none) all but that are one value of a lattice of step 1e30."""
+    column = np.where(np.arange(300) % 3 == 0, 1e30, np.random.default_rng(0).normal(size=300))
+    assert find_lattice(column) is None
+
+
 def test_dequantize_can_be_said_column_by_column():
     found = Schema.infer(TABLE, NAMES)
     assert found.kinds == ("integer", "lattice", "continuous")

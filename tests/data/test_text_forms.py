@@ -112,6 +112,14 @@ def test_these_files_are_the_same_table(tmp_path, form):
         assert not any(line.startswith("warning") for line in said)
 
 
+def test_words_and_signs_beside_decimal_commas_leave_the_separator(tmp_path):
+    """Commas gave more numbers (the 0 of 0,5) than semicolons, and rows wider than their first line."""
+    rows = [f"{i / 7:.2f};{'xy'[i % 2]};{i}%".replace(".", ",") for i in range(40)]
+    table, said = read(tmp_path, "a;w;p\n" + "\n".join(rows) + "\n", "t.csv", skip_text=True)
+    assert table.columns == ("a", "p") and table.values[1].tolist() == [0.14, 1]
+    assert "semicolons" in " ".join(said)
+
+
 @pytest.mark.parametrize(
     ("name", "pack"),
     [

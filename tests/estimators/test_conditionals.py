@@ -47,6 +47,20 @@ def test_the_probabilities_of_all_cells_sum_to_one(fitted, cells):
     assert cells[1].sum() == pytest.approx(1, abs=1e-10)
 
 
+def test_rows_without_a_cell_are_said_not_to_be_usual(fitted):
+    rows = table(20, holes=0.0)
+    rows.loc[4:5] = None
+    with pytest.warns(
+        UserWarning, match="2 of 20 rows have no cell at all, first data row 5: .* 0, that of"
+    ) as told:
+        found = fitted.score_samples(rows)
+    assert (
+        len(told) == 1
+        and found[4:6] == pytest.approx(0, abs=1e-12)
+        and (np.delete(found, [4, 5]) < -0.1).all()
+    )
+
+
 def test_a_missing_cell_is_summed_out(fitted, cells):
     rows, joint = cells
     holes = rows.assign(b=None).drop_duplicates()
@@ -151,20 +165,77 @@ def test_imputed_rows_keep_their_labels_and_dropped_columns(kind):
 def test_impossible_cells_are_named():
     x = table(120, holes=0.0).assign(unit="cm")
     fitted = NVF(latent_options=TREE, max_epochs=1, random_state=0).fit(x)
-    with (
-        pytest.warns(UserWarning, match="column 'unit' has values that it did not have"),
-        pytest.raises(DataError, match="row 1 has a value that a constant column cannot have"),
-    ):
+    with pytest.raises(DataError, match=r"column 'unit', data row 1 holds 'mm', .*unseen='missing'"):
         fitted.impute(x.assign(unit="mm"))
-    with (
-        pytest.warns(UserWarning, match="column 'c' has values"),
-        pytest.raises(DataError, match="row 2 has a value that column 'c' cannot have"),
-    ):
-        fitted.impute(x.assign(c=["yes", "maybe", *["no"] * 118]))
+    odd = x.assign(c=["yes", "maybe", *["no"] * 118])
+    with pytest.raises(DataError, match=r"column 'c', data row 2 holds 'maybe', .*unseen='missing'"):
+        fitted.impute(odd)
+    with pytest.raises(DataError, match="column 'c', data row 2 holds 'maybe'"):
+        fitted.predict_column("a", odd)
+    with pytest.raises(ConfigError, match="unseen='mising' is not known"):
+        fitted.impute(odd, unseen="mising")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # its own cells are not looked at
+        own = fitted.predict_column("c", odd).probabilities
+        np.testing.assert_array_equal(own, fitted.predict_column("c", x).probabilities)
     with pytest.raises(ConfigError, match=r"column 'unit' is constant\('cm'\): no part of the model"):
         fitted.sample_given({"unit": "cm"})
     with pytest.raises(DataError, match="correct the cell, or add its value to the levels"):
         fitted.sample_given({"a": "z"})
+
+
+def test_impossible_cells_are_filled_where_that_is_asked_for():
+    x = table(120, holes=0.0).assign(unit="cm")
+    fitted = NVF(latent_options=TREE, max_epochs=1, random_state=0).fit(x)
+    odd, holed = x.copy(), x.copy()
+    odd.loc[3, "c"], odd.loc[5, "a"], odd.loc[7, "unit"] = "maybe", "z", "mm"
+    holed.loc[3, "c"], holed.loc[5, "a"] = None, None
+    with pytest.warns(
+        UserWarning, match="columns 'a', 'c', 'unit' .* 3 of 120 rows have cells that are taken"
+    ):
+        found = fitted.impute(odd, 2, unseen="missing", random_state=1)
+    for one, other in zip(found, fitted.impute(holed, 2, random_state=1), strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    with pytest.warns(UserWarning, match="taken as missing"):
+        found = fitted.predict_column("b", odd, unseen="missing").probabilities
+    np.testing.assert_array_equal(found, fitted.predict_column("b", holed).probabilities)
+
+
+def test_of_an_impossible_cell_nothing_follows(fitted):
+    """Asked for it has probability zero; given, no conditional density is there."""
+    rows = pd.DataFrame({"a": ["z", "x"], "b": ["p", "p"], "c": ["no", "no"]})
+    with pytest.warns(UserWarning, match="column 'a' has values"):
+        assert np.isneginf(fitted.log_prob_given(rows, ["a"])).tolist() == [True, False]
+    with pytest.warns(UserWarning, match="column 'a' has values") as told:
+        assert np.isnan(fitted.log_prob_given(rows, ["b"])).tolist() == [True, False]
+    assert len(told) == 1
+
+
+def test_rows_are_looked_at_once(fitted, monkeypatch):
+    """Warnings of values not seen came once for every look, and checks of missing cells once a table."""
+    looks = {"encode": 0, "check": 0}
+    encode, check = type(fitted.domain_.schema).encode_apart, type(fitted)._check_missing
+
+    def encoding(self, *args, **kwargs):
+        looks["encode"] += 1
+        return encode(self, *args, **kwargs)
+
+    def checking(self, *args, **kwargs):
+        looks["check"] += 1
+        return check(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(fitted.domain_.schema), "encode_apart", encoding)
+    monkeypatch.setattr(type(fitted), "_check_missing", checking)
+    x = table(40)
+    for call in (
+        lambda: fitted.impute(x, 5),
+        lambda: fitted.likelihood_of(x),
+        lambda: fitted.scores(x),
+        lambda: fitted.predict_column("a", x),
+    ):
+        looks.update(encode=0, check=0)
+        call()
+        assert looks == {"encode": 1, "check": 1}
 
 
 def test_numbers_are_drawn_and_averaged():
@@ -294,7 +365,20 @@ def test_cells_are_filled_and_given_at_the_command_line(tmp_path, capsys):
     filled = pd.read_csv(tmp_path / "f.csv")
     assert list(filled.columns) == [*NAMES, "imputation"] and not filled.isna().any().any()
     assert set(filled["imputation"]) == {1, 2}
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    lines[2], lines[4], lines[6] = "x,p,maybe", "x,,no", "x,q,no"
+    (tmp_path / "odd.csv").write_text("\n".join(lines))
+    odd = ["impute", run, str(tmp_path / "odd.csv"), "-o", str(tmp_path / "g.csv")]
     capsys.readouterr()
+    assert main(odd) == 2
+    assert "column 'c', data row 2 holds 'maybe'" in (told := capsys.readouterr().err) and "--unseen" in told
+    assert "warning" not in told and main([*odd, "--unseen", "missing"]) == 0
+    told = capsys.readouterr().err
+    assert told.count("warning") == 1 and "taken as missing" in told
+    filled = pd.read_csv(tmp_path / "g.csv")
+    assert filled["c"][1] in ("no", "yes") and filled.iloc[5].tolist() == ["x", "q", "no"]
+    assert main(["score", run, str(tmp_path / "odd.csv")]) == 0
+    assert capsys.readouterr().err.count("column 'c' has values") == 1
     assert main(["sample", run, "-n", "4", "--given", "a=x,c=yes", "-o", "-"]) == 0
     lines = capsys.readouterr().out.split()
     assert len(lines) == 5 and all(line.startswith("x,") and line.endswith(",yes") for line in lines[1:])

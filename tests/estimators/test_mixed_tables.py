@@ -154,7 +154,8 @@ def test_a_row_with_a_missing_cell_scores_the_exact_marginal(levels):
         np.testing.assert_allclose(np.exp(levels.score_samples(rows)), sums, atol=1e-8)
     empty = cells.astype(object).iloc[:2].copy()
     empty[:] = None
-    np.testing.assert_allclose(levels.score_samples(empty), 0, atol=1e-10)  # nothing is observed
+    with pytest.warns(UserWarning, match="2 of 2 rows have no cell at all"):
+        np.testing.assert_allclose(levels.score_samples(empty), 0, atol=1e-10)  # nothing is observed
 
 
 def test_a_level_not_seen_has_no_probability_and_is_named(levels):
@@ -295,3 +296,36 @@ def test_validation_rows_with_values_not_seen_are_left_out():
     held["children"] = 60
     with pytest.warns(UserWarning), pytest.raises(DataError, match="none of 80 validation rows"):
         NVF(**LEAVES).fit(frame, validation=held)
+
+
+@pytest.mark.parametrize("values", ["all", "two", "positive", "magnitudes"])
+def test_numbers_up_to_1e300_have_a_density_and_samples(values):
+    """Two far values among normal ones, or all: no overflow on the way, whose warnings are errors here."""
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=200)
+    column = {
+        "all": 1e299 * normal,
+        "two": np.concatenate([normal[2:], [9e299, -9e299]]),
+        "positive": 9e299 * rng.uniform(size=200),
+        "magnitudes": 10 ** rng.uniform(0, 299, 200),
+    }[values]
+    frame = pd.DataFrame({"v": column, "w": rng.choice(["a", "b"], 200)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        model = NVF(latent_options={"states": 2, "likelihood": "leaves"}, max_epochs=1, random_state=0)
+        model.fit(frame)
+        assert np.isfinite(model.score_samples(frame)).all()
+        assert np.isfinite(model.sample(100)[0]["v"]).all()
+
+
+def test_numbers_beyond_1e300_are_refused_by_column_and_row():
+    """Their mean was no number, and the training stopped at its first step."""
+    frame = pd.DataFrame({"v": np.random.default_rng(0).normal(size=100), "w": ["a", "b"] * 50})
+    model = NVF(latent_options={"states": 2, "likelihood": "leaves"}, max_epochs=1, random_state=0)
+    odd = frame.copy()
+    odd.loc[[5, 7], "v"] = [-1.7e308, 1e308]
+    told = r"column 'v', data row 6 holds -1.7e\+308 \(and 1 more rows\), beyond 1e\+300: give the"
+    with pytest.raises(DataError, match=told):
+        model.fit(odd)
+    with pytest.raises(DataError, match=told):
+        model.fit(frame).score_samples(odd)

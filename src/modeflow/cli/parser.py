@@ -236,6 +236,10 @@ def build_parser() -> argparse.ArgumentParser:
     impute.add_argument("data", metavar="DATA")
     impute.add_argument("-o", "--out", metavar="FILE", help="write the rows (.csv, .parquet; - for stdout)")
     impute.add_argument("-m", type=int, default=1, metavar="M", help="so many tables, numbered in a column")
+    impute.add_argument(
+        "--unseen", choices=("error", "missing"), default="error",
+        help="a cell that its column cannot have is an error (default), or filled as if it were missing",
+    )  # fmt: skip
     impute.add_argument("--mean", action="store_true", help="means and likeliest levels, in place of draws")
     files(impute)
     impute.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")

@@ -1,6 +1,7 @@
 """Data: tables from files and back, toy shapes with known densities, benchmark sets."""
 
 from modeflow.data._reading import read_once
+from modeflow.data._source import read_source
 from modeflow.data.benchmarks import BENCHMARKS, download_benchmark, load_benchmark
 from modeflow.data.catalogue import list_datasets, load_dataset, resolve
 from modeflow.data.checks import check_fit_table
@@ -48,6 +49,7 @@ __all__ = [
     "load_images",
     "read_once",
     "read_rows",
+    "read_source",
     "read_table",
     "resolve",
     "save_png",

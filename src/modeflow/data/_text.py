@@ -181,9 +181,11 @@ class _Layout:
         if separator == usual and len(even) == len(rows):
             good = max(good, 0.5)  # a table of words by what its name says, whatever else words contain
         # A first line one name short (R's row names) or with a comma at its end is still a table.
-        near = len(even) + (abs(widths[0] - width) == 1 and width > 2)
+        short = abs(widths[0] - width) == 1 and width > 2
+        # No other first line is: of ``a;b;c`` above ``0,5;x;12%`` commas are no separators.
+        share = (len(even) + short) / len(rows) * (1.0 if short or widths[0] == width else 0.5)
         # Where numbers do not tell, several columns are likelier than one.
-        return near / len(rows) * (good + 0.01) + 0.001 * (width > 1)
+        return share * (good + 0.01) + 0.001 * (width > 1)
 
     def _split(self, lines: Sequence[str]) -> list[list[str]]:
         return split_cells(lines, self.separator)

@@ -16,6 +16,7 @@ from modeflow.data.bundled import list_bundled, load_bundled
 from modeflow.data.dataset import Dataset, DatasetInfo
 from modeflow.data.image_sets import list_image_sets
 from modeflow.data.local import list_local, load_local
+from modeflow.data.mixed_sets import MIXED_SETS, list_mixed, mixed_files
 from modeflow.data.splits import Split
 from modeflow.data.table import SUFFIXES, Table, default_columns, read_table
 from modeflow.data.toys import TOYS, toy
@@ -61,7 +62,8 @@ def list_datasets() -> list[DatasetInfo]:
         "generated",
         note="the moons of the NVF code: 1024 rows for training, validation and test, fixed seeds",
     )
-    return [*toys, published, *list_bundled(), *list_local(), *list_image_sets(), *list_benchmarks()]
+    tables = [*list_bundled(), *list_mixed(), *list_local()]
+    return [*toys, published, *tables, *list_image_sets(), *list_benchmarks()]
 
 
 def load_dataset(name: str, n: int | None = None, seed: int = 0) -> Dataset:
@@ -75,7 +77,8 @@ def load_dataset(name: str, n: int | None = None, seed: int = 0) -> Dataset:
 
     Raises:
         DataError: unknown name (the nearest one is suggested), files that are not there (the message says
-            where to get them), or more rows asked for than there are.
+            where to get them), columns of words (`modeflow.data.columns.read_mixed` takes these), or more
+            rows asked for than there are.
         ConfigError: bad parameters of a toy, or n < 1.
     """
     if n is not None and n < 1:
@@ -93,6 +96,8 @@ def load_dataset(name: str, n: int | None = None, seed: int = 0) -> Dataset:
         raise DataError(f"no data set is called '{name}'{hint}")
     if known[name].kind == "images":
         raise DataError(f"'{name}' holds images, not a table: use load_images (the commands do)")
+    if known[name].kind == "mixed":
+        return _subset(_numbers(name), n, seed)
     loaded = load_bundled(name) if known[name].kind == "bundled" else load_local(name)
     return _subset(loaded, n, seed)
 
@@ -125,6 +130,8 @@ def resolve(
         return _subset(Dataset(text, "file", table, notes=table.notes), n, seed)
     toy_name = text.partition(":")[0] in TOYS  # needs no data folder, so a bad one does not matter
     names = [] if toy_name else [info.name for info in list_datasets()]
+    if text in MIXED_SETS:  # files, read as such
+        return _subset(_numbers(text, columns, array=array, **reading), n, seed)
     if toy_name or text in names:
         loaded = load_dataset(text, n, seed)
         return loaded if columns is None else _select(loaded, columns)
@@ -132,6 +139,14 @@ def resolve(
         read_table(text)  # says what is wrong with the path
     hint = nearest(text, names) or "; give a file or a name that `modeflow data` lists (list_datasets())"
     raise DataError(f"'{text}' is neither a file nor a known data set{hint}")
+
+
+def _numbers(name: str, columns: Sequence[str] | None = None, **reading: Any) -> Dataset:
+    """A mixed set as a table of numbers, where it is one as it is read."""
+    tables = [read_table(file, columns, **reading) for file in mixed_files(name)]
+    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    values = np.concatenate([table.values for table in tables])
+    return Dataset(name, "mixed", Table(values, tables[0].columns, name, notes=notes), notes=notes)
 
 
 def _draw(spec: str, n: int, seed: int) -> Dataset:

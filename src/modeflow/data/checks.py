@@ -10,6 +10,7 @@ import numpy as np
 from modeflow.data.dependence import find_dependence
 from modeflow.data.lattice import repeats
 from modeflow.data.schema import Schema, listing, matrix
+from modeflow.data.spread import LARGEST
 from modeflow.data.table import check_finite
 from modeflow.errors import DataError
 
@@ -17,8 +18,6 @@ __all__ = ["check_fit_table"]
 
 # Ties and dependence are looked for in at most this many rows: enough to see them, quick on millions.
 _TIE_ROWS = 100_000
-# Sums and differences of values within this stay finite.
-_LARGEST = 1e300
 
 
 def check_fit_table(
@@ -51,9 +50,9 @@ def check_fit_table(
     if n < min_rows:
         raise DataError(f"the table has {n} rows; at least {min_rows} are needed")
     check_finite(values, columns, "the table")
-    huge = [name for name, c in zip(columns, values.T, strict=True) if np.abs(c).max() > _LARGEST]
+    huge = [name for name, c in zip(columns, values.T, strict=True) if np.abs(c).max() > LARGEST]
     if huge:
-        raise DataError(f"values beyond {_LARGEST:g} in {listing(huge)}: give them in a larger unit")
+        raise DataError(f"values beyond {LARGEST:g} in {listing(huge)}: give them in a larger unit")
     if _few_distinct_rows(values):
         raise DataError("the table has fewer than 3 distinct rows; a density needs rows that differ")
     constant = [name for name, c in zip(columns, values.T, strict=True) if c.min() == c.max()]

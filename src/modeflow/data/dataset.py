@@ -14,7 +14,7 @@ from modeflow.data.toy_base import Toy
 __all__ = ["Dataset", "DatasetInfo", "DatasetKind"]
 
 DatasetKind = Literal[
-    "toy", "bundled", "table", "anomaly", "shapes2d", "benchmark", "images", "binary", "file"
+    "toy", "bundled", "table", "mixed", "anomaly", "shapes2d", "benchmark", "images", "binary", "file"
 ]
 
 

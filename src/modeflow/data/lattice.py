@@ -35,6 +35,8 @@ _DECIMALS = 12
 _FINEST = 1e-6
 #: How far from the lattice, in steps, a value may lie by rounding alone; and where they are no decimals.
 _TOLERANCE, _LOOSE = 1e-3, 0.1
+#: Least share of the distinct values that a lattice up to rounding tells apart.
+_TOLD_APART = 0.1
 #: Rows at the edge of the range that speak for a bound, and their least share of the next level's.
 _PILE, _PILE_SHARE = 5, 0.1
 
@@ -237,6 +239,8 @@ def _regular_within(levels: np.ndarray, noise: float) -> Lattice | None:
         if step < 20 * max(noise, _TOLERANCE * smallest):
             return None
     n = np.round((levels - levels[0]) / step)
+    if len(np.unique(n)) < _TOLD_APART * len(levels):
+        return None  # all that is told apart is one value far from the others, such as 1e30 for none
     middle = n - n.mean()
     step = float((levels - levels.mean()) @ middle / (middle @ middle))
     offset = float(levels.mean() - step * n.mean())

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["mean_and_spread"]
+__all__ = ["LARGEST", "are_single", "mean_and_spread", "single_slack"]
+
+#: Sums and differences of numbers within it stay finite; those beyond are refused.
+LARGEST = 1e300
 
 
 def mean_and_spread(values: np.ndarray, weight: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -26,3 +29,17 @@ def mean_and_spread(values: np.ndarray, weight: np.ndarray | None = None) -> tup
     most = np.abs(far).max(0)
     most = np.where(most > 0, most, 1.0)
     return mean, most * np.sqrt(np.average((far / most) ** 2, axis=0, weights=weight))
+
+
+def are_single(values: np.ndarray) -> bool:
+    """Whether numbers are all of single precision."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float32), values))
+
+
+def single_slack(numbers: np.ndarray) -> np.ndarray:
+    """How far rounding to single precision can move numbers: not at all where they are beyond its range."""
+    size = np.abs(np.asarray(numbers, dtype=np.float64))
+    within = size <= float(np.finfo(np.float32).max)
+    spacing = np.spacing(np.where(within, size, 1.0).astype(np.float32)).astype(np.float64)
+    return np.where(within, spacing, 0.0)

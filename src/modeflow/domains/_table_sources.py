@@ -128,7 +128,7 @@ def refused(check: Callable[[np.ndarray], Any], values: np.ndarray) -> dict[int,
             if checks > _MOST_CHECKS:
                 raise
             if end - start == 1:
-                found[start] = str(error)
+                found[start] = str(error).replace(", data row 1 holds", " holds")  # of a part of one row
             else:
                 middle = (start + end) // 2
                 parts += [(start, middle), (middle, end)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -55,6 +55,8 @@ class RowsToScore:
         total: rows of the source.
         bad: why each other row cannot be scored, by its index in the source.
         notes: what was guessed about the files.
+        empty: index in the source of those good rows that have no cell at all: what is said of them is said
+            of nothing, and they are no part of a ranking.
     """
 
     values: Any
@@ -62,6 +64,7 @@ class RowsToScore:
     total: int
     bad: Mapping[int, str]
     notes: tuple[str, ...] = ()
+    empty: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """Values (n, ...) of the good rows among all rows of the source (total, ...); NaN elsewhere."""
@@ -73,10 +76,19 @@ class RowsToScore:
         """One line that counts and names the rows without a score (state, ...); None where there is none."""
         if not self.bad:
             return None
-        listed = "; ".join(f"row {row + 1}: {why}" for row, why in list(self.bad.items())[:most])
-        more = f"; and {len(self.bad) - most} more" if len(self.bad) > most else ""
         verb = "have" if len(self.bad) > 1 else "has"
-        return f"{len(self.bad)} of {self.total} rows {verb} no {what} (NaN): {listed}{more}"
+        return f"{len(self.bad)} of {self.total} rows {verb} no {what} (NaN): {self._reasons(most)}"
+
+    def left_out_text(self, most: int = 5) -> str | None:
+        """The same, where a result has the other rows alone."""
+        if not self.bad:
+            return None
+        verb = "are" if len(self.bad) > 1 else "is"
+        return f"{len(self.bad)} of {self.total} rows {verb} left out: {self._reasons(most)}"
+
+    def _reasons(self, most: int) -> str:
+        listed = "; ".join(f"row {row + 1}: {why}" for row, why in list(self.bad.items())[:most])
+        return listed + (f"; and {len(self.bad) - most} more" if len(self.bad) > most else "")
 
 
 class Domain(ABC):

@@ -5,19 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 
 from modeflow.data._source import STDIN, is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
-from modeflow.data.columns.files import write_frame
+from modeflow.data.columns.base import shown
+from modeflow.data.columns.files import plain_rows, write_frame
 from modeflow.data.columns.frames import frame_kind
 from modeflow.data.schema import listing
+from modeflow.domains._mixed_rows import independent_columns, refuse_empty, strange_text
+from modeflow.domains._mixed_sources import (
+    MixedData,
+    MixedParts,
+    is_mixed,
+    is_mixed_source,
+    load_mixed,
+    split_mixed,
+)
 from modeflow.domains._table_sources import column_names, refused
 from modeflow.domains.base import RowsToScore, Trivial
 from modeflow.domains.rows import RowDomain
@@ -25,33 +33,7 @@ from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.nets.randomness import seeded
 from modeflow.transforms.mixed import MixedColumns
 
-__all__ = ["MixedData", "MixedDomain", "MixedParts", "independent_columns"]
-
-#: Rows that a split leaves in each part.
-_LEAST = 1
-
-
-@dataclass(frozen=True)
-class MixedData:
-    """A table from a file: its cells, what was guessed of it, and what its columns are."""
-
-    name: str
-    frame: pl.DataFrame
-    notes: tuple[str, ...]
-    schema: TableSchema
-
-
-@dataclass(frozen=True)
-class MixedParts:
-    """Training, validation and test rows."""
-
-    train: pl.DataFrame
-    validation: pl.DataFrame
-    test: pl.DataFrame
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        return self.train.height, self.validation.height, self.test.height
+__all__ = ["MixedData", "MixedDomain", "MixedParts", "independent_columns", "refuse_empty"]
 
 
 @dataclass(frozen=True)
@@ -73,79 +55,20 @@ class MixedDomain(RowDomain):
         """Whether DATA is a file with words, times or missing cells in it, in the columns that are chosen."""
         if source is None or source == STDIN:
             return False
-        path = Path(source).expanduser()
-        if not path.is_file() or not (is_text_file(path) or path.suffix.lower() == ".parquet"):
-            return False
-        try:
-            return cls.wants(_as_found(_read(source, settings)[0]))
-        except DataError:
-            return False  # said by who reads it
+        return is_mixed_source(source, settings)
 
     @staticmethod
     def wants(X: Any) -> bool:
         """Whether a table has more than numbers: levels, times, or missing cells."""
-        if isinstance(X, np.ndarray):
-            return X.dtype.kind == "f" and X.ndim == 2 and bool(np.isnan(X).any())
-        if not hasattr(X, "columns") or not hasattr(X, "shape"):
-            return False
-        if isinstance(X, pl.DataFrame):
-            numeric = all(t.is_numeric() or t == pl.Boolean for t in X.dtypes)
-            return not numeric or any(_holes(column) for column in X)
-        dtypes = list(getattr(X, "dtypes", []))
-        kinds = [getattr(dtype, "kind", "O") for dtype in dtypes]
-        if any(kind in "OMmUS" for kind in kinds) or any(str(d) in ("category", "string") for d in dtypes):
-            return True
-        return bool(np.asarray(X.isna()).any()) if hasattr(X, "isna") else True
+        return is_mixed(X)
 
     @classmethod
     def load(cls, settings: Mapping[str, Any]) -> MixedData:
-        source = settings["data"]
-        if source is None:
-            raise ConfigError("no data: give DATA, a file or a name listed by `modeflow data`")
-        specs: dict[str, Any] = {}
-        if settings["schema"] is not None:
-            path = Path(settings["schema"]).expanduser()
-            if not path.is_file():
-                raise ConfigError(
-                    f"there is no schema at '{path}': `modeflow schema DATA -o {path}` makes one"
-                )
-            specs = TableSchema.specs_of_yaml(path.read_text(encoding="utf-8"))
-        frame, notes = _read(source, settings)
-        if isinstance(settings["columns"], Mapping):
-            specs |= settings["columns"]
-        numbers = np.arange(frame.height)
-        if settings["rows"] is not None:
-            order = np.random.default_rng(settings["seed"]).permutation(frame.height)
-            taken = np.sort(order[: int(settings["rows"])])
-            frame, numbers = frame[taken], taken
-        # Of all rows: a level that is rare is not to be unheard of because chance put it into another part.
-        schema = TableSchema.infer(frame, specs)
-        schema.check(_schema_remedy(source, settings["schema"]))
-        refuse_empty(schema.encode(frame), numbers)
-        return MixedData(str(source), frame, (*notes, *schema.notes), schema)
+        return load_mixed(settings)
 
     @classmethod
     def split(cls, data: MixedData, settings: Mapping[str, Any]) -> MixedParts:
-        rest, parts = data.frame, {}
-        for name in ("test", "validation"):
-            if isinstance(settings[name], str):
-                file = settings[name]
-                header = settings["header"] if is_text_file(file) else None
-                parts[name] = read_mixed(file, rest.columns, header=header, known=rest.columns)[0]
-        order = np.random.default_rng(settings["seed"]).permutation(rest.height)
-        taken = 0
-        for name in ("test", "validation"):
-            if name in parts:
-                continue
-            if not 0 < settings[name] < 1:
-                raise ConfigError(f"{name}={settings[name]} must be a fraction between 0 and 1, or a file")
-            count = max(_LEAST, round(settings[name] * data.frame.height))
-            parts[name] = data.frame[np.sort(order[taken : taken + count])]
-            taken += count
-        rest = data.frame[np.sort(order[taken:])]
-        if rest.height < _LEAST:
-            raise DataError(f"{data.frame.height} rows are too few to split: none is left for training")
-        return MixedParts(rest, parts["validation"], parts["test"])
+        return split_mixed(data, settings)
 
     @classmethod
     def prepare(cls, estimator: Any, data: MixedData) -> None:
@@ -165,12 +88,18 @@ class MixedDomain(RowDomain):
         names = [column.name for column in self.schema.columns]
         frame, notes = read_mixed(source, column_names(columns), header=header, known=names)
         self.schema.encode(frame[:0] if frame.height else frame, "score")  # other columns are said at once
-        bad = refused(lambda part: self.schema.encode(frame[part], "score"), np.arange(frame.height))
+        empty = np.zeros(frame.height, dtype=bool)
+
+        def check(part: np.ndarray) -> None:
+            empty[part] = np.isnan(self.schema.encode(frame[part], "score")).all(1)
+
+        bad = refused(check, np.arange(frame.height))
         rows = np.delete(np.arange(frame.height), list(bad))
         if not len(rows):
             row, why = min(bad.items())
             raise DataError(f"'{source}': none of {frame.height} rows can be scored; row {row + 1}: {why}")
-        return RowsToScore(frame[rows], rows, frame.height, dict(sorted(bad.items())), tuple(notes))
+        bad = dict(sorted(bad.items()))
+        return RowsToScore(frame[rows], rows, frame.height, bad, tuple(notes), np.flatnonzero(empty))
 
     # -- what a model is fitted to ---------------------------------------------------------------
 
@@ -199,16 +128,67 @@ class MixedDomain(RowDomain):
         return values[possible]
 
     def _encoded(self, X: Any) -> np.ndarray:
-        values = self.schema.encode(X, "score")
-        strange = (values == IMPOSSIBLE).any(1)
-        if strange.any():
+        values, strange = self._with_strange(X)
+        if strange:
             warnings.warn(
-                f"column '{self.schema.first_strange(X)}' has values that it did not have when the model was "
-                f"fitted: {strange.sum()} of {len(values)} rows have no probability (minus infinity)",
+                f"{strange_text(strange)} have no probability (minus infinity)", UserWarning, stacklevel=6
+            )
+        for name, rows in strange.items():
+            if name not in self.schema.names:
+                values[rows] = IMPOSSIBLE
+        empty = np.isnan(values).all(1)
+        if empty.any():
+            warnings.warn(
+                f"{empty.sum()} of {len(values)} rows have no cell at all, first data row "
+                f"{empty.argmax() + 1}: their log-density is 0, that of nothing, and does not say that they "
+                "are usual",
                 UserWarning,
                 stacklevel=6,
             )
         return values
+
+    def _with_strange(self, X: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Rows encoded, and by column the rows with a value that it cannot have; of constant columns it is
+        said there alone."""
+        values, found = self.schema.encode_apart(X)
+        for name, column in zip(self.schema.names, values.T, strict=True):
+            if (rows := column == IMPOSSIBLE).any():
+                found[name] = rows
+        return values, {c.name: found[c.name] for c in self.schema.columns if c.name in found}
+
+    def known(
+        self, X: Any, unseen: str = "error", besides: str | None = None, numbers: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rows encoded, from the cells of which others are to follow.
+
+        Arguments:
+            X: rows. unseen: what is done with a cell that its column cannot have, "error", or "missing": as
+                if it were so, with a warning.
+            besides: a column that is not looked at. numbers: of the rows in the data, for messages.
+
+        Raises:
+            ConfigError: another `unseen`. DataError: other columns than the model's; a value that a column
+                cannot have, with row and column.
+        """
+        if unseen not in ("error", "missing"):
+            raise ConfigError(f"unseen='{unseen}' is not known: use 'error' or 'missing'")
+        values, strange = self._with_strange(X)
+        strange.pop(besides or "", None)
+        if not strange:
+            return values
+        if unseen == "error":
+            name, rows = next(iter(strange.items()))
+            row = int(rows.argmax())
+            raise DataError(
+                f"column '{name}', data row {(row if numbers is None else int(numbers[row])) + 1} holds "
+                f"{shown(self.schema.cell(X, name, row))}, a value that it did not have when the model was "
+                "fitted, and nothing follows from it: correct it, leave the cell empty, or have such cells "
+                "taken as missing (unseen='missing', --unseen missing)"
+            )
+        warnings.warn(
+            f"{strange_text(strange)} have cells that are taken as missing", UserWarning, stacklevel=3
+        )
+        return np.where(values == IMPOSSIBLE, np.nan, values)
 
     def check_name(self, name: str) -> int:
         """Place of a modelled column.
@@ -314,7 +294,7 @@ class MixedDomain(RowDomain):
 
     def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
         frame = self._with_states(samples, z)
-        return {"columns": frame.columns, "rows": [list(row) for row in frame.rows()]}
+        return {"columns": frame.columns, "rows": plain_rows(frame)}
 
     def _with_states(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
         frame = samples
@@ -326,71 +306,3 @@ class MixedDomain(RowDomain):
             return frame.with_columns(pl.Series("state", z))
         names = [f"state_{name}" for name in self.feature_names]
         return frame.with_columns([pl.Series(n, column) for n, column in zip(names, z.T, strict=True)])
-
-
-def _read(source: Any, settings: Mapping[str, Any]) -> tuple[pl.DataFrame, list[str]]:
-    """The table that the settings of a run name, and what was guessed of its file."""
-    header = settings.get("header") if is_text_file(source) else None
-    columns = column_names(settings.get("columns"))
-    return read_mixed(source, columns, header=header, array=settings.get("array"))
-
-
-def refuse_empty(values: np.ndarray, numbers: np.ndarray) -> None:
-    """Raise `DataError` for rows without a cell; `numbers` are those of the rows ``(N, D)`` in the data."""
-    empty = np.isnan(values).all(1)
-    if empty.any():
-        more = f" (and {int(empty.sum()) - 1} more)" if empty.sum() > 1 else ""
-        raise DataError(
-            f"data row {numbers[int(empty.argmax())] + 1} has no cell at all{more}: leave such rows out"
-        )
-
-
-def independent_columns(
-    layer: MixedColumns, train: Tensor, rows: Tensor, weight: np.ndarray | None
-) -> np.ndarray:
-    """Log-density of features as if the columns had nothing to say of each other, nats, ``(M,)``.
-
-    Normal numbers, angles at random, levels as often as in the training rows, ``(N, F)``.
-    """
-    total = torch.zeros(len(rows), dtype=torch.float64)
-    w = torch.ones(len(train)) if weight is None else torch.from_numpy(np.asarray(weight))
-    for j, (levels, circular) in enumerate(zip(layer.levels, layer.circular, strict=True)):
-        there, known = rows[:, j] == rows[:, j], train[:, j] == train[:, j]
-        x, seen = rows[there, j], train[known, j]
-        if levels:
-            count = torch.bincount(seen.long(), w[known].double(), levels) + 0.5
-            total[there] += (count / count.sum()).log()[x.long()]
-        elif circular:
-            total[there] -= float(np.log(2 * np.pi))
-        else:
-            spread = seen.std().clamp_min(1e-6) if len(seen) > 1 else torch.ones(())
-            total[there] += torch.distributions.Normal(seen.mean(), spread).log_prob(x)
-    return total.numpy()
-
-
-def _schema_remedy(source: str, schema: str | None) -> str:
-    """What to do on the command line about columns that name rows."""
-    if schema is not None:
-        return f"say 'drop', or what else they are, in '{schema}'"
-    return (
-        f"`modeflow schema {source} -o schema.yaml`, say 'drop' or what else they are there, and fit with "
-        "--schema schema.yaml"
-    )
-
-
-def _holes(column: pl.Series) -> bool:
-    return bool(column.null_count()) or (column.dtype.is_float() and bool(column.is_nan().any()))
-
-
-def _as_found(frame: pl.DataFrame) -> pl.DataFrame:
-    """Cells of text as numbers, where all of a column are."""
-    out = []
-    for column in frame:
-        if column.dtype == pl.String:
-            numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
-            known = column.len() - column.null_count()
-            # A word among numbers is a slip, which is said as one.
-            if known and numbers.len() - numbers.null_count() >= known / 2:
-                column = numbers.fill_null(0.0) if numbers.null_count() > column.null_count() else numbers
-        out.append(column)
-    return pl.DataFrame(out)

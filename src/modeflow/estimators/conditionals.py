@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from modeflow.domains import MixedDomain
-from modeflow.errors import ConfigError, DataError
+from modeflow.errors import ConfigError
 from modeflow.estimators.fitted import FittedDensity, log_sum_exp
 from modeflow.estimators.settings import latent_model
 from modeflow.progress import showing, track
@@ -73,7 +73,9 @@ class Conditionals(FittedDensity):
         return "exact" if parts == ("exact", "exact") else "estimate"
 
     @shield()
-    def impute(self, X: Any, m: int = 1, *, how: str = "draw", random_state: Any = None) -> list[Any]:
+    def impute(
+        self, X: Any, m: int = 1, *, how: str = "draw", random_state: Any = None, unseen: str = "error"
+    ) -> list[Any]:
         """Fill the missing cells of rows from the model; other cells stay as they are.
 
         Arguments:
@@ -81,25 +83,35 @@ class Conditionals(FittedDensity):
             how: ``"draw"`` (from the joint conditional of a row's missing cells, see `conditional_kind_`), or
                 ``"mean"``: of numbers the mean, of levels the likeliest, over 100 draws (m is then 1).
             random_state: seed of the drawing; the estimator's own if None.
+            unseen: what is done with a cell that its column cannot have: ``"error"``, or ``"missing"``, which
+                fills it too, and warns.
 
         Returns:
             m tables of the kind that was fitted; of rows of that kind with their dropped columns, and in
             pandas with their index.
 
         Raises:
-            ConfigError: no tree, or a `how` or m that is not allowed.
-            DataError: other columns than those fitted, a value that a column cannot have, or cells missing
-                beside numbers under a flow.
+            ConfigError: no tree, or a `how`, m or `unseen` that is not allowed.
+            DataError: other columns than those fitted, a value that a column cannot have (row and column are
+                named), or cells missing beside numbers under a flow.
         """
+        return self.fill(self._mixed().known(X, unseen), X, m, how=how, random_state=random_state)
+
+    @shield()
+    def fill(
+        self, values: np.ndarray, X: Any, m: int = 1, *, how: str = "draw", random_state: Any = None
+    ) -> list[Any]:
+        """`impute` of rows that were encoded before (`MixedDomain.known`); X is their table."""
         if how not in ("draw", "mean"):
             raise ConfigError(f"how='{how}' is not known: use 'draw' or 'mean'")
         if not isinstance(m, (int, np.integer)) or m < 1 or (how == "mean" and m > 1):
             raise ConfigError(f"m must be 1 or more (1 with how='mean'), received {m!r}")
         domain = self._mixed()
-        values = domain.validate(self, X)
+        self._check_missing(values)
         generator = self._generator(random_state)
-        if how == "draw":
-            return [domain.schema.filled(self._completed(values, generator), X) for _ in range(int(m))]
+        if how == "draw":  # one after the other: each has points of its own in the cells of lattices
+            drawn = (self._completions(values, 1, generator)[0] for _ in range(int(m)))
+            return [domain.schema.filled(rows, X) for rows in drawn]
         holes = np.isnan(values).any(1)
         filled = values.copy()
         if holes.any():
@@ -131,11 +143,12 @@ class Conditionals(FittedDensity):
             raise ConfigError(f"n_samples must be an integer of 1 or more, received {n_samples!r}")
         domain = self._mixed()
         values = domain.given(given, int(n_samples))
-        drawn = self._completions(values, 1, self._generator(random_state), given=True)[0]
-        return domain.schema.decode(drawn)
+        self._check_missing(values, given=True)
+        return domain.schema.decode(self._completions(values, 1, self._generator(random_state))[0])
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
-        """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out.
+        """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out. NaN where a
+        column given cannot have its value, of which nothing follows.
 
         As the difference of two log-densities: where these are bounds, an estimate (`conditional_kind_`).
 
@@ -157,10 +170,13 @@ class Conditionals(FittedDensity):
         hidden = np.array([name not in of and name not in given for name in names])
         asked = np.array([name in of for name in names])
         joint = np.where(hidden, np.nan, values)
-        return self._score(joint) - self._score(np.where(asked, np.nan, joint))
+        alone = self._score(np.where(asked, np.nan, joint))
+        return self._score(joint) - np.where(np.isneginf(alone), np.nan, alone)
 
     @shield()
-    def predict_column(self, name: str, X: Any, *, random_state: Any = None) -> Prediction:
+    def predict_column(
+        self, name: str, X: Any, *, random_state: Any = None, unseen: str = "error"
+    ) -> Prediction:
         r"""The distribution of a column in every row, given the row's other cells; its own are not looked at.
 
         Of levels it is known exactly, with a flow too:
@@ -169,17 +185,20 @@ class Conditionals(FittedDensity):
 
         Arguments:
             name: of the column. X: rows. random_state: seed of the draws of numbers.
+            unseen: what is done with another cell that its column cannot have, see `impute`.
 
         Raises:
             ConfigError: an unknown column, or no tree.
-            DataError: under a flow a column of numbers, or cells missing beside numbers.
+            DataError: a value that another column cannot have; under a flow a column of numbers, or cells
+                missing beside numbers.
         """
         domain = self._mixed()
         j = domain.check_name(name)
-        values = domain.validate(self, X)
+        values = domain.known(X, unseen, besides=name)
         feature = domain.schema.features()[j]
         values[:, j] = np.nan
         if not feature.levels:
+            self._check_missing(values)
             generator = self._generator(random_state)
             draws = self._completions(values, _DRAWS, generator)[:, :, j].T
             decoded = domain.schema[name].decode(draws.ravel()).reshape(draws.shape)
@@ -223,28 +242,8 @@ class Conditionals(FittedDensity):
         rng = check_random_state(self.random_state if random_state is None else random_state)
         return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
-    def _completed(self, values: np.ndarray, generator: torch.Generator) -> np.ndarray:
-        """Rows with every missing cell drawn given the others."""
-        return self._completions(values, 1, generator)[0]
-
-    def _completions(
-        self, values: np.ndarray, n: int, generator: torch.Generator, given: bool = False
-    ) -> np.ndarray:
-        """`_completed`, n times, ``(n, N, D)``; for `given` see `_check_missing`."""
-        if np.isinf(values).any():
-            row = int(np.isinf(values).any(1).argmax())
-            wrong = np.isinf(values[row])
-            # Another value of a constant column makes all cells of the row impossible.
-            name = (
-                "a constant column"
-                if wrong.all()
-                else f"column '{self._mixed().schema.names[wrong.argmax()]}'"
-            )
-            raise DataError(
-                f"row {row + 1} has a value that {name} cannot have, and nothing follows from it: correct "
-                "it, or leave the cell empty"
-            )
-        self._check_missing(values, given)
+    def _completions(self, values: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:
+        """Rows, checked before, with every missing cell drawn given the others, n times, ``(n, N, D)``."""
         full, model = np.repeat(values[None], n, 0), self._scorer()
         holes, size = np.flatnonzero(np.isnan(values).any(1)), max(1, _ROWS // n)
         with torch.no_grad(), showing(bool(self.verbose)):

@@ -103,29 +103,37 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         """Mean of `score_samples` over the rows, nats."""
         return float(self.score_samples(X).mean())
 
-    def scores(self, X: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """`score_samples`, and what z costs of every row where that is told (images), nats."""
+    @shield()
+    def scores(self, X: Any) -> tuple[np.ndarray, np.ndarray | None, Exactness]:
+        """`score_samples`, what z costs of every row where that is told (images), nats, and what these scores
+        are (`density_kind_of`)."""
+        values = self._values(X)
+        rows = self.domain_.to_tensor(values)
+        kind = self._density_kind_of(rows)
         if not self.domain_.costs:
-            return self.score_samples(X), None
-        return self.log_prob_and_cost(X)
+            return log_sum_exp(self._joint_of(values)), None, kind
+        return *self._log_prob_and_cost(rows), kind
 
     def likelihood_of(self, X: Any) -> Likelihood:
         """Mean likelihood with its standard error and its kind: nats a row, or bits per dimension."""
-        log_prob, cost = self.scores(X)
-        return self.domain_.summarise(log_prob, self.density_kind_of(X), cost)
+        log_prob, cost, kind = self.scores(X)
+        return self.domain_.summarise(log_prob, kind, cost)
 
     @shield()
     def log_prob_and_cost(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """`score_samples` and what z costs of it, nats, from one pass; of rows on no lattice."""
+        return self._log_prob_and_cost(self._tensors(X))
 
+    def _log_prob_and_cost(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
         def both(model: Preprocessed, x: Tensor) -> Tensor:
             u, logabsdet = model.encode(x)
             log_prob, cost = latent_model(model).log_prob_and_cost(u)
             return torch.stack([log_prob + logabsdet, cost], 1)
 
-        log_prob, cost = self._each(X, "score", both).astype(np.float64).T
+        log_prob, cost = self._each_of(rows, "score", both).astype(np.float64).T
         return log_prob, cost
 
+    @shield()
     def solver_differences(self, X: Any) -> np.ndarray | None:
         """How halving the steps of a solver changes `score_samples` of each row, nats, shape ``(N,)``.
 
@@ -135,7 +143,9 @@ class FittedDensity(Stored, DensityMixin, Grouped):
         check_is_fitted(self)
         if not has_solver(self.model_):
             return None
-        return log_sum_exp(self._log_joint(X, halve_steps(self._scorer()))) - self.score_samples(X)
+        values = self._values(X)
+        finer = self._joint_of(values, halve_steps(self._scorer()))
+        return log_sum_exp(finer) - log_sum_exp(self._joint_of(values))
 
     @shield()
     def bounds(self, X: Any) -> dict[str, Any]:
@@ -415,9 +425,9 @@ class FittedDensity(Stored, DensityMixin, Grouped):
                 "such rows out"
             )
 
-    def _log_joint(self, X: Any, model: Preprocessed | None = None) -> np.ndarray:
+    def _log_joint(self, X: Any) -> np.ndarray:
         """``log p(x, z = k)``, averaged over the offsets of lattices, shape ``(N, n_states_)``."""
-        return self._joint_of(self._values(X), model)
+        return self._joint_of(self._values(X))
 
     def _joint_of(self, values: np.ndarray, model: Preprocessed | None = None) -> np.ndarray:
         """`_log_joint` of rows as the domain has them, in which cells may be missing."""
@@ -433,7 +443,12 @@ class FittedDensity(Stored, DensityMixin, Grouped):
     @shield()
     def _each(self, X: Any, what: str, function: Callable[[Preprocessed, Tensor], Tensor]) -> np.ndarray:
         """A function of every row by the model that scores, block by block."""
-        rows = self._tensors(X)
+        return self._each_of(self._tensors(X), what, function)
+
+    def _each_of(
+        self, rows: Tensor, what: str, function: Callable[[Preprocessed, Tensor], Tensor]
+    ) -> np.ndarray:
+        """`_each` of rows as the model is given them."""
         model = self._scorer()
         with torch.no_grad():
             parts = [

@@ -84,6 +84,19 @@ def test_few_values_are_levels_and_many_are_not():
     assert kind_of(rng().integers(0, 9, N), c={"kind": "integer", "as_levels": False}).levels == ()
 
 
+@pytest.mark.parametrize("off", [1048.36058, 1048.4])
+def test_a_single_value_far_off_makes_no_levels_of_a_lattice(off):
+    """Speeds in miles an hour that were knots, and a slip of the pen, on their lattice or not."""
+    speeds = np.round(1.15078 * np.clip(np.round(rng().gamma(4, 2.5, 6000)), 0, 40), 5)
+    assert len(np.unique(speeds)) in range(33, 42) and not kind_of(speeds).as_levels
+    schema = TableSchema.infer({"c": np.append(speeds, off)})
+    column = schema["c"]
+    assert column.kind == "lattice" and not column.as_levels and schema.features()[0].levels == 0
+    assert column.decode(np.array([off, 5 * 1.15078])).tolist() == [off, 5.7539]
+    if off == 1048.36058:
+        assert column.step == pytest.approx(1.15078)
+
+
 def test_whole_numbers_that_differ_are_names_only_where_chance_does_not_explain_it():
     """n of R whole numbers hold n^2 / 2R equal pairs on average; beyond 10, none has probability e^-10."""
     assert kind_of(rng().choice(20 * N, N, replace=False)).kind == "id"

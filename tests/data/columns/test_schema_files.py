@@ -245,7 +245,7 @@ def test_tables_that_are_none():
         ({"a": [1, 2], "b": [1]}, "1 and 2 rows"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "twice"),
         ({"a": [[1], [2]]}, "holds list"),
-        (pd.DataFrame({"a": pd.to_timedelta([1, 2])}), "timedelta"),
+        (pd.DataFrame({"a": pd.interval_range(0, 2)}), "interval"),
         (pl.DataFrame({"a": [[1], [2]]}), "type List"),
         ({"a": np.array([1.0, math.inf])}, "data row 2 is infinite"),
     ):

@@ -13,7 +13,7 @@ from modeflow.cli.commands._output import columns_of, say_notes, set_device, war
 __all__ = ["kept_input", "open_run", "rows_of"]
 
 #: Where a run keeps the rows that came through a pipe.
-_KEPT = "data.parquet"
+_KEPT = "data.csv"
 
 
 def open_run(args: argparse.Namespace) -> Any:
@@ -43,12 +43,14 @@ def rows_of(args: argparse.Namespace, run: Any) -> Any:
 
 @contextmanager
 def kept_input(settings: dict[str, Any], folder: Path, say: Any) -> Iterator[dict[str, Any]]:
-    """Rows from standard input are kept in the run folder, so that the run can be repeated and reported.
+    """Rows from standard input are kept in the run folder as the text they are, so that they are read as a
+    file is, and the run can be repeated and reported.
 
     Yields:
         The settings, with the kept file in the place of ``-``.
     """
-    from modeflow.data import read_table, write_table
+    from modeflow.data import read_source
+    from modeflow.data.table import atomic_write
     from modeflow.errors import ConfigError, DataError
 
     if settings.get("data") != "-":
@@ -56,19 +58,18 @@ def kept_input(settings: dict[str, Any], folder: Path, say: Any) -> Iterator[dic
         return
     if (folder / "config.yaml").exists():
         raise DataError(f"'{folder}' already holds a run: go on with --resume, or give another folder")
-    columns = settings.get("columns")
-    columns = [c.strip() for c in columns.split(",")] if isinstance(columns, str) else columns
-    reading = {key: settings[key] for key in ("header", "drop_missing", "skip_text") if key in settings}
-    table = read_table("-", columns, array=settings.get("array"), **reading)
-    for note in table.notes:
+    text, notes = read_source(None)
+    for note in notes:
         say(note)
     new = not folder.exists()
-    kept = write_table(folder / _KEPT, table.values, table.columns)
+    kept = atomic_write(folder / _KEPT, lambda file: file.write_bytes(text))
     try:
         yield {**settings, "data": str(kept)}
-    except (ConfigError, DataError):
-        if not (folder / "config.yaml").exists():
-            kept.unlink(missing_ok=True)
-            if new and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
+    except (ConfigError, DataError) as error:
+        if (folder / "config.yaml").exists():
+            raise
+        kept.unlink(missing_ok=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
+        # The file is gone: what is wrong is said of the rows as they were given.
+        raise type(error)(str(error).replace(str(kept), "-")) from error

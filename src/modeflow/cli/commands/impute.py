@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from modeflow.cli.commands._files import open_run, rows_of
-from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
+from modeflow.cli.commands._output import check_output, emit, say_wrote, warn
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fill missing cells, m times; several tables stand below each other, numbered in a column."""
+    """Fill missing cells, m times; several tables stand below each other, numbered in a column. A row with a
+    cell that cannot be read is left out."""
     import polars as pl
 
     from modeflow.data.columns.files import write_frame
@@ -24,9 +25,10 @@ def run(args: argparse.Namespace) -> int:
     domain: Any = estimator.domain_
     rows = rows_of(args, fitted)
     seed = fitted.config["seed"] if args.seed is None else args.seed
-    filled = estimator.impute(rows.values, args.m, how="mean" if args.mean else "draw", random_state=seed)
-    holes = np.isnan(domain.validate(estimator, rows.values)).sum(0)
-    counts = {name: int(n) for name, n in zip(domain.schema.names, holes, strict=True) if n}
+    values = domain.known(rows.values, args.unseen, numbers=rows.rows)
+    how = "mean" if args.mean else "draw"
+    filled = estimator.fill(values, rows.values, args.m, how=how, random_state=seed)
+    counts = {name: int(n) for name, n in zip(domain.schema.names, np.isnan(values).sum(0), strict=True) if n}
     table = (
         filled[0]
         if len(filled) == 1
@@ -35,7 +37,8 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     write_frame(args.out or "-", table)
-    say_unscored(rows)
+    if text := rows.left_out_text():
+        warn(text)
     if args.out and args.out != "-":
         say_wrote(args, f"{table.height} rows")
         lines = [f"{n:8d} cells of {name} filled" for name, n in counts.items()] or ["no cell was missing"]

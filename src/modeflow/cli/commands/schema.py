@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_output(args)
     frame, notes = read_mixed(args.data, columns_of(args.columns), header=args.header, array=args.array)
-    schema = TableSchema.infer(frame)
+    schema = TableSchema.infer(frame, source=args.data)
     say_notes(args, [*notes, *schema.notes])
     title = f"Schema of {args.data}: {frame.height} rows, {frame.width} columns"
     text = schema.to_yaml(title)

@@ -18,8 +18,7 @@ def run(args: argparse.Namespace) -> int:
     fitted = open_run(args)
     estimator, domain = fitted.estimator, fitted.estimator.domain_
     rows, word = rows_of(args, fitted), domain.word
-    log_prob, cost = estimator.scores(rows.values)
-    kind = estimator.density_kind_of(rows.values)
+    log_prob, cost, kind = estimator.scores(rows.values)
     mean = domain.summarise(log_prob, kind, cost)
     columns = domain.scores(log_prob, cost, kind)
     if args.out:
@@ -28,7 +27,8 @@ def run(args: argparse.Namespace) -> int:
         write_table(args.out, values, (word, *columns), integer_columns=(word,))
         say_wrote(args, f"{rows.total} {word}s, column '{next(iter(columns))}'")
     say_unscored(rows)
-    told, worst = domain.told(log_prob), np.argsort(log_prob)[:5]
+    order = np.argsort(log_prob)
+    told, worst = domain.told(log_prob), order[~np.isin(rows.rows[order], rows.empty)][:5]
     result = {
         "run": args.run_folder,
         "data": args.data,
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         "units": domain.units,
         f"least_likely_{word}s": [{word: int(rows.rows[i]) + 1, domain.shown: float(told[i])} for i in worst],
         f"{word}s_without_score": [{word: row + 1, "reason": why} for row, why in rows.bad.items()],
+        f"{word}s_without_cells": [int(row) + 1 for row in rows.empty],
         "notes": list(rows.notes),
         "interrupted": fitted.interrupted,
         "out": args.out,

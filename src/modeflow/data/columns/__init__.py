@@ -13,7 +13,8 @@ from modeflow.data.columns.levels import Boolean, Categorical, Ordinal
 from modeflow.data.columns.numeric import Bounded, Circular, Positive, Real
 from modeflow.data.columns.schema import TableSchema
 from modeflow.data.columns.specs import parse_spec
-from modeflow.data.columns.steps import Datetime, Integer, Steps
+from modeflow.data.columns.steps import Integer, Steps
+from modeflow.data.columns.times import Datetime
 
 __all__ = [
     "IMPOSSIBLE",

@@ -102,7 +102,7 @@ def is_bounded_below(values: np.ndarray, bound: float) -> bool:
         return True
     trim = len(y) // 200
     y = y[trim : len(y) - trim]
-    log_y = np.log(y)
+    log_y = np.log(y / y[-1])  # in any unit alike, and no square is too large for a double
 
     def likelihood(power: float) -> float:
         z = log_y if power == 0 else np.expm1(power * log_y) / power

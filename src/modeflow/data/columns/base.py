@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 
 from modeflow.data.columns.cells import Cells
+from modeflow.data.columns.dtypes import portable
 from modeflow.data.columns.frames import cells_of
 from modeflow.errors import ConfigError, DataError, nearest
 from modeflow.transforms.mixed import Cell
@@ -114,6 +115,12 @@ class Column(ABC):
                 "'missing', 'impossible', 'nearest' or 'score'"
             )
         cells = values if isinstance(values, Cells) else cells_of(values, self.name)
+        cells.check(self.name)
+        if portable(cells.dtype) == "period" and self.dtype != cells.dtype:
+            raise DataError(
+                f"column '{self.name}' holds periods of type {cells.dtype}, not {self.dtype or 'numbers'}: "
+                "convert them (asfreq)"
+            )
         encoded, wrong, near = self._read(cells)
         if not wrong.any():
             return encoded
@@ -151,7 +158,7 @@ class Column(ABC):
     def _refusal(self, cells: Cells, row: int, count: int) -> DataError:
         others = f" (and {count - 1} more rows)" if count > 1 else ""
         return DataError(
-            f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}{others}, which "
+            f"column '{self.name}', data row {row + 1} holds {shown(cells.said(row))}{others}, which "
             f"{self.spec} cannot have; {self._remedy(cells, row)}"
         )
 

@@ -20,6 +20,8 @@ import polars as pl
 
 from modeflow.data._cells import MISSING
 from modeflow.data._numbers import frame_to_numbers
+from modeflow.data.columns.dtypes import portable
+from modeflow.data.columns.spans import of_span, seconds_of_spans
 from modeflow.errors import DataError
 
 __all__ = [
@@ -30,17 +32,19 @@ __all__ = [
     "cells_of_text",
     "format_times",
     "is_missing_value",
-    "portable",
     "seconds_of",
     "spell",
     "text_times",
     "time_of",
+    "unreadable",
 ]
 
 CellKind = Literal["number", "boolean", "text", "time", "object"]
 
 #: Marks that no person means as a word.
 PROGRAM_MARKS = frozenset(MISSING) - {"?", "-", "--", ".", "none", "nil", ""}
+#: What a table is called that is no file.
+_NO_FILE = "the table"
 _BOOLEAN_WORDS = ("true", "false")
 _LEADING_ZERO = r"^\s*[+-]?0\d"
 _EPOCH_DAY = 86400
@@ -93,6 +97,8 @@ class Cells:
     categorical: bool = False
     levels: tuple[Any, ...] | None = None
     ordered: bool = False
+    #: Why nothing can be read of a column of this type; empty where it can.
+    refusal: str = ""
     _known: dict[str | None, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -106,6 +112,11 @@ class Cells:
         if self.objects is not None:
             return np.array([v is None for v in self.objects], dtype=bool)
         return np.isnan(self.numbers)
+
+    def check(self, name: str) -> None:
+        """Refuse a column of a type that is no kind's (`DataError`)."""
+        if self.refusal:
+            raise DataError(f"column '{name}'{self.refusal}")
 
     @property
     def spells_numbers(self) -> bool:
@@ -126,6 +137,12 @@ class Cells:
         if self.kind == "time":
             return time_of(number, portable(self.dtype) == "date")
         return int(number) if number.is_integer() else number
+
+    def said(self, row: int) -> Any:
+        """The cell for messages."""
+        number = float(self.numbers[row])
+        span = None if self.kind != "number" or np.isnan(number) else of_span(number, self.dtype)
+        return self.value(row) if span is None else span
 
     def list(self) -> list[Any]:
         """All cells, None where they are missing."""
@@ -165,11 +182,7 @@ def is_missing_value(value: Any) -> bool:
 
 
 def cells_of_objects(values: Sequence[Any], dtype: str, name: str) -> Cells:
-    """Cells of Python values.
-
-    Raises:
-        DataError: for values that are no scalars (column and row are named).
-    """
+    """Cells of Python values; such as are no scalars are refused where they are used (`Cells.check`)."""
     if {str} <= {type(v) for v in values} <= {str, type(None)}:  # most columns of objects
         return cells_of_text(pl.Series(name, values, dtype=pl.String), dtype)
     kept = [
@@ -189,15 +202,35 @@ def cells_of_objects(values: Sequence[Any], dtype: str, name: str) -> Cells:
         dates = all(t is dt.date for t in types)
         seconds = [np.nan if v is None else _stamp(v) for v in kept]
         return Cells("time", "date" if dates else dtype, np.array(seconds))
+    if all(issubclass(t, (dt.timedelta, np.timedelta64)) for t in types):
+        return Cells("number", "timedelta64[us]", np.array([np.nan if v is None else _span(v) for v in kept]))
+    if {t.__name__ for t in types} == {"Period"} and len({v.freqstr for v in kept if v is not None}) == 1:
+        freq = next(v.freqstr for v in kept if v is not None)
+        ordinals = [np.nan if v is None else float(v.ordinal) for v in kept]
+        return Cells("number", f"period[{freq}]", np.array(ordinals))
     for row, value in enumerate(kept):
         if not isinstance(value, (str, int, float, type(None))):
-            raise DataError(
-                f"column '{name}', data row {row + 1} holds {type(value).__name__} "
-                f"{str(value)[:40]!r}; a cell is text, a number, a boolean or a time: convert or drop it"
+            why = (
+                f", data row {row + 1} holds {type(value).__name__} {str(value)[:40]!r}; a cell is text, a "
+                "number, a boolean, a time or a duration: convert it, or say 'drop'"
             )
+            return unreadable(len(kept), dtype, why)
     array = np.empty(len(kept), dtype=object)
     array[:] = kept
     return Cells("object", dtype, np.full(len(kept), np.nan), objects=array)
+
+
+def unreadable(n: int, dtype: str, why: str = "") -> Cells:
+    """N cells of a type that no kind of column has, which can only be dropped; `why`, after its name."""
+    why = why or f" is of type {dtype}: turn it into numbers or text, or say 'drop'"
+    return Cells("object", dtype, np.full(n, np.nan), refusal=why)
+
+
+def _span(value: Any) -> float:
+    """Seconds of a duration."""
+    if isinstance(value, np.timedelta64):
+        return float(seconds_of_spans(np.array([value]))[0])
+    return float(value / dt.timedelta(seconds=1))
 
 
 def _is_np_time(value: Any) -> bool:
@@ -241,11 +274,14 @@ def cells_of_text(text: pl.Series, dtype: str, numbers: tuple[np.ndarray, np.nda
 
 
 def spell(
-    columns: dict[str, pl.Series], label: str = "the table", commas_separate: bool = False
+    columns: dict[str, pl.Series], label: str | None = None
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], list[str]]:
     """The numbers that columns of text spell, and which of their cells are text, with notes on the spellings.
 
     Read together, since the spelling of one column (decimal commas) tells how another is meant.
+
+    Arguments:
+        columns: by name. label: the file they are of, if they are of one, for the notes.
     """
     found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     candidates: dict[str, pl.Series] = {}
@@ -265,7 +301,7 @@ def spell(
         if not names:
             break
         frame = pl.DataFrame({n: candidates[n] for n in names})
-        read = frame_to_numbers(frame, label, commas_separate)
+        read = frame_to_numbers(frame, label or _NO_FILE)
         for i, name in enumerate(names):
             bad = np.zeros(frame.height, dtype=bool)
             for column in read.bad:
@@ -273,6 +309,8 @@ def spell(
                     bad[column.rows] = True
             found[name] = read.values[:, i], bad
         notes = [*read.notes, *read.doubts]
+        if label is None:
+            notes = [note.replace(f"'{_NO_FILE}'", _NO_FILE, 1) for note in notes]
         if len(names) == len(candidates) and not any(found[n][1].any() for n in names):
             break
         if chosen is not None:
@@ -326,11 +364,8 @@ def format_times(times: pl.Series, form: str) -> pl.Series:
 def cells_of_series(
     column: pl.Series, dtype: str, numbers: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Cells:
-    """Cells of a polars column.
-
-    Raises:
-        DataError: a type that no kind of column has, such as lists or durations.
-    """
+    """Cells of a polars column; a type that no kind of column has, such as lists, is refused where it is
+    used (`Cells.check`)."""
     kind = column.dtype
     if kind in (pl.Categorical, pl.Enum):
         levels = tuple(kind.categories.to_list()) if isinstance(kind, pl.Enum) else None
@@ -346,36 +381,12 @@ def cells_of_series(
         return Cells("time", dtype, _series_floats(column.to_physical()) * _EPOCH_DAY)
     if isinstance(kind, pl.Datetime):
         return Cells("time", dtype, _series_floats(column.dt.cast_time_unit("us").to_physical()) / 1e6)
+    if isinstance(kind, pl.Duration):
+        return Cells("number", dtype, seconds_of_spans(column.to_numpy()))
     if kind == pl.Object:
         return cells_of_objects(column.to_list(), dtype, column.name)
-    raise DataError(f"column '{column.name}' is of type {kind}: turn it into numbers or text, or drop it")
+    return unreadable(len(column), dtype)
 
 
 def _series_floats(column: pl.Series) -> np.ndarray:
     return np.array(column.cast(pl.Float64).fill_null(float("nan")).to_numpy(), dtype=np.float64)
-
-
-# -- names of types ---------------------------------------------------------------------------------
-
-
-def portable(dtype: str) -> str:
-    """One name for the types that frames call differently: "int64", "float32", "bool", "text", "category",
-    "date", "datetime"; "" for others."""
-    lower = dtype.lower()
-    if re.fullmatch(r"u?int\d+", lower):
-        return lower
-    if lower in ("float32", "float", "halffloat", "float16"):
-        return "float32"
-    if lower in ("float64", "double") or lower.startswith("decimal"):
-        return "float64"
-    for start, name in (
-        ("bool", "bool"),
-        ("datetime", "datetime"),
-        ("timestamp", "datetime"),
-        ("date", "date"),
-    ):
-        if lower.startswith(start):
-            return name
-    if lower.startswith(("category", "categorical", "enum", "dictionary")):
-        return "category"
-    return "text" if lower.startswith(("str", "object", "large_str", "text", "<u")) else ""

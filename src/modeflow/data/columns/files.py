@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ from modeflow.data._arrays import read_array
 from modeflow.data._reading import check_unique, parquet_frame, pick, text_frame
 from modeflow.data._source import STDIN, TEXT_SUFFIXES
 from modeflow.data.catalogue import resolve
+from modeflow.data.columns.spans import seconds_of_spans
+from modeflow.data.mixed_sets import MIXED_SETS, mixed_files
 from modeflow.data.table import SUFFIXES, atomic_write, default_columns, existing_file, file_kind
 from modeflow.errors import DataError
 
-__all__ = ["read_mixed", "write_frame"]
+__all__ = ["plain_rows", "read_mixed", "write_frame"]
 
 
 def read_mixed(
@@ -44,6 +48,8 @@ def read_mixed(
         DataError: no such file or data set, or one that cannot be read.
     """
     path = os.fspath(source)
+    if path in MIXED_SETS and not Path(path).is_file():
+        return _from_set(path, columns)
     if path != STDIN and not Path(path).expanduser().is_file() and Path(path).suffix.lower() not in SUFFIXES:
         data = resolve(path, columns=columns)
         table = data.table
@@ -64,6 +70,19 @@ def read_mixed(
     return _from_array(file, kind, array, columns)
 
 
+def _from_set(name: str, columns: Sequence[str] | None) -> tuple[pl.DataFrame, list[str]]:
+    known = MIXED_SETS[name]
+    read = [read_mixed(file, columns, header=True) for file in mixed_files(name)]
+    frame = pl.concat([part for part, _ in read])
+    width = known.columns if columns is None else len(columns)
+    if frame.shape != (known.rows, width):
+        raise DataError(
+            f"the files of '{name}' have {frame.height} rows and {frame.width} columns, the published set "
+            f"{known.rows} and {width}: replace them, or give the file itself"
+        )
+    return frame, list(dict.fromkeys(note for _, notes in read for note in notes))
+
+
 def _from_array(
     file: Path, kind: str, array: str | None, columns: Sequence[str] | None
 ) -> tuple[pl.DataFrame, list[str]]:
@@ -81,7 +100,7 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
         DataError: another ending, or a path that cannot be written.
     """
     if os.fspath(path) == STDIN:
-        sys.stdout.write(frame.write_csv())
+        sys.stdout.write(_for_text(frame).write_csv())
         return
     kind = Path(path).suffix.lower()
     if kind not in _WRITTEN:
@@ -89,8 +108,26 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
     atomic_write(path, lambda file: _WRITTEN[kind](frame, file))
 
 
+def plain_rows(frame: pl.DataFrame) -> list[list[Any]]:
+    """The rows of a table as values that JSON has: times as text, durations in seconds."""
+    return [[_plain(v) for v in row] for row in _for_text(frame).rows()]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _for_text(frame: pl.DataFrame) -> pl.DataFrame:
+    """Durations in seconds: text has no form for them."""
+    spans = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
+    seconds = (pl.Series(name, seconds_of_spans(frame[name].to_numpy())).fill_nan(None) for name in spans)
+    return frame.with_columns(*seconds)
+
+
 _WRITTEN: Mapping[str, Callable[[pl.DataFrame, Path], object]] = {
-    ".csv": lambda frame, file: frame.write_csv(file),
-    ".tsv": lambda frame, file: frame.write_csv(file, separator="\t"),
+    ".csv": lambda frame, file: _for_text(frame).write_csv(file),
+    ".tsv": lambda frame, file: _for_text(frame).write_csv(file, separator="\t"),
     ".parquet": lambda frame, file: frame.write_parquet(file),
 }

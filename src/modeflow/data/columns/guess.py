@@ -10,13 +10,9 @@ import numpy as np
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column
 from modeflow.data.columns.cells import PROGRAM_MARKS, Cells
-from modeflow.data.columns.learn import (
-    MAX_LEVELS,
-    few_valued,
-    learn,
-    level_values,
-    trusted_lattice,
-)
+from modeflow.data.columns.dtypes import portable
+from modeflow.data.columns.few import MAX_LEVELS, few_valued, level_values
+from modeflow.data.columns.learn import learn, trusted_lattice
 from modeflow.data.columns.numeric import numbers_of
 from modeflow.data.columns.remarks import Remark, about, remarks, stray_row
 
@@ -55,6 +51,7 @@ def guess(cells: Cells, name: str, blanks: bool = False) -> Guess:
     Raises:
         DataError: infinite numbers.
     """
+    cells.check(name)
     kind = _kind(cells, name, blanks)
     said: dict[str, object] = {}
     if kind == "categorical":
@@ -125,7 +122,8 @@ def _numeric(cells: Cells, name: str) -> str:
         return "constant"
     if len(levels) <= 2:
         return "categorical"
-    if len(levels) == len(known) and _numbers_rows(levels, name):
+    span = portable(cells.dtype) in ("duration", "period")
+    if len(levels) == len(known) and not span and _numbers_rows(levels, name):
         return "id"
     few = few_valued(levels, counts)
     if np.all(levels == np.round(levels)) and trusted_lattice(known) is not None:

@@ -13,34 +13,18 @@ from modeflow.data._cells import is_missing
 from modeflow.data.columns.aside import Constant, Drop, Identifier
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column, kind_named, shown
-from modeflow.data.columns.cells import PROGRAM_MARKS, Cells, portable
-from modeflow.data.columns.levels import Boolean, Categorical, Ordinal, in_order
+from modeflow.data.columns.cells import Cells
+from modeflow.data.columns.dtypes import portable
+from modeflow.data.columns.few import MAX_LEVELS, MAX_LEVELS_NUMERIC, few_valued, level_values
+from modeflow.data.columns.levels import Boolean, Categorical, Ordinal
 from modeflow.data.columns.numeric import Bounded, Circular, Numeric, Positive, Real, numbers_of
-from modeflow.data.columns.steps import UNITS, Datetime, Integer, Steps, as_written, check_form
+from modeflow.data.columns.steps import Integer, Steps, as_written
+from modeflow.data.columns.times import Datetime, check_form, time_step
 from modeflow.data.lattice import Lattice, find_lattice, lattice_of_step, short_decimals
+from modeflow.data.spread import are_single
 from modeflow.errors import ConfigError, DataError
 
-__all__ = [
-    "MAX_LEVELS",
-    "MAX_LEVELS_NUMERIC",
-    "few_valued",
-    "known_values",
-    "learn",
-    "level_values",
-    "number_type",
-    "taken",
-]
-
-#: Most levels of a column of words, and of one of numbers that is modelled by codes.
-#: Of numbers more are no codes: of ages and temperatures a flow knows that neighbours are alike, which was
-#: worth 0.1 nats a row on adult and 2.6 on beijing (docs/data.md).
-MAX_LEVELS, MAX_LEVELS_NUMERIC = 1000, 32
-#: Most levels and rows a level, on average, of numbers that lie far apart (gains of 7688 and 15024), where of
-#: neighbours there is nothing to say: fewer than this share of their lattice occurs.
-_APART, _ROWS_APART, _SPARSE = 128, 100, 0.1
-#: Rows a level that other numbers need, on average; share of new rows, beside those of the most frequent
-#: value, that may hold a value not seen (after Good and Turing: the share seen once).
-_ROWS_A_LEVEL, _UNSEEN = 5, 0.05
+__all__ = ["known_values", "learn", "number_type", "taken", "trusted_lattice"]
 
 
 def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column:
@@ -54,6 +38,8 @@ def learn(kind: str, cells: Cells, name: str, said: Mapping[str, Any]) -> Column
         DataError: the data contradict what was said; names column, row and value.
     """
     chosen = kind_named(kind, name)
+    if chosen is not Drop:
+        cells.check(name)
     options: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
     as_levels = options.pop("as_levels", None)
     chosen.check_options(name, options)
@@ -106,40 +92,9 @@ def known_values(cells: Cells, name: str) -> np.ndarray:
     return values
 
 
-def few_valued(levels: np.ndarray, counts: np.ndarray, step: float = 0.0) -> bool:
-    """Whether numbers are modelled by codes: at most 32 values with five rows and more each on average, or
-    128 far apart with a hundred; and few of them seen but once.
-
-    Arguments:
-        levels, counts: the values, rising, and how many rows have each. step: of their lattice; 0 for none.
-    """
-    rows = int(counts.sum())
-    apart = step > 0 and len(levels) < _SPARSE * ((levels[-1] - levels[0]) / step + 1)
-    most = min(_APART, rows / _ROWS_APART) if apart else 0
-    if len(levels) > max(most, min(MAX_LEVELS_NUMERIC, rows / _ROWS_A_LEVEL)):
-        return False
-    return float((counts == 1).sum()) <= _UNSEEN * (rows - int(counts.max()))
-
-
-def level_values(cells: Cells) -> tuple[Any, ...]:
-    """The distinct values of a column in order; marks of programs in text are missing ones."""
-    if cells.levels is not None:
-        return cells.levels
-    if cells.text is not None and not cells.spells_numbers:
-        found = cells.text.drop_nulls().unique().to_list()
-        return in_order(v for v in found if v.strip().lower() not in PROGRAM_MARKS)
-    if cells.objects is not None:
-        return in_order({v for v in cells.objects if v is not None})
-    known = np.unique(cells.numbers[~np.isnan(cells.numbers)])
-    if cells.kind == "boolean":
-        return tuple(bool(v) for v in known)
-    whole = bool(np.all(known == np.round(known)))
-    return tuple(int(v) if whole else float(v) for v in known)
-
-
 def _is_single(values: np.ndarray) -> bool:
     """Whether numbers have the digits of single precision alone, and some are no short decimals for that."""
-    if not np.array_equal(values.astype(np.float32), values):
+    if not are_single(values):
         return False
     digits = short_decimals(values)
     return digits is None or not np.array_equal(np.round(values, digits), values)
@@ -312,7 +267,7 @@ def _written(values: np.ndarray, lattice: Lattice) -> str | None:
         if np.array_equal(as_written(exact, form), levels):
             return form
     # Up to rounding in the precision that the values have.
-    eps = np.finfo(np.float32 if np.array_equal(levels.astype(np.float32), levels) else np.float64).eps
+    eps = np.finfo(np.float32 if are_single(levels) else np.float64).eps
     return "" if np.abs(exact - levels).max() <= 8 * eps * np.abs(levels).max() else None
 
 
@@ -349,10 +304,9 @@ def _datetime(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
     known = seconds[~np.isnan(seconds)]
     if not len(known):
         raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
-    micro = np.round(known * 1e6).astype(np.int64)
-    unit = next(s for s in UNITS.values() if not (micro % round(s * 1e6)).any())
     levels, counts = np.unique(known, return_counts=True)
-    options: Options = {"step": unit, **({"form": form} if form else {})}
+    step, offset = time_step(levels, said.get("step"), name)
+    options: Options = {"step": step, "offset": offset, **({"form": form} if form else {})}
     if as_levels is None:
         as_levels = len(levels) > 1 and few_valued(levels, counts)
     if as_levels:

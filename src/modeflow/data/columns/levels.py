@@ -12,6 +12,7 @@ import polars as pl
 from modeflow.data._cells import is_missing
 from modeflow.data.columns.base import Column, Feature
 from modeflow.data.columns.cells import Cells
+from modeflow.data.spread import single_slack
 from modeflow.errors import ConfigError, DataError, nearest
 
 __all__ = ["Boolean", "Categorical", "Levels", "Ordinal", "in_order"]
@@ -130,7 +131,7 @@ def _codes_of_numbers(numbers: np.ndarray, levels: tuple[Any, ...]) -> np.ndarra
     before = np.maximum(at - 1, 0)
     with np.errstate(invalid="ignore"):
         at = np.where(np.abs(ranked[before] - numbers) < np.abs(ranked[at] - numbers), before, at)
-        same = np.abs(ranked[at] - numbers) <= 4 * np.spacing(np.abs(ranked[at]).astype(np.float32))
+        same = np.abs(ranked[at] - numbers) <= 4 * single_slack(ranked[at])
     return np.where(same, order[at].astype(np.float64), math.nan)
 
 

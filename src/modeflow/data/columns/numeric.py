@@ -15,7 +15,10 @@ from typing import ClassVar
 import numpy as np
 
 from modeflow.data.columns.base import Column, Feature
-from modeflow.data.columns.cells import Cells, portable
+from modeflow.data.columns.cells import Cells
+from modeflow.data.columns.dtypes import portable
+from modeflow.data.columns.spans import largest_span
+from modeflow.data.spread import LARGEST, single_slack
 from modeflow.errors import ConfigError, DataError
 
 __all__ = ["Bounded", "Circular", "Numeric", "Positive", "Real", "as_type", "numbers_of"]
@@ -28,7 +31,7 @@ def numbers_of(cells: Cells, name: str) -> np.ndarray:
     """The numbers of a column, NaN where missing.
 
     Raises:
-        DataError: for text, times, and infinite numbers; names column, row and value.
+        DataError: for text, times, and numbers that are infinite or nearly so; names column, row and value.
     """
     if cells.kind == "time":
         raise DataError(f"column '{name}' holds times, not numbers; say 'datetime', or drop it")
@@ -50,6 +53,14 @@ def numbers_of(cells: Cells, name: str) -> np.ndarray:
         raise DataError(
             f"column '{name}', data row {row + 1} is infinite; put a number there, or leave the cell empty"
         )
+    huge = np.abs(numbers) > LARGEST
+    if huge.any():
+        row = int(np.argmax(huge))
+        others = f" (and {int(huge.sum()) - 1} more rows)" if huge.sum() > 1 else ""
+        raise DataError(
+            f"column '{name}', data row {row + 1} holds {numbers[row]:g}{others}, beyond {LARGEST:g}: give "
+            "the column in a larger unit, or leave the cell empty"
+        )
     return numbers
 
 
@@ -66,10 +77,12 @@ def as_type(values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _largest(dtype: str) -> float:
-    """The largest number that a type holds."""
+    """The largest number that a type holds, and a column may have."""
+    if (span := largest_span(dtype)) is not None:
+        return span
     if found := re.fullmatch(r"[Dd]ecimal(?:128)?\((?:precision=)?(\d+), (?:scale=)?(\d+)\)", dtype):
         return 10.0 ** (int(found[1]) - int(found[2])) * (1 - 2.0**-50)
-    return float(np.finfo(np.float32 if portable(dtype) == "float32" else np.float64).max)
+    return float(np.finfo(np.float32).max) if portable(dtype) == "float32" else LARGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +160,7 @@ class Numeric(Column):
 
     @staticmethod
     def _is_atom(x: np.ndarray, atom: float) -> np.ndarray:
-        return np.asarray(np.abs(x - atom) <= 4 * float(np.spacing(np.float32(abs(atom)))))
+        return np.asarray(np.abs(x - atom) <= 4 * single_slack(np.array(atom)))
 
     def _into(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers as they are modelled."""

@@ -12,9 +12,12 @@ import numpy as np
 from modeflow.data.columns.aside import STRAY
 from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
-from modeflow.data.columns.learn import MAX_LEVELS_NUMERIC
+from modeflow.data.columns.dtypes import portable
+from modeflow.data.columns.few import MAX_LEVELS_NUMERIC
 from modeflow.data.columns.numeric import Numeric
-from modeflow.data.columns.steps import Datetime, Steps
+from modeflow.data.columns.spans import of_span
+from modeflow.data.columns.steps import Steps
+from modeflow.data.columns.times import Datetime
 
 __all__ = ["Remark", "about", "gathered", "remarks", "stray_row"]
 
@@ -92,7 +95,7 @@ def gathered(found: Sequence[tuple[str, Remark]]) -> list[str]:
 
 def about(cells: Cells, column: Column) -> str:
     """What is in a column, in short."""
-    if column.kind == "constant":
+    if column.kind == "constant" or cells.refusal:
         return ""
     n = len(cells)
     parts: list[str] = []
@@ -105,7 +108,9 @@ def about(cells: Cells, column: Column) -> str:
         absent = n - len(known)
         if len(known):
             distinct = len(np.unique(known))
-            parts.append(f"{distinct} values from {known.min():.6g} to {known.max():.6g}")
+            low, high = (_end(float(v), cells.dtype) for v in (known.min(), known.max()))
+            counted = {"duration": ", in seconds", "period": ", counted from 1970"}
+            parts.append(f"{distinct} values from {low} to {high}{counted.get(portable(cells.dtype), '')}")
     else:
         listed = Counter(v for v in cells.list() if v is not None)
         absent = n - listed.total()
@@ -123,6 +128,11 @@ def about(cells: Cells, column: Column) -> str:
     if absent:
         parts.append(f"{_percent(absent / n)} missing")
     return ", ".join(parts)
+
+
+def _end(value: float, dtype: str) -> str:
+    span = of_span(value, dtype)
+    return f"{value:.6g}" if span is None else str(span)
 
 
 def _percent(share: float) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 
 from modeflow.data.columns.aside import Constant, Drop, Identifier, refusal
 from modeflow.data.columns.base import IMPOSSIBLE, KINDS, Column, Feature, Unseen
+from modeflow.data.columns.building import Decoded, build_frame, put_back
 from modeflow.data.columns.cells import Cells
-from modeflow.data.columns.frames import FRAMES, Decoded, build_frame, frame_kind, put_back, read_frame
+from modeflow.data.columns.frames import FRAMES, frame_kind, read_frame
 from modeflow.data.columns.guess import guess
 from modeflow.data.columns.learn import learn, taken
 from modeflow.data.columns.levels import Levels
@@ -88,7 +89,9 @@ class TableSchema:
     # -- from data -------------------------------------------------------------------------------
 
     @classmethod
-    def infer(cls, frame: Any, columns: Mapping[str, Any] | None = None) -> TableSchema:
+    def infer(
+        cls, frame: Any, columns: Mapping[str, Any] | None = None, source: str | None = None
+    ) -> TableSchema:
         """Find out what the columns of a table are.
 
         Arguments:
@@ -96,22 +99,23 @@ class TableSchema:
             columns: what is known of some, by name: a kind (``"drop"``, ``"categorical"``,
                 ``"circular(360)"``) or a mapping of its options, see `parse_spec`, of which the rest is found
                 out; or a `Column`, which is taken as it stands. The other columns are found out.
+            source: the file that the frame was read from, if it was, which notes and errors name.
 
         Raises:
             ConfigError: an unknown name, kind or option.
             DataError: no table, or cells that contradict what was said.
         """
-        found, notes = read_frame(frame)
-        kind = frame_kind(frame)
+        found, notes = read_frame(frame, source)
+        kind, table = frame_kind(frame), "the table" if source is None else f"'{source}'"
         if not found:
-            raise DataError("the table has no columns")
+            raise DataError(f"{table} has no columns")
         if not len(next(iter(found.values()))):
-            raise DataError("the table has no rows")
+            raise DataError(f"{table} has no rows")
         said = dict(columns or {})
         for name in said:
             if name not in found:
                 hint = nearest(str(name), found) or f"; the columns are {listing(list(found))}"
-                raise ConfigError(f"columns: the table has no column '{name}'{hint}")
+                raise ConfigError(f"columns: {table} has no column '{name}'{hint}")
         blanks = any(c.text is not None and not c.spells_numbers and c.missing.any() for c in found.values())
         known: list[Column] = []
         marks: dict[str, tuple[str, int]] = {}
@@ -136,7 +140,9 @@ class TableSchema:
                 column = learn(word, cells, name, options)
                 column = replace(column, about=about(cells, column))
             known.append(column)
-        notes = [*notes, *gathered(told)]
+        # Of a schema that says everything the notes were made when it was found.
+        all_said = all(isinstance(_whole(said.get(name, AUTO), name), Column) for name in found)
+        notes = [*([] if all_said else notes), *gathered(told)]
         if marks:
             notes = [*notes, _about_marks(marks, blanks)]
         return cls(tuple(known), kind, tuple(notes))
@@ -172,16 +178,30 @@ class TableSchema:
             DataError: columns that are missing or unexpected (all are named), cells that a column cannot
                 have, or columns that name rows.
         """
+        encoded, strange = self.encode_apart(frame, unseen)
+        for rows in strange.values():
+            encoded[rows] = IMPOSSIBLE
+        return encoded
+
+    def encode_apart(self, frame: Any, unseen: Unseen = "score") -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """`encode`, with what constant columns say of the rows apart.
+
+        Returns:
+            the modelled columns ``(N, D)``, and by constant columns with another value the rows that have it,
+            ``(N,)``.
+        """
         self.check()
         found = self._matched(read_frame(frame)[0])
-        rows = len(next(iter(found.values())))
-        encoded = np.empty((rows, self.dim))
+        encoded = np.empty((len(next(iter(found.values()))), self.dim))
         for i, column in enumerate(self.modelled):
             encoded[:, i] = column.encode(found[column.name], unseen)
+        strange = {}
         for column in self.columns:
             if isinstance(column, Constant) and column.name in found:
-                encoded[column.encode(found[column.name], unseen) == IMPOSSIBLE] = IMPOSSIBLE
-        return encoded
+                rows = column.encode(found[column.name], unseen) == IMPOSSIBLE
+                if rows.any():
+                    strange[column.name] = rows
+        return encoded, strange
 
     def _matched(self, found: dict[str, Cells]) -> dict[str, Cells]:
         """The cells by the names of the schema."""
@@ -242,14 +262,9 @@ class TableSchema:
         left_out = [c.name for c in self.columns if isinstance(c, (Drop, Identifier))]
         return put_back(self.decode(encoded), frame, [c.name for c in self.columns], left_out)
 
-    def first_strange(self, frame: Any) -> str | None:
-        """The first column of a table, constant ones among them, with a value that it cannot have."""
-        found = self._matched(read_frame(frame)[0])
-        for column in self.columns:
-            looked_at = column.name in found and (column.modelled or isinstance(column, Constant))
-            if looked_at and (column.encode(found[column.name], "score") == IMPOSSIBLE).any():
-                return column.name
-        return None
+    def cell(self, frame: Any, name: str, row: int) -> Any:
+        """A cell of a table as its user knows it, for messages."""
+        return self._matched(read_frame(frame)[0])[name].said(row)
 
     # -- files -----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Kinds of columns whose values lie on a lattice: integers, multiples of another step, and times.
+"""Kinds of columns whose values lie on a lattice: integers, and multiples of another step.
 
 A column of few values (`levels`) is modelled by their codes: each value then has a probability of its own,
 exact, where a dequantised density has only a bound of it, and heaps, gaps and ends cost nothing.
@@ -6,34 +6,21 @@ exact, where a dequantised density has only a bound of it, and heaps, gaps and e
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
-from modeflow.data.columns.base import Feature, shown
-from modeflow.data.columns.cells import Cells, form_of_date, format_times, portable, text_times, time_of
+from modeflow.data.columns.base import Feature
+from modeflow.data.columns.cells import Cells
 from modeflow.data.columns.numeric import Numeric, as_type
 from modeflow.data.lattice import Lattice
-from modeflow.errors import ConfigError, DataError
+from modeflow.data.spread import single_slack
+from modeflow.errors import ConfigError
 
-__all__ = ["UNITS", "Datetime", "Integer", "Steps", "as_written", "check_form"]
-
-#: Resolutions of times, in seconds.
-UNITS: dict[str, float] = {
-    "day": 86400.0,
-    "hour": 3600.0,
-    "minute": 60.0,
-    "second": 1.0,
-    "millisecond": 1e-3,
-    "microsecond": 1e-6,
-}
-#: Times that every library can hold: 1700 to 2262, in seconds since 1970.
-_FIRST, _LAST = -8520336000.0, 9214646400.0
+__all__ = ["Integer", "Steps", "as_written"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +94,9 @@ class Steps(Numeric):
         levels = np.array(self.levels)
         known = ~np.isnan(numbers)
         codes = np.where(known, self._code(np.where(known, numbers, levels[0])), 0)
-        wrong = known & (np.abs(levels[codes] - numbers) > np.maximum(1e-3 * self.step, _slack(numbers)))
+        wrong = known & (
+            np.abs(levels[codes] - numbers) > np.maximum(1e-3 * self.step, single_slack(numbers))
+        )
         values = codes.astype(np.float64)
         return np.where(known, values, math.nan), wrong, values
 
@@ -130,7 +119,7 @@ class Steps(Numeric):
     def _possible(self, numbers: np.ndarray) -> np.ndarray:
         # Decimals that went through single precision lie beside the lattice.
         near = self.lattice.value(self.lattice.number(numbers))
-        numbers = np.where(np.abs(near - numbers) <= _slack(numbers), near, numbers)
+        numbers = np.where(np.abs(near - numbers) <= single_slack(numbers), near, numbers)
         beyond = np.zeros(len(numbers), dtype=bool)
         if self.low is not None:
             beyond |= numbers < self.low - 1e-3 * self.step
@@ -185,11 +174,6 @@ def as_written(values: np.ndarray, form: str) -> np.ndarray:
     return np.array([float(format(v, form)) for v in distinct.tolist()])[place]
 
 
-def _slack(numbers: np.ndarray) -> np.ndarray:
-    """How far rounding to single precision can move numbers."""
-    return np.asarray(np.spacing(np.abs(numbers).astype(np.float32)).astype(np.float64))
-
-
 def _few(levels: tuple[float, ...]) -> str:
     text = ", ".join(f"{v:g}" for v in levels[:12])
     return text + (f" and {len(levels) - 12} more" if len(levels) > 12 else "")
@@ -215,122 +199,3 @@ class Integer(Steps):
 
     def _step_text(self) -> str:
         return f"step {self.step:g}" if self.step != 1 else ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Datetime(Steps):
-    """Dates and times, as seconds since 1970 (of the clock, UTC for those with a zone).
-
-    Arguments:
-        step: the resolution, in seconds.
-        form: of times that are text, how they are written (``%Y-%m-%d``; ``%m/%d/%Y`` has to be said).
-
-    Raises:
-        ConfigError: a form in which a time cannot be written and read again, or an unknown unit.
-    """
-
-    decimals: int | None = 6
-    form: str | None = None
-
-    kind: ClassVar[str] = "datetime"
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            bound = getattr(self, name)
-            if isinstance(bound, (dt.date, str)):
-                object.__setattr__(self, name, _seconds(bound, self.name))
-        if self.levels and isinstance(self.levels[0], (dt.date, str)):
-            object.__setattr__(self, "levels", tuple(_seconds(v, self.name) for v in self.levels))
-        if isinstance(self.step, str):
-            if self.step not in UNITS:
-                raise ConfigError(f"column '{self.name}': step='{self.step}' must be {', '.join(UNITS)}")
-            object.__setattr__(self, "step", UNITS[self.step])
-        if self.form is not None:
-            check_form(self.form, self.name)
-        super().__post_init__()
-
-    @property
-    def date(self) -> bool:
-        """Whether cells are dates, without a time."""
-        return portable(self.dtype) == "date" or (self.form is not None and form_of_date(self.form))
-
-    def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        found = cells.times(self.form)
-        if found is None and not np.all(cells.missing):
-            row = int(np.argmax(~cells.missing))
-            raise DataError(
-                f"column '{self.name}', data row {row + 1} holds {shown(cells.value(row))}: not all of the "
-                "column are dates or times of one form (2024-01-31, 2024-01-31 23:59:00, 31.01.2024, ...); "
-                "write them so, give their form, such as {kind: datetime, form: '%m/%d/%Y'}, or drop it"
-            )
-        seconds = cells.numbers if found is None else found[1]
-        return super()._read(Cells("number", "float64", seconds))
-
-    def _nearest(self, x: np.ndarray) -> np.ndarray:
-        return super()._nearest(np.clip(x, _FIRST, _LAST))
-
-    def _typed(self, values: np.ndarray) -> np.ndarray:
-        absent = np.isnan(values)
-        micro = np.round(np.where(absent, 0.0, values) * 1e6).astype(np.int64).astype("datetime64[us]")
-        micro[absent] = np.datetime64("NaT", "us")
-        if self.form is not None:
-            text = format_times(pl.Series(micro), self.form).to_list()
-            return np.array(text, dtype=object)
-        return micro.astype("datetime64[D]") if self.date else micro
-
-    def decode(self, encoded: np.ndarray) -> np.ndarray:
-        if self.as_levels:
-            return super().decode(encoded)
-        x = np.asarray(encoded, dtype=np.float64)
-        absent = np.isnan(x)
-        values = self._nearest(np.where(absent, 0.0, np.clip(x, _FIRST, _LAST)))
-        return self._typed(np.where(absent, math.nan, values))
-
-    def options(self) -> dict[str, Any]:
-        """With bounds and levels as dates, for people."""
-        found = super().options()
-        for name in ("low", "high"):
-            if name in found:
-                found[name] = time_of(found[name], self.date)
-        if "levels" in found:
-            found["levels"] = [time_of(v, self.date) for v in found["levels"]]
-        unit = next((word for word, seconds in UNITS.items() if seconds == self.step), None)
-        return {**found, "step": unit or self.step}
-
-    def _step_text(self) -> str:
-        return next((word for word, seconds in UNITS.items() if seconds == self.step), f"{self.step:g} s")
-
-    def _range_text(self) -> str:
-        if self.as_levels:
-            return "as levels"
-        low, high = ("" if b is None else str(time_of(b, self.date)) for b in (self.low, self.high))
-        return f"{low}..{high}" if low or high else ""
-
-
-def check_form(form: str, name: str) -> None:
-    """Refuse a form of times that loses which day it was.
-
-    Raises:
-        ConfigError: for such a one.
-    """
-    day = pl.Series([dt.datetime(2023, 12, 31)], dtype=pl.Datetime("us"))
-    try:
-        found = text_times(format_times(day, form), form)
-    except pl.exceptions.PolarsError:
-        found = None
-    if found is None or found[0] != form or found[1][0] != day.dt.epoch("s")[0]:
-        raise ConfigError(
-            f"column '{name}': form='{form}' does not say year, month and day; give one such as '%Y-%m-%d', "
-            "'%d.%m.%Y' or '%m/%d/%Y %H:%M'"
-        )
-
-
-def _seconds(value: Any, name: str) -> float:
-    try:
-        moment = dt.datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise ConfigError(f"column '{name}': {value!r} is no date, such as 2024-01-31") from error
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
-    since = moment - dt.datetime(1970, 1, 1)
-    return since.days * 86400 + since.seconds + since.microseconds / 1e6
