@@ -3,7 +3,8 @@
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.classifier import NVFClassifier
 from modeflow.estimators.conditionals import conditionals_of
-from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity, ImageDensity, ImageTraining
+from modeflow.estimators.images import ImageDensity, ImageTraining
+from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity
 from modeflow.estimators.storage import load_estimator
 
 __all__ = [

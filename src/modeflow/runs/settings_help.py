@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modeflow.domains import DOMAINS
-from modeflow.estimators.models import ImageTraining
+from modeflow.estimators.images import ImageTraining
 from modeflow.models import IMAGE_LATENTS, LATENTS, LikelihoodOptions
 from modeflow.options import Options
 from modeflow.runs.config import MODELS, _Model, several
