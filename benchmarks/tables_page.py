@@ -20,9 +20,11 @@ def lines(content: dict[str, Any]) -> list[str]:
         "## Tables of numbers",
         "",
         "Test log-likelihood, nats a row in the units of the data. Everybody is given the same n rows, a tenth of them (30 at least) for "
-        f"validation, and scores the same test rows (a tenth of the table, at most {content['settings']['test']:,}) once; columns on a "
-        "lattice are dequantised beforehand, by the same draws for all, so that densities are exact and of the same numbers. NVF and the "
-        "plain flow have their defaults; what the others do stands in `benchmarks/table_rivals.py`. Under a rival's name is how much NVF is "
+        f"validation, and scores the same test rows (a tenth of the table, at most {content['settings']['test']:,}) once; where values of "
+        "a column repeat, each is spread over the half ways to its neighbours beforehand, by the same draws for all: densities are then exact, "
+        "bounded and of the same numbers. NVF and the "
+        "plain flow have their defaults; what the others do stands in `benchmarks/table_rivals.py` (zuko's "
+        "and flowjax's flows see standardised columns, as their tutorials have it; \"our columns\" has our maps and training). Under a rival's name is how much NVF is "
         "ahead of it (negative: behind), ± the standard error of the paired difference, over test rows or over splits, whichever is larger. "
         f"**Bold**: ahead of NVF by more than {CLEAR:.0f} errors. Rows of this table are the only thing to compare: test rows took no part in "
         "any choice, of ours or of theirs.",
@@ -138,7 +140,7 @@ def short(content: dict[str, Any]) -> list[str]:
             body.append([*cells, _mean(here, model, "seconds", 0)])
         body[-1][0] = body[-1][0] or f"({len(names)} tables)"
     return [
-        "Real tables, log-likelihood of test rows by each model's own defaults: mean rank, and on how many tables NVF is ahead of a model by more "
+        "Real tables, log-likelihood of test rows by each model's own defaults (zuko's on standardised columns): mean rank, and on how many tables NVF is ahead of a model by more "
         f"than {CLEAR:.0f} standard errors of the paired difference, level with it, or behind ([table by table](docs/benchmarks.md#tables-of-numbers)):",
         "",
         *table(["rows", "", "mean rank", "NVF ahead", "level", "NVF behind", "seconds"], body),
