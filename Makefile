@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Modules are compiled once, as they are first imported, whatever the caller's environment says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo test lint bench docs clean
 
@@ -16,6 +18,8 @@ KERNELS := $(wildcard src/modeflow/native/*.cpp src/modeflow/native/*.h src/mode
 $(STAMP): pyproject.toml constraints.txt $(KERNELS)
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	@echo "installing modeflow and its development tools into $(VENV) (the first time takes a few minutes)"
+	@# Older ones take twice as long to choose among all files of a package.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile 'pip>=24'
 	@# Modules are compiled as they are imported: most of what is installed never is.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)

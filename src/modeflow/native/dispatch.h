@@ -13,9 +13,11 @@ constexpr const char* const INSTRUCTION_SETS[] = {"base", "avx2", "avx512"};
 inline InstructionSet best_instruction_set() {
 #if defined(MODEFLOW_X86) && (defined(__GNUC__) || defined(__clang__))
     __builtin_cpu_init();
+#ifdef MODEFLOW_AVX512
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         return AVX512;
+#endif
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return AVX2;
 #endif
     return BASE;
@@ -44,8 +46,10 @@ const BasicKernels<Real>& kernels_of();
 
 template <>
 inline const BasicKernels<float>& kernels_of<float>() {
-#ifdef MODEFLOW_X86
+#ifdef MODEFLOW_AVX512
     if (active_instruction_set == AVX512) return avx512_float();
+#endif
+#ifdef MODEFLOW_X86
     if (active_instruction_set == AVX2) return avx2_float();
 #endif
     return base_float();
@@ -53,8 +57,10 @@ inline const BasicKernels<float>& kernels_of<float>() {
 
 template <>
 inline const BasicKernels<double>& kernels_of<double>() {
-#ifdef MODEFLOW_X86
+#ifdef MODEFLOW_AVX512
     if (active_instruction_set == AVX512) return avx512_double();
+#endif
+#ifdef MODEFLOW_X86
     if (active_instruction_set == AVX2) return avx2_double();
 #endif
     return base_double();
