@@ -72,7 +72,7 @@ def _cell(line: dict[str, Any] | None) -> str:
 
 
 def _mean(here: list[dict[str, Any]], model: str, key: str, digits: int) -> str:
-    values = [line[key] for line in here if line["model"] == model]
+    values = [line[key] for line in here if line["model"] == model and line[key] is not None]
     return f"{np.mean(values):.{digits}f}" if values else "–"
 
 
