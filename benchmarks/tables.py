@@ -36,6 +36,7 @@ import numpy as np
 import torch
 
 from common import RESULTS, earlier_runs, n_parameters, write
+from modeflow.bench.machine import machine
 from modeflow.data import load_dataset
 from modeflow.data.local import data_roots
 from modeflow.errors import DataError
@@ -104,10 +105,15 @@ def rows_of(name: str) -> np.ndarray:
     return np.column_stack([spread(c, rng) for c in kept])
 
 
+def order_of(rows: int, split: int) -> np.ndarray:
+    """The order in which the rows of a table are dealt, the test rows first."""
+    return np.random.default_rng([_SEED, split]).permutation(rows)
+
+
 def split_of(name: str, rows: int, split: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Training, validation and test rows; None where the table has hardly more rows than the size before."""
     values = rows_of(name)
-    order = np.random.default_rng([_SEED, split]).permutation(len(values))
+    order = order_of(len(values), split)
     n_test = min(TEST, len(values) // 10)
     test, rest = values[order[:n_test]], values[order[n_test:]]
     if rows > len(rest) and ROWS[ROWS.index(rows) - 1] > 0.8 * len(rest):
@@ -171,6 +177,7 @@ def fit(model: str, name: str, rows: int, split: int) -> dict[str, Any] | None:
         "model": model,
         "given": {"train": len(train), "validation": len(validation), "test": len(test)},
         "columns": train.shape[1],
+        "processor": machine()["processor"],
         "test": float(scores.mean()),
         "test_se": float(scores.std(ddof=1) / math.sqrt(len(scores))),
         "outside": int((~np.isfinite(scores)).sum()),

@@ -51,7 +51,7 @@ def test_the_number_of_states_is_the_number_of_islands():
     tried = {c["n_states"]: c for c in estimator.selection_}
     assert {1, 4, 5} <= set(tried)
     assert [k for k, c in tried.items() if c["chosen"]] == [4]
-    assert tried[4]["rows"] == 900  # every row was scored by a model that had not seen it
+    assert tried[4]["rows"] in (450, 900)  # scored by models that had not seen them
     assert tried[1]["difference"] < -2 * tried[1]["difference_error"]
     assert tried[1]["rows"] == 450  # hopeless on one half
 
@@ -133,7 +133,7 @@ def trials_of(monkeypatch, gains, rivals=(), **left):
     selection = Selection(Settings.of(NVF(), 3), data, None, True, False)
     noise = np.random.default_rng(0).normal(0, 0.1, 200)
 
-    def tried(self, choice, rival, length, halves=2, hopeless=0.0):
+    def tried(self, choice, length, halves=2):
         scores = np.full(200, np.nan)
         scored = self.halves[1] if halves == 1 else np.arange(200)
         gain = gains[choice.flow](length, choice.n_states)
@@ -148,17 +148,21 @@ def trials_of(monkeypatch, gains, rivals=(), **left):
     return selection.run(Choices(flows, rivals=rivals, **left)), selection.trials
 
 
-def test_shorter_trainings_do_not_decide_the_flow(monkeypatch):
-    """On kin40k the deep flow was ahead after a short one, and far behind after twice as many steps."""
+@pytest.mark.parametrize("gain,needed", [(0.3, 1), (0.02, 2)])
+def test_shorter_trainings_do_not_decide_the_flow(monkeypatch, gain, needed):
+    """On kin40k the deep flow was ahead after a short one, and far behind after twice as many steps.
+
+    The noise has a standard error of .01 on one half: .3 nats are decided there.
+    """
     gains = {
         "deep": lambda *_: 0.0,
-        "slow": lambda length, _: -0.1 if length == 1 else 0.3,
+        "slow": lambda length, _: -0.1 if length == 1 else gain,
         "bad": lambda *_: -1,
     }
     choice, trials = trials_of(monkeypatch, gains)
     assert choice.flow == "slow"
     halves = {c.flow: t.halves for (c, length), t in trials.items() if length == 2}
-    assert halves == {"deep": 2, "slow": 2, "bad": 1}
+    assert halves == {"deep": needed, "slow": needed, "bad": 1}
     choice, trials = trials_of(monkeypatch, {**gains, "slow": lambda *_: -0.2})
     assert choice.flow == "deep" and {t.halves for t in trials.values()} == {1}
     # Flows that are alike after a short training are not trained for longer.
@@ -167,27 +171,44 @@ def test_shorter_trainings_do_not_decide_the_flow(monkeypatch):
 
 
 def test_a_rival_must_be_clearly_better_after_a_longer_training(monkeypatch):
-    """Two errors, and .01 nats a column, of all rows; the noise has a standard error of .007."""
-    for gain, chosen, halves in ((0.3, "tree", 2), (0.012, "deep", 2), (-0.1, "deep", None)):
+    """Two errors, and .01 nats a column, of all rows (the noise has an error of .007), or three of a half."""
+    for gain, chosen, halves in (
+        (0.3, "tree", 1),
+        (0.04, "tree", 2),
+        (0.012, "deep", 2),
+        (-0.1, "deep", None),
+    ):
         gains = {"deep": lambda *_: 0.0, "tree": lambda length, _, g=gain: g if length == 3 else 2 * g}
         choice, trials = trials_of(monkeypatch, gains, rivals=("tree",))
         assert choice.flow == chosen
         assert {c.flow: t.halves for (c, length), t in trials.items() if length == 3}.get("tree") == halves
 
 
+def test_a_flow_that_comes_nearer_to_a_rival_is_given_time(monkeypatch):
+    """By .2 nats from length 2 to 3: in six such steps it makes up for 1, but not for 2."""
+    for behind, lengths in ((1.0, {1, 2, 3, 12}), (2.0, {1, 2, 3})):
+        gains = {
+            "deep": lambda length, _: {2: -0.2, 12: 3.0}.get(length, 0.0),
+            "tree": lambda *_, behind=behind: behind,
+        }
+        choice, trials = trials_of(monkeypatch, gains, rivals=("tree",))
+        assert choice.flow == ("deep" if 12 in lengths else "tree")
+        assert {length for _, length in trials} | {1} == lengths
+
+
 FLOW_TREE, HOLED_TREE = next(iter(TREE_CHOICES)), list(HOLED_CHOICES)[1]
 
 
 def test_half_or_twice_the_states_of_a_tree_must_be_clearly_better(monkeypatch):
-    """.01 nats for each of two columns, and two errors (.007 each), on all rows; both halves where ahead."""
+    """.01 nats for each of two columns (the noise is the same, so no error); both halves where close."""
     tree = {"tree_states": 64, "other_trees": True}
-    for best, gain, chosen in ((128, 0.05, 128), (32, 0.05, 32), (128, 0.015, 64), (16, 1.0, 64)):
+    for best, gain, chosen in ((128, 0.04, 128), (32, 0.04, 32), (128, 0.015, 64), (16, 1.0, 64)):
         gains = {"tree": lambda _, k, best=best, gain=gain: gain * (k == best)}
         choice, trials = trials_of(monkeypatch, gains, **tree)
         assert choice == Choice("tree", chosen)
         assert {c.n_states for c, _ in trials} == {32, 64, 128}
         found = {c.n_states: t.halves for (c, _), t in trials.items()}
-        assert found == {k: 2 if best in (32, 128) and k in (64, best) else 1 for k in (32, 64, 128)}
+        assert found == {k: 2 if gain == 0.015 and k in (64, best) else 1 for k in (32, 64, 128)}
         assert [c.n_states for (c, _), t in trials.items() if t.chosen] == [chosen]
     # Where it is not asked for, and where rows do not suffice, nothing is trained for it.
     assert trials_of(monkeypatch, gains, tree_states=7) == (Choice("tree", 7), {})

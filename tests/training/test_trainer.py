@@ -61,13 +61,30 @@ class Idle(Flow):
         return super()._log_prob(x, context) + 0 * self.idle.sum()
 
 
-def test_weight_decay_is_decoupled():
+class IdleMatrix(Idle):
+    """One whose idle parameter is the matrix of a layer; its bias, and a layer that says so, do not decay."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.kept = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+        self.kept.decays = False
+        for p in (*self.layer.parameters(), *self.kept.parameters()):
+            torch.nn.init.constant_(p, 2.0)
+
+    def _log_prob(self, x, context):
+        idle = (*self.layer.parameters(), *self.kept.parameters())
+        return super()._log_prob(x, context) + 0 * sum(p.sum() for p in idle)
+
+
+def test_weight_decay_is_decoupled_and_of_matrices_alone():
     # As a term of the loss (L2) Adam would turn it into steps of the size of the learning rate: to 2 - 0.6.
-    net, x = Idle(), rows()
+    net, x = IdleMatrix(), rows()
     settings = {"learning_rate": 0.02, "weight_decay": 0.5, "schedule": "constant", "warmup_steps": 0}
     history = Trainer(config(max_epochs=3, batch_size=30, **settings)).fit(net, x)
     assert history.steps == 30
-    assert torch.allclose(net.idle, torch.full((3,), 2 * (1 - 0.02 * 0.5) ** 30), rtol=1e-5)
+    assert torch.allclose(net.layer.weight, torch.tensor(2 * (1 - 0.02 * 0.5) ** 30), rtol=1e-5)
+    for still in (net.idle, net.layer.bias, net.kept.weight, net.kept.bias):
+        assert bool((still == 2).all())
 
 
 def test_weights_act_as_repetitions():

@@ -42,6 +42,8 @@ class AutoregressiveCodes(Density):
     """
 
     tempers = True
+    #: Levels are learned by numbers that may have to be large.
+    decays = False
     _feature: Tensor
     _level: Tensor
 

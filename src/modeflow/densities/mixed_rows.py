@@ -40,6 +40,8 @@ class GivenAngle(nn.Module):
         context_features: width of c. hidden_features: of the network.
     """
 
+    decays = False
+
     def __init__(
         self,
         features: Sequence[Feature],

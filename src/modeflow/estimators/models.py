@@ -72,7 +72,7 @@ class _TableEstimator(DensityEstimator):
     """What the estimators of tables share."""
 
     domain: ClassVar[type[Domain]] = TableDomain
-    budget: ClassVar[Budget] = Budget(steps=20_000, epochs=30, between=50)
+    budget: ClassVar[Budget] = Budget(steps=20_000, epochs=30, between=50, weight_decay=2.0)
     domain_: TableDomain
 
     @property

@@ -10,9 +10,10 @@ such a training on one half, they are trained there for twice as long: the one t
 taken unless another is ahead of it, by a standard error, and then on both halves. Of numbers of states the
 islands that are visible in the data are the candidate to beat: another is taken only where it is better by
 more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
-column at least. So is a tree of states beside the flat latent, and flat states beside the tree where rows are
-mixed; and, where that is asked for, a tree of half or twice as many states beside the one that was chosen.
-Only what is chosen is then fitted at length. A density that is a bound is compared by its bound.
+column at least. Where one half decides, by three errors, nothing is fitted to the other. So is a tree of
+states beside the flat latent, and flat states beside the tree where rows are mixed; and, where that is asked
+for, a tree of half or twice as many states beside the one that was chosen. Only what is chosen is then fitted
+at length. A density that is a bound is compared by its bound.
 """
 
 from __future__ import annotations
@@ -44,15 +45,18 @@ __all__ = ["Selection"]
 _BETTER = 2.0
 #: Nats a column that it must be better by on top, after the longer training.
 _WORTH = 0.01
-#: Standard errors after which a flow that is worse on one half is not fitted to the other; a number of states
-#: has to be `_BETTER` on both, and is given up where it is no better on the first.
-_HOPELESS = 3.0
+#: Standard errors on one half after which the other is not asked: who is so far behind is given up, and who
+#: is so far ahead of all is taken. A number of states is given up where it is no better on the first.
+_DECIDED = 3.0
 #: Nats a column within which flows are alike.
 _ALIKE = 0.002
 #: How much longer than numbers of states flows are trained to be compared: the deep ones begin slowly.
 _FLOW_LENGTH = 2
 #: How much longer the islands and a number of states that beat them are trained, to be compared once more.
 _DUEL = 3
+#: The same where, at the rate it came nearer, the loser may yet be ahead when training ends: the rate is that
+#: of half as many steps again, of which a training to its end is so many times more.
+_LAST, _TIMES_AS_LONG = 12, 6
 #: Most candidates after the first few: neighbours of the best so far.
 _NEIGHBOURS = 2
 #: Share of a half that ends the training of a candidate early.
@@ -171,17 +175,36 @@ class Selection:
         """
         against = self._on_one_half(choices, 1)
         least = _ALIKE * self._values.shape[1]
-        if all(abs(gain) <= max(_HOPELESS * error, least) for gain, error in against):
+        if all(abs(gain) <= max(_DECIDED * error, least) for gain, error in against):
             return choices[0]
         against = self._on_one_half(choices, _FLOW_LENGTH)
         ahead = [c for c, (gain, error) in zip(choices[1:], against, strict=True) if gain > error]
         return self._best_of([choices[0], *ahead], 0.0, _FLOW_LENGTH) if ahead else choices[0]
 
     def _best_rival(self, best: Choice, rivals: Sequence[Choice]) -> Choice:
-        """The best so far, unless a rival is ahead on one half, and clearly after a longer training."""
+        """The best so far, unless a rival is ahead on one half, and clearly after a longer training.
+
+        Trees learn in a few steps, deep flows in many: where the flow still comes nearer both are trained for
+        so long that it could be ahead. (On sml, 3,000 rows, trees were 5 nats ahead of the flow at first, and
+        6 behind it in the end.)
+        """
         against = self._on_one_half([best, *rivals], _FLOW_LENGTH)
         ahead = [c for c, (gain, error) in zip(rivals, against, strict=True) if gain > error]
-        return self._best_of([best, *ahead], _BETTER, _DUEL, self._worth) if ahead else best
+        winner = self._best_of([best, *ahead], _BETTER, _DUEL, self._worth) if ahead else best
+        if winner != best and self._comes_nearer(best, winner):
+            winner = self._best_of([best, winner], _BETTER, _LAST, self._worth)
+        return winner
+
+    def _comes_nearer(self, one: Choice, other: Choice) -> bool:
+        """Whether one that is behind after the longer training may be ahead after one to the end."""
+        trials = [self.trials.get(key) for key in ((one, _FLOW_LENGTH), (one, _DUEL), (other, _DUEL))]
+        if self.interrupted or None in trials:
+            return False
+        before, now, ahead = (trial.scores for trial in trials if trial is not None)
+        known = ~(np.isnan(before) | np.isnan(now) | np.isnan(ahead))
+        weight = None if self.weight is None else self.weight[known]
+        nearer, behind = (mean_and_error(d[known], weight)[0] for d in (now - before, ahead - now))
+        return _TIMES_AS_LONG * nearer > behind
 
     def _best_tree(self, first: Choice) -> Choice:
         """The tree, or one of half or twice as many states where that is clearly better."""
@@ -196,7 +219,7 @@ class Selection:
         """How much better than the first the others are, with errors, fitted to one half."""
         for choice in choices:
             if not self.interrupted:
-                self._try(choice, choice, length, halves=1)
+                self._try(choice, length, halves=1)
         self._note(choices, choices[0], length)
         return [self._compare(choice, choices[0], length)[:2] for choice in choices[1:]]
 
@@ -209,17 +232,38 @@ class Selection:
         self, choices: Sequence[Choice], margin: float, length: int = 1, least: float = 0.0
     ) -> Choice:
         """The best after trainings of this length; the first unless better by so many errors and nats."""
-        best = first = choices[0]
         for choice in choices:
             if not self.interrupted:
-                self._try(choice, first, length, hopeless=-_HOPELESS if margin == 0 else 0.0)
-        for choice in choices[1:]:
-            difference, error, whole = self._compare(choice, first, length)
+                self._try(choice, length, halves=1)
+        left = self._undecided(choices, margin, length, least)
+        for choice in left if len(left) > 1 else []:
+            if not self.interrupted:
+                self._try(choice, length)
+        best = left[0]
+        if best != choices[0]:  # which is clearly worse: of the others the best
+            margin = least = 0.0
+        for choice in left[1:]:
+            difference, error, whole = self._compare(choice, left[0], length)
             # One that beats the first must also beat the best so far, if only in the mean.
             if whole and difference > margin * error + least and self._compare(choice, best, length)[0] > 0:
                 best = choice
         self._note(choices, best, length)
         return best
+
+    def _undecided(self, choices: Sequence[Choice], margin: float, length: int, least: float) -> list[Choice]:
+        """Those that one half leaves a chance, in their order; one of them where it decides."""
+        first, *others = choices
+        hopeless = -_DECIDED if margin == 0 else 0.0
+        against = {c: self._compare(c, first, length)[:2] for c in others}
+        left = [c for c, (gain, error) in against.items() if gain >= hopeless * error and gain > -math.inf]
+        if not left:
+            return [first]
+        lead = max(left, key=lambda c: against[c][0])
+        gain, error = against[lead]
+        if gain <= _DECIDED * error + least:
+            return [first, *left]
+        behind = {c: self._compare(c, lead, length)[:2] for c in left}
+        return [c for c, (gain, error) in behind.items() if gain >= -_DECIDED * error]
 
     def _note(self, choices: Sequence[Choice], best: Choice, length: int) -> None:
         """Keep how much worse than the best each was."""
@@ -229,26 +273,18 @@ class Selection:
 
     # -- how good ---------------------------------------------------------------------------------
 
-    def _try(
-        self, choice: Choice, rival: Choice, length: int, halves: int = 2, hopeless: float = 0.0
-    ) -> None:
-        """Fit and score a candidate, on one half alone where it is hopeless beside a rival.
+    def _try(self, choice: Choice, length: int, halves: int = 2) -> None:
+        """Fit and score a candidate.
 
         Arguments:
-            choice: to be tried. rival: it must be better than. length: of the training, in short ones.
+            choice: to be tried. length: of the training, in short ones.
             halves: to be fitted to, those included that it was.
-            hopeless: difference to the rival on the first half, in standard errors, below which it is given
-                up.
         """
         trial = self.trials.get((choice, length))
         if trial is None:
             trial = Candidate(choice.flow, choice.n_states, length, scores=np.full(self._rows, np.nan))
         settings = self.settings.candidate(choice.flow, len(self._parts[0].train), length, choice.n_states)
         for place in range(trial.halves, halves):
-            if place == 1 and choice != rival:
-                difference, error, _ = self._compare(choice, rival, length)
-                if difference < hopeless * error:
-                    return
             folder = None
             if self.run_dir is not None:
                 name = f"{choice.flow}-{choice.n_states}-{length}".replace(", ", "-")

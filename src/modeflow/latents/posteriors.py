@@ -325,6 +325,8 @@ class CategoricalEncoder(nn.Module):
     """
 
     sharpness: Tensor
+    #: It follows the flow: what holds that back is enough.
+    decays = False
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modeflow.native import applies, kernels_for
 
-__all__ = ["FlatParameters", "learning_rates"]
+__all__ = ["FlatParameters", "decaying", "learning_rates"]
 
 
 class FlatParameters:
@@ -21,9 +21,15 @@ class FlatParameters:
     Arguments:
         parameters: of one device.
         rates: what the learning rate of each is multiplied by (`learning_rates`); one if None.
+        decaying: which of them `decay` makes smaller (`decaying`); none if None.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], rates: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        rates: Sequence[float] | None = None,
+        decaying: Sequence[bool] | None = None,
+    ) -> None:
         of = [1.0] * len(parameters) if rates is None else list(rates)
         kinds = [(p.dtype, rate) for p, rate in zip(parameters, of, strict=True)]
         groups: dict[tuple[torch.dtype, float], list[nn.Parameter]] = {kind: [] for kind in kinds}
@@ -38,6 +44,17 @@ class FlatParameters:
         ]
         for vector in self.vectors:
             vector.grad = torch.zeros_like(vector)
+        falling = decaying or [False] * len(parameters)
+        chosen = {id(p) for p, yes in zip(parameters, falling, strict=True) if yes}
+        #: One where an entry decays, zero elsewhere; None for a vector in which nothing does.
+        self._decaying = [
+            torch.cat([torch.full((p.numel(),), float(id(p) in chosen), dtype=p.dtype) for p in group]).to(
+                vector.device
+            )
+            if any(id(p) in chosen for p in group)
+            else None
+            for group, vector in zip(self.groups, self.vectors, strict=True)
+        ]
 
     @property
     def gradients(self) -> list[Tensor]:
@@ -71,6 +88,12 @@ class FlatParameters:
         """Set all gradients to zero."""
         torch._foreach_zero_(self.gradients)
 
+    def decay(self, share: float) -> None:
+        """Make the parameters that decay smaller by this share."""
+        for vector, chosen in zip(self.vectors, self._decaying, strict=True):
+            if chosen is not None:
+                vector.data.addcmul_(vector.data, chosen, value=-share)
+
     def clip(self, limit: float) -> Tensor:
         """Scale the gradients so that their norm is at most `limit`; returns the norm before, float64.
 
@@ -97,6 +120,27 @@ def learning_rates(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list
         for p in module.parameters(recurse=False)
     }
     return [scales[id(p)] for p in parameters]
+
+
+def decaying(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[bool]:
+    """Which parameters weight decay is for: the matrices of networks, linear and convolutional.
+
+    Biases are not (of the first column of an autoregressive flow they are all that is learned), nor are
+    tables of states, nor invertible linear maps, whose zero is no simpler map. A module in which nothing is
+    to decay says so by ``decays = False``.
+    """
+    chosen: set[int] = set()
+
+    def look(module: nn.Module) -> None:
+        if not getattr(module, "decays", True):
+            return
+        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
+            chosen.add(id(module.weight))
+        for child in module.children():
+            look(child)
+
+    look(model)
+    return [id(p) in chosen for p in parameters]
 
 
 def _view(part: Tensor, like: Tensor) -> Tensor:

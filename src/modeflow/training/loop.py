@@ -20,7 +20,7 @@ from modeflow.training import checkpoint as store
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, World
 from modeflow.training.diagnose import Attempt, Watch, explain_non_finite
-from modeflow.training.flat import FlatParameters, learning_rates
+from modeflow.training.flat import FlatParameters, decaying, learning_rates
 from modeflow.training.history import History, Log
 from modeflow.training.progress import TrainingProgress
 from modeflow.training.rows import Rows
@@ -74,22 +74,22 @@ class Loop:
             )
         if config.activations != "keep":
             set_activations(model, config.activations)
-        flat = FlatParameters(self.parameters, learning_rates(model, self.parameters))
+        falling = decaying(model, self.parameters) if config.weight_decay else None
+        flat = FlatParameters(self.parameters, learning_rates(model, self.parameters), falling)
         averages = [v.detach().clone() for v in flat.vectors] if config.ema else None
         self.state = TrainState(model, flat, self._optimizer(flat), averages, copy_state(model))
         self.watch = Watch(self.state.optimizer, self.device)
         self.batches = math.ceil(len(rows.train) / config.batch_size)
         self._last_save = self._began = time.monotonic()
+        self._rate = config.learning_rate
         self._generator = torch.Generator()
 
     def _optimizer(self, flat: FlatParameters) -> torch.optim.Optimizer:
-        # Without decay this is Adam, to the last bit. All weights decay alike, however fast they learn.
-        decay = self.config.weight_decay
         groups = [
-            {"params": [vector], "scale": rate, "weight_decay": decay / rate}
-            for vector, rate in zip(flat.vectors, flat.rates, strict=True)
+            {"params": [vector], "scale": rate} for vector, rate in zip(flat.vectors, flat.rates, strict=True)
         ]
-        return AdamW(groups, lr=self.config.learning_rate, fused=True)
+        # Decay is `FlatParameters.decay`: what decays is not a matter of vectors.
+        return AdamW(groups, lr=self.config.learning_rate, weight_decay=0.0, fused=True)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -172,9 +172,10 @@ class Loop:
                 interrupted = True
                 break
             index = order[at.batch * config.batch_size : (at.batch + 1) * config.batch_size]
-            rate = config.learning_rate_at(at.step, total_steps, self.state.tail)
+            self._rate = config.learning_rate_at(at.step, total_steps, self.state.tail)
             for group in self.state.optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
+                group["lr"] = self._rate * group["scale"]
+                group["weight_decay"] = 0.0  # a checkpoint of version 0.1 has it here
             loss = self._step(index)
             share = len(index) / len(order)
             for name, value in (("train_loss", loss.value), *loss.terms.items()):
@@ -221,6 +222,9 @@ class Loop:
         bad = self.watch.see(attempt, norm, loss.value)
         if bad is not None:
             self._fail(bad)
+        if self.config.weight_decay:
+            # Decoupled, and for all alike, however fast they learn.
+            self.state.flat.decay(self._rate * self.config.weight_decay)
         self.state.optimizer.step()
         if self.state.ema is not None and self.config.ema is not None:
             # Over fewer steps at first: else the average would long stay where training began.
