@@ -17,6 +17,7 @@ import image_page
 import synthetic_page
 import tables_page
 import tree_page
+import variations_page
 from markdown_parts import between, number, place, table
 
 ROOT = Path(__file__).parents[1]
@@ -421,7 +422,7 @@ def build(readme: str) -> tuple[str, str]:
     for name, section in (("islands", islands), ("blobs", blobs), ("defaults", defaults)):
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))
-    page += [*toys(toy), *tables_page.lines(real)]
+    page += [*toys(toy), *tables_page.lines(real), *variations_page.lines(read("variations"))]
     parts = (
         ("synthetic", synthetic_page.lines),
         ("discrete", discrete_page.lines),

@@ -34,6 +34,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from common import RESULTS, earlier_runs, n_parameters, write
 from modeflow.bench.machine import machine
@@ -204,7 +205,8 @@ def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if splits and len(mine) == len(splits):
                     means[model] = [mine[s] for s in splits]
             values = {m: float(np.mean([r["test"] for r in each])) for m, each in means.items()}
-            order = sorted((m for m in values if m != ENSEMBLE), key=lambda m: -values[m])
+            ranked = [m for m in values if m != ENSEMBLE]
+            ranks = dict(zip(ranked, rankdata([-values[m] for m in ranked]).tolist(), strict=True))
             for model, each in means.items():
                 lines.append(
                     {
@@ -215,7 +217,7 @@ def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                         "splits": len(each),
                         "test": values[model],
                         "spread": float(np.std([r["test"] for r in each], ddof=1)) if len(each) > 1 else None,
-                        "rank": None if model == ENSEMBLE else 1 + order.index(model),
+                        "rank": ranks.get(model),
                         "behind": _paired(each) if model != "NVF" else None,
                         "seconds": float(np.mean([r["seconds"]["all"] for r in each])),
                         "states": [r.get("states") for r in each],

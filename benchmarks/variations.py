@@ -3,8 +3,8 @@
 Of each table 300, 3,000 or 10,000 rows are given as in `tables.py` (first split), a tenth of them for
 validation; the gain of a change is measured on 2,000 rows that are neither given nor test rows of any
 benchmark, paired by rows. Changes are looked for on one half of the tables (`CHOOSING`); what is clearly
-better there on the whole is measured on the other half (`CONFIRMING`, `--confirm NAME ...`), and is taken only
-if it is so there, too.
+better there on the whole is measured on the other half (`CONFIRMING`, `--confirm NAME ...`), and is taken
+only if it is so there, too.
 The flow is the first that is tried by default, alone (one state). Results are kept as they come.
 
 Run: python benchmarks/variations.py [--rows 300 3000] [--jobs 2] [--only NAME ...] [--confirm NAME ...]
@@ -92,9 +92,10 @@ def parts_of(name: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] 
     return given[held:], given[:held], others
 
 
-def scores_file(change: str, name: str, rows: int) -> Path:
+def scores_file(change: str, name: str, rows: int, processor: str) -> Path:
     """Where the scores of the other rows are kept."""
-    return RESULTS / "scores" / f"variation-{name}-{rows}-{change.replace(' ', '_')}.npy"
+    maker = processor.split()[0]
+    return RESULTS / "scores" / f"variation-{name}-{rows}-{change.replace(' ', '_')}-{maker}.npy"
 
 
 def fit(change: str, name: str, rows: int) -> dict[str, Any] | None:
@@ -117,7 +118,8 @@ def fit(change: str, name: str, rows: int) -> dict[str, Any] | None:
     began = time.process_time()
     estimator = FlowDensity(**in_groups(given), random_state=0).fit(train, validation=validation)
     scores = estimator.score_samples(others)
-    file = scores_file(change, name, rows)
+    processor = machine()["processor"]
+    file = scores_file(change, name, rows, processor)
     file.parent.mkdir(exist_ok=True, parents=True)
     np.save(file, scores.astype(np.float32))
     return {
@@ -125,7 +127,7 @@ def fit(change: str, name: str, rows: int) -> dict[str, Any] | None:
         "rows": rows,
         "change": change,
         "columns": train.shape[1],
-        "processor": machine()["processor"],
+        "processor": processor,
         "others": float(scores.mean()),
         "seconds": round(time.process_time() - began, 2),
         "epochs": estimator.training_["best_epoch"],
@@ -133,9 +135,13 @@ def fit(change: str, name: str, rows: int) -> dict[str, Any] | None:
 
 
 def gains(runs: list[dict[str, Any]]) -> None:
-    """Give every run its gain on the flow as it was, paired by rows, where the scores are kept."""
+    """Give every run its gain on the flow as it was, on the same processor, where the scores are kept.
+
+    A fit has other roundings on another kind of processor, and so ends elsewhere.
+    """
     for run in runs:
-        files = [scores_file(c, run["table"], run["rows"]) for c in (run["change"], "as it was")]
+        place = run["table"], run["rows"], run["processor"]
+        files = [scores_file(change, *place) for change in (run["change"], "as it was")]
         if run["change"] != "as it was" and all(file.exists() for file in files):
             d = np.load(files[0]).astype(float) - np.load(files[1])
             run["gain"] = {"mean": float(d.mean()), "standard_error": float(d.std(ddof=1) / len(d) ** 0.5)}
@@ -179,7 +185,9 @@ def main() -> None:
     if args.confirm:
         tables, changes = CONFIRMING, ["as it was", *args.confirm]
     wanted = [(c, t, n) for n in args.rows for t in tables for c in changes if not args.show]
-    wanted = [each for each in wanted if each not in {(r["change"], r["table"], r["rows"]) for r in runs}]
+    here = machine()["processor"]
+    done = {(r["change"], r["table"], r["rows"]) for r in runs if r["processor"] == here}
+    wanted = [each for each in wanted if each not in done]
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
         jobs = [pool.submit(fit, *each) for each in wanted]
         for future in as_completed(jobs):
