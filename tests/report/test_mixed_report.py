@@ -66,13 +66,14 @@ def test_the_page_of_a_run(report):
     found = parsed(page)
     expected = [
         "Likelihood", "Likelihood of each part", "Columns: data beside samples", "Missing cells",
-        "Tree of columns", "Fidelity of samples", "Measures", "Training", "Kinds of columns",
+        "Tree of columns", "What if", "Fidelity of samples", "Measures", "Training", "Kinds of columns",
         "How to repeat this", "Definitions",
     ]  # fmt: skip
     assert [h for h in found.headings if not h.startswith("Warning")] == expected
     assert all(u.startswith(("data:image/", "#")) for u in found.urls)
     assert all(image["alt"] for image in found.images)
-    assert len(found.images) == 1 + 5 + 1 + 1 + 1  # likelihoods, columns, missing, tree, training
+    # likelihoods, columns, missing, tree, what if, training
+    assert len(found.images) == 1 + 5 + 1 + 1 + len(report.answers) + 1 and report.answers
     text = prose(page)
     for words in (
         "independent columns", "circular(360)", "atom 0", "wNMI", "training rows", "Not modelled: one",

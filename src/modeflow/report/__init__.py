@@ -19,6 +19,7 @@ from modeflow.report.plots import plot_density, plot_pairs
 from modeflow.report.sections import Column, Definition, Picture, Section, Table
 from modeflow.report.table import TableReport, density_grid
 from modeflow.report.tabulate import describe_columns, find_worst, tabulate_states
+from modeflow.report.what_if import plot_conditional
 
 __all__ = [
     "Column",
@@ -40,6 +41,7 @@ __all__ = [
     "describe_columns",
     "find_worst",
     "gather",
+    "plot_conditional",
     "plot_density",
     "plot_likelihoods",
     "plot_named",

@@ -24,6 +24,7 @@ from modeflow.report.marginals import Marginal, marginal_of, plot_marginal
 from modeflow.report.page import Report, about
 from modeflow.report.sections import Column, Picture, Section, Table, long_name
 from modeflow.report.trees import TreeView, tree_section
+from modeflow.report.what_if import Answer, answer_of, questions_of, what_if_section
 from modeflow.runs import Run
 from modeflow.transforms.base import Exactness
 
@@ -54,7 +55,8 @@ class MixedReport(Report):
         marginals: what is drawn of every column. rows: that they are of, of the data and of samples.
         aside: columns that are not modelled, with their kind. incomplete: share of rows with a missing cell.
         holes: what the density of these is.
-        tree: of latent states, if the model has one. agreement: of samples and held-out rows.
+        tree: of latent states, if the model has one. answers: columns given levels of others.
+        agreement: of samples and held-out rows.
         measured: plain values for `summary`.
     """
 
@@ -68,6 +70,7 @@ class MixedReport(Report):
     incomplete: float = 0.0
     holes: Exactness = "exact"
     tree: TreeView | None = None
+    answers: list[Answer] = field(default_factory=list)
     agreement: Agreement | None = None
     measured: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +100,8 @@ class MixedReport(Report):
             found.append(missing_section(self.marginals, self.incomplete, self.holes))
         if self.tree is not None and len(self.tree.names) > 1:
             found.append(tree_section(self.tree))
+        if self.answers:
+            found.append(what_if_section(self.answers))
         if self.agreement is not None:
             found.append(agreement_section(self.agreement))
         return found
@@ -224,6 +229,9 @@ def gather_mixed(
     schema = domain.schema
     train, test = (schema.encode(part, "score") for part in (domain.some(parts.train, _SHOWN), parts.test))
     samples = schema.encode(estimator.sample(_DRAWN, random_state=seed + 1)[0], "score")
+    tree = _tree(estimator, domain, train)
+    asked = [] if tree is None else questions_of(domain, tree, train)
+    rows = domain.some(parts.train, _SHOWN) if asked else None
     told, measured = about(run), {domain.measure: result[domain.measure]}
     return MixedReport(
         **{**told, "history": [as_likelihoods(row) for row in told["history"]]},
@@ -241,7 +249,8 @@ def gather_mixed(
         aside=[f"{c.name} ({c.spec})" for c in schema.columns if not c.modelled],
         incomplete=float(np.isnan(train).any(1).mean()),
         holes=estimator.latent_.marginals or "exact",
-        tree=_tree(estimator, domain, train),
+        tree=tree,
+        answers=[answer_of(estimator, name, given, rows, random_state=seed + 2) for name, given in asked],
         agreement=agreement_of(schema, test, samples, train, _DRAWN),
         measured=measured,
     )
