@@ -66,8 +66,8 @@ def test_the_page_of_a_run(report):
     found = parsed(page)
     expected = [
         "Likelihood", "Likelihood of each part", "Columns: data beside samples", "Missing cells",
-        "Tree of columns", "What if", "Fidelity of samples", "Measures", "Training", "Kinds of columns",
-        "How to repeat this", "Definitions",
+        "Tree of columns", "What if", "Fidelity of samples", "Rows to share", "Measures", "Training",
+        "Kinds of columns", "How to repeat this", "Definitions",
     ]  # fmt: skip
     assert [h for h in found.headings if not h.startswith("Warning")] == expected
     assert all(u.startswith(("data:image/", "#")) for u in found.urls)

@@ -17,7 +17,7 @@ from modeflow.report import words
 from modeflow.report.marginals import level_names
 from modeflow.report.sections import Column, Section, Table
 
-__all__ = ["Agreement", "agreement_of", "agreement_section"]
+__all__ = ["Agreement", "agreement_of", "agreement_section", "columns_of"]
 
 #: The measures, and what each means in a line.
 _MEANING = {
@@ -62,13 +62,13 @@ def agreement_of(
     real, like = (rows[rng.permutation(len(rows))[:count]] for rows in (test, train))
     drawn = np.where(np.isfinite(real), samples[:count], np.nan)
     named = {"test": real, "samples": drawn, "training": like}
-    coded = code_tables({name: _columns(schema, rows) for name, rows in named.items()})
+    coded = code_tables({name: columns_of(schema, rows) for name, rows in named.items()})
     first, second, third = coded.tables
     holes = bool(np.isnan(real).any())
     return Agreement(count, _scores(coded.of(first, second)), _scores(coded.of(first, third)), holes)
 
 
-def _columns(schema: TableSchema, rows: np.ndarray) -> dict[str, np.ndarray]:
+def columns_of(schema: TableSchema, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Encoded rows as columns to be compared: numbers, and levels as text."""
     found: dict[str, np.ndarray] = {}
     for column, values in zip(schema.modelled, rows.T, strict=True):

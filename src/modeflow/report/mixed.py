@@ -23,6 +23,7 @@ from modeflow.report.likelihoods import likelihood_section, parts_section
 from modeflow.report.marginals import Marginal, marginal_of, plot_marginal
 from modeflow.report.page import Report, about
 from modeflow.report.sections import Column, Picture, Section, Table, long_name
+from modeflow.report.sharing import Sharing, sharing_of, sharing_section
 from modeflow.report.trees import TreeView, tree_section
 from modeflow.report.what_if import Answer, answer_of, questions_of, what_if_section
 from modeflow.runs import Run
@@ -56,7 +57,7 @@ class MixedReport(Report):
         aside: columns that are not modelled, with their kind. incomplete: share of rows with a missing cell.
         holes: what the density of these is.
         tree: of latent states, if the model has one. answers: columns given levels of others.
-        agreement: of samples and held-out rows.
+        agreement: of samples and held-out rows. sharing: what of them would give rows away.
         measured: plain values for `summary`.
     """
 
@@ -72,6 +73,7 @@ class MixedReport(Report):
     tree: TreeView | None = None
     answers: list[Answer] = field(default_factory=list)
     agreement: Agreement | None = None
+    sharing: Sharing | None = None
     measured: dict[str, Any] = field(default_factory=dict)
 
     def fitted(self) -> str:
@@ -104,6 +106,8 @@ class MixedReport(Report):
             found.append(what_if_section(self.answers))
         if self.agreement is not None:
             found.append(agreement_section(self.agreement))
+        if self.sharing is not None:
+            found.append(sharing_section(self.sharing))
         return found
 
     def _agreements(self) -> dict[str, float]:
@@ -149,6 +153,8 @@ class MixedReport(Report):
         told: dict[str, Any] = {**self.measured, "likelihoods": rows}
         if self.agreement is not None:
             told["fidelity"] = self.agreement.to_dict()
+        if self.sharing is not None:
+            told["sharing"] = self.sharing.to_dict()
         if self.tree is not None:
             told["tree"] = [list(edge) for edge in self.tree.edges]
         return {**told, **super().summary()}
@@ -252,6 +258,7 @@ def gather_mixed(
         tree=tree,
         answers=[answer_of(estimator, name, given, rows, random_state=seed + 2) for name, given in asked],
         agreement=agreement_of(schema, test, samples, train, _DRAWN),
+        sharing=sharing_of(schema, test, samples, train),
         measured=measured,
     )
 

@@ -1,8 +1,8 @@
 """The field's measures of synthetic tables, as its benchmarks compute them (TabSyn, TabDiff, TabPC).
 
 Fidelity: `shape` (columns), `trend` and `mutual_information` (pairs), `detection` (can a classifier tell?),
-`precision_recall`. Privacy: `train_share`, `near_copies`. Use: `utility`. `report` runs them all, against the
-training rows as the benchmarks do, and against held-out rows, so that memory shows.
+`precision_recall`. Privacy: `train_share`, `near_copies`, `nearest_rows`. Use: `utility`. `report` runs them
+all, against the training rows as the benchmarks do, and against held-out rows, so that memory shows.
 """
 
 from modeflow.metrics.synthetic.columns import (
@@ -16,9 +16,11 @@ from modeflow.metrics.synthetic.columns import (
 from modeflow.metrics.synthetic.efficiency import GRID, Utility, utility
 from modeflow.metrics.synthetic.neighbours import (
     NearCopies,
+    NearestRow,
     PrecisionRecall,
     TrainShare,
     near_copies,
+    nearest_rows,
     precision_recall,
     train_share,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "Fidelity",
     "MutualInformation",
     "NearCopies",
+    "NearestRow",
     "PrecisionRecall",
     "Shape",
     "SyntheticReport",
@@ -41,6 +44,7 @@ __all__ = [
     "detection",
     "mutual_information",
     "near_copies",
+    "nearest_rows",
     "precision_recall",
     "report",
     "shape",

@@ -16,9 +16,11 @@ from modeflow.progress import track
 
 __all__ = [
     "NearCopies",
+    "NearestRow",
     "PrecisionRecall",
     "TrainShare",
     "near_copies",
+    "nearest_rows",
     "precision_recall",
     "train_share",
 ]
@@ -224,7 +226,7 @@ def train_share_of(coded: CodedTables) -> TrainShare:
     """`train_share` of training, synthetic and held-out rows."""
     train, synthetic, held_out = coded.tables
     _, spread, mean = _ranges(train.numbers)
-    near, far = (_closest(coded, synthetic, rows, mean, spread) for rows in (train, held_out))
+    near, far = (_closest(coded, synthetic, rows, mean, spread)[0] for rows in (train, held_out))
     chance = len(train) / (len(train) + len(held_out))
     error = float(np.sqrt(chance * (1 - chance) / len(synthetic)))
     # Distances of whole numbers are often equal but for rounding.
@@ -282,12 +284,8 @@ def near_copies(
 def near_copies_of(coded: CodedTables) -> NearCopies:
     """`near_copies` of training, synthetic and test rows."""
     train, synthetic, test = coded.tables
-    _, _, mean = _ranges(train.numbers)
-    known = ~np.isnan(train.numbers)
-    squares = np.where(known, train.numbers - mean, 0.0) ** 2
-    deviation = np.sqrt(squares.sum(0) / np.maximum(known.sum(0), 1))
-    scale = np.where(deviation > 0, deviation, 1.0)
-    ours, theirs = (_closest(coded, rows, train, mean, scale) for rows in (synthetic, test))
+    mean, scale = _deviations(train.numbers)
+    ours, theirs = (_closest(coded, rows, train, mean, scale)[0] for rows in (synthetic, test))
 
     def percent(which: np.ndarray) -> float:
         return 100 * float(which.mean())
@@ -302,10 +300,54 @@ def near_copies_of(coded: CodedTables) -> NearCopies:
     )
 
 
+@dataclass(frozen=True)
+class NearestRow:
+    """A synthetic row and the training row that it lies nearest to.
+
+    Attributes:
+        synthetic, train: places of the rows. distance: between them, that of `near_copies`.
+    """
+
+    synthetic: int
+    train: int
+    distance: float
+
+
+def nearest_rows(
+    train: Any, synthetic: Any, n: int = 5, categorical: Iterable[str] | None = None
+) -> list[NearestRow]:
+    """The n synthetic rows nearest to a training row, the nearest first: to be looked at before sharing.
+
+    Arguments:
+        train, synthetic: frames or dicts of columns. n: how many. categorical: as for `shape`.
+
+    Raises:
+        DataError, ConfigError: as `shape`.
+    """
+    return nearest_rows_of(code_tables({"train": train, "synthetic": synthetic}, categorical), n)
+
+
+def nearest_rows_of(coded: CodedTables, n: int = 5) -> list[NearestRow]:
+    """`nearest_rows` of training and synthetic rows."""
+    train, synthetic = coded.tables[:2]
+    distance, place = _closest(coded, synthetic, train, *_deviations(train.numbers))
+    first = np.argsort(distance, kind="stable")[:n]
+    return [NearestRow(int(i), int(place[i]), float(distance[i])) for i in first]
+
+
+def _deviations(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the known numbers of every column; one for a column of one value."""
+    _, _, mean = _ranges(numbers)
+    known = ~np.isnan(numbers)
+    squares = np.where(known, numbers - mean, 0.0) ** 2
+    deviation = np.sqrt(squares.sum(0) / np.maximum(known.sum(0), 1))
+    return mean, np.where(deviation > 0, deviation, 1.0)
+
+
 def _closest(
     coded: CodedTables, queries: Rows, points: Rows, mean: np.ndarray, scale: np.ndarray
-) -> np.ndarray:
-    """Distance of each query to the nearest point: L1 of scaled numbers, 2 a category that differs.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of each query to the nearest point, and its place: L1 of scaled numbers, 2 a category apart.
 
     A missing number counts as the mean, and is 1 farther from known ones.
     """
@@ -317,15 +359,16 @@ def _closest(
     sizes = [len(coded.levels[i]) for i in few]
     hot_a, hot_b = (_one_hot(rows.codes[:, few], sizes) for rows in (queries, points))
     code_a, code_b = (torch.from_numpy(rows.codes[:, many]) for rows in (queries, points))
-    closest = np.empty(len(a))
+    closest, place = np.empty(len(a)), np.empty(len(a), dtype=np.int64)
     for block in _blocks(len(a), len(b), "distances to training rows"):
         distance = torch.cdist(a[block], b, p=1.0)
         if few:
             distance += 2 * (len(few) - hot_a[block] @ hot_b.T)
         for j in range(len(many)):
             distance += 2.0 * (code_a[block, j, None] != code_b[:, j])
-        closest[block] = distance.amin(1).numpy()
-    return closest
+        least, where = distance.min(1)
+        closest[block], place[block] = least.numpy(), where.numpy()
+    return closest, place
 
 
 def _scaled(numbers: np.ndarray, holes: np.ndarray) -> Tensor:

@@ -1,0 +1,71 @@
+"""Rows to share: what tells samples from rows, and whether rows were learned by heart."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modeflow.data.columns import Categorical, Real, TableSchema
+from modeflow.metrics.synthetic import nearest_rows
+from modeflow.report.sharing import sharing_of, sharing_section
+
+SCHEMA = TableSchema([Real(name="x"), Real(name="y"), Categorical(name="kind", levels=("a", "b"))])
+
+
+def rows(n, seed):
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 2, n)
+    x = rng.normal(size=n) + 3 * kind
+    return np.column_stack([x, x + 0.3 * rng.normal(size=n), kind])
+
+
+def test_new_rows_are_not_called_memory():
+    """Of twenty draws of the truth; two errors of a difference are passed by chance in some 3 % of them."""
+    found = [
+        sharing_of(SCHEMA, rows(300, 3 * s), rows(300, 3 * s + 1), rows(900, 3 * s + 2)).remembers
+        for s in range(20)
+    ]
+    assert sum(found) <= 3
+
+
+def test_repeated_rows_are():
+    train = rows(900, 0)
+    near = train[:300] + np.array([1e-4, 1e-4, 0.0])
+    found = sharing_of(SCHEMA, rows(300, 1), near, train)
+    assert found.remembers and "learned by heart: look" in found.verdict[-1]
+    assert found.copies.dcr005 > 90 and found.copies.copies == 0
+    found = sharing_of(SCHEMA, rows(300, 1), train[:300], train)
+    assert found.remembers and found.copies.copies == 100
+    assert found.nearest[0].distance == 0 and found.pairs[0][0] == found.pairs[0][1]
+
+
+def test_a_classifier_tells_shuffled_columns_and_not_the_truth():
+    found = sharing_of(SCHEMA, rows(600, 1), rows(600, 2), rows(900, 3))
+    assert found.shuffled.auc > found.samples.auc and abs(found.training.auc - 0.5) < 0.1
+    told = found.to_dict()
+    assert told["rows"] == 600 and told["remembers"] is False and len(told["nearest"]) == 5
+    section = sharing_section(found)
+    assert "AUC" in section.text[0] and "no proof of privacy" in section.text[1]
+    assert len(section.table.rows) == 10
+
+
+def test_holes_of_test_rows_are_given_to_samples():
+    test = rows(60, 1)
+    test[:, 0] = np.nan
+    found = sharing_of(SCHEMA, test, rows(60, 2), rows(90, 3))
+    assert any(cell == "–" for sample, _ in found.pairs for cell in sample)
+    assert sharing_of(SCHEMA, test[:1], rows(60, 2), rows(90, 3)) is None
+
+
+def test_the_nearest_rows_are_those_of_all_pairs():
+    train, drawn = rows(40, 0), rows(30, 1)
+    frames = [
+        {"x": r[:, 0], "y": r[:, 1], "kind": np.array(["a", "b"])[r[:, 2].astype(int)]}
+        for r in (train, drawn)
+    ]
+    found = nearest_rows(*frames, n=4)
+    scale = train[:, :2].std(0)
+    away = np.abs((drawn[:, None, :2] - train[:, :2]) / scale).sum(2) + 2 * (drawn[:, None, 2] != train[:, 2])
+    first = np.argsort(away.min(1))[:4]
+    assert [p.synthetic for p in found] == first.tolist()
+    assert [p.train for p in found] == away.argmin(1)[first].tolist()
+    np.testing.assert_allclose([p.distance for p in found], away.min(1)[first], rtol=1e-5)
