@@ -246,3 +246,36 @@ def test_who_is_fitted_to_what(program):
     assert program.wanted("curved", "rings, d=5", "FFJORD", 0)
     assert not program.wanted("shapes", "2d-4c", "NVF", 1)
     assert not program.wanted("plane", "two moons", "KMeans", 0)
+
+
+def test_losses_are_named(program):
+    import islands_page
+
+    def line(name, model, agreement, test, states=2):
+        entry = {"test": {"mean": test}} if test is not None else {}
+        return {
+            "set": name,
+            "model": model,
+            "islands": 2,
+            "states": [states],
+            "agreement": {"mean": agreement},
+            **entry,
+        }
+
+    every = [
+        line("a", "NVF", 1.0, -1.0),
+        line("a", "GaussianMixture", 0.5, -2.0),
+        line("a", "HDBSCAN", 0.995, None),
+        line("b", "NVF", 0.6, -1.5, states=3),
+        line("b", "GaussianMixture", 0.4, -1.0),
+        line("b", "HDBSCAN", 0.9, None),
+        line("c", "HDBSCAN", 0.9, None),  # NVF is not fitted yet: not compared
+    ]
+    found = islands_page.standing(every)
+    assert found["names"] == ["a", "b"]
+    assert found["behind"] == {"NVF": [], "GaussianMixture": [], "HDBSCAN": ["b"]}
+    assert found["below"] == {"NVF": [], "GaussianMixture": ["b"]}
+    assert found["first"] == {"NVF": 1, "GaussianMixture": 0, "HDBSCAN": 2}
+    assert found["rank"] == {"NVF": 1.5, "GaussianMixture": 1.5}
+    assert (found["right"], found["fewer"], found["more"]) == (1, [], ["b"])
+    sys.modules.pop("islands_page")
