@@ -60,9 +60,9 @@ def test_parts_have_mass_one(program, kind):
         "sheet": sheet(2.0),
         "roll": roll(1),
     }[kind]
-    noise = 0.2  # a sum over cells no wider than the noise is exact to many digits: nothing is narrower
-    steps = [70, 70, 25][: part.coordinates]
-    points, volume = grid([-3.5, -3.5, -1.5], [3.5, 3.5, 3.5], steps, part.coordinates)
+    noise = 0.3  # a sum over cells no wider than the noise is exact to many digits: nothing is narrower
+    steps = [60, 60, 20][: part.coordinates]
+    points, volume = grid([-4.2, -4.2, -1.8], [4.2, 4.2, 3.8], steps, part.coordinates)
     total = np.exp(part.log_density(points, noise)).sum() * volume
     assert total == pytest.approx(1, abs=1e-5)
 
