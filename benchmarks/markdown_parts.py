@@ -10,6 +10,11 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
+def mean_se(entry: dict[str, float], digits: int = 4, scale: float = 1.0) -> str:
+    """A mean and its standard error."""
+    return f"{number(scale * entry['mean'], digits)} ± {scale * entry['standard_error']:.{digits}f}"
+
+
 def table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Lines of a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]

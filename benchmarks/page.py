@@ -14,11 +14,12 @@ from typing import Any
 import discrete_page
 import flow_pages
 import image_page
+import islands_page
 import synthetic_page
 import tables_page
 import tree_page
 import variations_page
-from markdown_parts import between, number, place, table
+from markdown_parts import between, mean_se, number, place, table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -33,10 +34,6 @@ TOY_NAMES = {
 def read(name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return content
-
-
-def mean_se(entry: dict[str, float], digits: int = 4, scale: float = 1.0) -> str:
-    return f"{number(scale * entry['mean'], digits)} ± {scale * entry['standard_error']:.{digits}f}"
 
 
 def toys(content: dict[str, Any]) -> list[str]:
@@ -303,85 +300,9 @@ def blobs(content: dict[str, Any]) -> list[str]:
     ]
 
 
-def islands(content: dict[str, Any]) -> list[str]:
-    """Islands of any shape: found, kept and counted?"""
-    rows = {(r["set"], r["model"]): r for r in content["table"]}
-    models = ("NVF", "GaussianMixture", "GaussianMixture by BIC")
-    body = []
-    for name in dict.fromkeys(r["set"] for r in content["table"]):
-        mine = [rows[name, m] for m in models]
-        cells = [mean_se(r[key], 3) for key in ("agreement", "test") for r in mine]
-        states = [", ".join(map(str, mine[i]["states"])) for i in (0, 2)]
-        body.append([name, f"{mine[0]['islands']}", *states, *cells, f"{mine[0]['seconds']['mean']:.0f}"])
-    return [
-        "## Islands of any shape",
-        "",
-        "NVF with its defaults (flow and number of states chosen), GaussianMixture told the number of islands, and with its number by "
-        f"BIC, on the same {content['rows']:,} rows: adjusted Rand index with the true islands and log-likelihood (nats) on "
-        f"{content['test_rows']:,} other rows, mean and standard error over seeds. Processor seconds of NVF, choice included. The "
-        "seven blobs are Gaussians that overlap.",
-        "",
-        *table(
-            [
-                "",
-                "islands",
-                "K, NVF",
-                "K, BIC",
-                "agreement, NVF",
-                "mixture told K",
-                "mixture by BIC",
-                "test, NVF",
-                "mixture told K",
-                "mixture by BIC",
-                "s",
-            ],
-            body,
-        ),
-        "",
-        place(content),
-        "",
-        "`python benchmarks/islands.py`",
-        "",
-    ]
-
-
 def short(toy: dict[str, Any], real: dict[str, Any], shapes: dict[str, Any]) -> list[str]:
     """The tables of the README."""
-    found = {(r["set"], r["model"]): r for r in shapes["table"]}
-    kinds = ("NVF", "GaussianMixture", "GaussianMixture by BIC")
-    body = []
-    for name in dict.fromkeys(r["set"] for r in shapes["table"]):
-        mine = [found[name, m] for m in kinds]
-        right = [f"{sum(k == r['islands'] for k in r['states'])} of {len(r['states'])}" for r in mine[::2]]
-        body.append(
-            [
-                name,
-                *right,
-                *(number(r["agreement"]["mean"], 2) for r in mine),
-                *(number(r["test"]["mean"], 2) for r in mine),
-            ]
-        )
-    lines = [
-        f"Islands of any shape, {shapes['rows']:,} rows, means of three draws. NVF is told nothing; a Gaussian mixture is told the number "
-        "of islands, or chooses it by BIC. How often the number is right, agreement with the islands (adjusted Rand index, 1 is perfect) "
-        "and log-likelihood on other rows (nats); the seven blobs are Gaussians that overlap:",
-        "",
-        *table(
-            [
-                "",
-                "K right, NVF",
-                "by BIC",
-                "agreement, NVF",
-                "mixture told K",
-                "by BIC",
-                "nats, NVF",
-                "mixture told K",
-                "by BIC",
-            ],
-            body,
-        ),
-        "",
-    ]
+    lines = islands_page.short(shapes)
     models = ("NVF", "NSF", "RealNVP", "zuko NSF", "GaussianMixture")
     seeds = {2: "two", 3: "three"}[len({r["seed"] for r in toy["runs"]})]
     body = []
@@ -419,7 +340,7 @@ def build(readme: str) -> tuple[str, str]:
         "written from those files by `benchmarks/page.py`.",
         "",
     ]
-    for name, section in (("islands", islands), ("blobs", blobs), ("defaults", defaults)):
+    for name, section in (("islands", islands_page.lines), ("blobs", blobs), ("defaults", defaults)):
         if (RESULTS / f"{name}.json").exists():
             page += section(read(name))
     page += [*toys(toy), *tables_page.lines(real), *variations_page.lines(read("variations"))]
