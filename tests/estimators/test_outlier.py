@@ -231,3 +231,16 @@ def test_too_few_rows_and_other_columns(folds):
         NVFOutlier(calibration=0.5).fit(numbers(4))
     with pytest.raises(ValueError, match="2 features, but NVFOutlier is expecting 3"):
         folds.predict(numbers(5)[:, :2])
+
+
+def test_a_column_that_is_nearly_constant_is_one_of_levels():
+    """A failure in one row of a hundred: no fold lacks it, and what never happened has no probability."""
+    X = numbers(100)
+    X[:, 2] = 0.0
+    X[7, 2] = 3.5
+    found = quiet(X, calibration=3)
+    assert {d.schema_["x2"].kind for d in found.densities_} == {"categorical"}
+    with pytest.warns(UserWarning, match="x2"):
+        assert found.score_samples(np.array([[0.0, 0.0, 9.0]]))[0] == -np.inf
+    said = quiet(numbers(100), calibration=2, density=NVF(**SMALL, columns={"x1": "real"}))
+    assert {d.schema_["x1"].kind for d in said.densities_} == {"real"}

@@ -1,4 +1,4 @@
-"""scikit-learn estimators: `NVF`, its classifier and detector, `FlowDensity` without states, and `ImageDensity`."""
+"""scikit-learn estimators: `NVF`, its classifier and detector, `FlowDensity` and `ImageDensity`."""
 
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.classifier import NVFClassifier

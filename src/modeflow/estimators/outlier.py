@@ -12,6 +12,7 @@ import math
 import numbers
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,8 @@ __all__ = ["NVFOutlier"]
 
 #: Held-out rows by which it is learned what surprises are usual.
 _USUAL_ROWS = 200
+#: Rows that a column of numbers has, at the least, beside those of its commonest value.
+_RARE = 20
 
 
 class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
@@ -50,7 +53,7 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
     α, whatever the density (split conformal). With folds every row is held out once, from one of M fits, and
     new rows are scored by the average of all: more rows for the density, finer p-values. There a new row is
     scored by more fits than those that it is ranked among, which makes p-values too large rather than too
-    small; that is measured (docs/anomalies.md), not proved.
+    small; that is tested, not proved.
 
     A share of odd rows among those fitted makes p-values larger: odd rows are then ranked among odd rows.
 
@@ -124,7 +127,7 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
         X = self._checked(X, reset=True)
         rows = len(X)
         rng = check_random_state(density.random_state if self.random_state is None else self.random_state)
-        said = density._kind(X).learn(clone(density), X)[0].said()
+        said = _kinds(density, X)
         folds = self._folds(rows, rng)
         densities, scores, usual = [], [], []
         with showing(bool(density.verbose)):
@@ -298,6 +301,27 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
         return validate_data(
             self, X, reset=reset, dtype=None, ensure_all_finite=False, ensure_min_samples=least
         )
+
+
+def _kinds(density: NVF, X: Any) -> dict[str, Any]:
+    """Parameters that say what the columns of X are, for fits to parts of it.
+
+    A column of numbers nearly all of which are one (a flag, a failure) is taken for levels, where nothing else
+    was said of it: in a part of the rows it may be constant, and has no scale.
+    """
+    domain, values = density._kind(X).learn(clone(density), X)
+    if not isinstance(domain, MixedDomain):
+        return domain.said()
+    told = density.columns if isinstance(density.columns, Mapping) else {}
+    rare = {}
+    for feature, column in zip(domain.schema.features(), values.T, strict=True):
+        cells = column[~np.isnan(column)]
+        off = len(cells) - np.unique(cells, return_counts=True)[1].max()
+        if not feature.levels and feature.name not in told and off < _RARE:
+            rare[feature.name] = "categorical"
+    if rare:
+        domain = MixedDomain.learn(clone(density).set_params(columns={**told, **rare}), X)[0]
+    return domain.said()
 
 
 #: Fitted arrays that are stored.
