@@ -1,15 +1,16 @@
 """Which rows are odd: detectors on the classical sets of ADBench, in two protocols, by AUROC and AUPR.
 
-*Contaminated*, as in ADBench (Han et al., 2022): 70 % of the rows are for training, odd ones among them, 30 % are
-ranked, both with the same share of odd rows; nobody sees a label. *One class*: the same, without the odd ones
-of the training part. At most 10,000 rows of a set are drawn, as there, with the same share of odd ones; sets of
-fewer than 1,000 rows are not filled up by repeating rows, which ADBench does (copies of training rows are then
-ranked as test rows). InternetAds (1,555 columns) is left out for time. Columns that are constant in the training
-part are dropped for all. The rivals see columns scaled to [0, 1] by the training part, as there, and have PyOD's
-defaults; the Gaussian mixture is scikit-learn's with 1, 2, 4 or 8 full covariances, by BIC; ours see the
-columns as they are.
+*Contaminated*, as in ADBench (Han et al., 2022): 70 % of the rows are for training, odd ones among them,
+and 30 % are ranked, both with the same share of odd rows; nobody sees a label. *One class*: the same,
+without the odd ones of the training part. At most 10,000 rows of a set are drawn, as there, with the same
+share of odd ones; sets of fewer than 1,000 rows are not filled up by repeating rows, which ADBench does
+(copies of training rows are then ranked as test rows). InternetAds (1,555 columns) is left out for time.
+Columns that are constant in the training part are dropped for all. The rivals see columns scaled to [0, 1]
+by the training part, as there, and have PyOD's defaults; the Gaussian mixture is scikit-learn's with 1, 2,
+4 or 8 full covariances, by BIC; ours see the columns as they are.
 
-What ours is was looked at on every third set by its number in ADBench (`DEVELOPMENT`), never on the others.
+What ours is was looked at on sets of every third number in ADBench's order (`DEVELOPMENT`), never on
+others.
 
 Run: python benchmarks/anomalies.py [--sets wine] [--methods ...] [--seeds 0 1 2]    (needs pip install pyod)
 """

@@ -306,8 +306,8 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
 def _kinds(density: NVF, X: Any) -> dict[str, Any]:
     """Parameters that say what the columns of X are, for fits to parts of it.
 
-    A column of numbers nearly all of which are one (a flag, a failure) is taken for levels, where nothing else
-    was said of it: in a part of the rows it may be constant, and has no scale.
+    A column of numbers nearly all of which are one (a flag, a failure) is taken for levels, where nothing
+    else was said of it: in a part of the rows it may be constant, and has no scale.
     """
     domain, values = density._kind(X).learn(clone(density), X)
     if not isinstance(domain, MixedDomain):
