@@ -21,7 +21,7 @@ def lines(content: dict[str, Any]) -> list[str]:
         "protocol: odd rows are among those for training. *One class*: they are taken out. "
         f"At most {s['rows']:,} rows of a set, drawn with the same share of odd ones; sets below 1,000 rows are not filled up with copies, "
         "as they are there, for then training rows are ranked. Rivals have PyOD's defaults on columns scaled to [0, 1]; the Gaussian "
-        "mixture is scikit-learn's, with 1, 2, 4 or 8 full covariances by BIC. Ours is `NVFOutlier` on a tree of states with leaves, "
+        "mixture is scikit-learn's, with 1, 2, 4 or 8 full covariances by BIC. Ours is `NVFOutlier` with its own density, a tree of states with leaves, "
         f"{s['states']} states a column, at most {s['max_epochs']} epochs, a share of {s['calibration']} of the training rows kept for "
         "p-values, on the columns as they are, or behind `StandardScaler` and `PCA(whiten=True)` with all components (*principal axes*: "
         "numbers alone). Which of these to show was looked at on some of every third set (*looked at*); the others show what that is worth. "

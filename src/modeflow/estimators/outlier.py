@@ -38,6 +38,9 @@ __all__ = ["NVFOutlier"]
 
 #: Held-out rows by which it is learned what surprises are usual.
 _USUAL_ROWS = 200
+#: States and epochs of the density where none is given: few, as odd rows among those fitted have no states of
+#: their own then, and a fit takes seconds.
+_STATES, _EPOCHS = 8, 20
 #: Rows that a column of numbers has, at the least, beside those of its commonest value.
 _RARE = 20
 
@@ -59,9 +62,9 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
 
     Arguments:
         density: an `NVF` that is not fitted, whose parameters are used; its seed is that of the detector
-            where that has one. None: a tree of states with leaves
-            (``NVF(latent="tree", latent_options={"likelihood": "leaves"})``), which is quick, takes all kinds
-            of columns and missing cells, and knows every marginal. Its parameters are reached as
+            where that has one. None: a small tree of states with leaves (``NVF(latent="tree",
+            latent_options={"likelihood": "leaves", "states": 8}, max_epochs=20)``), which is quick, takes all
+            kinds of columns and missing cells, and knows every marginal. Its parameters are reached as
             ``density__NAME``.
         contamination: the share of the rows of `fit` that `predict` calls odd, in (0, 0.5]; or ``"auto"``: it
             calls a row odd whose p-value is at most `alpha`.
@@ -256,7 +259,8 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
                 f"calibration must be a share between 0 and 1, or 2 folds or more, received {held!r}"
             )
         if self.density is None:
-            return NVF(latent="tree", latent_options={"likelihood": "leaves"})
+            options = {"likelihood": "leaves", "states": _STATES}
+            return NVF(latent="tree", latent_options=options, max_epochs=_EPOCHS)
         if not isinstance(self.density, NVF):
             raise ConfigError(f"density must be an NVF, received {type(self.density).__name__}")
         found: NVF = clone(self.density)
