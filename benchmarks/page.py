@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anomalies_page
 import discrete_page
 import flow_pages
 import image_page
@@ -348,6 +349,7 @@ def build(readme: str) -> tuple[str, str]:
         ("synthetic", synthetic_page.lines),
         ("discrete", discrete_page.lines),
         ("classify", labels),
+        ("anomalies", anomalies_page.lines),
         ("jacobian", jacobian),
         ("cost", cost),
         ("objectives", objectives),

@@ -16,7 +16,7 @@ from modeflow._version import __version__
 
 if TYPE_CHECKING:
     from modeflow.errors import ConfigError, DataError, ModeflowError, ModelFileError, TrainingError
-    from modeflow.estimators import NVF, FlowDensity, ImageDensity, NVFClassifier, load_estimator
+    from modeflow.estimators import NVF, FlowDensity, ImageDensity, NVFClassifier, NVFOutlier, load_estimator
 
 __all__ = [
     "NVF",
@@ -27,6 +27,7 @@ __all__ = [
     "ModeflowError",
     "ModelFileError",
     "NVFClassifier",
+    "NVFOutlier",
     "TrainingError",
     "__version__",
     "load_estimator",
@@ -37,6 +38,7 @@ _HOME = {
     "FlowDensity": "modeflow.estimators",
     "ImageDensity": "modeflow.estimators",
     "NVFClassifier": "modeflow.estimators",
+    "NVFOutlier": "modeflow.estimators",
     "load_estimator": "modeflow.estimators",
     "ConfigError": "modeflow.errors",
     "DataError": "modeflow.errors",

@@ -23,6 +23,7 @@ EPILOG = """examples:
   modeflow fit table.csv -o run                    fit a density; the number of states is chosen
   modeflow report run                              run/report.html
   modeflow score run new.csv -o scores.csv         log-density of every row
+  modeflow anomalies run new.csv -o odd.csv        p-values, and which columns make a row odd
   modeflow sample run -n 1000 -o samples.csv       new rows"""
 
 
@@ -193,6 +194,32 @@ def build_parser() -> argparse.ArgumentParser:
     files(score)
     score.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(score, seed="")
+
+    anomalies = add(
+        "anomalies",
+        "the odd rows, with p-values and the columns that make them odd",
+        "modeflow anomalies run new.csv               the oddest rows, and why\n"
+        "  modeflow anomalies run new.csv -o odd.csv    every row's p-value; of odd ones each column's part\n"
+        "  modeflow anomalies run new.csv --top 20 --json\n\n"
+        "A p-value is the rank of a row's density among the test rows of the run, to which nothing was\n"
+        "fitted: of usual rows a share A has one of at most A. Ask it of rows that were not fitted.\n"
+        "nats_COLUMN is -log p(cell | other cells of the row), less what that is on average.",
+    )
+    anomalies.add_argument("run_folder", metavar="RUN")
+    anomalies.add_argument("data", metavar="DATA")
+    anomalies.add_argument(
+        "-o", "--out", metavar="FILE", help="write a line a row (.csv, .tsv, .parquet; - for stdout)"
+    )
+    anomalies.add_argument(
+        "--alpha", type=float, default=0.05, metavar="A",
+        help="rows with a p-value of at most A are odd, and explained (0.05)",
+    )  # fmt: skip
+    anomalies.add_argument(
+        "--top", type=int, default=None, metavar="N", help="explain and write the N oddest rows alone"
+    )
+    files(anomalies)
+    anomalies.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
+    seed_and_device(anomalies, seed="")
 
     sample = add("sample", "draw new rows", "modeflow sample run -n 1000 -o samples.csv --state 3")
     sample.add_argument("run_folder", metavar="RUN")

@@ -221,6 +221,11 @@ class Domain(ABC):
     def validation(self, X: Any) -> np.ndarray:
         """Validation rows that were given apart, checked."""
 
+    def said(self) -> dict[str, Any]:
+        """Parameters of an estimator that say what the rows are, so that parts of them, which may look like
+        something else, are taken for the same."""
+        return {}
+
     def check_training(self, values: np.ndarray) -> None:
         """Refuse training rows that hold out too much (`DataError`)."""
 

@@ -73,7 +73,7 @@ class MixedDomain(RowDomain):
     @classmethod
     def prepare(cls, estimator: Any, data: MixedData) -> None:
         # Whole: a part of the rows may look like another kind.
-        estimator.columns = {column.name: column.said() for column in data.schema.columns}
+        estimator.set_params(**cls(data.schema).said())
 
     @classmethod
     def some(cls, part: pl.DataFrame, count: int) -> pl.DataFrame:
@@ -224,6 +224,9 @@ class MixedDomain(RowDomain):
                 raise ConfigError(f"column '{name}' is given {len(values)} values for {rows} rows")
             found[:, j] = self.schema[name].encode(values)
         return found
+
+    def said(self) -> dict[str, Any]:
+        return {"columns": {column.name: column.said() for column in self.schema.columns}}
 
     def check_training(self, values: np.ndarray) -> None:
         for name, feature, column in zip(self.schema.names, self.schema.features(), values.T, strict=True):

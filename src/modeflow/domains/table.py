@@ -123,6 +123,10 @@ class TableDomain(RowDomain):
         values = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="validation")
         return self.schema.validate(values, None if names is None else [str(name) for name in names])
 
+    def said(self) -> dict[str, Any]:
+        pairs = zip(self.schema.columns, self.schema.lattices, strict=True)
+        return {"dequantize": {name: "none" if cells is None else cells.step for name, cells in pairs}}
+
     def check_training(self, values: np.ndarray) -> None:
         constant = values.min(0) == values.max(0)
         if constant.any():  # differs in the held-out rows alone: no scale can be learned

@@ -1,10 +1,11 @@
-"""scikit-learn estimators: `NVF` and its classifier, `FlowDensity` without states, and `ImageDensity`."""
+"""scikit-learn estimators: `NVF`, its classifier and detector, `FlowDensity` and `ImageDensity`."""
 
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.classifier import NVFClassifier
 from modeflow.estimators.conditionals import conditionals_of
 from modeflow.estimators.images import ImageDensity, ImageTraining
 from modeflow.estimators.models import ESTIMATORS, NVF, FlowDensity
+from modeflow.estimators.outlier import NVFOutlier
 from modeflow.estimators.storage import load_estimator
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ImageDensity",
     "ImageTraining",
     "NVFClassifier",
+    "NVFOutlier",
     "conditionals_of",
     "load_estimator",
 ]

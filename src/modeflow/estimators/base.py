@@ -28,6 +28,8 @@ __all__ = ["DensityEstimator"]
 
 #: Most steps that a latent is started for where a signal waits to be given back.
 _HURRIED_STEPS = 100
+#: Random splits that are tried until no column is constant in the training part.
+_SPLITS = 20
 #: Training rows below which `flow="auto"` takes the first without a comparison.
 _FEWEST_TO_CHOOSE = 100
 
@@ -187,9 +189,15 @@ class DensityEstimator(FittedDensity):
     ) -> FitData:
         if validation is not None:
             return FitData(values, domain.validation(validation), mean_one(weight), None, domain)
-        rest, held = held_out(len(values), self.validation_fraction, settings.seed, domain.word, strata)
+        for seed in range(settings.seed, settings.seed + _SPLITS):
+            rest, held = held_out(len(values), self.validation_fraction, seed, domain.word, strata)
+            try:
+                domain.check_training(values[rest])
+                break
+            except DataError:  # all that is rare in a column is held out
+                if seed == settings.seed + _SPLITS - 1:
+                    raise
         parts = (None, None) if weight is None else (weight[rest], weight[held])
-        domain.check_training(values[rest])
         return FitData(values[rest], values[held], mean_one(parts[0]), mean_one(parts[1]), domain)
 
 

@@ -22,6 +22,7 @@ from modeflow.estimators.settings import (
     Settings,
     options_given,
 )
+from modeflow.estimators.surprises import Surprises
 from modeflow.estimators.trials import Choices, usual_tree_states
 from modeflow.latents import LatentModel
 from modeflow.models import LATENTS, TableModel
@@ -68,7 +69,7 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
 """
 
 
-class _TableEstimator(DensityEstimator):
+class _TableEstimator(Surprises, DensityEstimator):
     """What the estimators of tables share."""
 
     domain: ClassVar[type[Domain]] = TableDomain

@@ -34,6 +34,7 @@ from modeflow.metrics.modes import (
     state_usage_entropy,
     true_bridge_mass,
 )
+from modeflow.metrics.ranks import rank_p_values, rank_threshold
 
 __all__ = [
     "FEATURES",
@@ -54,6 +55,8 @@ __all__ = [
     "nearest_images",
     "normalized_mutual_information",
     "precision_recall",
+    "rank_p_values",
+    "rank_threshold",
     "reconstruction_error",
     "score_samples_of",
     "small_features",

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modeflow.data import check_writable
 from modeflow.errors import ConfigError, DataError
 from modeflow.estimators import DensityEstimator
 from modeflow.runs.config import RunConfig
-from modeflow.runs.folder import Run, write_json
+from modeflow.runs.folder import Run, write_held_scores, write_json
 from modeflow.runs.measure import measure
 from modeflow.training import signals_held
 
@@ -48,17 +50,18 @@ def fit_run(
     _check_folder(folder, resume)
     with signals_held():
         with _new_run(config, folder):
-            estimator, result = _fit(config, folder, resume, quiet, announce)
+            estimator, result, held = _fit(config, folder, resume, quiet, announce)
         for note in result["warnings"]:
             warnings.warn(note, UserWarning, stacklevel=2)
         estimator.save(folder / "model.safetensors")
+        write_held_scores(folder, held)
         write_json(folder / "result.json", result)
     return Run(folder, config, estimator, result)
 
 
 def _fit(
     config: RunConfig, folder: Path, resume: bool, quiet: bool, announce: Callable[[str], None] | None
-) -> tuple[DensityEstimator, dict[str, Any]]:
+) -> tuple[DensityEstimator, dict[str, Any], np.ndarray]:
     domain = config.domain
     data = domain.load(config.settings)
     parts = domain.split(data, config.settings)
@@ -73,8 +76,8 @@ def _fit(
         warnings.simplefilter("always")
         rows, held = domain.rows(parts.train), domain.rows(parts.validation)
         estimator.fit(rows, validation=held, run_dir=folder, resume=resume)
-    measured = measure(estimator, data, parts)
-    return estimator, {
+    measured, held = measure(estimator, data, parts)
+    result = {
         **measured,
         "seconds": round(time.perf_counter() - began, 3),  # measuring included: it is waited for as well
         "training": estimator.training_,
@@ -82,6 +85,7 @@ def _fit(
         "notes": notes,
         "warnings": [str(w.message) for w in caught if issubclass(w.category, UserWarning)],
     }
+    return estimator, result, held
 
 
 @contextmanager

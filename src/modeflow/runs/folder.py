@@ -1,7 +1,8 @@
 """A run folder: made by `fit_run`, read by `load_run`.
 
 ``config.yaml`` (everything needed to repeat the run), ``model.safetensors``, ``metrics.jsonl``,
-``checkpoints/``, ``result.json`` (what was measured), ``report.html`` (made by `modeflow report`).
+``checkpoints/``, ``result.json`` (what was measured), ``test_scores.npy`` (log-densities of the test rows,
+among which other rows are ranked), ``report.html`` (made by `modeflow report`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modeflow.data.table import atomic_write
 from modeflow.domains.base import Parts
 from modeflow.errors import ConfigError, ModelFileError
 from modeflow.estimators import DensityEstimator, load_estimator
 from modeflow.runs.config import RunConfig, read_config
 
-__all__ = ["Run", "config_of", "load_run", "write_json"]
+__all__ = ["Run", "config_of", "load_run", "write_held_scores", "write_json"]
+
+_HELD = "test_scores.npy"
 
 
 @dataclass
@@ -54,6 +59,27 @@ class Run:
         """The command that repeats the run."""
         config, again = self.path / "config.yaml", str(self.path) + "-again"
         return f"modeflow fit --config {shlex.quote(str(config))} -o {shlex.quote(again)}"
+
+    def held_scores(self) -> np.ndarray:
+        """Log-densities of the test rows, to which nothing was fitted and by which nothing was chosen, nats.
+
+        Raises:
+            ModelFileError: a run that has none, or a file that is damaged.
+        """
+        file = self.path / _HELD
+        if not file.exists():
+            raise ModelFileError(
+                f"'{self.path}' has no scores of rows that were held out ({_HELD}), among which others are "
+                f"ranked: fit again, with rows for it (`modeflow fit DATA -o RUN --test 0.1`)"
+            )
+        try:
+            held = np.load(file, allow_pickle=False).astype(np.float64)
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f"'{file}' is damaged: fit again") from error
+        held = held[~np.isnan(held)]
+        if held.ndim != 1 or not len(held):
+            raise ModelFileError(f"'{file}' holds no scores: fit again")
+        return np.asarray(held)
 
     def data(self) -> tuple[Any, Parts]:
         """The data of the run, and its parts as they were then.
@@ -94,6 +120,16 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def write_held_scores(folder: Path, scores: np.ndarray) -> None:
+    """Write the scores of the test rows atomically."""
+
+    def save(file: Path) -> None:
+        with file.open("wb") as stream:  # by its name numpy would add an ending
+            np.save(stream, np.asarray(scores, dtype=np.float64), allow_pickle=False)
+
+    atomic_write(folder / _HELD, save)
 
 
 def config_of(path: Path) -> RunConfig:

@@ -21,14 +21,15 @@ Measured = dict[str, Any]
 _SOLVED = 1000
 
 
-def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> dict[str, Any]:
-    """Likelihood of the parts (`Domain.scored`), and what there is to say of z and of the rows.
+def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> tuple[dict[str, Any], np.ndarray]:
+    """Likelihood of the parts (`Domain.scored`), and what there is to say of z and of the rows; and the
+    scores of the test rows, nats, ``(N,)``, which nothing was fitted to or chosen by.
 
     Of a training that was interrupted the likelihood alone, of few rows: whoever did so waits for the end.
     """
     domain, latent = estimator.domain_, estimator.latent_
     hurried = bool(estimator.training_.get("interrupted"))
-    scored = domain.scored(parts, hurried)
+    scored = {name: estimator.scores(X) for name, X in domain.scored(parts, hurried).items()}
     result: dict[str, Any] = {
         "domain": domain.name,
         "data": data.name,
@@ -36,14 +37,18 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> dict[str, A
         "rows": dict(zip(("train", "validation", "test"), parts.sizes, strict=True)),
         "density": estimator.density_kind_,
         "units": domain.units,
-        domain.measure: {name: estimator.likelihood_of(X).to_dict() for name, X in scored.items()},
+        domain.measure: {
+            name: domain.summarise(log_prob, kind, cost).to_dict()
+            for name, (log_prob, cost, kind) in scored.items()
+        },
         "latent": asdict(latent.describe()),
         "n_states": estimator.n_states_,
         "weights": [round(float(w), 6) for w in estimator.weights_],
         "n_parameters": sum(p.numel() for p in estimator.model_.parameters()),
     }
+    held = scored["test"][0]
     if hurried:
-        return result
+        return result, held
     test = domain.rows(parts.test)
     differences = estimator.solver_differences(domain.rows(domain.some(parts.test, _SOLVED)))
     if differences is not None:
@@ -58,7 +63,7 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> dict[str, A
     result |= estimator.measure_latent(test)
     found = [each(estimator, test) for each in MEASURES]
     result["measures"] = [row for row in found if row is not None]
-    return result | domain.measures(estimator, data, parts)
+    return result | domain.measures(estimator, data, parts), held
 
 
 def reconstruction(estimator: DensityEstimator, X: Any) -> Measured | None:

@@ -28,7 +28,8 @@ class Cells(Surjection):
     """``x + s u`` of columns on lattices, u uniform in ±1/2; the way back rounds to the lattice.
 
     The noise is fresh while training and a function of the row within `modeflow.transforms.noise.row_noise`.
-    Otherwise a value stays where it is, in the middle of its cell. Works in float64, like `Standardize`.
+    Otherwise a value stays where it is, in the middle of its cell; a missing one (NaN) stays missing, and
+    adds nothing to the log-determinant. Works in float64, like `Standardize`.
 
     Arguments:
         steps: of the lattices, 0 for continuous columns, ``(D,)``.
@@ -52,7 +53,8 @@ class Cells(Surjection):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        volume = self.steps.log().sum().expand(x.shape[0])
+        there = x[:, self.where] == x[:, self.where]
+        volume = (there * self.steps.log()).sum(1)
         if not (self.training or in_row_noise()):
             return x, volume
         u = uniform_noise(x.new_empty(x.shape[0], len(self.where), dtype=torch.float64)) - 0.5

@@ -21,7 +21,7 @@ from modeflow.data.mixed_sets import MIXED_SETS, mixed_files
 from modeflow.data.table import SUFFIXES, atomic_write, default_columns, existing_file, file_kind
 from modeflow.errors import DataError
 
-__all__ = ["plain_rows", "read_mixed", "write_frame"]
+__all__ = ["check_frame_file", "plain_rows", "read_mixed", "write_frame"]
 
 
 def read_mixed(
@@ -102,10 +102,14 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
     if os.fspath(path) == STDIN:
         sys.stdout.write(_for_text(frame).write_csv())
         return
-    kind = Path(path).suffix.lower()
-    if kind not in _WRITTEN:
+    check_frame_file(path)
+    atomic_write(path, lambda file: _WRITTEN[Path(path).suffix.lower()](frame, file))
+
+
+def check_frame_file(path: str | os.PathLike[str]) -> None:
+    """Refuse an ending that `write_frame` does not write (`DataError`)."""
+    if os.fspath(path) != STDIN and Path(path).suffix.lower() not in _WRITTEN:
         raise DataError(f"cannot write mixed columns to '{path}': use {', '.join(_WRITTEN)}")
-    atomic_write(path, lambda file: _WRITTEN[kind](frame, file))
 
 
 def plain_rows(frame: pl.DataFrame) -> list[list[Any]]:
