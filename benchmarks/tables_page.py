@@ -90,7 +90,7 @@ def quality(content: dict[str, Any]) -> list[str]:
     trained = [m for m in MODELS if m.startswith("zuko")]
     for rows in ROWS:
         ratios, never = [], 0
-        for run in (r for r in content["runs"] if r["model"] == "NVF" and r["rows"] == rows):
+        for run in (r for r in content["runs"] if r["model"] == "NVF" and r["rows"] == rows and "clock" in r):
             rivals = [
                 r
                 for r in content["runs"]
