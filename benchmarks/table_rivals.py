@@ -187,7 +187,7 @@ def zuko_on_our_columns(train: np.ndarray, validation: np.ndarray, seed: int) ->
             columns = domain.preprocessing()
             domain.fit_preprocessing(columns, data.rows, None, settings.bare)
             model = Preprocessed(columns, ZukoNSF(train.shape[1], layers, 64, 8), draws=1)
-        history = Trainer(settings.training(len(values)), quiet=True).fit(model, data.rows, data.held)
+        history = Trainer(settings.training(*values.shape), quiet=True).fit(model, data.rows, data.held)
         if history.best_validation > best[0]:
             best = history.best_validation, model, {"layers": layers}
     model = best[1].double().eval()

@@ -69,3 +69,13 @@ def test_defaults_of_the_flow_give_way():
     given = settings(flow=flow, flow_options={"tail_bound": 2.0, "bins": 4}).params["flow_options"]
     assert given == {**default, "tail_bound": 2.0, "bins": 4}
     assert settings(flow="maf").params["flow_options"] == {}
+
+
+def test_weight_decay_is_of_few_rows_and_several_columns():
+    """The rule of its docstring; what is given comes first, and continuous latents have none."""
+    of = settings(NVF)
+    assert [of.weight_decay(n, 9) for n in (300, 2_000, 4_000, 20_000)] == pytest.approx([2, 2, 0.5, 0.02])
+    assert [of.weight_decay(300, d) for d in (1, 2, 3, 5, 40)] == pytest.approx([0, 0, 2 / 3, 2, 2])
+    assert of.training(300, 9).weight_decay == 2 and of.training(300, 2).weight_decay == 0
+    assert settings(NVF, training={"weight_decay": 0.3}).training(300, 2).weight_decay == 0.3
+    assert settings(NVF, latent="continuous").training(300, 9).weight_decay == 0

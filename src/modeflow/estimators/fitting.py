@@ -149,7 +149,7 @@ class Fit:
             if folder is not None and number:
                 folder = folder / f"stage-{number + 1}"
             name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
-            config = replace(self.settings.training(len(self.data.train)), seed=self._seed)
+            config = replace(self.settings.training(*self.data.train.shape[:2]), seed=self._seed)
             self._trainers[number] = Trainer(config, folder, self.quiet, f"{name} {stage}".strip())
         history = self._trainers[number].fit(
             self.model,

@@ -25,8 +25,9 @@ _AUTO = ("n_states", "max_epochs", "batch_size")
 #: What `batch_size="auto"` may choose: about a hundred steps an epoch within these.
 _BATCH_RANGE = (64, 1024)
 #: Training rows beyond which weight decay falls, as their square; chosen on five tables of 300, 3,000 and
-#: 10,000 rows, confirmed on others (benchmarks/variations.py).
-_DECAY_ROWS = 2_000
+#: 10,000 rows, confirmed on others (benchmarks/variations.py). Columns from which on it is whole: islands in
+#: the plane need steep maps, and few columns are hardly learned by heart.
+_DECAY_ROWS, _DECAY_COLUMNS = 2_000, 5
 
 
 @dataclass(frozen=True)
@@ -235,21 +236,24 @@ class Settings:
         """Steps at most, of one stage."""
         return self.max_epochs(rows) * self.batches(rows)
 
-    def weight_decay(self, rows: int) -> float:
-        r"""``w min(1, (2000 / N)²)`` of N training rows, w of the estimator; none of continuous latents.
+    def weight_decay(self, rows: int, columns: int) -> float:
+        r"""``w min(1, (2000 / N)²) min(1, (D - 2) / 3)`` of N training rows of D columns, w of the estimator.
+
+        None of continuous latents, and of one or two columns.
 
         Few rows are learned by heart: what the networks say is drawn back to nothing, that is to one linear
         map after those of the columns. Of many rows even a little of that costs likelihood.
         """
         if self.params.get("latent") == "continuous":
             return 0.0
-        return self.kind.budget.weight_decay * min(1.0, (_DECAY_ROWS / rows) ** 2)
+        wide = min(1.0, max(0, columns - 2) / (_DECAY_COLUMNS - 2))
+        return self.kind.budget.weight_decay * min(1.0, (_DECAY_ROWS / rows) ** 2) * wide
 
-    def training(self, rows: int) -> TrainConfig:
-        """The training configuration for so many training rows."""
+    def training(self, rows: int, columns: int = 0) -> TrainConfig:
+        """The training configuration for so many training rows and columns."""
         p, given = self.params, self.trained.get_params(deep=False)
         if given["weight_decay"] is None:
-            given["weight_decay"] = self.weight_decay(rows)
+            given["weight_decay"] = self.weight_decay(rows, columns)
         return TrainConfig(
             max_epochs=self.max_epochs(rows),
             batch_size=self.batch_size(rows),

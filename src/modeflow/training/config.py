@@ -37,8 +37,8 @@ class Training(Options):
     Arguments:
         weight_decay: decoupled (AdamW): every step multiplies the matrices of networks by one minus this
             times the rate; biases, tables of states and linear maps stay. Null: what the estimator has for
-            its rows (`modeflow.estimators.settings.Settings.weight_decay`): of tables 2, of more than 2,000
-            rows less; of images none.
+            its rows (`modeflow.estimators.settings.Settings.weight_decay`): of tables 2, less of more than
+            2,000 rows and of fewer than five columns; of images none.
         schedule: of the learning rate, after a short linear rise: ``plateau``, constant until `patience` is
             used up, then from the best weights a linear decay to zero over half as many steps as there
             were, with which training ends (the decay ends with the last epoch where patience does not come
