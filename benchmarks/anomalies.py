@@ -18,11 +18,9 @@ Run: python benchmarks/anomalies.py [--sets wine] [--methods ...] [--seeds 0 1 2
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +33,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from common import earlier_runs, write
+from common import data_file, earlier_runs, write
 from modeflow import NVF, NVFOutlier
 from modeflow.data.manifest import ANOMALY
 
@@ -49,17 +47,11 @@ SETTINGS: dict[str, Any] = {
     "max_epochs": 20,
     "calibration": 0.2,
 }
-#: Sets by their number in ADBench; without InternetAds.
-SETS = [
-    name
-    for name, _ in sorted(ANOMALY.items(), key=lambda item: int(item[1][0].split("_")[0]))
-    if name != "internetads"
-]
-DEVELOPMENT = [
-    name
-    for place, (name, _) in enumerate(sorted(ANOMALY.items(), key=lambda item: int(item[1][0].split("_")[0])))
-    if place % 3 == 0 and name != "internetads"
-]
+_LEFT_OUT = "internetads"
+_IN_ORDER = sorted(ANOMALY, key=lambda name: int(ANOMALY[name][0].split("_")[0]))
+#: Sets by their number in ADBench, and every third of them.
+SETS = [name for name in _IN_ORDER if name != _LEFT_OUT]
+DEVELOPMENT = [name for name in _IN_ORDER[::3] if name != _LEFT_OUT]
 
 Detector = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
@@ -122,8 +114,7 @@ METHODS: dict[str, Detector] = {
 
 def rows_of(name: str, seed: int, protocol: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Training rows, rows to be ranked, and which of these are odd."""
-    file = Path(os.environ["MODEFLOW_DATA"]) / "anomaly" / f"{ANOMALY[name][0]}.npz"
-    with np.load(file) as content:
+    with np.load(data_file(f"anomaly/{ANOMALY[name][0]}.npz")) as content:
         X, y = content["X"].astype(float), content["y"].astype(int)
     if len(X) > SETTINGS["rows"]:
         X, _, y, _ = train_test_split(X, y, train_size=SETTINGS["rows"], stratify=y, random_state=seed)

@@ -27,12 +27,10 @@ import pandas as pd
 import polars as pl
 import torch
 
-from common import earlier_runs, write
+from common import data_file, earlier_runs, write
 from mixed_tables import TABLES as PUBLISHED
 from mixed_tables import load as load_published
 from modeflow import NVF
-from modeflow.data.local import data_roots
-from modeflow.errors import DataError
 from modeflow.estimators.fitting import Fit, FitData
 from modeflow.estimators.settings import Settings
 
@@ -60,10 +58,7 @@ def read(name: str) -> pd.DataFrame:
     if table in PUBLISHED:
         frame = load_published(table).train.to_pandas()
     else:
-        files = [root / "mixed" / f"{table}.csv.gz" for root in data_roots()]
-        file = next((f for f in files if f.is_file()), None)
-        if file is None:
-            raise DataError(f"no file 'mixed/{table}.csv.gz' in the folders of data; set MODEFLOW_DATA")
+        file = data_file(f"mixed/{table}.csv.gz")
         frame = pl.read_csv(file, infer_schema_length=None, null_values=["NA", "", "?"]).to_pandas()
     rng = np.random.default_rng(0)
     frame = frame.iloc[rng.permutation(len(frame))[:ROWS]].reset_index(drop=True)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from modeflow.bench.machine import machine, today
+from modeflow.data.local import data_roots, find_file
 from modeflow.data.table import atomic_write
 from modeflow.densities import Density
+from modeflow.errors import DataError
 from modeflow.training import Training
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,6 +42,18 @@ def earlier_runs(name: str, **same: Any) -> list[dict[str, Any]]:
     if any(content.get(key) != value for key, value in json.loads(json.dumps(same)).items()):
         raise SystemExit(f"{file} was measured with other settings: remove it")
     return list(content["runs"])
+
+
+def data_file(name: str, hint: str = "") -> Path:
+    """A file of the folders of data.
+
+    Raises:
+        DataError: there is none of that name; `hint` says where else it comes from.
+    """
+    file = find_file(name)
+    if file is None:
+        raise DataError(f"no file '{name}' in {', '.join(map(str, data_roots()))}; set MODEFLOW_DATA{hint}")
+    return file
 
 
 def in_groups(flat: Mapping[str, Any]) -> dict[str, Any]:

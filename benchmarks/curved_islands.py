@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_ndtr, logsumexp
 
-from modeflow.data.local import data_roots
+from common import data_file
 from modeflow.data.manifest import SHAPES2D
 from modeflow.errors import DataError
 
@@ -245,12 +245,6 @@ def shape(name: str, given: int, test: int, seed: int = 0) -> Shape:
 
 def _array(file: str, name: str) -> Rows | None:
     """An array of a file of ``shapes2d``; None where the file lacks it."""
-    for root in data_roots():
-        path = root / "shapes2d" / file
-        if path.is_file():
-            with np.load(path) as arrays:
-                return np.asarray(arrays[name]) if name in arrays.files else None
-    raise DataError(
-        f"no file 'shapes2d/{file}' in {', '.join(map(str, data_roots()))}; set MODEFLOW_DATA, "
-        "or take points and labels from deric/clustering-benchmark"
-    )
+    hint = ", or take points and labels from deric/clustering-benchmark"
+    with np.load(data_file(f"shapes2d/{file}", hint)) as arrays:
+        return np.asarray(arrays[name]) if name in arrays.files else None

@@ -29,10 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import RESULTS, earlier_runs, write
-from modeflow.data.local import data_roots
+from common import RESULTS, data_file, earlier_runs, write
+from modeflow.data.local import find_file
 from modeflow.densities import Feature
-from modeflow.errors import DataError
 from modeflow.latents import LatentModel
 from modeflow.latents.tree import chow_liu
 from modeflow.models import DiscreteNVF, TreeNVF
@@ -76,26 +75,20 @@ def load(name: str) -> Split:
     Raises:
         DataError: there is no such file.
     """
-    for root in data_roots():
-        file = root / "discrete" / f"{name}.npz"
-        if file.is_file():
-            with np.load(file) as parts:
-                return Split(*(torch.from_numpy(parts[p]).float() for p in ("train", "valid", "test")))
-    raise DataError(f"no file 'discrete/{name}.npz' in the folders of data; set MODEFLOW_DATA")
+    with np.load(data_file(f"discrete/{name}.npz")) as parts:
+        return Split(*(torch.from_numpy(parts[p]).float() for p in ("train", "valid", "test")))
 
 
 def published(name: str) -> list[dict[str, str]]:
     """Published values of a table, the best first."""
-    for root in data_roots():
-        if (root / "published.csv").is_file():
-            with (root / "published.csv").open(encoding="utf-8", newline="") as file:
-                rows = [
-                    row
-                    for row in csv.DictReader(file)
-                    if (row["dataset"], row["metric"]) == (name, "test_ll_nats")
-                ]
-            return sorted(rows, key=lambda row: -float(row["value"]))
-    return []
+    found = find_file("published.csv")
+    if found is None:
+        return []
+    with found.open(encoding="utf-8", newline="") as file:
+        rows = [
+            row for row in csv.DictReader(file) if (row["dataset"], row["metric"]) == (name, "test_ll_nats")
+        ]
+    return sorted(rows, key=lambda row: -float(row["value"]))
 
 
 # -- contestants --------------------------------------------------------------------------------------

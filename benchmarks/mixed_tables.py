@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from modeflow.data.local import data_roots
+from common import data_file
 from modeflow.errors import DataError
 
 __all__ = ["METRICS", "PUBLISHED", "TABLES", "MixedTable", "Published", "load", "ranks", "read_published"]
@@ -113,15 +112,8 @@ class MixedTable:
         return TABLES[self.name]
 
 
-def _file(name: str) -> Path:
-    for root in data_roots():
-        if (root / name).is_file():
-            return root / name
-    raise DataError(f"no file '{name}' in {', '.join(map(str, data_roots()))}; set MODEFLOW_DATA")
-
-
 def _read(name: str, layout: Layout) -> pl.DataFrame:
-    frame = pl.read_csv(_file(f"mixed/{name}.csv.gz"), infer_schema_length=None, null_values=["NA", ""])
+    frame = pl.read_csv(data_file(f"mixed/{name}.csv.gz"), infer_schema_length=None, null_values=["NA", ""])
     frame = frame.drop(layout.dropped)
     kinds: list[pl.Expr] = []
     for column in frame.columns:
@@ -142,7 +134,7 @@ def load(name: str) -> MixedTable:
     layout = TABLES[name]
     frames = [_read(file, layout) for file in layout.files]
     whole = pl.concat(frames)
-    splits = np.load(_file("mixed/tabsyn_splits.npz"))
+    splits = np.load(data_file("mixed/tabsyn_splits.npz"))
     parts = [whole[splits[f"{name}_dcr_{part}"]] for part in ("train", "test")]
     if len(frames) == 2:
         train, test = frames
@@ -198,7 +190,7 @@ class Published:
 
 def read_published() -> dict[tuple[str, str, str], Published]:
     """Published scores by (table, method, metric)."""
-    with _file("published.csv").open(encoding="utf-8", newline="") as file:
+    with data_file("published.csv").open(encoding="utf-8", newline="") as file:
         return {
             (row["dataset"], row["method"], row["metric"]): Published(
                 float(row["value"]), float(row["std"] or "nan"), row["status"]

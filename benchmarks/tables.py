@@ -36,11 +36,9 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from common import RESULTS, earlier_runs, n_parameters, write
+from common import RESULTS, data_file, earlier_runs, n_parameters, write
 from modeflow.bench.machine import machine
 from modeflow.data import load_dataset
-from modeflow.data.local import data_roots
-from modeflow.errors import DataError
 from modeflow.estimators import NVF, FlowDensity
 from table_rivals import RIVALS, Fitted, installed
 
@@ -70,19 +68,15 @@ _SEED = 20_26
 
 def patches(rows: int) -> np.ndarray:
     """Patches of grey pictures as papers have them: 8 × 8, dithered, without their mean and last pixel."""
-    for root in data_roots():
-        file = root / "images" / "bsds300_gray.npz"
-        if file.is_file():
-            with np.load(file) as parts:
-                pictures = parts["train"]
-            rng = np.random.default_rng(_SEED)
-            which = rng.integers(0, len(pictures), rows)
-            top = rng.integers(0, pictures.shape[1] - 7, rows)
-            left = rng.integers(0, pictures.shape[2] - 7, rows)
-            cut = [pictures[i, t : t + 8, c : c + 8] for i, t, c in zip(which, top, left, strict=True)]
-            found = (np.stack(cut).reshape(rows, 64) + rng.random((rows, 64))) / 256
-            return np.asarray((found - found.mean(1, keepdims=True))[:, :-1])
-    raise DataError("no file 'images/bsds300_gray.npz' in the folders of data; set MODEFLOW_DATA")
+    with np.load(data_file("images/bsds300_gray.npz")) as parts:
+        pictures = parts["train"]
+    rng = np.random.default_rng(_SEED)
+    which = rng.integers(0, len(pictures), rows)
+    top = rng.integers(0, pictures.shape[1] - 7, rows)
+    left = rng.integers(0, pictures.shape[2] - 7, rows)
+    cut = [pictures[i, t : t + 8, c : c + 8] for i, t, c in zip(which, top, left, strict=True)]
+    found = (np.stack(cut).reshape(rows, 64) + rng.random((rows, 64))) / 256
+    return np.asarray((found - found.mean(1, keepdims=True))[:, :-1])
 
 
 def spread(column: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -106,22 +100,26 @@ def rows_of(name: str) -> np.ndarray:
     return np.column_stack([spread(c, rng) for c in kept])
 
 
-def order_of(rows: int, split: int) -> np.ndarray:
-    """The order in which the rows of a table are dealt, the test rows first."""
-    return np.random.default_rng([_SEED, split]).permutation(rows)
+def dealt(name: str, split: int) -> tuple[np.ndarray, np.ndarray]:
+    """The test rows of a table, and all others in the order in which they are given."""
+    values = rows_of(name)
+    order = np.random.default_rng([_SEED, split]).permutation(len(values))
+    n_test = min(TEST, len(values) // 10)
+    return values[order[:n_test]], values[order[n_test:]]
+
+
+def parted(given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation rows of those that are given."""
+    held = max(VALIDATION, round(VALIDATION_SHARE * len(given)))
+    return given[held:], given[:held]
 
 
 def split_of(name: str, rows: int, split: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Training, validation and test rows; None where the table has hardly more rows than the size before."""
-    values = rows_of(name)
-    order = order_of(len(values), split)
-    n_test = min(TEST, len(values) // 10)
-    test, rest = values[order[:n_test]], values[order[n_test:]]
+    test, rest = dealt(name, split)
     if rows > len(rest) and ROWS[ROWS.index(rows) - 1] > 0.8 * len(rest):
         return None
-    given = rest[:rows]
-    held = max(VALIDATION, round(VALIDATION_SHARE * len(given)))
-    return given[held:], given[:held], test
+    return *parted(rest[:rows]), test
 
 
 def scores_file(model: str, name: str, rows: int, split: int) -> Path:
@@ -234,7 +232,11 @@ def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def difference(run: dict[str, Any], other: dict[str, Any]) -> dict[str, float] | None:
     """Mean of one run's scores minus another's, row by row, and its standard error; None where not kept."""
-    files = [scores_file(r["model"], r["table"], r["rows"], r["split"]) for r in (run, other)]
+    return paired(*(scores_file(r["model"], r["table"], r["rows"], r["split"]) for r in (run, other)))
+
+
+def paired(*files: Path) -> dict[str, float] | None:
+    """The same of scores in two files."""
     if not all(file.exists() for file in files):
         return None
     d = np.load(files[0]).astype(float) - np.load(files[1])

@@ -30,7 +30,8 @@ import torch
 from common import RESULTS, earlier_runs, in_groups, write
 from modeflow.bench.machine import machine
 from modeflow.estimators import FlowDensity
-from tables import TEST, VALIDATION, VALIDATION_SHARE, order_of, rows_of
+from modeflow.estimators.settings import Settings
+from tables import dealt, paired, parted
 
 CHOOSING = ("kin40k", "protein", "elevators", "keggdirected", "bsds300-patches")
 CONFIRMING = ("power-head", "bike", "pumadyn32nm", "sml", "skillcraft", "miniboone-val")
@@ -82,14 +83,9 @@ _COPIES, _COSINE_STEPS = 8, 4_000
 
 def parts_of(name: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Training and validation rows of the first split, and other rows that are not test rows."""
-    values = rows_of(name)
-    order = order_of(len(values), 0)
-    rest = values[order[min(TEST, len(values) // 10) :]]
-    given, others = rest[:rows], rest[rows : rows + OTHERS]
-    if len(others) < FEWEST:
-        return None
-    held = max(VALIDATION, round(VALIDATION_SHARE * len(given)))
-    return given[held:], given[:held], others
+    _, rest = dealt(name, 0)
+    others = rest[rows : rows + OTHERS]
+    return None if len(others) < FEWEST else (*parted(rest[:rows]), others)
 
 
 def scores_file(change: str, name: str, rows: int, processor: str) -> Path:
@@ -107,7 +103,7 @@ def fit(change: str, name: str, rows: int) -> dict[str, Any] | None:
         return None
     train, validation, others = parts
     given = {**BEFORE, **CHANGES[change]}
-    batch = int(min(max(2 ** round(math.log2(max(len(train) / 100, 1))), 64), 1024))
+    batch = Settings.of(FlowDensity(), 0).batch_size(len(train))
     if noise := given.pop("noise", 0.0):
         rng = np.random.default_rng(0)
         train = np.repeat(train, _COPIES, 0)
@@ -142,9 +138,8 @@ def gains(runs: list[dict[str, Any]]) -> None:
     for run in runs:
         place = run["table"], run["rows"], run["processor"]
         files = [scores_file(change, *place) for change in (run["change"], "as it was")]
-        if run["change"] != "as it was" and all(file.exists() for file in files):
-            d = np.load(files[0]).astype(float) - np.load(files[1])
-            run["gain"] = {"mean": float(d.mean()), "standard_error": float(d.std(ddof=1) / len(d) ** 0.5)}
+        if run["change"] != "as it was" and (gain := paired(*files)):
+            run["gain"] = gain
 
 
 def show(runs: list[dict[str, Any]]) -> None:

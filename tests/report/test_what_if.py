@@ -37,9 +37,13 @@ def model():
     ).fit(rows())
 
 
+def encoded(model, table):
+    return model.domain_.schema.encode(table, "score")
+
+
 def test_an_answer_stands_beside_the_rows_that_have_the_cells(model):
     table = rows()
-    answer = answer_of(model, "size", {"kind": "oak"}, table, random_state=0)
+    answer = answer_of(model, "size", {"kind": "oak"}, encoded(model, table), random_state=0)
     such = table.filter(pl.col("kind") == "oak")["size"].to_numpy()
     assert answer.rows == len(such) and np.array_equal(np.sort(answer.marginal.data), np.sort(such))
     assert abs(np.median(answer.marginal.samples) - 12) < 0.6
@@ -47,9 +51,9 @@ def test_an_answer_stands_beside_the_rows_that_have_the_cells(model):
 
 
 def test_of_a_number_the_nearest_rows_and_of_an_angle_around_the_circle(model):
-    answer = answer_of(model, "kind", {"size": 0.0}, rows(), random_state=0)
+    answer = answer_of(model, "kind", {"size": 0.0}, encoded(model, rows()), random_state=0)
     assert answer.rows == 20 and answer.marginal.bars[0].name == "ash"
-    answer = answer_of(model, "size", {"wind": 359.9}, rows(2000), random_state=0)
+    answer = answer_of(model, "size", {"wind": 359.9}, encoded(model, rows(2000)), random_state=0)
     assert answer.rows == 100
     away = rows(2000)["wind"].to_numpy()
     assert min(away) < 9  # some of the nearest lie beyond zero
@@ -57,7 +61,7 @@ def test_of_a_number_the_nearest_rows_and_of_an_angle_around_the_circle(model):
 
 
 def test_without_rows_the_model_stands_beside_itself(model):
-    for table in (None, rows().filter(pl.col("kind") != "oak")):
+    for table in (None, encoded(model, rows().filter(pl.col("kind") != "oak"))):
         answer = answer_of(model, "size", {"kind": "oak"}, table, random_state=0)
         assert answer.rows is None and len(answer.marginal.data) == 2000
         assert answer.beside == "grey: drawn without the condition"
@@ -87,10 +91,10 @@ def test_impossible_questions_are_refused(model, name, given, error, message):
 
 def test_a_report_asks_along_the_strongest_edges(model):
     tree = TreeView(["size", "kind", "wind"], ["number", "levels", "angle"], [-1, 0, 0], [0.0, 0.9, 0.1])
-    values = model.domain_.schema.encode(rows(), "score")
+    values = encoded(model, rows())
     asked = questions_of(model.domain_, tree, values)
     common = rows()["kind"].value_counts(sort=True)["kind"].to_list()
     assert [name for name, _ in asked] == ["size", "size"]
     assert {given["kind"] for _, given in asked} == set(common[:2])
-    section = what_if_section([answer_of(model, *each, rows(), random_state=0) for each in asked])
+    section = what_if_section([answer_of(model, *each, values, random_state=0) for each in asked])
     assert len(section.pictures) == 2 and "size given kind" in section.pictures[0].alt

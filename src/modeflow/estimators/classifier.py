@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import ClassifierMixin, clone
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
     check_is_fitted,
-    validate_data,
 )
 from torch import Tensor
 
 from modeflow.data.schema import listing
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.fitted import content_of, log_sum_exp
-from modeflow.estimators.labelled import apart, checked_labels, is_frame, joined, label_name
+from modeflow.estimators.labelled import AnyColumns, apart, checked_labels, joined, label_name
 from modeflow.estimators.models import NVF
 from modeflow.estimators.storage import Stored, save_estimator, stored_params
 from modeflow.training import shield
@@ -31,7 +30,7 @@ from modeflow.training import shield
 __all__ = ["NVFClassifier"]
 
 
-class NVFClassifier(ClassifierMixin, Stored, BaseEstimator):
+class NVFClassifier(ClassifierMixin, Stored, AnyColumns):
     r"""Classes by Bayes' rule, from one density of rows and labels together.
 
     .. math:: p(y = c \mid x) = \frac{p(x, y = c)}{\sum_{c'} p(x, y = c')}, \qquad
@@ -70,12 +69,6 @@ class NVFClassifier(ClassifierMixin, Stored, BaseEstimator):
 
     def __init__(self, density: NVF | None = None) -> None:
         self.density = density
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = tags.input_tags.categorical = True
-        return tags
 
     @shield(grad=True)
     def fit(
@@ -243,13 +236,6 @@ class NVFClassifier(ClassifierMixin, Stored, BaseEstimator):
                 f"labels are a column of levels, which latent='{density.latent}' does not take: use 'tree'"
             )
         return density.set_params(latent="tree")
-
-    def _checked(self, X: Any, reset: bool) -> Any:
-        """X with as many columns, of the same names in the same order; an array where it is no frame."""
-        if is_frame(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return X
-        return validate_data(self, X, reset=reset, dtype=None, ensure_all_finite=False)
 
     def _pair(self, X: Any, y: Any) -> Any:
         return joined(self._checked(X, reset=False), self._codes(y, len(X)), self.label_)

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
 
 from modeflow.data.columns.frames import frame_kind
 from modeflow.errors import DataError
 
-__all__ = ["apart", "checked_labels", "is_frame", "joined", "label_name"]
+__all__ = ["AnyColumns", "apart", "checked_labels", "is_frame", "joined", "label_name"]
 
 #: Name of the column of labels that have none.
 _NAME = "class"
@@ -21,6 +23,29 @@ _NAME = "class"
 def is_frame(X: Any) -> bool:
     """Whether it is a data frame of pandas or polars."""
     return hasattr(X, "columns") and not isinstance(X, np.ndarray) and frame_kind(X) in ("pandas", "polars")
+
+
+class AnyColumns(BaseEstimator):
+    """What estimators share that take columns of all kinds, with missing cells; not for direct use."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = tags.input_tags.categorical = True
+        return tags
+
+    def _checked(self, X: Any, reset: bool, least: int = 1) -> Any:
+        """X with as many columns, of the same names in the same order; an array where it is no frame.
+
+        Arguments:
+            X: rows. reset: whether the columns are learned from them. least: rows of an array.
+        """
+        if is_frame(X):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return X
+        return validate_data(
+            self, X, reset=reset, dtype=None, ensure_all_finite=False, ensure_min_samples=least
+        )
 
 
 def checked_labels(y: Any) -> np.ndarray:

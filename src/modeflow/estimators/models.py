@@ -282,9 +282,8 @@ def features_of(domain: Any) -> int | Sequence[Feature]:
     if not isinstance(domain, MixedDomain):
         return int(domain.schema.dim)
     layer = domain.preprocessing()
-    flag = {j: len(layer.cells) + i for i, j in enumerate(layer.flagged)}
     pairs = enumerate(zip(layer.levels, layer.circular, strict=True))
-    return [Feature(levels, circular, flag=flag.get(j)) for j, (levels, circular) in pairs]
+    return [Feature(levels, circular, flag=layer.flags.get(j)) for j, (levels, circular) in pairs]
 
 
 class FlowDensity(_TableEstimator):

@@ -18,15 +18,15 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import OutlierMixin, clone
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from modeflow.domains import MixedDomain
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.fitted import content_of, log_sum_exp
-from modeflow.estimators.labelled import is_frame
+from modeflow.estimators.labelled import AnyColumns
 from modeflow.estimators.models import NVF
 from modeflow.estimators.storage import Stored, plain_value, save_estimator, stored_params
 from modeflow.estimators.surprises import expected, left_out, surprises_of
@@ -45,7 +45,7 @@ _STATES, _EPOCHS = 8, 20
 _RARE = 20
 
 
-class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
+class NVFOutlier(OutlierMixin, Stored, AnyColumns):
     r"""Odd rows of a table by the density of an `NVF`: low ones, with p-values and the columns that say why.
 
     .. math:: s(x) = \log \frac1M \sum_{m=1}^M p_m(x), \qquad
@@ -107,12 +107,6 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
         self.calibration = calibration
         self.random_state = random_state
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.string = tags.input_tags.categorical = True
-        return tags
-
     @shield(grad=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the densities, and score the rows that each has not seen.
@@ -127,7 +121,7 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
             ConfigError: a parameter that is not allowed. DataError: too few rows, or what `NVF` refuses.
         """
         density = self._checked_density()
-        X = self._checked(X, reset=True)
+        X = self._checked(X, reset=True, least=2)
         rows = len(X)
         rng = check_random_state(density.random_state if self.random_state is None else self.random_state)
         said = _kinds(density, X)
@@ -191,8 +185,7 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
     def column_names_(self) -> tuple[str, ...]:
         """The columns that are modelled, those of `contributions`."""
         check_is_fitted(self)
-        schema = self.densities_[0].schema_
-        return tuple(schema.names if isinstance(self.densities_[0].domain_, MixedDomain) else schema.columns)
+        return tuple(self.densities_[0].domain_.facts["columns"])
 
     # -- files ----------------------------------------------------------------------------------
 
@@ -295,16 +288,6 @@ class NVFOutlier(OutlierMixin, Stored, BaseEstimator):
     def _asked(self, X: Any) -> Any:
         check_is_fitted(self)
         return self._checked(X, reset=False)
-
-    def _checked(self, X: Any, reset: bool) -> Any:
-        """X with as many columns, of the same names in the same order; an array where it is no frame."""
-        if is_frame(X):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            return X
-        least = 2 if reset else 1
-        return validate_data(
-            self, X, reset=reset, dtype=None, ensure_all_finite=False, ensure_min_samples=least
-        )
 
 
 def _kinds(density: NVF, X: Any) -> dict[str, Any]:

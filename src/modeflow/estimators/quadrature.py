@@ -13,15 +13,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["EVALUATIONS", "log_integral"]
+__all__ = ["log_integral"]
 
 #: Nodes of the first grid, how far it reaches (of the line ``sinh`` times a half), those about a value;
 #: intervals halved in a round, and rounds.
 _NODES, _REACH = 96, 5.0
 _ABOUT = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
 _HALVED, _ROUNDS = 40, 4
-#: Evaluations of the density for an integral.
-EVALUATIONS = _NODES + 2 * len(_ABOUT) + _HALVED * _ROUNDS
 
 
 def log_integral(log_f: Callable[[Tensor], Tensor], near: Tensor, circular: bool = False) -> Tensor:

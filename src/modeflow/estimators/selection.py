@@ -177,8 +177,7 @@ class Selection:
         least = _ALIKE * self._values.shape[1]
         if all(abs(gain) <= max(_DECIDED * error, least) for gain, error in against):
             return choices[0]
-        against = self._on_one_half(choices, _FLOW_LENGTH)
-        ahead = [c for c, (gain, error) in zip(choices[1:], against, strict=True) if gain > error]
+        ahead = self._ahead(choices)
         return self._best_of([choices[0], *ahead], 0.0, _FLOW_LENGTH) if ahead else choices[0]
 
     def _best_rival(self, best: Choice, rivals: Sequence[Choice]) -> Choice:
@@ -188,8 +187,7 @@ class Selection:
         so long that it could be ahead. (On sml, 3,000 rows, trees were 5 nats ahead of the flow at first, and
         6 behind it in the end.)
         """
-        against = self._on_one_half([best, *rivals], _FLOW_LENGTH)
-        ahead = [c for c, (gain, error) in zip(rivals, against, strict=True) if gain > error]
+        ahead = self._ahead([best, *rivals])
         winner = self._best_of([best, *ahead], _BETTER, _DUEL, self._worth) if ahead else best
         if winner != best and self._comes_nearer(best, winner):
             winner = self._best_of([best, winner], _BETTER, _LAST, self._worth)
@@ -201,9 +199,9 @@ class Selection:
         if self.interrupted or None in trials:
             return False
         before, now, ahead = (trial.scores for trial in trials if trial is not None)
-        known = ~(np.isnan(before) | np.isnan(now) | np.isnan(ahead))
-        weight = None if self.weight is None else self.weight[known]
-        nearer, behind = (mean_and_error(d[known], weight)[0] for d in (now - before, ahead - now))
+        differences = _apart(now, before), _apart(ahead, now)
+        known = ~np.any(np.isnan(differences), axis=0)
+        nearer, behind = (self._mean(d, known)[0] for d in differences)
         return _TIMES_AS_LONG * nearer > behind
 
     def _best_tree(self, first: Choice) -> Choice:
@@ -211,8 +209,7 @@ class Selection:
         near = [Choice(first.flow, k) for k in trees_beside(first.n_states, self._rows)]
         if not near:
             return first
-        against = self._on_one_half([first, *near], _FLOW_LENGTH)
-        ahead = [c for c, (gain, error) in zip(near, against, strict=True) if gain > error]
+        ahead = self._ahead([first, *near])
         return self._best_of([first, *ahead], _BETTER, _FLOW_LENGTH, self._worth) if ahead else first
 
     def _on_one_half(self, choices: Sequence[Choice], length: int) -> list[tuple[float, float]]:
@@ -222,6 +219,11 @@ class Selection:
                 self._try(choice, length, halves=1)
         self._note(choices, choices[0], length)
         return [self._compare(choice, choices[0], length)[:2] for choice in choices[1:]]
+
+    def _ahead(self, choices: Sequence[Choice]) -> list[Choice]:
+        """Those that are ahead of the first by a standard error, trained for longer on one half."""
+        against = self._on_one_half(choices, _FLOW_LENGTH)
+        return [c for c, (gain, error) in zip(choices[1:], against, strict=True) if gain > error]
 
     @property
     def _worth(self) -> float:
@@ -325,9 +327,17 @@ class Selection:
             return 0.0, 0.0, True
         if not {(one, length), (two, length)} <= set(self.trials):
             return -math.inf, math.inf, False
-        a, b = self.trials[one, length].scores, self.trials[two, length].scores
-        known = ~(np.isnan(a) | np.isnan(b))
-        difference = np.zeros(len(a))
-        np.subtract(a, b, out=difference, where=known & (a != b))  # of a row without density in both: none
-        mean, error = mean_and_error(difference[known], None if self.weight is None else self.weight[known])
-        return mean, error, bool(known.all())
+        difference = _apart(self.trials[one, length].scores, self.trials[two, length].scores)
+        known = ~np.isnan(difference)
+        return *self._mean(difference, known), bool(known.all())
+
+    def _mean(self, values: np.ndarray, some: np.ndarray) -> tuple[float, float]:
+        """Mean over some rows, by their weights, and its error."""
+        return mean_and_error(values[some], None if self.weight is None else self.weight[some])
+
+
+def _apart(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Scores less others, row by row; NaN where either is not known, 0 of a row without density in both."""
+    difference = np.zeros(len(one))
+    np.subtract(one, two, out=difference, where=one != two)
+    return difference

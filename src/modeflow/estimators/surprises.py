@@ -199,8 +199,7 @@ def _features(domain: TableDomain | MixedDomain) -> list[_Feature]:
     if isinstance(domain, TableDomain):
         return [_Feature(j) for j in range(domain.schema.dim)]
     layer = domain.preprocessing()
-    flags = {j: len(layer.cells) + i for i, j in enumerate(layer.flagged)}
     return [
-        _Feature(j, cell.levels, cell.period > 0, flags.get(j), len(cell.atoms))
+        _Feature(j, cell.levels, cell.period > 0, layer.flags.get(j), len(cell.atoms))
         for j, cell in enumerate(layer.cells)
     ]

@@ -17,7 +17,7 @@ from modeflow.report import words
 from modeflow.report.marginals import level_names
 from modeflow.report.sections import Column, Section, Table
 
-__all__ = ["Agreement", "agreement_of", "agreement_section", "columns_of"]
+__all__ = ["Agreement", "agreement_of", "agreement_section", "columns_of", "equal_parts"]
 
 #: The measures, and what each means in a line.
 _MEANING = {
@@ -57,15 +57,21 @@ def agreement_of(
 
     Samples have no missing cells: they get those of the test rows, one row from each.
     """
-    count = min(most, len(test), len(samples), len(train))
-    rng = np.random.default_rng(seed)
-    real, like = (rows[rng.permutation(len(rows))[:count]] for rows in (test, train))
-    drawn = np.where(np.isfinite(real), samples[:count], np.nan)
+    real, drawn, like = equal_parts(test, samples, train, most, np.random.default_rng(seed))
     named = {"test": real, "samples": drawn, "training": like}
     coded = code_tables({name: columns_of(schema, rows) for name, rows in named.items()})
     first, second, third = coded.tables
     holes = bool(np.isnan(real).any())
-    return Agreement(count, _scores(coded.of(first, second)), _scores(coded.of(first, third)), holes)
+    return Agreement(len(real), _scores(coded.of(first, second)), _scores(coded.of(first, third)), holes)
+
+
+def equal_parts(
+    test: np.ndarray, samples: np.ndarray, train: np.ndarray, most: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Equally many rows of each, at most so many; samples get the missing cells of the test rows."""
+    count = min(most, len(test), len(samples), len(train))
+    real, like = (rows[rng.permutation(len(rows))[:count]] for rows in (test, train))
+    return real, np.where(np.isfinite(real), samples[:count], np.nan), like
 
 
 def columns_of(schema: TableSchema, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -237,7 +237,6 @@ def gather_mixed(
     samples = schema.encode(estimator.sample(_DRAWN, random_state=seed + 1)[0], "score")
     tree = _tree(estimator, domain, train)
     asked = [] if tree is None else questions_of(domain, tree, train)
-    rows = domain.some(parts.train, _SHOWN) if asked else None
     told, measured = about(run), {domain.measure: result[domain.measure]}
     return MixedReport(
         **{**told, "history": [as_likelihoods(row) for row in told["history"]]},
@@ -256,7 +255,7 @@ def gather_mixed(
         incomplete=float(np.isnan(train).any(1).mean()),
         holes=estimator.latent_.marginals or "exact",
         tree=tree,
-        answers=[answer_of(estimator, name, given, rows, random_state=seed + 2) for name, given in asked],
+        answers=[answer_of(estimator, name, given, train, random_state=seed + 2) for name, given in asked],
         agreement=agreement_of(schema, test, samples, train, _DRAWN),
         sharing=sharing_of(schema, test, samples, train),
         measured=measured,

@@ -13,11 +13,11 @@ import numpy as np
 from modeflow.data.columns import TableSchema
 from modeflow.metrics.synthetic import Detection, NearCopies, NearestRow
 from modeflow.metrics.synthetic.coding import code_tables
-from modeflow.metrics.synthetic.neighbours import near_copies_of, nearest_rows_of
+from modeflow.metrics.synthetic.neighbours import copies_and_nearest_of
 from modeflow.metrics.synthetic.two_sample import FOLDS, detection_of
 from modeflow.report import words
 from modeflow.report.canvas import label
-from modeflow.report.fidelity import columns_of
+from modeflow.report.fidelity import columns_of, equal_parts
 from modeflow.report.sections import Column, Definition, Section, Table
 
 __all__ = ["Sharing", "sharing_of", "sharing_section"]
@@ -121,13 +121,12 @@ def sharing_of(
 
     Samples have no missing cells: they get those of the test rows, one row from each.
     """
-    count = min(_ROWS, len(test), len(samples), len(train))
+    rng = np.random.default_rng(seed)
+    real, drawn, like = equal_parts(test, samples, train, _ROWS, rng)
+    count = len(real)
     if count < 2:
         return None
-    rng = np.random.default_rng(seed)
-    real, like = (rows[rng.permutation(len(rows))[:count]] for rows in (test, train))
     known = train[rng.permutation(len(train))[:_TRAIN]]
-    drawn = np.where(np.isfinite(real), samples[:count], np.nan)
     loose = np.column_stack([rng.permutation(column) for column in like.T])
     named = {"train": known, "samples": drawn, "test": real, "training": like, "shuffled": loose}
     coded = code_tables({name: columns_of(schema, rows) for name, rows in named.items()})
@@ -137,7 +136,7 @@ def sharing_of(
         if count >= FOLDS
         else [None] * 3
     )
-    nearest = nearest_rows_of(coded.of(trained, ours), _PAIRS)
+    copies, nearest = copies_and_nearest_of(coded.of(trained, ours, tested), _PAIRS)
     shown = [c.name for c in schema.modelled[:_COLUMNS]]
     frames = [columns_of(schema, rows) for rows in (drawn, known)]
 
@@ -149,7 +148,7 @@ def sharing_of(
         samples_told,
         training_told,
         shuffled_told,
-        near_copies_of(coded.of(trained, ours, tested)),
+        copies,
         nearest,
         [(cells(0, pair.synthetic), cells(1, pair.train)) for pair in nearest],
         shown,

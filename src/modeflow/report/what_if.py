@@ -60,14 +60,19 @@ class Answer:
 
 
 def answer_of(
-    estimator: Any, name: str, given: Mapping[str, Any], data: Any = None, *, random_state: Any = None
+    estimator: Any,
+    name: str,
+    given: Mapping[str, Any],
+    values: np.ndarray | None = None,
+    *,
+    random_state: Any = None,
 ) -> Answer:
     """Draw a column given cells of others, ``p(x_name | x_given)``.
 
     Arguments:
         estimator: fitted, with a tree of states. name: of the column. given: values by column.
-        data: rows to compare with: those that have the cells given (of a number, the twentieth of them that
-            is nearest). None, or fewer than 20 such rows: rows drawn without the condition.
+        values: encoded rows to compare with: those that have the cells given (of a number, the twentieth of
+            them that is nearest). None, or fewer than 20 such rows: rows drawn without the condition.
         random_state: seed of the drawing; the estimator's own if None.
 
     Raises:
@@ -83,8 +88,7 @@ def answer_of(
     schema = domain.schema
     drawn = estimator.sample_given(given, _DRAWS, random_state=random_state)
     rows: int | None = None
-    if data is not None:
-        values = schema.encode(data, "score")
+    if values is not None:
         beside = values[_having(domain, given, values)]
         rows = len(beside)
     if rows is None or rows < _FEWEST:
@@ -123,10 +127,15 @@ def plot_conditional(
 ) -> Figure:
     """Draw the distribution of a column given cells of others; see `answer_of`.
 
+    Arguments:
+        data: rows to compare with, of the kind that was fitted.
+
     Example:
         ``plot_conditional(model, "price", given={"cut": "Ideal"}, data=diamonds)``
     """
-    answer = answer_of(estimator, name, given, data, random_state=random_state)
+    domain: MixedDomain = conditionals_of(estimator).domain_  # type: ignore[assignment]
+    values = None if data is None else domain.schema.encode(data, "score")
+    answer = answer_of(estimator, name, given, values, random_state=random_state)
     figure = plot_marginal(answer.marginal)
     figure.suptitle(f"{label(answer.title, 60)}\nblue: drawn; {answer.beside}", fontsize=9)
     return figure

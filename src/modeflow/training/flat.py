@@ -48,12 +48,10 @@ class FlatParameters:
         chosen = {id(p) for p, yes in zip(parameters, falling, strict=True) if yes}
         #: One where an entry decays, zero elsewhere; None for a vector in which nothing does.
         self._decaying = [
-            torch.cat([torch.full((p.numel(),), float(id(p) in chosen), dtype=p.dtype) for p in group]).to(
-                vector.device
-            )
+            torch.cat([p.new_full((p.numel(),), float(id(p) in chosen)) for p in group])
             if any(id(p) in chosen for p in group)
             else None
-            for group, vector in zip(self.groups, self.vectors, strict=True)
+            for group in self.groups
         ]
 
     @property

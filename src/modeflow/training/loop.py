@@ -175,7 +175,6 @@ class Loop:
             self._rate = config.learning_rate_at(at.step, total_steps, self.state.tail)
             for group in self.state.optimizer.param_groups:
                 group["lr"] = self._rate * group["scale"]
-                group["weight_decay"] = 0.0  # a checkpoint of version 0.1 has it here
             loss = self._step(index)
             share = len(index) / len(order)
             for name, value in (("train_loss", loss.value), *loss.terms.items()):

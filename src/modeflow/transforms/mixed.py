@@ -100,6 +100,11 @@ class MixedColumns(Surjection):
         """Which features are angles, ``F`` of them."""
         return (*(cell.period > 0 for cell in self.cells), *(False for _ in self.flagged))
 
+    @property
+    def flags(self) -> dict[int, int]:
+        """Place of the flag among the features, by that of the cell it is of."""
+        return {j: len(self.cells) + i for i, j in enumerate(self.flagged)}
+
     def fit(self, x: Tensor, weight: Tensor | None = None) -> MixedColumns:
         """Set the maps of the columns of numbers by rows ``x (N, D)``.
 

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     order = np.lexsort((scores, p))
     odd = order[p[order] <= args.alpha]
     told = odd if args.top is None else order[~np.isnan(p[order])][: args.top]
-    excess = _excess(estimator, rows.values, told)
-    names = _names(estimator)
+    names = tuple(estimator.domain_.facts["columns"])
+    excess = _excess(estimator, rows.values, told) if len(told) else np.zeros((0, len(names)))
     why = [_why(row, names) for row in excess]
     if args.out:
         listed = told if args.top is not None else np.arange(len(scores))
@@ -84,17 +84,9 @@ def _excess(estimator: Any, values: Any, some: np.ndarray) -> np.ndarray:
     """What every cell of some rows is more surprising than expected, nats, ``(n, D)``."""
     from sklearn.utils import _safe_indexing
 
-    if not len(some):
-        return np.zeros((0, len(_names(estimator))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what there is to say of the rows was said of all
         return np.asarray(estimator.surprises(_safe_indexing(values, some)) - estimator.expected_surprises())
-
-
-def _names(estimator: Any) -> tuple[str, ...]:
-    """The columns that are modelled."""
-    schema = estimator.schema_
-    return tuple(getattr(schema, "names", None) or schema.columns)
 
 
 def _telling(excess: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, float]]:

@@ -283,14 +283,20 @@ def near_copies(
 
 def near_copies_of(coded: CodedTables) -> NearCopies:
     """`near_copies` of training, synthetic and test rows."""
+    return copies_and_nearest_of(coded)[0]
+
+
+def copies_and_nearest_of(coded: CodedTables, n: int = 0) -> tuple[NearCopies, list[NearestRow]]:
+    """`near_copies` and `nearest_rows` of training, synthetic and test rows, by one pass over distances."""
     train, synthetic, test = coded.tables
     mean, scale = _deviations(train.numbers)
-    ours, theirs = (_closest(coded, rows, train, mean, scale)[0] for rows in (synthetic, test))
+    ours, place = _closest(coded, synthetic, train, mean, scale)
+    theirs, _ = _closest(coded, test, train, mean, scale)
 
     def percent(which: np.ndarray) -> float:
         return 100 * float(which.mean())
 
-    return NearCopies(
+    copies = NearCopies(
         dcr002=percent(ours < np.quantile(theirs, 0.02)),
         dcr005=percent(ours < np.quantile(theirs, 0.05)),
         copies=percent(ours == 0),
@@ -298,6 +304,7 @@ def near_copies_of(coded: CodedTables) -> NearCopies:
         distance=float(ours.mean()),
         test_distance=float(theirs.mean()),
     )
+    return copies, _first(ours, place, n)
 
 
 @dataclass(frozen=True)
@@ -324,13 +331,13 @@ def nearest_rows(
     Raises:
         DataError, ConfigError: as `shape`.
     """
-    return nearest_rows_of(code_tables({"train": train, "synthetic": synthetic}, categorical), n)
+    coded = code_tables({"train": train, "synthetic": synthetic}, categorical)
+    known, drawn = coded.tables
+    return _first(*_closest(coded, drawn, known, *_deviations(known.numbers)), n)
 
 
-def nearest_rows_of(coded: CodedTables, n: int = 5) -> list[NearestRow]:
-    """`nearest_rows` of training and synthetic rows."""
-    train, synthetic = coded.tables[:2]
-    distance, place = _closest(coded, synthetic, train, *_deviations(train.numbers))
+def _first(distance: np.ndarray, place: np.ndarray, n: int) -> list[NearestRow]:
+    """The n nearest, by the distance of every synthetic row and the place of its training row."""
     first = np.argsort(distance, kind="stable")[:n]
     return [NearestRow(int(i), int(place[i]), float(distance[i])) for i in first]
 
