@@ -18,6 +18,7 @@ import cases_surjections
 from modeflow.densities import (
     AutoregressiveCodes,
     AutoregressiveDensity,
+    Beside,
     Density,
     Feature,
     Logistic,
@@ -293,6 +294,19 @@ def preprocessed(context: int) -> Density:
     return Preprocessed(standardize(2), nsf(2, context)())
 
 
+def beside(features: int) -> Density:
+    """A flow beside a Gaussian and a t."""
+    spread = torch.linspace(0.5, 1.5, features)
+    whiten = torch.stack(
+        [torch.diag(spread), torch.eye(features) + 0.3 * torch.ones(features, features).tril(-1)]
+    )
+    means = torch.stack([torch.full((features,), 1.0), torch.zeros(features)])
+    weights, freedom = torch.tensor([0.3, 0.2]).log(), torch.tensor([torch.inf, 30.0])
+    return Preprocessed(
+        standardize(features), nsf(features)(), beside=Beside(weights, means, whiten, freedom)
+    )
+
+
 LAYERS_OF_ONE = ("hidden.0.weight", "initial.weight")
 # The straight-through sample leaves out, in a small batch, nothing here: every part gets a gradient.
 EYE3 = torch.eye(3)
@@ -313,6 +327,8 @@ DENSITIES: dict[str, DensityCase] = {
     "nsf-ar-2": DensityCase(nsf(2, coupling=False), 2),
     "nsf-ar-2-context": DensityCase(nsf(2, 2, coupling=False), 2, 2),
     "nsf-ar-5-context": DensityCase(nsf(5, 2, coupling=False), 5, 2, scale=0.1),
+    "beside-1": DensityCase(lambda: beside(1), 1, result_dtype=DOUBLE),
+    "beside-2": DensityCase(lambda: beside(2), 2, result_dtype=DOUBLE),
     "realnvp-1-context": DensityCase(realnvp(1, 2), 1, 2),
     "realnvp-2": DensityCase(realnvp(2), 2, compiles=True),
     "realnvp-2-context": DensityCase(realnvp(2, 2, mixing="reverse"), 2, 2, compiles=True),

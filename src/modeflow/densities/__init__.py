@@ -4,6 +4,7 @@ from modeflow.densities.adapters import NflowsDensity, NormflowsDensity, ZukoDen
 from modeflow.densities.autoregressive import AutoregressiveDensity
 from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
+from modeflow.densities.beside import Beside
 from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.codes import AutoregressiveCodes
 from modeflow.densities.decoders import GaussianDecoder
@@ -24,6 +25,7 @@ from modeflow.densities.sequences import GPT2Prior, IndependentCodes, SequencePr
 __all__ = [
     "AutoregressiveCodes",
     "AutoregressiveDensity",
+    "Beside",
     "BoundedFlow",
     "Density",
     "DensityDistribution",

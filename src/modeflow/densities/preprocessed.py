@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density, Loss, weighted_mean
+from modeflow.densities.beside import Beside
 from modeflow.densities.bounded import log_mean_of_draws
 from modeflow.errors import ConfigError
 from modeflow.transforms.base import Exactness, Transform, weakest
@@ -31,6 +33,7 @@ class Preprocessed(Density):
         transform: from the units of the data to those of the model.
         model: the density there.
         draws: of the transform, over which `log_prob` averages.
+        beside: what shares the mass with the model, in its units (`Beside`), if anything does.
 
     Raises:
         ConfigError: if `draws` is less than one.
@@ -39,13 +42,45 @@ class Preprocessed(Density):
     #: What the model has no use for, the model refuses.
     tempers = True
 
-    def __init__(self, transform: Transform, model: Density, draws: int = 16) -> None:
+    def __init__(
+        self, transform: Transform, model: Density, draws: int = 16, beside: Beside | None = None
+    ) -> None:
         super().__init__(transform.event_shape or model.event_shape, model.context_features)
         if draws < 1:
             raise ConfigError(f"draws must be an integer of 1 or more, received {draws!r}")
         self.transform = transform
         self.model = model
         self.draws = draws
+        self.beside = beside
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        # What stands beside comes with the state, or not.
+        means = state_dict.get(f"{prefix}beside.means")
+        if means is None:
+            self.beside = None
+        elif self.beside is None or self.beside.means.shape != means.shape:
+            self.beside = Beside.like(means).to(self.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @property
+    def n_parameters(self) -> int:
+        """Free numbers: parameters of the model, and what stands beside it."""
+        own = sum(p.numel() for p in self.parameters())
+        return own if self.beside is None else own + self.beside.n_parameters
+
+    def lift(self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Log-densities of the model in its units, ``(B,)`` or ``(B, K)``, with what stands beside it."""
+        return log_prob if self.beside is None else self.beside.lift(u, log_prob, prior)
+
+    def mixed_in(
+        self, u: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Rows drawn from the model, ``(n, D)``, some of them in the place of which others come from beside;
+        and which, ``(n,)``."""
+        if self.beside is None:
+            return u, torch.zeros(len(u), dtype=torch.bool, device=u.device)
+        chosen, rows = self.beside.draw(len(u), generator, temperature)
+        return u.index_put((chosen,), rows.to(u)), chosen
 
     @property
     def exactness(self) -> Exactness:  # type: ignore[override]
@@ -61,12 +96,15 @@ class Preprocessed(Density):
         """How often the model is evaluated for a row: `draws` where the transform draws."""
         return 1 if self.transform.exactness == "exact" else self.draws
 
-    def averaged(self, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """The logarithm of the mean over draws of a density of rows.
+    def averaged(
+        self, log_prob: Callable[[Tensor], Tensor], x: Tensor, prior: Tensor | None = None
+    ) -> Tensor:
+        """The logarithm of the mean over draws of a density of rows, with what stands beside the model.
 
         Arguments:
             log_prob: of rows in the model's units, ``(B, D)``, shape ``(B,)`` or ``(B, K)``.
             x: rows in the units of the data, ``(B, *event_shape)``.
+            prior: of the K states, see `Beside.lift`.
 
         Returns:
             nats in the units of the data, of the shape that `log_prob` gives.
@@ -74,7 +112,7 @@ class Preprocessed(Density):
 
         def one() -> Tensor:
             u, logabsdet = self.encode(x)
-            found = log_prob(u)
+            found = self.lift(u, log_prob(u), prior)
             return found + logabsdet.view(-1, *(1,) * (found.dim() - 1))
 
         if self.transform.exactness == "exact" or (self.training and not in_row_noise()):
@@ -112,7 +150,8 @@ class Preprocessed(Density):
         generator: torch.Generator | None,
         temperature: float = 1.0,
     ) -> Tensor:
-        return self.decode(self.model.draw_events(n, context, generator, temperature))
+        u = self.model.draw_events(n, context, generator, temperature)
+        return self.decode(self.mixed_in(u, generator, temperature)[0])
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         u, logabsdet = self.encode(x)

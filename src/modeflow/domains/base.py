@@ -108,6 +108,8 @@ class Domain(ABC):
     shown: ClassVar[str]
     #: Whether what z costs is told beside a score.
     costs: ClassVar[bool] = False
+    #: Whether other densities may stand beside a model of its rows (`modeflow.estimators.stacking`).
+    stacks: ClassVar[bool] = False
     #: Whether distances between its rows mean something: islands are looked for, errors of rows measured.
     distances: ClassVar[bool] = True
     #: Settings of a run that say how its data are read, with their defaults.

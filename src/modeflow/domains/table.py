@@ -57,6 +57,7 @@ class TableDomain(RowDomain):
         "skip_text": False,
     }
     block_rows: ClassVar[int] = 8192
+    stacks: ClassVar[bool] = True
 
     # -- sources ---------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from modeflow.densities import Preprocessed
-from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks
+from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, encoded, repeated
 from modeflow.estimators.settings import Settings, latent_model
+from modeflow.estimators.stacking import stack
 from modeflow.latents import Ensemble
 from modeflow.training import History
 
@@ -72,7 +73,7 @@ def fit_all(order: Order, n_jobs: int = 1) -> Fitted:
     Where a training is interrupted, those that were fitted by then are averaged.
     """
     if order.members == 1:
-        return _fit(order, 0)
+        return _stacked(_fit(order, 0), order)
     if n_jobs > 1 and not order.untrained:
         found = _in_processes(order, n_jobs)
     else:
@@ -81,7 +82,23 @@ def fit_all(order: Order, n_jobs: int = 1) -> Fitted:
             found.append(_fit(order, member))
             if found[-1].history.interrupted:
                 break
-    return _averaged(found)
+    return _stacked(_averaged(found), order)
+
+
+def _stacked(fitted: Fitted, order: Order) -> Fitted:
+    """The same with what is best beside it (`modeflow.estimators.stacking`), where that is wanted."""
+    data, model = order.data, fitted.model.eval()
+    if not order.settings.stacks(data.domain) or fitted.history.interrupted:
+        return fitted
+    weight = None if data.weight is None else torch.from_numpy(data.weight)
+    with torch.no_grad():
+        rows, held = (encoded(model, each, data.domain.block_rows) for each in (data.rows, data.held))
+        own = [latent_model(model).log_prob(u) for u in held.split(data.domain.block_rows)]
+        scores = torch.cat(own).double().cpu().numpy()
+        rows = repeated(rows, weight)
+        model.beside = stack(rows, held, scores, data.validation_weight, order.settings.seed)
+        score = torch.cat([model.log_prob(x) for x in data.held.split(data.domain.block_rows)])
+    return replace(fitted, score=score.double().cpu().numpy())
 
 
 def _fit(order: Order, member: int) -> Fitted:
@@ -138,7 +155,7 @@ def _averaged(found: list[Fitted]) -> Fitted:
     if len(found) == 1:
         return first
     latents = [latent_model(each.model) for each in found]
-    model = Preprocessed(first.model.transform, Ensemble(latents), draws=1)
+    model = Preprocessed(first.model.transform, Ensemble(latents), 1, first.model.beside)
     history, dead, start = first.history.labelled("member 1"), list(first.dead), latents[0].n_states
     for number, (each, latent) in enumerate(zip(found[1:], latents[1:], strict=True), 2):
         interrupted = history.interrupted

@@ -15,13 +15,24 @@ from modeflow.densities import Preprocessed
 from modeflow.densities.base import Density
 from modeflow.domains import Domain
 from modeflow.estimators.settings import Settings, latent_model
+from modeflow.estimators.stacking import anywhere
 from modeflow.latents import LatentModel
 from modeflow.latents.discrete import Relief, Survey
 from modeflow.metrics import summarise
 from modeflow.training import History, Trainer, seeded
 from modeflow.training.state import copy_state
 
-__all__ = ["START_STEPS", "Fit", "FitData", "Peaks", "mean_one", "standardised", "warn_if_trivial"]
+__all__ = [
+    "START_STEPS",
+    "Fit",
+    "FitData",
+    "Peaks",
+    "encoded",
+    "mean_one",
+    "repeated",
+    "standardised",
+    "warn_if_trivial",
+]
 
 #: Which rows were looked at, and the peaks of the density there.
 Peaks = tuple[np.ndarray, Relief]
@@ -103,18 +114,26 @@ class Fit:
                 drawn = settings.model(data.domain, self.n_states, len(data.train))
                 self.model = Preprocessed(self.model.transform, drawn.model, drawn.draws)
                 self._begin(rows, weight)
+        if settings.stacks(data.domain):
+            # While training is stopped and candidates are compared, too; what is best there is found later.
+            with seeded(self._seed):
+                self.model.beside = anywhere(self._standard(rows, weight))
         self._start = copy_state(self.model)
         self._trainers: dict[int, Trainer] = {}
 
     def _begin(self, rows: Tensor, weight: Tensor | None) -> None:
         """Start the latent on the rows."""
-        with torch.no_grad():
-            standard = _repeated(self.model.transform(rows)[0], weight)
+        standard = self._standard(rows, weight)
         if standard.is_floating_point():
             standard = standard.to(self.model.dtype)
         # A start is never much longer than the training itself.
         steps = min(self.start_steps, max(self.settings.steps(len(self.data.train)), _LEAST_START_STEPS))
         self.latent.start(self._islands(standard), self._seed % 2**32, steps)
+
+    def _standard(self, rows: Tensor, weight: Tensor | None) -> Tensor:
+        """Training rows in the units of the model, repeated by their weights."""
+        with torch.no_grad():
+            return repeated(self.model.transform(rows)[0], weight)
 
     @property
     def latent(self) -> LatentModel:
@@ -238,11 +257,16 @@ class Fit:
         return torch.cat(parts).double().cpu().numpy()
 
     def _encoded(self, rows: Tensor) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([self.model.encode_drawn(x)[0] for x in self._blocks(rows)])
+        return encoded(self.model, rows, self.data.domain.block_rows)
 
     def _blocks(self, rows: Tensor) -> tuple[Tensor, ...]:
         return rows.split(self.data.domain.block_rows)
+
+
+@torch.no_grad()
+def encoded(model: Preprocessed, rows: Tensor, block_rows: int) -> Tensor:
+    """Rows in the units of the model, by one draw that is a function of the row where the transform draws."""
+    return torch.cat([model.encode_drawn(x)[0] for x in rows.split(block_rows)])
 
 
 def warn_if_trivial(data: FitData, log_prob: np.ndarray) -> None:
@@ -269,7 +293,7 @@ def standardised(data: FitData, settings: Settings) -> Tensor:
     transform = data.domain.preprocessing()
     with seeded(settings.seed), torch.no_grad():
         data.domain.fit_preprocessing(transform, rows, weight, settings.bare)
-        return _repeated(transform(rows)[0], weight)
+        return repeated(transform(rows)[0], weight)
 
 
 def mean_one(weight: np.ndarray | None) -> np.ndarray | None:
@@ -281,7 +305,7 @@ def _tensor(weight: np.ndarray | None) -> Tensor | None:
     return None if weight is None else torch.from_numpy(np.asarray(weight, dtype=np.float32))
 
 
-def _repeated(rows: Tensor, weight: Tensor | None) -> Tensor:
+def repeated(rows: Tensor, weight: Tensor | None) -> Tensor:
     """Rows each as often as its weight (of mean one) says: for a start that knows no weights."""
     if weight is None:
         return rows
@@ -296,5 +320,5 @@ def _evaluate(model: Density, x: Tensor) -> Tensor:
     parts = []
     for part in x.split(latent_model(model).chunk_rows):
         u, logabsdet = model.encode_drawn(part)
-        parts.append(latent_model(model).validation_log_prob(u) + logabsdet)
+        parts.append(model.lift(u, latent_model(model).validation_log_prob(u)) + logabsdet)
     return torch.cat(parts)

@@ -22,6 +22,7 @@ from modeflow.estimators.settings import (
     Settings,
     options_given,
 )
+from modeflow.estimators.stacking import Stacked, described
 from modeflow.estimators.surprises import Surprises
 from modeflow.estimators.trials import Choices, usual_tree_states
 from modeflow.latents import LatentModel
@@ -54,6 +55,9 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
             less a matter of the seed, for so many times the training. What is left open is chosen once, for
             all. Their states follow one another.
         n_jobs: processes in which the fits of an ensemble are made.
+        stacking: whether a Gaussian mixture and a wide t stand beside the model, with the weights that make
+            the validation rows likeliest (`modeflow.estimators.stacking`): exact, and never much behind a
+            mixture. States stay what the model says. ``"auto"``: of numbers, where the flow is left open.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.
         verbose: show progress: a bar on a terminal, else a line now and then.
@@ -66,6 +70,7 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         validation_: mean log-density of the held-out rows, with standard error and kind.
         history_: one row an epoch. training_: how training ended. dead_states_: states switched off.
         selection_: what was learned of every flow and K tried.
+        stacking_: weights of the model, the mixture and rows from anywhere; None where the model is alone.
 """
 
 
@@ -75,6 +80,12 @@ class _TableEstimator(Surprises, DensityEstimator):
     domain: ClassVar[type[Domain]] = TableDomain
     budget: ClassVar[Budget] = Budget(steps=20_000, epochs=30, between=50, weight_decay=2.0)
     domain_: TableDomain
+
+    @property
+    def stacking_(self) -> Stacked | None:
+        """What stands beside the model."""
+        beside = self.model_.beside
+        return None if beside is None else described(beside)
 
     @property
     def schema_(self) -> Any:
@@ -140,6 +151,7 @@ class NVF(Conditionals, _TableEstimator):
         score_draws: int = 16,
         ensemble: int = 1,
         n_jobs: int = 1,
+        stacking: bool | str = "auto",
         device: str = "auto",
         random_state: Any = None,
         verbose: bool = False,
@@ -160,6 +172,7 @@ class NVF(Conditionals, _TableEstimator):
         self.score_draws = score_draws
         self.ensemble = ensemble
         self.n_jobs = n_jobs
+        self.stacking = stacking
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -309,6 +322,7 @@ class FlowDensity(_TableEstimator):
         score_draws: int = 16,
         ensemble: int = 1,
         n_jobs: int = 1,
+        stacking: bool | str = "auto",
         device: str = "auto",
         random_state: Any = None,
         verbose: bool = False,
@@ -324,6 +338,7 @@ class FlowDensity(_TableEstimator):
         self.score_draws = score_draws
         self.ensemble = ensemble
         self.n_jobs = n_jobs
+        self.stacking = stacking
         self.device = device
         self.random_state = random_state
         self.verbose = verbose

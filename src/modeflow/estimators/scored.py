@@ -123,7 +123,7 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
         def both(model: Preprocessed, x: Tensor) -> Tensor:
             u, logabsdet = model.encode(x)
             log_prob, cost = latent_model(model).log_prob_and_cost(u)
-            return torch.stack([log_prob + logabsdet, cost], 1)
+            return torch.stack([model.lift(u, log_prob) + logabsdet, cost], 1)
 
         log_prob, cost = self._each_of(rows, "score", both).astype(np.float64).T
         return log_prob, cost
@@ -233,7 +233,7 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
         with torch.no_grad():
             for rows in self._blocks(len(values), self.n_states_ * scorer.evaluations, "score"):
                 x = self.domain_.to_tensor(values[rows]).to(scorer.device)
-                result[rows] = scorer.averaged(inner.log_joint, x).cpu().numpy()
+                result[rows] = scorer.averaged(inner.log_joint, x, inner.state_probs()).cpu().numpy()
         return result
 
     @shield()

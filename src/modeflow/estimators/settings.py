@@ -119,12 +119,14 @@ class Settings:
         kind: its class. seed: the integer that `random_state` gave.
         params: those of `get_params`, with the default options of the flow filled in.
         groups: its groups of parameters, as objects.
+        open_flow: whether the flow was left open, before a recipe was chosen.
     """
 
     kind: type[Configured]
     params: Mapping[str, Any]
     groups: Mapping[str, Any]
     seed: int
+    open_flow: bool = False
 
     @classmethod
     def of(cls, estimator: Configured, seed: int) -> Settings:
@@ -157,7 +159,9 @@ class Settings:
             )
         groups = {name: estimator.group(name) for name in estimator.groups()}
         options = flow_options(p["flow"], p["flow_options"])
-        return cls(type(estimator), {**p, "flow_options": options}, groups, seed)
+        if "stacking" in p:
+            check_stacking(p["stacking"])
+        return cls(type(estimator), {**p, "flow_options": options}, groups, seed, p["flow"] == "auto")
 
     @property
     def trained(self) -> Training:
@@ -210,6 +214,15 @@ class Settings:
     def bare(self) -> bool:
         """Whether the flow is one of pixels, though its rows are those of a table."""
         return getattr(FLOWS.get(str(self.params["flow"]).lower()), "event", "") == "image"
+
+    def stacks(self, domain: Domain) -> bool:
+        """Whether other densities stand beside the model: unless said otherwise, where the flow is left open.
+
+        Who names a flow gets that flow.
+        """
+        asked = self.params.get("stacking", False)
+        possible = domain.stacks and not self.bare and self.params.get("latent") != "continuous"
+        return possible and (self.open_flow if asked == "auto" else bool(asked))
 
     def batch_size(self, rows: int) -> int:
         """Rows a step, for so many training rows."""
@@ -315,6 +328,12 @@ def check_count(value: Any, name: str) -> None:
     if not whole or value < 1:
         auto = " or 'auto'" if may_be_auto else ""
         raise ConfigError(f"{name} must be an integer of 1 or more{auto}, received {value!r}")
+
+
+def check_stacking(value: Any) -> None:
+    """Raise `ConfigError` for a value of `stacking` that is not allowed."""
+    if not (isinstance(value, (bool, np.bool_)) or (isinstance(value, str) and value == "auto")):
+        raise ConfigError(f"stacking must be 'auto', True or False, received {value!r}")
 
 
 def latent_model(model: Preprocessed) -> LatentModel:

@@ -158,8 +158,11 @@ def _averaged(model: Preprocessed, x: Tensor, hidden: Tensor, feature: _Feature 
     def one() -> Tensor:
         u, logabsdet = model.encode(hidden)
         if feature is None or near is None:
-            return inner.log_prob(u) + logabsdet
-        return _marginal(inner, u, feature, near) + logabsdet
+            return model.lift(u, inner.log_prob(u)) + logabsdet
+        found = _marginal(inner, u, feature, near)
+        if model.beside is not None:
+            found = model.beside.marginal(u, found, feature.place)
+        return found + logabsdet
 
     streams: Iterator[AbstractContextManager[None]]
     streams = iter([nullcontext()]) if one_way else even_streams(x, draws, model)

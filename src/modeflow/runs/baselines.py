@@ -154,7 +154,7 @@ def fit_baselines(
                 "plain flow",
                 plain.score_samples(frame(split.test)),
                 ours,
-                sum(p.numel() for p in plain.model_.parameters()),
+                plain.model_.n_parameters,
                 f"{flow}, one state, the same settings and the same validation rows",
                 began,
                 plain.density_kind_,

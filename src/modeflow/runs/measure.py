@@ -44,7 +44,7 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> tuple[dict[
         "latent": asdict(latent.describe()),
         "n_states": estimator.n_states_,
         "weights": [round(float(w), 6) for w in estimator.weights_],
-        "n_parameters": sum(p.numel() for p in estimator.model_.parameters()),
+        "n_parameters": estimator.model_.n_parameters,
     }
     held = scored["test"][0]
     if hurried:

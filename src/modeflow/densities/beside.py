@@ -1,0 +1,168 @@
+"""Elliptical densities that share the mass with a model: a mixture of Gaussians, and rows from anywhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from modeflow.transforms.noise import open_uniform
+
+__all__ = ["Beside"]
+
+
+class Beside(nn.Module):
+    r"""What stands beside a model: multivariate t's, Gaussians where their freedom is infinite.
+
+    .. math:: p(u) = w_0\, p_\text{model}(u) + \sum_{j=1}^{J} w_j\, t_{\nu_j}(u;\, m_j, S_j),
+        \qquad \sum_{j=0}^{J} w_j = 1
+
+    An exact density again, and at the cost of J triangular products a row. Weights and places are numbers
+    that were found, not parameters that a training moves; they stay float64 whatever the model's type.
+
+    Arguments:
+        log_weights: log w_1 ... log w_J, ``(J,)``, whose sum of weights is below one.
+        means: ``(J, D)``.
+        whiten: triangular W_j with :math:`S_j^{-1} = W_j^T W_j`, ``(J, D, D)``, lower.
+        freedom: ν_j, ``(J,)``; infinite for a Gaussian.
+
+    Reference:
+        Smyth and Wolpert, *Stacked Density Estimation*, 1997; Hesterberg, *Weighted Average Importance
+        Sampling and Defensive Mixture Distributions*, 1995
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    whiten: Tensor
+    freedom: Tensor
+
+    def __init__(self, log_weights: Tensor, means: Tensor, whiten: Tensor, freedom: Tensor) -> None:
+        super().__init__()
+        for name, value in (
+            ("log_weights", log_weights),
+            ("means", means),
+            ("whiten", whiten),
+            ("freedom", freedom),
+        ):
+            self.register_buffer(name, value.to(torch.float64))
+
+    @classmethod
+    def like(cls, means: Tensor) -> Self:
+        """One to load a state into, whose means are of this shape."""
+        components, features = means.shape
+        eye = torch.eye(features, device=means.device).expand(components, -1, -1)
+        one = torch.ones(components, device=means.device)
+        return cls(one - math.inf, torch.zeros_like(means), eye, one)
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        # A change of type leaves the numbers as they are; a move to a device still acts.
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            assert value is not None
+            moved = self._buffers[name]
+            assert moved is not None
+            self._buffers[name] = value.to(moved.device)
+        return self
+
+    @property
+    def n_parameters(self) -> int:
+        """Free numbers."""
+        components, features = self.means.shape
+        return int(components * (1 + features + features * (features + 1) // 2))
+
+    @property
+    def log_rest(self) -> Tensor:
+        """log w_0, the model's."""
+        return torch.log1p(-self.log_weights.exp().sum())
+
+    def log_prob(self, u: Tensor, without: int | None = None) -> Tensor:
+        """``log Σ_j w_j t_j(u)``, nats, ``(B, D) -> (B,)``; of mass ``1 - w_0``.
+
+        Arguments:
+            u: rows in the units of the model. without: a column to be integrated out, whose values say
+                nothing then (NaN, too).
+        """
+        x = u.to(torch.float64)
+        features = x.shape[1]
+        if without is not None:
+            x = x.index_fill(1, torch.tensor([without], device=x.device), 0.0)
+        total: Tensor | None = None
+        for log_weight, mean, whiten, freedom in zip(
+            self.log_weights, self.means, self.whiten, self.freedom, strict=True
+        ):
+            z = (x - mean) @ whiten.T
+            volume, size = whiten.diagonal().log().sum(), features
+            square = z.square().sum(1)
+            if without is not None:  # |S_-j| = |S| P_jj, and the form without x_j, P the inverse of S
+                column = whiten[:, without]
+                share = column.square().sum()
+                square = (square - (z @ column).square() / share).clamp_min(0)
+                volume, size = volume - 0.5 * share.log(), features - 1
+            one = log_weight + volume + _log_t(square, size, freedom)
+            total = one if total is None else torch.logaddexp(total, one)
+        assert total is not None
+        return total.to(u.dtype)
+
+    def lift(self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Log-densities of a model with what stands beside it; what a model says of states stays.
+
+        Arguments:
+            u: rows in the units of the model, ``(B, D)``.
+            log_prob: the model's ``log p(u)``, ``(B,)``, or ``log p(u, z = k)``, ``(B, K)``.
+            prior: of the states, ``(K,)``: theirs where the model gives a row no density.
+        """
+        if log_prob.dim() == 1:
+            return torch.logaddexp(log_prob + self.log_rest.to(log_prob), self.log_prob(u).to(log_prob))
+        total = log_prob.logsumexp(1)
+        gain = self.lift(u, total).unsqueeze(1)
+        none = torch.isneginf(total).unsqueeze(1)
+        share = log_prob - torch.where(none, 0.0, total.unsqueeze(1))
+        if prior is None:
+            prior = log_prob.new_full((log_prob.shape[1],), 1 / log_prob.shape[1])
+        return gain + torch.where(none, prior.to(log_prob).log(), share)
+
+    def marginal(self, u: Tensor, log_prob: Tensor, without: int) -> Tensor:
+        """`lift` of the model's log-density without a column, ``(B,)``."""
+        beside = self.log_prob(u, without).to(log_prob)
+        return torch.logaddexp(log_prob + self.log_rest.to(log_prob), beside)
+
+    def draw(
+        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Which of n rows come from here and not from the model, ``(n,)``, and these rows, ``(M, D)``.
+
+        A temperature multiplies the scales.
+        """
+        device = self.means.device
+        level = open_uniform((n,), torch.float64, device, generator)
+        edges = self.log_weights.exp().cumsum(0)
+        chosen = level < edges[-1]
+        k = torch.searchsorted(edges, level[chosen]).clamp_max(len(edges) - 1)
+        where = generator.device if generator is not None else device
+        shape = (len(k), self.means.shape[1])
+        noise = torch.randn(*shape, generator=generator, dtype=torch.float64, device=where).to(device)
+        away = torch.linalg.solve_triangular(self.whiten[k], noise.unsqueeze(-1), upper=False).squeeze(-1)
+        return chosen, self.means[k] + temperature * self._stretch(self.freedom[k], generator) * away
+
+    def _stretch(self, freedom: Tensor, generator: torch.Generator | None) -> Tensor:
+        """``sqrt(ν / χ²_ν)``, by which a t is wider than a Gaussian, ``(M, 1)``."""
+        from scipy.special import gammaincinv
+
+        level = open_uniform((len(freedom),), torch.float64, freedom.device, generator).cpu()
+        half = freedom.cpu() / 2
+        finite = torch.where(torch.isinf(half), 1.0, half)
+        square = 2 * torch.from_numpy(gammaincinv(finite.numpy(), level.numpy()))
+        stretch = torch.where(torch.isinf(half), 1.0, (2 * finite / square).sqrt())
+        return stretch.unsqueeze(1).to(freedom.device)
+
+
+def _log_t(square: Tensor, size: int, freedom: Tensor) -> Tensor:
+    """Log-density of a t of unit scale in so many dimensions, by the squared distance, ``(B,)``."""
+    if bool(torch.isinf(freedom)):
+        return -0.5 * square - 0.5 * size * math.log(2 * math.pi)
+    half = (freedom + size) / 2
+    scale = torch.lgamma(half) - torch.lgamma(freedom / 2) - 0.5 * size * torch.log(freedom * math.pi)
+    return scale - half * torch.log1p(square / freedom)

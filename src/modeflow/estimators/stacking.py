@@ -1,0 +1,177 @@
+r"""What stands beside a fitted model: a Gaussian mixture, and rows from anywhere.
+
+.. math:: p(u) = w_0\, p_\text{model}(u) + w_1 \sum_k \pi_k N(u; m_k, S_k) + w_2\, t_3(u;\, m, S)
+
+in the units of the model, exact. A flow that was fitted to few rows is far too sure of where no row can lie:
+single new rows cost hundreds of nats, and decide its mean. One row in N may therefore come from anywhere, a
+wide t about all rows, from the first step on: while training is stopped early and candidates are compared,
+too. After the training a mixture joins, of the size and the regularisation that are best on the validation
+rows, and the weights w are those that make the validation rows likeliest (EM, with a prior that leaves the
+model what the rows do not claim).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modeflow.densities.beside import Beside
+from modeflow.progress import busy
+
+__all__ = ["Stacked", "anywhere", "described", "stack"]
+
+#: Freedom of the t.
+_FREEDOM = 3.0
+#: Sizes of the mixture, tried in turn while they help; and what is added to its variances, of standardised
+#: columns.
+_SIZES, _RIDGES = (1, 2, 4, 8, 16, 32), (1e-3, 1e-6, 1e-2, 1e-1)
+#: Rows that the mixture is fitted to at the most; and those that one more component takes.
+_ROWS, _ROWS_A_COMPONENT = 10_000, 5
+#: Columns beyond which covariances are too many numbers for a mixture.
+_COLUMNS = 128
+#: Rows for which the prior of the weights counts: as many for the model, a tenth for the mixture.
+_PRIOR = (1.0, 0.1)
+_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Weights that were found.
+
+    Attributes:
+        model, mixture, anywhere: w_0, w_1 and w_2. components: of the mixture.
+    """
+
+    model: float
+    mixture: float
+    anywhere: float
+    components: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {name: getattr(self, name) for name in ("model", "mixture", "anywhere", "components")}
+
+
+def anywhere(rows: Tensor, share: float | None = None) -> Beside:
+    """A wide t about rows ``(N, D)`` in the units of the model, of weight 1/N unless it is given.
+
+    Its scale is the covariance of the rows, shrunk by as much as they are few (OAS).
+    """
+    from sklearn.covariance import OAS
+
+    values = _float64(rows)
+    found = OAS().fit(values)
+    factor = np.linalg.cholesky(found.covariance_ + 1e-9 * np.eye(values.shape[1]))
+    weight = 1 / len(values) if share is None else share
+    return _beside([weight], [found.location_], [np.linalg.inv(factor)], [_FREEDOM])
+
+
+def stack(rows: Tensor, held: Tensor, log_prob: np.ndarray, weight: np.ndarray | None, seed: int) -> Beside:
+    """What is best beside a model.
+
+    Arguments:
+        rows: training rows in the units of the model, ``(N, D)``, each as often as its weight says.
+        held: validation rows, ``(M, D)``. log_prob: the model's, ``(M,)``. weight: theirs, ``(M,)``.
+        seed: of the mixture's start.
+    """
+    far = anywhere(rows, 0.5)
+    columns = [log_prob, far.log_prob(held.double()).cpu().numpy() - math.log(0.5)]
+    counts = [_PRIOR[0], len(held) / len(rows)]
+    mixture = _best_mixture(_float64(rows), _float64(held), weight, seed)
+    if mixture is not None:
+        columns.append(mixture.score_samples(_float64(held)))
+        counts.append(_PRIOR[1])
+    w = _weights(np.stack(columns, 1), np.array(counts), weight)
+    parts = [_beside([w[1]], far.means, far.whiten, far.freedom)]
+    if mixture is not None:
+        whiten = mixture.precisions_cholesky_.transpose(0, 2, 1)
+        parts.append(_beside(w[2] * mixture.weights_, mixture.means_, whiten, np.full(len(whiten), math.inf)))
+    names = ("log_weights", "means", "whiten", "freedom")
+    return Beside(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def described(beside: Beside) -> Stacked:
+    """What stands beside a model, in numbers."""
+    w, normal = beside.log_weights.exp(), torch.isinf(beside.freedom)
+    return Stacked(
+        float(beside.log_rest.exp()), float(w[normal].sum()), float(w[~normal].sum()), int(normal.sum())
+    )
+
+
+def _best_mixture(rows: np.ndarray, held: np.ndarray, weight: np.ndarray | None, seed: int) -> Any:
+    """The mixture that is best on the validation rows; None of too many columns or too few rows."""
+    if rows.shape[1] > _COLUMNS or len(rows) < 2 * _ROWS_A_COMPONENT:
+        return None
+    if len(rows) > _ROWS:
+        rows = rows[np.random.default_rng(seed).permutation(len(rows))[:_ROWS]]
+    best: tuple[float, Any] | None = None
+    size, ridge = 1, _RIDGES[0]
+
+    def better(size: int, ridge: float) -> bool:
+        nonlocal best
+        found = _mixture(rows, size, ridge, seed)
+        if found is None:
+            return False
+        score = float(np.average(found.score_samples(held), weights=weight))
+        if best is not None and not score > best[0]:
+            return False
+        best = score, found
+        return True
+
+    with busy("mixture beside the flow"):
+        for tried in _SIZES:
+            if tried * _ROWS_A_COMPONENT > len(rows) or not better(tried, ridge):
+                break
+            size = tried
+        better(size, _RIDGES[1])
+        for ridge in _RIDGES[2:]:
+            if not better(size, ridge):
+                break
+    return None if best is None else best[1]
+
+
+def _mixture(rows: np.ndarray, size: int, ridge: float, seed: int) -> Any:
+    from sklearn.mixture import GaussianMixture
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not converged: the validation rows say how good it is
+        try:
+            return GaussianMixture(size, reg_covar=ridge, max_iter=_STEPS, random_state=seed % 2**32).fit(
+                rows
+            )
+        except ValueError:  # a covariance that is none
+            return None
+
+
+def _weights(columns: np.ndarray, counts: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """The weights of densities that make rows likeliest, by EM from the prior's ``counts``.
+
+    Arguments:
+        columns: their log-densities, ``(M, J)``. counts: rows that the prior gives to each, ``(J,)``.
+        weight: of the rows, ``(M,)``.
+    """
+    top = columns.max(1, keepdims=True)
+    known = np.isfinite(top[:, 0])
+    p = np.exp(columns[known] - top[known])
+    rows = np.ones(len(p)) if weight is None else weight[known]
+    w = counts / counts.sum()
+    for _ in range(_STEPS):
+        shares = p * w
+        w = rows @ (shares / shares.sum(1, keepdims=True)) + counts
+        w /= w.sum()
+    return np.asarray(w)
+
+
+def _beside(weights: Any, means: Any, whiten: Any, freedom: Any) -> Beside:
+    parts = (np.asarray(each, dtype=np.float64) for each in (np.log(weights), means, whiten, freedom))
+    return Beside(*(torch.from_numpy(np.ascontiguousarray(each)) for each in parts))
+
+
+def _float64(rows: Tensor) -> np.ndarray:
+    return rows.detach().double().cpu().numpy()

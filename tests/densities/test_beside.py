@@ -1,0 +1,91 @@
+"""Elliptical densities beside a model."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from modeflow.densities import Beside
+
+DOUBLE = torch.float64
+
+
+def made(features: int = 3) -> tuple[Beside, list[np.ndarray]]:
+    """A Gaussian and two t's, and their covariances."""
+    rng = np.random.default_rng(0)
+    roots = [np.eye(features) + 0.4 * rng.normal(size=(features, features)) for _ in range(3)]
+    scales = [root @ root.T for root in roots]
+    whiten = [np.linalg.inv(np.linalg.cholesky(scale)) for scale in scales]
+    means = rng.normal(size=(3, features))
+    weights, freedom = torch.tensor([0.2, 0.1, 0.3]).log(), torch.tensor([math.inf, 1.0, 4.0])
+    return Beside(weights, torch.from_numpy(means), torch.from_numpy(np.array(whiten)), freedom), scales
+
+
+def reference(beside: Beside, scales: list[np.ndarray], x: np.ndarray, keep: list[int]) -> np.ndarray:
+    """The same by scipy, of some columns."""
+    total = np.zeros(len(x))
+    for weight, mean, scale, freedom in zip(
+        beside.log_weights.exp(), beside.means.numpy(), scales, beside.freedom.tolist(), strict=True
+    ):
+        part = scale[np.ix_(keep, keep)]
+        law = stats.multivariate_t(mean[keep], part, df=freedom)
+        total += float(weight) * law.pdf(x[:, keep])
+    return np.log(total)
+
+
+def test_it_is_that_of_scipy():
+    beside, scales = made()
+    x = np.random.default_rng(1).normal(0, 3, (40, 3))
+    found = beside.log_prob(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, reference(beside, scales, x, [0, 1, 2]), atol=1e-7)
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_column_is_integrated_out(column):
+    beside, scales = made()
+    x = np.random.default_rng(2).normal(0, 3, (40, 3))
+    keep = [j for j in range(3) if j != column]
+    hidden = torch.from_numpy(x).clone()
+    hidden[:, column] = torch.nan
+    found = beside.log_prob(hidden, column).numpy()
+    np.testing.assert_allclose(found, reference(beside, scales, x, keep), atol=1e-7)
+
+
+def test_joint_densities_add_up_to_the_lifted_one():
+    beside, _ = made()
+    u = torch.randn(20, 3, dtype=DOUBLE)
+    joint = torch.randn(20, 4, dtype=DOUBLE)
+    lifted = beside.lift(u, joint)
+    assert torch.allclose(lifted.logsumexp(1), beside.lift(u, joint.logsumexp(1)), atol=1e-12)
+    assert torch.allclose(lifted.softmax(1), joint.softmax(1), atol=1e-12)
+    prior = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=DOUBLE)
+    none = beside.lift(u, torch.full_like(joint, -math.inf), prior)
+    assert torch.allclose(none.softmax(1), prior.expand(20, -1), atol=1e-12)
+    assert torch.allclose(none.logsumexp(1), beside.log_prob(u), atol=1e-12)
+
+
+def test_numbers_stay_in_double_precision():
+    beside, _ = made()
+    before = beside.means.clone()
+    beside.float()
+    assert beside.means.dtype == DOUBLE and torch.equal(beside.means, before)
+    assert beside.log_prob(torch.zeros(2, 3)).dtype == torch.float32
+
+
+def test_draws_have_its_shares_and_its_scales():
+    """Quartiles of whitened coordinates; false alarm of all together below 1e-4 (5 standard errors)."""
+    beside, _ = made()
+    n = 60_000
+    chosen, rows = beside.draw(n, torch.Generator().manual_seed(0))
+    share = beside.log_weights.exp().sum().item()
+    assert abs(chosen.double().mean().item() - share) < 5 * math.sqrt(share * (1 - share) / n)
+    only = Beside(torch.zeros(1) - 1e-12, beside.means[2:], beside.whiten[2:], beside.freedom[2:])
+    _, rows = only.draw(n, torch.Generator().manual_seed(1))
+    z = ((rows - only.means) @ only.whiten[0].T).numpy()
+    for level in (0.25, 0.5, 0.9):
+        below = (z < stats.t(4).ppf(level)).mean(0)
+        assert (np.abs(below - level) < 5 * math.sqrt(level * (1 - level) / len(z))).all()
