@@ -22,7 +22,6 @@ from modeflow.estimators.settings import (
     Settings,
     options_given,
 )
-from modeflow.estimators.stacking import Stacked, described
 from modeflow.estimators.surprises import Surprises
 from modeflow.estimators.trials import Choices, usual_tree_states
 from modeflow.latents import LatentModel
@@ -80,12 +79,6 @@ class _TableEstimator(Surprises, DensityEstimator):
     domain: ClassVar[type[Domain]] = TableDomain
     budget: ClassVar[Budget] = Budget(steps=20_000, epochs=30, between=50, weight_decay=2.0)
     domain_: TableDomain
-
-    @property
-    def stacking_(self) -> Stacked | None:
-        """What stands beside the model."""
-        beside = self.model_.beside
-        return None if beside is None else described(beside)
 
     @property
     def schema_(self) -> Any:

@@ -18,6 +18,7 @@ from modeflow.domains.base import Likelihood
 from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.parameters import Grouped
 from modeflow.estimators.settings import latent_model
+from modeflow.estimators.stacking import Stacked, described
 from modeflow.estimators.storage import Stored
 from modeflow.latents import LatentModel
 from modeflow.progress import showing, track
@@ -54,6 +55,12 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
         self.n_states_ = len(self.weights_)
         kind = domain.scored_in
         self._scorer_model = model if kind is None else copy.deepcopy(model).to(kind).eval()
+
+    @property
+    def stacking_(self) -> Stacked | None:
+        """The weights of what stands beside the model; None where it is alone."""
+        beside = self.model_.beside
+        return None if beside is None else described(beside)
 
     # -- likelihoods ----------------------------------------------------------------------------
 

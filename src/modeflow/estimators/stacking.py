@@ -53,6 +53,13 @@ class Stacked:
     anywhere: float
     components: int
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        plural = "s" if self.components > 1 else ""
+        mixture = f"{self.mixture:.2%} of {self.components} Gaussian{plural} and " if self.components else ""
+        return f"{mixture}{self.anywhere:.2%} of a wide t beside {self.model:.2%} of the model"
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return {name: getattr(self, name) for name in ("model", "mixture", "anywhere", "components")}

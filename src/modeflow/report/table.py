@@ -12,6 +12,7 @@ import numpy as np
 from modeflow.data import Split, Table
 from modeflow.domains import TableDomain
 from modeflow.estimators import DensityEstimator
+from modeflow.estimators.stacking import Stacked
 from modeflow.report import words
 from modeflow.report.columns import columns_section, worst_section, write_in_column
 from modeflow.report.contents import DataSummary, DensityGrid, LikelihoodRow, StateRow, WorstRow
@@ -265,6 +266,8 @@ def _note(result: dict[str, Any]) -> str:
         elbo = bounds["elbo"]
         error = "" if elbo["standard_error"] is None else f" ± {elbo['standard_error']:.3f}"
         notes.insert(0, f"IWAE with {bounds['draws']} draws; the ELBO is {_number(elbo['value']):.3f}{error}")
+    if stacked := result.get("stacking"):
+        notes.append(f"stacking: {Stacked(**stacked).words}")
     return "; ".join(filter(None, notes))
 
 

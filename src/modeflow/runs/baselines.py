@@ -147,7 +147,8 @@ def fit_baselines(
         flow, options = run.estimator.flow_, run.estimator.flow_options_
         say(f"fitting a plain flow ({flow})")
         began = time.perf_counter()
-        plain = _plain_flow(run.config, flow, options, quiet)
+        stacked = run.estimator.stacking_ is not None
+        plain = _plain_flow(run.config, {"flow_options": options, "stacking": stacked}, flow, quiet)
         plain.fit(frame(split.train), validation=frame(split.validation))
         found.append(
             _row(
@@ -165,12 +166,12 @@ def fit_baselines(
     return found
 
 
-def _plain_flow(config: RunConfig, flow: str, options: Mapping[str, Any], quiet: bool) -> DensityEstimator:
-    """The same flow and training without states."""
+def _plain_flow(config: RunConfig, built: Mapping[str, Any], flow: str, quiet: bool) -> DensityEstimator:
+    """The same flow and training without states, with what stands beside it where it does there."""
     left = set(NVF().get_params(deep=False)) - set(FlowDensity().get_params(deep=False))
     own = {"flow"} | left  # what concerns states
     settings = {k: v for k, v in config.settings.items() if k not in own}
-    settings |= {"model": flow, "flow_options": dict(options)}
+    settings |= {"model": flow, **built}
     return RunConfig.build(settings).estimator(verbose=not quiet)
 
 

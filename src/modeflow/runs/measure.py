@@ -46,6 +46,8 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> tuple[dict[
         "weights": [round(float(w), 6) for w in estimator.weights_],
         "n_parameters": estimator.model_.n_parameters,
     }
+    if (stacked := estimator.stacking_) is not None:
+        result["stacking"] = stacked.to_dict()
     held = scored["test"][0]
     if hurried:
         return result, held

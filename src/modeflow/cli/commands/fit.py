@@ -106,6 +106,7 @@ def _differs(settings: Any, key: str, value: Any) -> bool:
 def summary(result: dict[str, Any]) -> list[str]:
     """What a person wants to know of a fit."""
     from modeflow.domains import DOMAINS
+    from modeflow.estimators.stacking import Stacked
     from modeflow.runs import solver_note
 
     domain = DOMAINS[result["domain"]]
@@ -115,6 +116,8 @@ def summary(result: dict[str, Any]) -> list[str]:
         chosen = [c["flow"] for c in result["selection"] if c["chosen"]]
         lines.append(f"flow          {', '.join(chosen)}{flows}")
     lines.append(f"latent        {latent['words']}{_tried(result, 'n_states')}{_used(result)}")
+    if stacked := result.get("stacking"):
+        lines.append(f"beside it     {Stacked(**stacked).words}")
     lines += [f"{name:13} {domain.likelihood(parts[name])}" for name in ("test", "validation")]
     bounds = result.get("bounds")
     if bounds:
