@@ -128,6 +128,16 @@ def test_atoms_of_a_density_and_of_a_lattice():
     assert kind_of(cents).kind == "lattice" and kind_of(cents).atoms == (0,)
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_an_atom_beside_a_lattice_that_it_is_not_on(side):
+    """Two values far apart are a lattice of their own: the bound beside the atom is the nearest of it."""
+    column = kind_of(
+        side * np.repeat([-0.4661833345890045, 40.533817291259766, 251.5338134765625], [4830, 1, 1])
+    )
+    assert column.atoms == (side * -0.4661833345890045,)
+    assert sorted([abs(column.low), abs(column.high)]) == pytest.approx([40.5338, 251.5338], abs=1e-3)
+
+
 def test_rates_that_repeat_are_atoms():
     """Exit rates: 1/n of few visits, beside numbers between; also where they were single precision."""
     g = rng()

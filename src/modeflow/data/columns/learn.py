@@ -225,9 +225,9 @@ def _steps(cells: Cells, name: str, said: Options, as_levels: bool | None, whole
         )
     piled = list(lattice.piled)
     # Beside an atom at an end the others may come as near to it as they can.
-    if atoms and atoms[0] == values.min() and low != (near := _on(lattice, atoms[0] + lattice.step)):
+    if atoms and atoms[0] == values.min() and low != (near := _beside(lattice, atoms[0], 1)):
         low, piled[0] = near, False
-    if atoms and atoms[-1] == values.max() and high != (near := _on(lattice, atoms[-1] - lattice.step)):
+    if atoms and atoms[-1] == values.max() and high != (near := _beside(lattice, atoms[-1], -1)):
         high, piled[1] = near, False
     for side, key in enumerate(("low", "high")):
         if key in said:
@@ -271,8 +271,11 @@ def _written(values: np.ndarray, lattice: Lattice) -> str | None:
     return "" if np.abs(exact - levels).max() <= 8 * eps * np.abs(levels).max() else None
 
 
-def _on(lattice: Lattice, value: float) -> float:
-    return float(lattice.value(lattice.number(np.array([value])))[0])
+def _beside(lattice: Lattice, value: float, side: int) -> float:
+    """The value of a lattice next to one that need not lie on it, above (1) or below (-1)."""
+    steps = (value - lattice.offset) / lattice.step
+    away = math.floor(side * steps + 1e-6) + 1
+    return float(lattice.value(np.array([side * away]))[0])
 
 
 def _lattice_of(values: np.ndarray, step: float | None, whole: bool) -> Lattice | None:
