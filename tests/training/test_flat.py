@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from modeflow.densities import Density
-from modeflow.training import TrainConfig, Trainer
+from modeflow.errors import ConfigError
+from modeflow.flows import NSF
+from modeflow.training import TrainConfig, Trainer, flatten
 from modeflow.training.flat import FlatParameters, learning_rates
 
 
@@ -113,3 +115,38 @@ def test_convolutions_keep_their_order():
     assert not layer.weight.any()
     flat.detach()
     assert layer.weight.stride() == before.stride()
+
+
+def test_a_loop_of_ones_own_takes_the_steps_of_pytorch():
+    torch.manual_seed(0)
+    model = NSF(3, layers=2, hidden_features=8, bins=4)
+    twin, x = copy.deepcopy(model), torch.randn(200, 3)
+    plain = torch.optim.Adam(twin.parameters(), lr=1e-3)
+    with flatten(model) as flat:
+        optimizer = flat.adam(1e-3)
+        for _ in range(5):
+            flat.zero_grad()
+            plain.zero_grad()
+            (-model.log_prob(x).mean()).backward()
+            (-twin.log_prob(x).mean()).backward()
+            norm = flat.clip(0.5)
+            expected = torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+            assert norm.item() == pytest.approx(expected.item(), rel=1e-4)
+            optimizer.step()
+            plain.step()
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5) and one.grad is None
+    copy.deepcopy(model).load_state_dict(model.state_dict())
+
+
+def test_what_cannot_be_flattened_is_said():
+    model = net()
+    flat = flatten(model)
+    with pytest.raises(ConfigError, match="flat already"):
+        flatten(model)
+    flat.detach()
+    flatten(model).detach()
+    for p in model.parameters():
+        p.requires_grad_(False)
+    with pytest.raises(ConfigError, match="no parameters to train"):
+        flatten(model)

@@ -2,6 +2,7 @@
 
 from modeflow.training.config import TrainConfig, Training
 from modeflow.training.devices import resolve_device
+from modeflow.training.flat import flatten
 from modeflow.training.history import History
 from modeflow.training.seeding import seeded
 from modeflow.training.signals import signals_held
@@ -13,6 +14,7 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "Training",
+    "flatten",
     "resolve_device",
     "seeded",
     "shield",

@@ -15,7 +15,6 @@ from torch import Tensor
 from modeflow.densities import Density, Loss
 from modeflow.errors import ConfigError, TrainingError
 from modeflow.nets.randomness import reseed
-from modeflow.optimisers import AdamW
 from modeflow.training import checkpoint as store
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, World
@@ -77,19 +76,13 @@ class Loop:
         falling = decaying(model, self.parameters) if config.weight_decay else None
         flat = FlatParameters(self.parameters, learning_rates(model, self.parameters), falling)
         averages = [v.detach().clone() for v in flat.vectors] if config.ema else None
-        self.state = TrainState(model, flat, self._optimizer(flat), averages, copy_state(model))
+        optimizer = flat.adam(config.learning_rate)
+        self.state = TrainState(model, flat, optimizer, averages, copy_state(model))
         self.watch = Watch(self.state.optimizer, self.device)
         self.batches = math.ceil(len(rows.train) / config.batch_size)
         self._last_save = self._began = time.monotonic()
         self._rate = config.learning_rate
         self._generator = torch.Generator()
-
-    def _optimizer(self, flat: FlatParameters) -> torch.optim.Optimizer:
-        groups = [
-            {"params": [vector], "scale": rate} for vector, rate in zip(flat.vectors, flat.rates, strict=True)
-        ]
-        # Decay is `FlatParameters.decay`: what decays is not a matter of vectors.
-        return AdamW(groups, lr=self.config.learning_rate, weight_decay=0.0, fused=True)
 
     # -- running --------------------------------------------------------------------------------
 
