@@ -13,7 +13,7 @@ from modeflow import NVF, FlowDensity
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError
 from modeflow.estimators import load_estimator
-from modeflow.estimators.stacking import _weights, anywhere, described, stack
+from modeflow.estimators.stacking import Companions, _weights, anywhere, described
 
 STACKED = {**FAST, "stacking": True}
 
@@ -83,9 +83,10 @@ def test_a_model_that_is_far_too_sure_gives_way_and_a_right_one_stays():
     rows, held = (torch.from_numpy(rng.normal(size=(n, 2))) for n in (1000, 300))
     right = (-0.5 * held.square().sum(1) - math.log(2 * math.pi)).numpy()
     narrow = (-0.5 * (held / 0.1).square().sum(1) - math.log(2 * math.pi) - 2 * math.log(0.1)).numpy()
-    assert described(stack(rows, held, narrow, None, 0)).model < 0.2
-    assert described(stack(rows, held, right, None, 0)).anywhere < 0.02
-    assert described(stack(rows, held, right, None, 0)).components >= 1
+    found = Companions(rows, held, None, 0)
+    assert described(found.beside(narrow)).model < 0.2
+    assert described(found.beside(right)).anywhere < 0.02
+    assert described(found.beside(right)).components >= 1
 
 
 def test_files_hold_it(fitted, tmp_path):

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from modeflow.densities import Preprocessed
-from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, encoded, repeated
+from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, companions_of, stand_beside
 from modeflow.estimators.settings import Settings, latent_model
-from modeflow.estimators.stacking import stack
 from modeflow.latents import Ensemble
 from modeflow.training import History
 
@@ -90,14 +89,10 @@ def _stacked(fitted: Fitted, order: Order) -> Fitted:
     data, model = order.data, fitted.model.eval()
     if not order.settings.stacks(data.domain) or fitted.history.interrupted:
         return fitted
-    weight = None if data.weight is None else torch.from_numpy(data.weight)
+    rows = data.domain.block_rows
+    stand_beside(model, companions_of(model, data, order.settings.seed), rows)
     with torch.no_grad():
-        rows, held = (encoded(model, each, data.domain.block_rows) for each in (data.rows, data.held))
-        own = [latent_model(model).log_prob(u) for u in held.split(data.domain.block_rows)]
-        scores = torch.cat(own).double().cpu().numpy()
-        rows = repeated(rows, weight)
-        model.beside = stack(rows, held, scores, data.validation_weight, order.settings.seed)
-        score = torch.cat([model.log_prob(x) for x in data.held.split(data.domain.block_rows)])
+        score = torch.cat([model.log_prob(x) for x in data.held.split(rows)])
     return replace(fitted, score=score.double().cpu().numpy())
 
 

@@ -15,7 +15,7 @@ from modeflow.densities import Preprocessed
 from modeflow.densities.base import Density
 from modeflow.domains import Domain
 from modeflow.estimators.settings import Settings, latent_model
-from modeflow.estimators.stacking import anywhere
+from modeflow.estimators.stacking import Companions, anywhere
 from modeflow.latents import LatentModel
 from modeflow.latents.discrete import Relief, Survey
 from modeflow.metrics import summarise
@@ -27,9 +27,11 @@ __all__ = [
     "Fit",
     "FitData",
     "Peaks",
+    "companions_of",
     "encoded",
     "mean_one",
     "repeated",
+    "stand_beside",
     "standardised",
     "warn_if_trivial",
 ]
@@ -115,7 +117,7 @@ class Fit:
                 self.model = Preprocessed(self.model.transform, drawn.model, drawn.draws)
                 self._begin(rows, weight)
         if settings.stacks(data.domain):
-            # While training is stopped and candidates are compared, too; what is best there is found later.
+            # While training is stopped early; what is best there is found when it has ended.
             with seeded(self._seed):
                 self.model.beside = anywhere(self._standard(rows, weight))
         self._start = copy_state(self.model)
@@ -267,6 +269,19 @@ class Fit:
 def encoded(model: Preprocessed, rows: Tensor, block_rows: int) -> Tensor:
     """Rows in the units of the model, by one draw that is a function of the row where the transform draws."""
     return torch.cat([model.encode_drawn(x)[0] for x in rows.split(block_rows)])
+
+
+def companions_of(model: Preprocessed, data: FitData, seed: int) -> Companions:
+    """What may stand beside this model, and any other of these rows with the same maps of columns."""
+    rows, held = (encoded(model, each, data.domain.block_rows) for each in (data.rows, data.held))
+    return Companions(repeated(rows, _tensor(data.weight)), held, data.validation_weight, seed)
+
+
+@torch.no_grad()
+def stand_beside(model: Preprocessed, companions: Companions, block_rows: int) -> None:
+    """Have the best of them stand beside the model."""
+    own = [latent_model(model).log_prob(u) for u in companions.held.split(block_rows)]
+    model.beside = companions.beside(torch.cat(own).double().cpu().numpy()).to(model.device)
 
 
 def warn_if_trivial(data: FitData, log_prob: np.ndarray) -> None:

@@ -26,8 +26,17 @@ from pathlib import Path
 import numpy as np
 
 from modeflow.domains import Domain
-from modeflow.estimators.fitting import Fit, FitData, Peaks, mean_one, standardised
+from modeflow.estimators.fitting import (
+    Fit,
+    FitData,
+    Peaks,
+    companions_of,
+    mean_one,
+    stand_beside,
+    standardised,
+)
 from modeflow.estimators.settings import Settings, is_tree
+from modeflow.estimators.stacking import Companions
 from modeflow.estimators.trials import (
     Candidate,
     Choice,
@@ -92,6 +101,7 @@ class Selection:
         order = np.random.default_rng([settings.seed, 1]).permutation(len(values))
         self.halves = order[::2], order[1::2]
         self._trained: list[np.ndarray] = []
+        self._companions: dict[int, Companions] = {}
         self._parts = [self._part(half, data.domain) for half in self.halves]
         self._survey: Survey | None = None
         self._rows = len(values)
@@ -307,6 +317,8 @@ class Selection:
             if self.interrupted:
                 return
             fit.settle()
+            if settings.stacks(fit.data.domain):
+                self._stand_beside(fit, place)
             other = self.halves[1 - place]
             trial.scores[other] = fit.log_prob(self._values[other])
             trial.seconds += history.seconds
@@ -314,6 +326,12 @@ class Selection:
             self.trials[choice, length] = trial
             trial.halves += 1
             self._summarise(trial)
+
+    def _stand_beside(self, fit: Fit, place: int) -> None:
+        """Have what is best beside the candidate stand there, as it will in the end."""
+        if place not in self._companions:  # the same for all candidates
+            self._companions[place] = companions_of(fit.model, fit.data, self.settings.seed)
+        stand_beside(fit.model, self._companions[place], fit.data.domain.block_rows)
 
     def _summarise(self, trial: Candidate) -> None:
         known = ~np.isnan(trial.scores)

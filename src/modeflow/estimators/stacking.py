@@ -4,10 +4,10 @@ r"""What stands beside a fitted model: a Gaussian mixture, and rows from anywher
 
 in the units of the model, exact. A flow that was fitted to few rows is far too sure of where no row can lie:
 single new rows cost hundreds of nats, and decide its mean. One row in N may therefore come from anywhere, a
-wide t about all rows, from the first step on: while training is stopped early and candidates are compared,
-too. After the training a mixture joins, of the size and the regularisation that are best on the validation
-rows, and the weights w are those that make the validation rows likeliest (EM, with a prior that leaves the
-model what the rows do not claim).
+wide t about all rows, from the first step on: while training is stopped early, too. After the training, and
+before candidates are compared, a mixture joins, of the size and the regularisation that are best on the
+validation rows, and the weights w are those that make the validation rows likeliest (EM, with a prior that
+leaves the model what the rows do not claim).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from modeflow.densities.beside import Beside
 from modeflow.progress import busy
 
-__all__ = ["Stacked", "anywhere", "described", "stack"]
+__all__ = ["Companions", "Stacked", "anywhere", "described"]
 
 #: Freedom of the t.
 _FREEDOM = 3.0
@@ -79,28 +79,40 @@ def anywhere(rows: Tensor, share: float | None = None) -> Beside:
     return _beside([weight], [found.location_], [np.linalg.inv(factor)], [_FREEDOM])
 
 
-def stack(rows: Tensor, held: Tensor, log_prob: np.ndarray, weight: np.ndarray | None, seed: int) -> Beside:
-    """What is best beside a model.
+class Companions:
+    """What may stand beside models of some rows, whichever they are: a wide t, and the best mixture.
 
     Arguments:
-        rows: training rows in the units of the model, ``(N, D)``, each as often as its weight says.
-        held: validation rows, ``(M, D)``. log_prob: the model's, ``(M,)``. weight: theirs, ``(M,)``.
-        seed: of the mixture's start.
+        rows: training rows in the units of the models, ``(N, D)``, each as often as its weight says.
+        held: validation rows, ``(M, D)``. weight: theirs, ``(M,)``. seed: of the mixture's start.
     """
-    far = anywhere(rows, 0.5)
-    columns = [log_prob, far.log_prob(held.double()).cpu().numpy() - math.log(0.5)]
-    counts = [_PRIOR[0], len(held) / len(rows)]
-    mixture = _best_mixture(_float64(rows), _float64(held), weight, seed)
-    if mixture is not None:
-        columns.append(mixture.score_samples(_float64(held)))
-        counts.append(_PRIOR[1])
-    w = _weights(np.stack(columns, 1), np.array(counts), weight)
-    parts = [_beside([w[1]], far.means, far.whiten, far.freedom)]
-    if mixture is not None:
-        whiten = mixture.precisions_cholesky_.transpose(0, 2, 1)
-        parts.append(_beside(w[2] * mixture.weights_, mixture.means_, whiten, np.full(len(whiten), math.inf)))
-    names = ("log_weights", "means", "whiten", "freedom")
-    return Beside(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+    def __init__(self, rows: Tensor, held: Tensor, weight: np.ndarray | None, seed: int) -> None:
+        self.held, self._weight = held, weight
+        far = anywhere(rows, 0.5)
+        self._parts = [far]
+        self._columns = [far.log_prob(held.double()).cpu().numpy() - math.log(0.5)]
+        self._counts = [_PRIOR[0], len(held) / len(rows)]
+        mixture = _best_mixture(_float64(rows), _float64(held), weight, seed)
+        if mixture is not None:
+            whiten = mixture.precisions_cholesky_.transpose(0, 2, 1)
+            self._parts.append(
+                _beside(mixture.weights_, mixture.means_, whiten, np.full(len(whiten), math.inf))
+            )
+            self._columns.append(mixture.score_samples(_float64(held)))
+            self._counts.append(_PRIOR[1])
+
+    def beside(self, log_prob: np.ndarray) -> Beside:
+        """What is best beside a model whose log-densities of the validation rows these are, ``(M,)``."""
+        w = _weights(np.stack([log_prob, *self._columns], 1), np.array(self._counts), self._weight)
+        shares = torch.cat(
+            [
+                part.log_weights - part.log_weights.logsumexp(0) + math.log(share)
+                for part, share in zip(self._parts, w[1:], strict=True)
+            ]
+        )
+        names = ("means", "whiten", "freedom")
+        return Beside(shares, *(torch.cat([getattr(part, name) for part in self._parts]) for name in names))
 
 
 def described(beside: Beside) -> Stacked:
@@ -131,7 +143,7 @@ def _best_mixture(rows: np.ndarray, held: np.ndarray, weight: np.ndarray | None,
         best = score, found
         return True
 
-    with busy("mixture beside the flow"):
+    with busy("mixture beside it"):
         for tried in _SIZES:
             if tried * _ROWS_A_COMPONENT > len(rows) or not better(tried, ridge):
                 break
