@@ -47,7 +47,8 @@ class Marginal:
         name, spec: of the column, its kind in words. missing: share of its cells in the data.
         bars: its levels; of numbers, the atoms. rare: how many levels the last bar stands for.
         data, samples: numbers beside the atoms; None for a column of levels.
-        step, offset: of a lattice. period, origin: of a circle. time: whether numbers are seconds.
+        step, offset: of a lattice. period, origin: of a circle.
+        time: the column of times, which knows the seconds of its numbers.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Marginal:
     offset: float = 0.0
     period: float = 0.0
     origin: float = 0.0
-    time: bool = False
+    time: Datetime | None = None
 
     @property
     def alt(self) -> str:
@@ -101,7 +102,7 @@ def marginal_of(column: Column, data: np.ndarray, samples: np.ndarray) -> Margin
         names = level_names(column)
         if isinstance(column, Steps) and len(names) > _LEVELS:  # numbers, too many for bars
             values = [np.array(column.levels)[x.astype(np.int64)] for x in known]
-            told |= {"step": column.step, "offset": column.offset, "time": isinstance(column, Datetime)}
+            told |= {"step": column.step, "offset": column.offset, "time": column if isinstance(column, Datetime) else None}
             return Marginal(**told, data=values[0], samples=values[1])
         shares = [_shares(np.bincount(x.astype(np.int64), minlength=feature.levels)) for x in known]
         return Marginal(**told, **_bars(names, shares[0], shares[1], feature.ordered))
@@ -109,7 +110,7 @@ def marginal_of(column: Column, data: np.ndarray, samples: np.ndarray) -> Margin
     bars = [Bar(quantity(a), *(float((x == a).mean()) if len(x) else 0.0 for x in known)) for a in atoms]
     bars = sorted(bars, key=lambda b: -b.data)[:_ATOMS]
     rest = [x[~np.isin(x, atoms)] for x in known]
-    told |= {"step": feature.step, "offset": feature.offset, "time": isinstance(column, Datetime)}
+    told |= {"step": feature.step, "offset": feature.offset, "time": column if isinstance(column, Datetime) else None}
     if isinstance(column, Circular):
         told |= {"period": column.period, "origin": column.origin}
     return Marginal(**told, bars=tuple(bars), data=rest[0], samples=rest[1])
@@ -215,10 +216,10 @@ def _histogram(axes: Axes, marginal: Marginal) -> None:
     else:
         edges = _edges(low, high, marginal.step, marginal.offset)
     off = [float(((x < edges[0]) | (x > edges[-1])).mean()) if len(x) else 0.0 for x in (data, samples)]
-    scale = 1 / _DAY if marginal.time else 1.0
-    axes.stairs(_of_bins(data, edges), edges * scale, fill=True, color=DATA, alpha=0.4)
-    axes.stairs(_of_bins(samples, edges), edges * scale, color=MODEL, linewidth=1.4)
-    axes.set_xlim(edges[0] * scale, edges[-1] * scale)
+    at = marginal.time.seconds(edges) / _DAY if marginal.time else edges
+    axes.stairs(_of_bins(data, edges), at, fill=True, color=DATA, alpha=0.4)
+    axes.stairs(_of_bins(samples, edges), at, color=MODEL, linewidth=1.4)
+    axes.set_xlim(at[0], at[-1])
     axes.set_ylim(0, None)
     _percent(axes.yaxis)
     if marginal.time:
