@@ -125,9 +125,9 @@ def test_columns_that_name_the_rows_are_dropped_unless_asked_for(root, capsys, m
     assert main(["schema", "car"]) == 0
     out, err = capsys.readouterr()
     assert "who: {kind: drop" in out and said in err and "edit columns of kind id" not in err
-    with pytest.raises(DataError, match="'who' .* names the rows"):
+    with pytest.raises(DataError, match=r"'who' .* names the rows"):
         MixedDomain.load(settings(data="car", columns=["who", "x"]))
-    with pytest.raises(DataError, match="'who' .* names the rows"):  # the file itself has no entry
+    with pytest.raises(DataError, match=r"'who' .* names the rows"):  # the file itself has no entry
         MixedDomain.load(settings(data=str(root / "car.csv")))
     schema = root / "schema.yaml"
     schema.write_text(out.replace("who: {kind: drop", "who: {kind: categorical"))

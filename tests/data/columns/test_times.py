@@ -126,14 +126,18 @@ def test_months_are_steps_of_their_own(every, day, hour, spec):
     with pytest.raises(DataError, match="which datetime"):
         schema.encode(off)
     assert not float(schema.encode(off, "score")[0, 0]).is_integer()
-    np.testing.assert_allclose(column.seconds(schema.encode(off, "score")[:, 0]),
-                               (off["when"][0] - dt.datetime(1970, 1, 1)).total_seconds())
+    np.testing.assert_allclose(
+        column.seconds(schema.encode(off, "score")[:, 0]),
+        (off["when"][0] - dt.datetime(1970, 1, 1)).total_seconds(),
+    )
 
 
 def test_months_that_chance_may_give_or_that_are_few_or_said():
     text = [str(month(n).date()) for n in np.random.default_rng(0).integers(300, 420, N)]
     schema = TableSchema.infer({"t": text})
-    assert "step: month" in schema.to_yaml() and schema["t"].decode(np.array([361.2])).tolist() == ["2000-02-01"]
+    assert "step: month" in schema.to_yaml() and schema["t"].decode(np.array([361.2])).tolist() == [
+        "2000-02-01"
+    ]
     three = [month(n, 15) for n in (0, 5, 13)]
     assert TableSchema.infer({"t": three})["t"].step == DAY
     few = TableSchema.infer({"t": [month(n) for n in range(20)] * 20})["t"]

@@ -21,7 +21,7 @@ def phase_of_months(seconds: np.ndarray) -> np.ndarray:
 
 
 def months_of(seconds: np.ndarray, phase: float) -> np.ndarray:
-    """Months since January 1970, ``(N,)``: whole where a time has this place in its month, and even between."""
+    """Months since January 1970, ``(N,)``: whole where a time has this place in its month, linear between."""
     known = ~np.isnan(seconds)
     seconds = np.where(known, seconds, 0.0)
     numbers = _calendar(seconds)

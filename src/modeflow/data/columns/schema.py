@@ -218,7 +218,9 @@ class TableSchema:
             parts = [f"missing {listing(missing)}"] if missing else []
             parts += [f"unexpected {listing(extra)}{nearest(extra[0], missing)}"] if extra else []
             # A cell that is missing is one thing, a column that is quite another: it may be another table.
-            lacks = "; give a column that nothing is known of with empty cells" if missing and not extra else ""
+            lacks = (
+                "; give a column that nothing is known of with empty cells" if missing and not extra else ""
+            )
             raise DataError(f"the columns differ from the schema's: {'; '.join(parts)}{lacks}")
         return found
 

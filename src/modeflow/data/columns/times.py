@@ -223,11 +223,16 @@ def time_step(levels: np.ndarray, said: Any, name: str, calendar: bool = True) -
         step = next(s for s in UNITS.values() if not (micro % round(s * 1e6)).any())
     phase = float(phase_of_months(levels)[0])
     place = months_of(levels, phase)
-    if said is None and calendar and (len(levels) - 1) * math.log(_DAYS) > _SURE and (place == np.round(place)).all():
+    if (
+        said is None
+        and calendar
+        and (len(levels) - 1) * math.log(_DAYS) > _SURE
+        and (place == np.round(place)).all()
+    ):
         months, step = True, 1.0
-        common = int(np.gcd.reduce(np.diff(place).astype(np.int64)))
-        if (len(levels) - 2) * math.log(common) > _SURE:
-            step = float(common)
+        every_months = int(np.gcd.reduce(np.diff(place).astype(np.int64)))
+        if (len(levels) - 2) * math.log(every_months) > _SURE:
+            step = float(every_months)
     if months:
         return {"step": step, "months": True, "phase": phase, "offset": float(place[0] % step)}
     if said is None and len(levels) > 1:
