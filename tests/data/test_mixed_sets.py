@@ -111,3 +111,34 @@ def test_commands_take_names(root, tmp_path, capsys):
     assert main(["score", run, "car", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["log_likelihood"]["n"] == 120
     assert main(["report", run, "--no-baselines", "--quiet"]) == 0
+
+
+def test_columns_that_name_the_rows_are_dropped_unless_asked_for(root, capsys, monkeypatch):
+    whole = table(120).with_columns(pl.Series("who", [f"N{i}" for i in range(120)]))
+    (root / "car.csv").write_text(whole.write_csv())
+    (root / "car.csv.gz").unlink()
+    monkeypatch.setitem(MIXED_SETS, "car", MixedSet(("car",), 120, 4, "somewhere", "free", names=("who",)))
+    loaded = MixedDomain.load(settings(data="car"))
+    assert loaded.schema.names == ("x", "word", "row") and loaded.frame.columns == whole.columns
+    said = "column 'who' of 'car' names the rows, and is dropped: a schema or --columns says otherwise"
+    assert said in loaded.notes
+    assert main(["schema", "car"]) == 0
+    out, err = capsys.readouterr()
+    assert "who: {kind: drop" in out and said in err and "edit columns of kind id" not in err
+    with pytest.raises(DataError, match=r"'who' .* names the rows"):
+        MixedDomain.load(settings(data="car", columns=["who", "x"]))
+    with pytest.raises(DataError, match=r"'who' .* names the rows"):  # the file itself has no entry
+        MixedDomain.load(settings(data=str(root / "car.csv")))
+    schema = root / "schema.yaml"
+    schema.write_text(out.replace("who: {kind: drop", "who: {kind: categorical"))
+    found = MixedDomain.load(settings(data="car", schema=str(schema)))
+    assert "who" in found.schema.names and said not in found.notes
+
+
+def test_names_of_rows_are_columns_that_are_here():
+    for name, known in ((n, k) for n, k in MIXED_SETS.items() if k.names):
+        try:
+            frame = read_mixed(name)[0]
+        except DataError:
+            continue
+        assert set(known.names) <= set(frame.columns)

@@ -180,7 +180,7 @@ def test_impossible_cells_are_named():
         np.testing.assert_array_equal(own, fitted.predict_column("c", x).probabilities)
     with pytest.raises(ConfigError, match=r"column 'unit' is constant\('cm'\): no part of the model"):
         fitted.sample_given({"unit": "cm"})
-    with pytest.raises(DataError, match="correct the cell, or add its value to the levels"):
+    with pytest.raises(DataError, match=r"column 'a' is given 'z', which categorical\(.*\) cannot have"):
         fitted.sample_given({"a": "z"})
 
 
@@ -263,8 +263,10 @@ def test_bad_questions_get_one_line(fitted):
     ):
         with pytest.raises(ConfigError, match=message):
             wrong()
-    with pytest.raises(DataError, match=r"'b'.*holds 's'"):
+    with pytest.raises(DataError, match=r"'b' is given 's', which .* cannot have"):
         fitted.sample_given({"b": "s"})
+    with pytest.raises(DataError, match=r"'b' is given no value: leave it out to have it drawn"):
+        fitted.sample_given({"b": None})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from test_report import parsed, prose
 
-from modeflow.data.columns import Categorical, Circular, Datetime, Integer, Positive, Real, TableSchema
+from modeflow.data.columns import Categorical, Circular, Datetime, Integer, Positive, Real, Steps, TableSchema
 from modeflow.report import MixedReport, gather, render_report
 from modeflow.report.fidelity import agreement_of, agreement_section
 from modeflow.report.marginals import marginal_of, plot_marginal
@@ -90,7 +90,49 @@ def test_the_summary_is_json(report):
     assert [row["name"] for row in told["likelihoods"]][1] == "independent columns"
     assert told["fidelity"]["rows"] == 60 and {"shape", "trend"} <= set(told["fidelity"]["samples"])
     assert len(told["tree"]) == 5 and told["tree"][0][2] >= told["tree"][-1][2]
-    assert any(line.startswith("shape: ") for line in report.lines())
+
+
+def test_a_terminal_is_told_the_same_in_words(report):
+    lines = report.lines()
+    shape = report.agreement
+    scores = (shape.samples.shape.score, shape.training.shape.score)
+    assert f"Shape        {scores[0]:.4f}   {scores[1]:.4f}   columns, one by one" in lines
+    assert any("than independent columns" in line or "from independent columns" in line for line in lines)
+    assert set(report.sharing.verdict) <= set(lines)
+
+
+def test_prices_are_drawn_on_a_logarithmic_axis():
+    """Skewed cents with a few zeros; not times, not counts whose values are farther apart than the bins."""
+    rng = np.random.default_rng(0)
+    prices = np.round(np.exp(rng.normal(3, 1.2, 500)), 2)
+    prices[:10] = 0
+    for step, values, scale in (
+        (0.01, prices, "log"),
+        (1.0, np.round(prices), "linear"),
+        (0.0, -prices, "linear"),
+    ):
+        column = Steps(name="x", step=step) if step else Real(name="x")
+        figure = plot_marginal(marginal_of(column, values, values))
+        assert figure.axes[-1].get_xscale() == scale
+    outside = (
+        plot_marginal(marginal_of(Steps(name="x", step=0.01), prices, prices)).axes[-1].get_title("right")
+    )
+    assert outside.startswith("outside: 2")
+
+
+def test_an_atom_that_no_row_has_is_a_bar_at_zero():
+    column = Positive(name="x", atoms=(1.0,))
+    figure = plot_marginal(marginal_of(column, np.linspace(2, 3, 50), np.linspace(2, 3, 50)))
+    assert figure.axes[0].get_ylim() == (0, 0.01)
+
+
+def test_months_are_drawn_at_their_dates():
+    column = Datetime(name="t", step="month")
+    months = np.repeat(np.arange(300.0, 420.0), 3)
+    axes = plot_marginal(marginal_of(column, months, months)).axes[0]
+    first, last = (t / 86400 for t in column.seconds(np.array([300.0, 419.0])))
+    left, right = axes.get_xlim()
+    assert first - 300 < left < first and last < right < last + 300
 
 
 def test_the_tree_joins_what_depends(report):

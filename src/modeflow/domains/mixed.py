@@ -17,7 +17,7 @@ from modeflow.data.columns.base import shown
 from modeflow.data.columns.files import plain_rows, write_frame
 from modeflow.data.columns.frames import frame_kind
 from modeflow.data.schema import listing
-from modeflow.domains._mixed_rows import independent_columns, refuse_empty, strange_text
+from modeflow.domains._mixed_rows import given_cells, independent_columns, refuse_empty, strange_text
 from modeflow.domains._mixed_sources import (
     MixedData,
     MixedParts,
@@ -214,7 +214,7 @@ class MixedDomain(RowDomain):
 
         Raises:
             ConfigError: an unknown column, or another number of values.
-            DataError: a value that its column cannot have.
+            DataError: a value that its column cannot have, or a missing one.
         """
         found = np.full((rows, self.schema.dim), np.nan)
         for name, value in cells.items():
@@ -222,7 +222,7 @@ class MixedDomain(RowDomain):
             values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
             if len(values) not in (1, rows):
                 raise ConfigError(f"column '{name}' is given {len(values)} values for {rows} rows")
-            found[:, j] = self.schema[name].encode(values)
+            found[:, j] = given_cells(self.schema[name], values)
         return found
 
     def said(self) -> dict[str, Any]:

@@ -49,6 +49,16 @@ class Agreement:
         """Plain values: the scores of both."""
         return {"rows": self.rows, "samples": self.samples.scores(), "training": self.training.scores()}
 
+    def lines(self) -> list[str]:
+        """The scores for a terminal."""
+        what = {"Shape": "columns, one by one", "Trend": "pairs", "wNMI": "pairs, dependent ones more"}
+        rows = [
+            f"{name:12} {_score(mine.score)}   {_score(getattr(self.training, key).score)}   {what[name]}"
+            for name, (key, _) in _MEANING.items()
+            if (mine := getattr(self.samples, key)) is not None
+        ]
+        return ["alike test rows, 1 is fully: samples, and training rows beside them", *rows]
+
 
 def agreement_of(
     schema: TableSchema, test: np.ndarray, samples: np.ndarray, train: np.ndarray, most: int, seed: int = 0

@@ -26,7 +26,9 @@ _LEVELS, _ATOMS, _BINS, _RING = 15, 6, 40, 36
 #: Every picture has this size, inches, so that they stand in rows.
 _SIZE = (4.1, 2.9)
 #: How many times the median the largest values are (99.5 %) where the axis is logarithmic.
-_SKEW = 20.0
+_SKEW = 15.0
+#: Least share of positive numbers of such an axis, and least values of a lattice in its bins.
+_POSITIVE, _IN_A_BIN = 0.95, 4
 _DAY = 86400.0
 
 
@@ -47,7 +49,8 @@ class Marginal:
         name, spec: of the column, its kind in words. missing: share of its cells in the data.
         bars: its levels; of numbers, the atoms. rare: how many levels the last bar stands for.
         data, samples: numbers beside the atoms; None for a column of levels.
-        step, offset: of a lattice. period, origin: of a circle. time: whether numbers are seconds.
+        step, offset: of a lattice. period, origin: of a circle.
+        time: the column of times, which knows the seconds of its numbers.
     """
 
     name: str
@@ -61,7 +64,7 @@ class Marginal:
     offset: float = 0.0
     period: float = 0.0
     origin: float = 0.0
-    time: bool = False
+    time: Datetime | None = None
 
     @property
     def alt(self) -> str:
@@ -101,7 +104,11 @@ def marginal_of(column: Column, data: np.ndarray, samples: np.ndarray) -> Margin
         names = level_names(column)
         if isinstance(column, Steps) and len(names) > _LEVELS:  # numbers, too many for bars
             values = [np.array(column.levels)[x.astype(np.int64)] for x in known]
-            told |= {"step": column.step, "offset": column.offset, "time": isinstance(column, Datetime)}
+            told |= {
+                "step": column.step,
+                "offset": column.offset,
+                "time": column if isinstance(column, Datetime) else None,
+            }
             return Marginal(**told, data=values[0], samples=values[1])
         shares = [_shares(np.bincount(x.astype(np.int64), minlength=feature.levels)) for x in known]
         return Marginal(**told, **_bars(names, shares[0], shares[1], feature.ordered))
@@ -109,7 +116,11 @@ def marginal_of(column: Column, data: np.ndarray, samples: np.ndarray) -> Margin
     bars = [Bar(quantity(a), *(float((x == a).mean()) if len(x) else 0.0 for x in known)) for a in atoms]
     bars = sorted(bars, key=lambda b: -b.data)[:_ATOMS]
     rest = [x[~np.isin(x, atoms)] for x in known]
-    told |= {"step": feature.step, "offset": feature.offset, "time": isinstance(column, Datetime)}
+    told |= {
+        "step": feature.step,
+        "offset": feature.offset,
+        "time": column if isinstance(column, Datetime) else None,
+    }
     if isinstance(column, Circular):
         told |= {"period": column.period, "origin": column.origin}
     return Marginal(**told, bars=tuple(bars), data=rest[0], samples=rest[1])
@@ -192,6 +203,8 @@ def _atoms(axes: Axes, bars: tuple[Bar, ...]) -> None:
     axes.tick_params(axis="x", length=0, labelcolor=INK)
     axes.grid(axis="x", visible=False)
     axes.set_xlim(-0.7, len(bars) - 0.3)
+    if not any(b.data or b.samples for b in bars):
+        axes.set_ylim(0, 0.01)
     axes.set_title("atom" if len(bars) == 1 else "atoms", fontsize=8.5, fontweight="normal", color=FAINT)
     _percent(axes.yaxis)
 
@@ -206,24 +219,23 @@ def _histogram(axes: Axes, marginal: Marginal) -> None:
     data, samples = marginal.data, marginal.samples
     assert data is not None and samples is not None
     low, high = frame(data, 0.02)
-    logarithmic = _is_skewed(data) and not marginal.time and marginal.step == 0
-    if logarithmic:
-        low, high = (float(q) for q in np.quantile(data, [0.001, 0.999]))
-        edges = np.geomspace(low, high * (1 + 1e-9), _BINS + 1)
+    powers = None if marginal.time else _powers_of(data, marginal.step)
+    if powers is not None:
+        edges = powers
         axes.set_xscale("log")
         axes.minorticks_off()
     else:
         edges = _edges(low, high, marginal.step, marginal.offset)
     off = [float(((x < edges[0]) | (x > edges[-1])).mean()) if len(x) else 0.0 for x in (data, samples)]
-    scale = 1 / _DAY if marginal.time else 1.0
-    axes.stairs(_of_bins(data, edges), edges * scale, fill=True, color=DATA, alpha=0.4)
-    axes.stairs(_of_bins(samples, edges), edges * scale, color=MODEL, linewidth=1.4)
-    axes.set_xlim(edges[0] * scale, edges[-1] * scale)
+    at = marginal.time.seconds(edges) / _DAY if marginal.time else edges
+    axes.stairs(_of_bins(data, edges), at, fill=True, color=DATA, alpha=0.4)
+    axes.stairs(_of_bins(samples, edges), at, color=MODEL, linewidth=1.4)
+    axes.set_xlim(at[0], at[-1])
     axes.set_ylim(0, None)
     _percent(axes.yaxis)
     if marginal.time:
         _dates(axes)
-    elif logarithmic:
+    elif powers is not None:
         _powers(axes, edges[0], edges[-1])
     else:
         _numbers(axes)
@@ -232,8 +244,16 @@ def _histogram(axes: Axes, marginal: Marginal) -> None:
         axes.set_title(text, fontsize=7.5, fontweight="normal", color=FAINT, loc="right", pad=3)
 
 
-def _is_skewed(data: np.ndarray) -> bool:
-    return bool(data.min() > 0 and np.quantile(data, 0.995) > _SKEW * np.median(data))
+def _powers_of(data: np.ndarray, step: float) -> np.ndarray | None:
+    """Edges of bins on a logarithmic axis, for skewed numbers nearly all of which are positive; None for
+    others, and where the values of a lattice are too few for such bins."""
+    above = data[data > 0]
+    if not len(above) or len(above) < _POSITIVE * len(data):
+        return None
+    low, high = (float(q) for q in np.quantile(above, [0.001, 0.999]))
+    edges = np.geomspace(low, high * (1 + 1e-9), _BINS + 1)
+    skewed = bool(np.quantile(above, 0.995) > _SKEW * np.median(above))
+    return edges if skewed and edges[1] - edges[0] >= _IN_A_BIN * step else None
 
 
 def _edges(low: float, high: float, step: float, offset: float) -> np.ndarray:

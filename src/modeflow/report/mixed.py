@@ -161,12 +161,13 @@ class MixedReport(Report):
 
     def lines(self) -> list[str]:
         found = [f"{part:12} {value}" for part, value in self.parts.items()]
+        found += [
+            f"{'':12} {words.compare(self.likelihoods[0], other).words}" for other in self.likelihoods[1:]
+        ]
         if self.agreement is not None:
-            training = self.agreement.training.scores()
-            found += [
-                f"{name}: {value:.4f} (training rows: {training[name]:.4f})"
-                for name, value in self.agreement.samples.scores().items()
-            ]
+            found += self.agreement.lines()
+        if self.sharing is not None:
+            found += self.sharing.verdict
         return [*found, *super().lines()]
 
 

@@ -17,6 +17,7 @@ from modeflow.metrics.synthetic.neighbours import copies_and_nearest_of
 from modeflow.metrics.synthetic.two_sample import FOLDS, detection_of
 from modeflow.report import words
 from modeflow.report.canvas import label
+from modeflow.report.copula import NEEDED, copula_rows
 from modeflow.report.fidelity import columns_of, equal_parts
 from modeflow.report.sections import Column, Definition, Section, Table
 
@@ -33,7 +34,8 @@ _TERMS = (
         "AUC of samples",
         "Area under the curve of a classifier that tells samples from test rows, cross-validated: 0.5 where "
         "it guesses, 1 where it always tells. Rows whose columns are shuffled, each by itself, keep every "
-        "column, and lose all that columns say of each other.",
+        "column, and lose all that columns say of each other; rows of a Gaussian copula keep what "
+        f"correlations say of it ({NEEDED}).",
     ),
     Definition(
         "Nearer than new rows",
@@ -51,6 +53,7 @@ class Sharing:
         rows: so many samples and test rows.
         samples, training, shuffled: detection of samples, of training rows and of rows with their columns
             shuffled among test rows; None where there are too few rows.
+        copula: detection of rows of a Gaussian copula fitted to the training rows, where one is installed.
         copies: how near samples lie to training rows.
         nearest: the samples nearest to a training row; pairs: their cells, the sample's and the training
             row's, by column. names: of the columns shown.
@@ -64,6 +67,7 @@ class Sharing:
     nearest: Sequence[NearestRow]
     pairs: Sequence[tuple[Sequence[str], Sequence[str]]]
     names: Sequence[str]
+    copula: Detection | None = None
 
     @property
     def remembers(self) -> bool:
@@ -84,7 +88,8 @@ class Sharing:
             found.append(
                 f"A classifier ({self.samples.classifier}) tells samples from test rows with an AUC of "
                 f"{self.samples.auc:.2f}; training rows from test rows with {self.training.auc:.2f} (chance "
-                f"gives 0.50), rows whose columns are shuffled with {self.shuffled.auc:.2f}."
+                f"gives 0.50), rows whose columns are shuffled with {self.shuffled.auc:.2f}"
+                + (f", rows of a Gaussian copula with {self.copula.auc:.2f}." if self.copula else ".")
             )
         near = (
             f"{copies.dcr005:.1f} % of samples lie nearer to a training row than 95 % of test rows do (of "
@@ -104,7 +109,7 @@ class Sharing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        told = {name: getattr(self, name) for name in ("samples", "training", "shuffled")}
+        told = {name: getattr(self, name) for name in ("samples", "training", "shuffled", "copula")}
         return {
             "rows": self.rows,
             **{name: None if d is None else d.to_dict() for name, d in told.items()},
@@ -129,13 +134,16 @@ def sharing_of(
     known = train[rng.permutation(len(train))[:_TRAIN]]
     loose = np.column_stack([rng.permutation(column) for column in like.T])
     named = {"train": known, "samples": drawn, "test": real, "training": like, "shuffled": loose}
+    peer = copula_rows(schema, known, count, seed)
+    if peer is not None:
+        named["copula"] = np.where(np.isnan(real), np.nan, peer)
     coded = code_tables({name: columns_of(schema, rows) for name, rows in named.items()})
     trained, ours, tested, *_ = coded.tables
-    samples_told, training_told, shuffled_told = (
-        [detection_of(coded.of(tested, rows), _classifier(), seed) for rows in (ours, *coded.tables[3:])]
-        if count >= FOLDS
-        else [None] * 3
-    )
+    told: list[Detection | None] = [None] * 4
+    if count >= FOLDS:
+        beside = (ours, *coded.tables[3:])
+        for i, rows in enumerate(beside):
+            told[i] = detection_of(coded.of(tested, rows), _classifier(), seed)
     copies, nearest = copies_and_nearest_of(coded.of(trained, ours, tested), _PAIRS)
     shown = [c.name for c in schema.modelled[:_COLUMNS]]
     frames = [columns_of(schema, rows) for rows in (drawn, known)]
@@ -145,13 +153,14 @@ def sharing_of(
 
     return Sharing(
         count,
-        samples_told,
-        training_told,
-        shuffled_told,
+        told[0],
+        told[1],
+        told[2],
         copies,
         nearest,
         [(cells(0, pair.synthetic), cells(1, pair.train)) for pair in nearest],
         shown,
+        told[3],
     )
 
 

@@ -55,5 +55,7 @@ def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
         name, found, value = part.partition("=")
         if not found:
             raise ConfigError(f"--given needs column=value, received '{part}'")
+        if name.strip() in cells:
+            raise ConfigError(f"--given names column '{name.strip()}' twice")
         cells[name.strip()] = value.strip()
     return drawing.sample_given(cells, n, random_state=seed)

@@ -14,11 +14,14 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from modeflow.data.columns import TableSchema, read_mixed
+    from modeflow.data.mixed_sets import dropped_columns, dropped_note
     from modeflow.data.table import atomic_write
 
     check_output(args)
     frame, notes = read_mixed(args.data, columns_of(args.columns), header=args.header, array=args.array)
-    schema = TableSchema.infer(frame, source=args.data)
+    names = () if args.columns else dropped_columns(args.data, frame.columns)
+    schema = TableSchema.infer(frame, dict.fromkeys(names, "drop"), args.data)
+    notes += [dropped_note(args.data, names)] if names else []
     say_notes(args, [*notes, *schema.notes])
     title = f"Schema of {args.data}: {frame.height} rows, {frame.width} columns"
     text = schema.to_yaml(title)

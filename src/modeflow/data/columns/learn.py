@@ -308,13 +308,16 @@ def _datetime(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
     if not len(known):
         raise DataError(f"column '{name}' is missing in every row; say 'constant' or 'drop'")
     levels, counts = np.unique(known, return_counts=True)
-    step, offset = time_step(levels, said.get("step"), name)
-    options: Options = {"step": step, "offset": offset, **({"form": form} if form else {})}
+    found_step = time_step(levels, said.get("step"), name)
+    monthly = found_step.get("months", False)
     if as_levels is None:
-        as_levels = len(levels) > 1 and few_valued(levels, counts)
+        as_levels = len(levels) > 1 and few_valued(levels, counts) and not (monthly and "step" in said)
+    if as_levels and monthly:
+        found_step = time_step(levels, None, name, calendar=False)
+    options: Options = {**found_step, **({"form": form} if form else {})}
     if as_levels:
         options["levels"] = tuple(levels.tolist())
-    return {**options, **said}
+    return {**options, **{key: v for key, v in said.items() if key != "step"}}
 
 
 def _categorical(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:

@@ -40,9 +40,10 @@ def numbers_of(cells: Cells, name: str) -> np.ndarray:
         bad = np.array([v is not None and not isinstance(v, (int, float)) for v in cells.objects], dtype=bool)
     if bad is not None and bad.any():
         row = int(np.argmax(bad))
+        share = f" ({int(bad.sum())} of {len(bad)} cells are text)" if len(bad) > 1 else ""
         raise DataError(
-            f"column '{name}', data row {row + 1} holds {str(cells.value(row))[:40]!r}, no number "
-            f"({int(bad.sum())} of {len(bad)} cells are text); correct it, or say 'categorical' or 'drop'"
+            f"column '{name}', data row {row + 1} holds {str(cells.value(row))[:40]!r}, no number{share}; "
+            "correct it, or say 'categorical' or 'drop'"
         )
     numbers = cells.numbers
     if cells.objects is not None:

@@ -217,7 +217,11 @@ class TableSchema:
         if missing or extra:
             parts = [f"missing {listing(missing)}"] if missing else []
             parts += [f"unexpected {listing(extra)}{nearest(extra[0], missing)}"] if extra else []
-            raise DataError(f"the columns differ from the schema's: {'; '.join(parts)}")
+            # A cell that is missing is one thing, a column that is quite another: it may be another table.
+            lacks = (
+                "; give a column that nothing is known of with empty cells" if missing and not extra else ""
+            )
+            raise DataError(f"the columns differ from the schema's: {'; '.join(parts)}{lacks}")
         return found
 
     def decode(self, encoded: np.ndarray, frame: str | None = None) -> Any:
