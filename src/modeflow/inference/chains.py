@@ -117,8 +117,9 @@ def hmc(
         leapfrog_steps: gradients of a transition.
         step_size: ε, of all chains; a tensor ``(B,)`` gives each chain its own, adapted by itself.
         target_acceptance: in (0, 1).
-        mass: the diagonal of M, of the event's shape; ``"adapt"``: the inverse of the variance that all
-            chains have in the second quarter of the warm-up (for rows of one target); None for ones.
+        mass: the diagonal of M, of the event's shape; ``"adapt"``: the inverse of the variance of all
+            chains, taken three times in the first three quarters of the warm-up (for rows of one target);
+            None for ones.
         thin: transitions for one draw.
         generator: source of randomness; torch's global one if None.
 
@@ -133,6 +134,7 @@ def hmc(
         Neal, *MCMC using Hamiltonian dynamics*, 2011, https://arxiv.org/abs/1206.1901
     """
     check_sizes(draws=draws, leapfrog_steps=leapfrog_steps, thin=thin)
+    _check_start(start)
     adapt = isinstance(mass, str)
     if isinstance(mass, str) and mass != "adapt":
         raise ConfigError(f"mass must be 'adapt', a tensor of the event's shape or None, received {mass!r}")
@@ -188,6 +190,7 @@ def langevin(
         approximations*, Bernoulli, 1996
     """
     check_sizes(draws=draws, thin=thin)
+    _check_start(start)
     by = torch.ones_like(start[0]) if scale is None else scale.to(start)
 
     def step(place: Place, size: Tensor, scale: Tensor) -> Moved:
@@ -214,16 +217,20 @@ def _run(
         raise ConfigError(f"warmup must be 0 or more, received {warmup}")
     place = _begin(log_prob, start)
     seen: list[Tensor] = []
+    window = warmup // 4
     for i in track(range(warmup), "warm-up"):
         size = adapting.now if isinstance(adapting, DualAveraging) else adapting
         moved = step(place, size, scale)
         place = moved.place
         if isinstance(adapting, DualAveraging):
             adapting.update(moved.acceptance)
-        if adapt_scale and warmup // 4 <= i < warmup // 2:
+        if adapt_scale and window and i < 3 * window:
+            # What is far too narrow at first is seen only once the scale is roughly right: three times.
+            if i % window == 0:
+                seen = []
             seen.append(place.x)
-            if i == warmup // 2 - 1:
-                scale = _variance(torch.cat(seen))
+            if i % window == window - 1:
+                scale = _variance(torch.cat(seen[window // 2 :]))
                 assert isinstance(adapting, DualAveraging)
                 # The unit of a step is now a standard deviation.
                 adapting.restart(torch.full_like(adapting.now, 0.1))
@@ -243,11 +250,14 @@ def _run(
     return Chains(torch.stack(samples), torch.stack(values), means, size, divergences, scale)
 
 
-def _begin(log_prob: LogProb, start: Tensor) -> Place:
+def _check_start(start: Tensor) -> None:
     if start.dim() < 1 or not len(start) or not start.is_floating_point():
         raise ConfigError(
             f"start must be rows (B, *event) of numbers, received {tuple(start.shape)} {start.dtype}"
         )
+
+
+def _begin(log_prob: LogProb, start: Tensor) -> Place:
     check_log_prob(log_prob, start)
     place = at(log_prob, start)
     lost = torch.nonzero(place.log_prob == -torch.inf).flatten()

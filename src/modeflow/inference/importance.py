@@ -107,7 +107,7 @@ class Importance:
         said = []
         if self.pareto_k > RELIABLE_K:
             said.append(
-                f"Pareto k is {self.pareto_k:.2f}, above {RELIABLE_K}: a few draws rule the weights, and log Z "
+                f"Pareto k is {self.pareto_k:.2f}, above {RELIABLE_K}: a few draws rule the weights; log Z "
                 "and what is resampled are not to be trusted; fit longer, with more states or a richer flow, "
                 "or go on from draws with modeflow.inference.hmc"
             )

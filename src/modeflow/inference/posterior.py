@@ -101,7 +101,7 @@ class FittedPosterior:
         history: loss of every step: ``E_q[log q - β log p̃]``, nats, ``(steps,)``.
         start: rows that the fit started on, ``(N, *event)``; None where there were none.
         missed: of these rows, but for those in the target's tails, the share where q is below a hundredth of
-            the target's density, by `weights`'s log Z: draws of q cannot tell of that part. None without rows.
+            the target's density, by `weights`'s log Z: draws of q do not tell of it. None without rows.
     """
 
     density: Density
@@ -198,10 +198,12 @@ def fit_posterior(
     goal = as_target(target, _shape_of(event_shape, flow, start))
     seed = seed_of(random_state)
     generator = torch.Generator().manual_seed(seed)
+    with showing(verbose), seeded(seed, foreign=False):
+        rows = _rows(goal, chosen, start, flow if isinstance(flow, Density) else None, generator)
     with showing(verbose), seeded(seed):
-        like = flow if isinstance(flow, Density) else None
-        rows = _rows(goal, chosen, start, like, generator)
-        density = like or build_density(str(flow), goal.event_shape, n_states, rows, flow_options)
+        density = flow if isinstance(flow, Density) else None
+        if density is None:
+            density = build_density(str(flow), goal.event_shape, n_states, rows, flow_options)
         check_event_shape(density, goal)
         parts = check_drawable(density)
         if rows is not None:
@@ -209,9 +211,9 @@ def fit_posterior(
     each = max(1, round(draws / parts))
     with showing(verbose), seeded(seed, foreign=False):
         history = _minimise(density, goal.log_prob, steps, each, parts, chosen, generator)
+        density.eval()
         weights = importance(goal.log_prob, density, chosen.evaluation_draws, None, generator)
-    density.eval()
-    missed = None if rows is None else _missed(density, goal, rows, weights)
+    missed = None if rows is None else _missed(density, goal, rows, weights, generator)
     return FittedPosterior(density, goal, weights, history, rows, missed)
 
 
@@ -333,8 +335,8 @@ def lost_steps(loss: float, before: int) -> int:
     if lost >= _PATIENCE:
         raise TrainingError(
             f"the loss has been {loss} for {lost} steps: the target has no density, or none that is a "
-            "number, where the flow draws; give it tails everywhere, start nearer (start=rows), or learn more slowly "
-            "(learning_rate)"
+            "number, where the flow draws; give it tails everywhere, start nearer (start=rows), or learn "
+            "more slowly (learning_rate)"
         )
     return lost
 
@@ -346,10 +348,12 @@ def falling_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, steps
 
 
 @torch.no_grad()
-def _missed(density: Density, target: Target, rows: Tensor, weights: Importance) -> float:
+def _missed(
+    density: Density, target: Target, rows: Tensor, weights: Importance, generator: torch.Generator
+) -> float:
     log_p = target.log_prob(rows).double()
     log_q = density.log_prob(rows.to(density.dtype)).double()
     # Some chains end in the tails, of which no density of ours knows much: they prove nothing.
-    typical = log_p >= target.log_prob(weights.resample(len(weights))).double().min()
+    typical = log_p >= target.log_prob(weights.resample(len(weights), generator)).double().min()
     lost = log_q < log_p - weights.log_normalizer.value + math.log(_MISSED)
     return float((lost & typical).double().sum() / typical.sum().clamp_min(1))
