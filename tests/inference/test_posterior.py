@@ -12,7 +12,7 @@ from modeflow.densities import Flow, GaussianMixtureBase, Preprocessed, Standard
 from modeflow.errors import ConfigError, TrainingError
 from modeflow.flows import CIF, MAF, NSF, StudentFlow
 from modeflow.inference import PosteriorOptions, annealed_rows, fit_posterior, importance, named_target, weigh
-from modeflow.inference.posterior import reverse_kl
+from modeflow.inference.posterior import reverse_kl, seed_of
 from modeflow.inference.starting import build_density
 from modeflow.models import ContinuousNVF, DiscreteNVF
 from modeflow.testing import perturb
@@ -52,25 +52,19 @@ DENSITIES = {
 }
 
 
-@pytest.mark.parametrize("power", [1.0, 0.4])
-@pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.parametrize(("name", "power"), [*((name, 1.0) for name in DENSITIES), ("states", 0.4)])
 def test_the_loss_and_its_gradient_by_quadrature(name, power):
     """``E_q[log q - β log p̃]`` of U1 on a grid; 40 batches, five standard errors: a false alarm in 1e-6."""
     torch.manual_seed(1)
     density = DENSITIES[name]()
     target = named_target("u1")
     corner = torch.tensor([9.0, 9.0], dtype=DOUBLE)
-    grid, volume = midpoints(-corner, corner, 240)
+    grid, volume = midpoints(-corner, corner, 160)
     parameters = [p for n, p in density.named_parameters() if p.requires_grad and "encoder" not in n]
 
     def flat(loss):
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return torch.cat(
-            [
-                torch.zeros(p.numel()) if g is None else g.flatten()
-                for g, p in zip(found, parameters, strict=True)
-            ]
-        )
+        found = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        return torch.cat([g.flatten() for g in found])
 
     log_q = density.log_prob(grid)
     mass = log_q.exp() * volume
@@ -80,7 +74,7 @@ def test_the_loss_and_its_gradient_by_quadrature(name, power):
     generator = torch.Generator().manual_seed(0)
     losses, gradients = [], []
     for _ in range(30):
-        loss = reverse_kl(density, target.log_prob, 200, power, generator)
+        loss = reverse_kl(density, target.log_prob, 100, power, generator)
         losses.append(loss.detach())
         gradients.append(flat(loss))
     for seen, truth in (
@@ -186,7 +180,7 @@ def test_states_find_islands_that_a_flow_misses():
     assert (torch.bincount(island, minlength=5) / 4000).tolist() == pytest.approx(shares, abs=0.04)
     probs = found.density.model.state_probs().sort(descending=True).values
     assert probs.tolist() == pytest.approx(shares, abs=0.03)
-    plain = fit_posterior(target, steps=60, draws=40, flow_options=small)
+    plain = fit_posterior(target, steps=60, draws=40, flow_options=small, options={"start_rows": 100})
     assert plain.weights.elbo.value < -0.5
     assert "WARNING" in plain.summary() and "n_states" in plain.summary()
     assert plain.missed > 0.05 or not plain.weights.reliable
@@ -260,8 +254,8 @@ def test_a_seed_is_all_that_a_fit_depends_on():
         first.weights.samples, again.weights.samples
     )
     assert not torch.equal(first.history, fit(2).history)
-    drawn = fit(torch.Generator().manual_seed(3))
-    assert torch.equal(drawn.history, fit(torch.Generator().manual_seed(3)).history)
+    drawn = [seed_of(torch.Generator().manual_seed(s)) for s in (3, 3, 4)]
+    assert drawn[0] == drawn[1] != drawn[2]
     assert "confined to" in first.summary() and first.history.shape == (3,)
 
 

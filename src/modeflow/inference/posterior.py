@@ -207,7 +207,7 @@ def fit_posterior(
         check_event_shape(density, goal)
         parts = check_drawable(density)
         if rows is not None:
-            start_states(density, rows, seed)
+            start_states(density, goal.log_prob, rows, seed, generator)
     each = max(1, round(draws / parts))
     with showing(verbose), seeded(seed, foreign=False):
         history = _minimise(density, goal.log_prob, steps, each, parts, chosen, generator)

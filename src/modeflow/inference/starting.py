@@ -27,6 +27,8 @@ _FLATTEST, _RUNGS = 0.02, 12
 _TRANSITIONS, _FIRST = 8, 40
 _LEAPFROG = 5
 _ACCEPT = 0.65
+#: Draws of each state for the mass around it.
+_DRAWS = 256
 
 
 def annealed_rows(
@@ -111,9 +113,23 @@ def build_density(
     return built
 
 
-def start_states(density: Density, rows: Tensor, seed: int) -> None:
-    """Start the states of a model of them on the rows; nothing for a density without such."""
+def start_states(
+    density: Density, log_prob: LogProb, rows: Tensor, seed: int, generator: torch.Generator
+) -> None:
+    r"""Start the states of a model of them on the rows, with the mass that the target has around each.
+
+    .. math:: \pi_k \propto \int \tilde p(x)\, q(k | x)\, dx = \pi_k E_{q_k}[\tilde p / q]
+
+    which says what chains, that stay on the island that they fell on, cannot. Nothing without states.
+    """
     model = density.model if isinstance(density, Preprocessed) else density
-    if isinstance(model, LatentModel):
-        seen = density.encode(rows)[0] if isinstance(density, Preprocessed) else rows
-        model.start(seen, seed)
+    if not isinstance(model, LatentModel):
+        return
+    seen = density.encode(rows)[0] if isinstance(density, Preprocessed) else rows
+    model.start(seen, seed)
+    with torch.no_grad():
+        x, log_q, log_weights = density.rsample_strata(_DRAWS, generator)
+        log_p = log_prob(x.flatten(0, 1).to(density.dtype)).view(log_q.shape)
+        mass = torch.logsumexp(log_p - log_q, 0) + log_weights
+    if bool(mass.isfinite().any()):
+        model.set_state_probs(torch.softmax(mass, 0))

@@ -97,6 +97,9 @@ class DiscreteLatentModel(LatentModel):
         """Prior probabilities of the active states, shape ``(A,)``."""
         return self.prior.log_probs().exp()[self.prior.active].detach()
 
+    def set_state_probs(self, probs: Tensor) -> None:
+        self.prior.set_probs(probs.new_zeros(self.n_states).index_copy(0, self.prior.active_states(), probs))
+
     # -- likelihood of given states -------------------------------------------------------------
 
     def likelihood_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
@@ -317,7 +320,6 @@ class DiscreteLatentModel(LatentModel):
     def rsample_strata(
         self, n: int = 1, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As of any density; the parts are the states in use. n A draws are scored under A states each."""
         if self.n_states == 1:
             return self.likelihood.rsample_strata(n, generator)
         states = self.prior.active_states()
