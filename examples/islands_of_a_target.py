@@ -33,7 +33,7 @@ def log_prob(x: Tensor) -> Tensor:
 
 small = {"layers": 2, "hidden_features": 32, "blocks": 1}
 fits = {
-    "one flow": fit_posterior(log_prob, "nsf-coupling", event_shape=2, steps=200, flow_options=small),
+    "one flow": fit_posterior(log_prob, "nsf-coupling", event_shape=2, steps=150, flow_options=small),
     "a flow with 8 states": fit_posterior(
         log_prob, "nsf-coupling", n_states=8, event_shape=2, steps=100, flow_options=small
     ),
@@ -48,7 +48,8 @@ grid = torch.cartesian_prod(side, side)
 densities = {"target": log_prob(grid) - math.log(100), **{n: fit.log_prob(grid) for n, fit in fits.items()}}
 for axes, (name, values) in zip(figure.subplots(1, 3), densities.items(), strict=True):
     # The square root of the density, so that bridges between islands are seen.
-    axes.pcolormesh(side, side, (0.5 * values).exp().view(250, 250).T, vmin=0, vmax=0.4, cmap="magma")
+    square_root = (0.5 * values).exp().view(250, 250).T.numpy()
+    axes.pcolormesh(side.numpy(), side.numpy(), square_root, vmin=0, vmax=0.4, cmap="magma")
     axes.set(title=name, aspect="equal", xticks=[], yticks=[])
 picture = Path(tempfile.gettempdir()) / "islands_of_a_target.png"
 figure.savefig(picture, dpi=110)

@@ -219,6 +219,11 @@ CALLS = {
         lambda: transport_score_climbing("u1", affine(), start=torch.zeros(3, 1)),
         "start must have shape",
     ),
+    "rows": (lambda: transport_score_climbing(gaussian, affine(), x=torch.zeros(3)), "x must be rows (N, C)"),
+    "nothing to learn from": (
+        lambda: transport_score_climbing(gaussian, affine(), learn=nn.Linear(1, 1)),
+        "learn is fitted to rows",
+    ),
     "acceptance": (
         lambda: transport_score_climbing("u1", options={"target_acceptance": 1.5}),
         "lie in (0, 1)",

@@ -6,10 +6,9 @@ noise, moves it there by Hamiltonian Monte Carlo for the *warped* target
 .. math:: \log \tilde\pi(\epsilon) = \log \tilde p(T(\epsilon)) + \log|\det \partial T / \partial \epsilon|
 
 brings it back, and climbs the score of where it is, :math:`\nabla_\phi \log q_\phi(z)`. What persists is z,
-in the
-coordinates of the target: as T changes the same z has another ε. The better q, the nearer the warped target
-to the noise, and the better the chains mix. At a minimum of KL(p ‖ q) q covers all of p, where the reverse
-divergence takes q inside.
+in the coordinates of the target: as T changes the same z has another ε. The better q, the nearer the warped
+target to the noise, and the better the chains mix. At a minimum of KL(p ‖ q) q covers all of p, where the
+reverse divergence takes q inside.
 
 Reference:
     Zhang, Blei and Naesseth, *Transport Score Climbing: Variational Inference Using Forward KL and Adaptive
@@ -209,6 +208,10 @@ def transport_score_climbing(
     """
     check_sizes(chains=chains, steps=steps)
     chosen = ClimbOptions.of(options, "options")
+    if x is not None and x.dim() != 2:
+        raise ConfigError(f"x must be rows (N, C), received {tuple(x.shape)}")
+    if learn is not None and x is None:
+        raise ConfigError("learn is fitted to rows: pass x, or leave it out")
     seed = seed_of(random_state)
     generator = torch.Generator().manual_seed(seed)
     shape = event_shape

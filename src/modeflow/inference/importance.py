@@ -107,9 +107,9 @@ class Importance:
         said = []
         if self.pareto_k > RELIABLE_K:
             said.append(
-                f"Pareto k is {self.pareto_k:.2f}, above {RELIABLE_K}: a few draws rule the weights; log Z "
-                "and what is resampled are not to be trusted; fit longer, with more states or a richer flow, "
-                "or go on from draws with modeflow.inference.hmc"
+                f"Pareto k is {self.pareto_k:.2f}, above {RELIABLE_K}: the weights have a heavy tail, and "
+                "log Z and what is resampled may be further off than is said; fit longer, with more draws, "
+                "states or a richer flow, or go on from draws with modeflow.inference.hmc"
             )
         if not self.effective >= _LOW_ESS * len(self):
             said.append(

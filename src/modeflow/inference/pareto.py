@@ -1,9 +1,8 @@
 r"""The tail of importance weights: a generalised Pareto distribution fitted to the largest of them.
 
-Weights w = p̃/q have a mean whatever q is, but a variance only where their tail is light. The tail is that of
-a
-generalised Pareto distribution, whose shape k says how many moments there are: fewer than 1/k. Above k = 0.7
-estimates by importance sampling converge too slowly to be of use.
+Weights w = p̃/q have a mean wherever q covers p, but a variance only where their tail is light. The tail is
+that of a generalised Pareto distribution, whose shape k says how many moments there are: fewer than 1/k.
+Above k = 0.7 estimates by importance sampling converge too slowly to be of use.
 
 Reference:
     Zhang and Stephens, *A New and Efficient Estimation Method for the Generalized Pareto Distribution*,

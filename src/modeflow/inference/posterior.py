@@ -3,8 +3,7 @@ r"""Fitting a density to a target that is known up to a constant, by the reverse
 .. math:: \mathrm{KL}(q \,\|\, p) = \log Z - E_q[\log \tilde p(x) - \log q(x)]
 
 whose last term, the evidence lower bound, is estimated with draws that are differentiable in the parameters
-of q. A
-minimum of it seeks islands: a q of one piece covers some and leaves the others. A q of K states,
+of q. A minimum of it seeks islands: a q of one piece covers some and leaves the others. A q of K states,
 :math:`q = \sum_k \pi_k q_k`, has one piece an island, and the sum over k is taken exactly:
 
 .. math:: E_q[\log q - \log \tilde p] = \sum_k \pi_k E_{q_k}[\log q - \log \tilde p]
@@ -36,8 +35,7 @@ __all__ = ["FittedPosterior", "PosteriorOptions", "fit_posterior"]
 
 #: Flows that can be named where one cannot be used.
 SOME_FLOWS = "'nsf-coupling', 'realnvp', 'iaf', 'planar' or 'gmm-base'"
-#: A row is missed where q is below so small a share of the target, and a fit misses something where so many
-#: are.
+#: A row is missed where q is below such a share of the target; a fit misses something where so many rows are.
 _MISSED, _SHARE_MISSED = 0.01, 0.01
 #: Steps without a finite loss, one after the other, at which a fit is given up.
 _PATIENCE = 20
@@ -50,8 +48,8 @@ class PosteriorOptions(Options):
     Arguments:
         learning_rate: of Adam; it falls to zero along half a cosine.
         first_power: β at the first step. The target is ``p^β`` while β rises evenly to one; None for 0.1
-            where the fit has one state, and 1, which is no annealing, where it has more: those start on the
-                islands.
+            where the fit has one state, and 1, which is no annealing, where it has more: those start on
+            islands.
         anneal_steps: steps in which β rises; None for half of all.
         start: ``"chains"``: rows from chains at falling temperatures, on which the density is placed (its
             states on their islands); ``"none"``: nowhere; the density is taken as it is.
