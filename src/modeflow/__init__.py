@@ -48,7 +48,13 @@ _HOME = {
 }
 
 
+#: Rooms that are reached from here without an import of their own.
+_ROOMS = ("flows", "inference", "models", "testing")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"modeflow.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'modeflow' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

@@ -162,6 +162,29 @@ class Density(nn.Module):
         """Draw differentiable samples together with their log-density (where reparametrisable)."""
         raise NotImplementedError(f"{type(self).__name__} has no reparametrised sampler")
 
+    def rsample_strata(
+        self, n: int = 1, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Draw differentiable samples of each part of the mixture that an unconditional density is.
+
+        .. math:: E_q f = \sum_k \pi_k E_{q_k} f, \qquad q = \sum_k \pi_k q_k
+
+        so that such a mean has a gradient in π too, and no noise of the choice of a part. A density that is
+        no mixture is one part.
+
+        Arguments:
+            n: how many of each of its A parts.
+
+        Returns:
+            samples ``(n, A, *event)``, their log-densities under the whole, ``(n, A)``, and ``log π``,
+            ``(A,)``.
+
+        Raises:
+            NotImplementedError: where there is no reparametrised sampler.
+        """
+        x, log_prob = self.rsample_and_log_prob(n, None, generator)
+        return x.unsqueeze(1), log_prob.unsqueeze(1), log_prob.new_zeros(1)
+
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         """Return the loss to minimise on a batch: here the mean negative log-likelihood.
 

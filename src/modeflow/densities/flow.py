@@ -80,12 +80,24 @@ class Flow(Density):
         Returns:
             samples ``(n, *event)`` and their log-densities ``(n,)``.
         """
-        if not self.transform.bijective:
-            raise NotImplementedError(
-                "a flow with layers that draw has no reparametrised sampler: use sample"
-            )
+        self._must_be_bijective()
         count = n if context is None or context.dim() == 1 else context.shape[0]
         context = self._check_context(context, count)
         u, log_base = self.base.rsample_and_log_prob(count, self._base_context(context), generator)
         x, logabsdet = self.transform.inverse(u, context)
         return x, log_base - logabsdet
+
+    def rsample_strata(
+        self, n: int = 1, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        self._must_be_bijective()
+        self._check_context(None, n)
+        u, log_base, log_weights = self.base.rsample_strata(n, generator)
+        x, logabsdet = self.transform.inverse(u.flatten(0, 1))
+        return x.view(*u.shape[:2], *self.event_shape), log_base - logabsdet.view(u.shape[:2]), log_weights
+
+    def _must_be_bijective(self) -> None:
+        if not self.transform.bijective:
+            raise NotImplementedError(
+                "a flow with layers that draw has no reparametrised sampler: use sample"
+            )

@@ -61,3 +61,14 @@ class GaussianMixtureBase(Density):
         edges = torch.softmax(self.logits, 0).cumsum(0)
         k = torch.searchsorted(edges, level).clamp_max(self.components - 1)
         return self.mean[k] + temperature * self.log_scale[k].exp() * noise.to(self.device)
+
+    def rsample_strata(
+        self, n: int = 1, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        where = generator.device if generator is not None else self.device
+        noise = torch.randn(
+            n, self.components, *self.event_shape, generator=generator, dtype=self.dtype, device=where
+        )
+        x = self.mean + self.log_scale.exp() * noise.to(self.device)
+        log_prob = self._log_prob(x.flatten(0, 1), None).view(n, self.components)
+        return x, log_prob, torch.log_softmax(self.logits, 0)

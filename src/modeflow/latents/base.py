@@ -295,6 +295,9 @@ class LatentModel(Density):
         """Prior probabilities of the states in use, shape ``(A,)``."""
         return torch.ones(1, dtype=torch.float64)
 
+    def set_state_probs(self, probs: Tensor) -> None:
+        """Set `state_probs`, ``(A,)``, where they are learned; elsewhere they stay."""
+
     def log_joint(self, x: Tensor) -> Tensor:
         """``log p(x, z = k)`` over the states in use, shape ``(B, A)``, nats; `log_prob` for a single one."""
         return self.log_prob(x).unsqueeze(1)

@@ -97,6 +97,9 @@ class DiscreteLatentModel(LatentModel):
         """Prior probabilities of the active states, shape ``(A,)``."""
         return self.prior.log_probs().exp()[self.prior.active].detach()
 
+    def set_state_probs(self, probs: Tensor) -> None:
+        self.prior.set_probs(probs.new_zeros(self.n_states).index_copy(0, self.prior.active_states(), probs))
+
     # -- likelihood of given states -------------------------------------------------------------
 
     def likelihood_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
@@ -313,6 +316,17 @@ class DiscreteLatentModel(LatentModel):
 
     def _context(self, states: Tensor) -> Tensor | None:
         return None if self.n_states == 1 else F.one_hot(states, self.n_states).to(self.dtype)
+
+    def rsample_strata(
+        self, n: int = 1, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if self.n_states == 1:
+            return self.likelihood.rsample_strata(n, generator)
+        states = self.prior.active_states()
+        z = F.one_hot(states, self.n_states).to(self.dtype).repeat(n, 1)
+        x, _ = self.likelihood.rsample_and_log_prob(len(z), z, generator)
+        log_prob = self._log_prob(x, None).view(n, len(states))
+        return x.view(n, len(states), *self.event_shape), log_prob, self.prior.log_probs()[states]
 
     def infer(self, x: Tensor) -> Tensor | None:
         if self.n_states == 1:
