@@ -159,7 +159,7 @@ class Preprocessed(Density):
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        self._must_be_bijective()
+        self._must_be_differentiable()
         u, log_prob = self.model.rsample_and_log_prob(n, context, generator)
         x, logabsdet = self.transform.inverse(u)
         return x, log_prob - logabsdet.to(log_prob)
@@ -167,15 +167,19 @@ class Preprocessed(Density):
     def rsample_strata(
         self, n: int = 1, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        self._must_be_bijective()
+        self._must_be_differentiable()
         u, log_prob, log_weights = self.model.rsample_strata(n, generator)
         x, logabsdet = self.transform.inverse(u.flatten(0, 1))
         x = x.view(*u.shape[:2], *self.event_shape)
         return x, log_prob - logabsdet.to(log_prob).view(u.shape[:2]), log_weights
 
-    def _must_be_bijective(self) -> None:
+    def _must_be_differentiable(self) -> None:
         if not self.transform.bijective or self.transform.exactness != "exact":
             raise NotImplementedError("a transform that draws has no reparametrised sampler: use sample")
+        if self.beside is not None:
+            raise NotImplementedError(
+                "rows from beside the model are not reparametrised: fit with stacking=False"
+            )
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         u, logabsdet = self.encode(x)
