@@ -16,6 +16,7 @@ import discrete_page
 import flow_pages
 import image_page
 import islands_page
+import stacking_page
 import synthetic_page
 import tables_page
 import tree_page
@@ -346,6 +347,7 @@ def build(readme: str) -> tuple[str, str]:
             page += section(read(name))
     page += [*toys(toy), *tables_page.lines(real), *variations_page.lines(read("variations"))]
     parts = (
+        ("stacking", stacking_page.lines),
         ("synthetic", synthetic_page.lines),
         ("discrete", discrete_page.lines),
         ("classify", labels),
