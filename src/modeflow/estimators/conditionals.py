@@ -81,7 +81,8 @@ class Conditionals(FittedDensity):
         Arguments:
             X: rows with missing cells. m: how many tables are made (multiple imputation).
             how: ``"draw"`` (from the joint conditional of a row's missing cells, see `conditional_kind_`), or
-                ``"mean"``: of numbers the mean, of levels the likeliest, over 100 draws (m is then 1).
+                ``"mean"``: of numbers the mean (the nearest value that the column can have; of angles the
+                mean direction), of levels the likeliest, over 100 draws (m is then 1).
             random_state: seed of the drawing; the estimator's own if None.
             unseen: what is done with a cell that its column cannot have: ``"error"``, or ``"missing"``, which
                 fills it too, and warns.
@@ -112,14 +113,14 @@ class Conditionals(FittedDensity):
         if how == "draw":  # one after the other: each has points of its own in the cells of lattices
             drawn = (self._completions(values, 1, generator)[0] for _ in range(int(m)))
             return [domain.schema.filled(rows, X) for rows in drawn]
-        holes = np.isnan(values).any(1)
+        missing = np.isnan(values)
+        holes = np.flatnonzero(missing.any(1))
         filled = values.copy()
-        if holes.any():
+        if len(holes):
             draws = self._completions(values[holes], _DRAWS, generator)
-            for j, feature in enumerate(domain.schema.features()):
-                some = draws[:, :, j]
-                coded = feature.levels or feature.circular
-                filled[holes, j] = _likeliest(some) if coded else some.mean(0)
+            for j, name in enumerate(domain.schema.names):
+                empty = missing[holes, j]
+                filled[holes[empty], j] = domain.schema[name].middle(draws[:, empty, j])
         return [domain.schema.filled(filled, X)]
 
     @shield()
@@ -282,15 +283,6 @@ class Conditionals(FittedDensity):
                 x = self.domain_.to_tensor(values[rows]).to(scorer.device)
                 result[rows] = scorer.averaged(of_levels, x).cpu().numpy()
         return result
-
-
-def _likeliest(draws: np.ndarray) -> np.ndarray:
-    """The most frequent value of every column of ``(draws, N)``."""
-    out = np.empty(draws.shape[1])
-    for i, column in enumerate(draws.T):
-        values, counts = np.unique(column, return_counts=True)
-        out[i] = values[counts.argmax()]
-    return out
 
 
 def conditionals_of(estimator: FittedDensity) -> Conditionals:
