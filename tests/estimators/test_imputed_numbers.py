@@ -84,3 +84,19 @@ def test_best_guesses_are_means_of_whole_numbers_too():
     assert (filled == filled.round()).all() and ((filled - 4.2).abs() < 2.9).all()  # 0.5 and five errors
     there = holed.notna().to_numpy()
     np.testing.assert_array_equal(guess.to_numpy()[there], holed.to_numpy()[there])
+
+
+@pytest.mark.parametrize("proposal", [False, True])
+def test_a_column_given_all_others_under_a_flow_is_a_quotient_by_quadrature(proposal):
+    """With a proposal too, whose bound of the marginal would make an estimate that is too high."""
+    rng = np.random.default_rng(4)
+    table = pd.DataFrame(gaussians(200, rng), columns=["a", "b"]).assign(k=list("uv") * 100)
+    options = {"likelihood": "flow", "states": 3, "proposal": proposal}
+    model = NVF(latent="tree", latent_options=options, max_epochs=2, random_state=0).fit(table)
+    grid = np.linspace(-6, 6, 6001)
+    rows = pd.DataFrame({"a": grid, "b": 0.7, "k": "u"})
+    joint = model.score_samples(rows)
+    whole = np.log(np.exp(joint).sum() * (grid[1] - grid[0]))
+    np.testing.assert_allclose(model.log_prob_given(rows[::300], ["a"]), joint[::300] - whole, atol=5e-3)
+    without = model.log_prob_given(rows[:1].assign(a=np.nan), ["a"]) if proposal else np.zeros(1)
+    assert without == 0.0

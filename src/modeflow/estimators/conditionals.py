@@ -24,6 +24,7 @@ from modeflow.domains import MixedDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.fitted import FittedDensity, log_sum_exp
 from modeflow.estimators.settings import latent_model
+from modeflow.estimators.surprises import surprises_of, without
 from modeflow.progress import showing, track
 from modeflow.training import shield
 from modeflow.transforms.base import Exactness
@@ -152,13 +153,15 @@ class Conditionals(FittedDensity):
         column given cannot have its value, of which nothing follows.
 
         As the difference of two log-densities: where these are bounds, an estimate (`conditional_kind_`).
+        Of one column given all others, where the model has no marginal, by quadrature, right to a few
+        thousandths of a nat: under every flow, of complete rows (`modeflow.estimators.surprises`).
 
         Arguments:
             X: rows. of: names of columns. given: names of others; all others if None, none if empty.
 
         Raises:
             ConfigError: an unknown name, one that is in both, or no tree.
-            DataError: under a flow columns that are summed out beside numbers that are not.
+            DataError: under a flow without a proposal columns summed out beside numbers that are not.
         """
         domain = self._mixed()
         names = domain.schema.names
@@ -170,6 +173,11 @@ class Conditionals(FittedDensity):
         values = domain.validate(self, X)
         hidden = np.array([name not in of and name not in given for name in names])
         asked = np.array([name in of for name in names])
+        if len(set(of)) == 1 and not hidden.any():
+            self._check_missing(values)
+            column = int(asked.argmax())
+            surprises = surprises_of(*without(self, values, [column]))[:, column]
+            return np.where(np.isnan(values[:, column]), 0.0, -surprises)
         joint = np.where(hidden, np.nan, values)
         alone = self._score(np.where(asked, np.nan, joint))
         return self._score(joint) - np.where(np.isneginf(alone), np.nan, alone)
