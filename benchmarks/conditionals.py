@@ -10,11 +10,11 @@ gradient boosting of the pinball loss (scikit-learn, one model for each of 20 qu
 NGBoost (a normal distribution), all with their defaults and categories one-hot; "marginal" knows no x.
 
 - *CRPS*, :math:`\int (F(t) - 1[t \ge y])^2 dt = E|Y - y| - \tfrac12 E|Y - Y'|`, in standard deviations of
-  the training targets: of draws without bias, of levels and of the normal distribution exactly, of quantiles as
-  twice their mean pinball loss (levels (k - ½)/20).
-- *Log-score*: mean of log p(cell of y | x) / step, nats per standard deviation, the cell being the target's
-  lattice; quantiles have a distribution that is linear between them and exponential beyond. All are mixed with
-  1 % of a normal distribution of the training targets, so that nobody's is minus infinity.
+  the training targets: of draws without bias, of levels and of the normal distribution exactly, of quantiles
+  as twice their mean pinball loss (levels (k - ½)/20).
+- *Log-score*: mean of log(p(cell of y | x) / step), nats, y in the same unit, the cell being that of the
+  target's lattice; quantiles have a distribution that is linear between them and exponential beyond. All are
+  mixed with 1 % of a normal distribution of the training targets, so that nobody's is minus infinity.
 - *In 95 %*: share between the quantiles of 2.5 and 97.5 %.
 
 Labels: accuracy, log-loss, expected calibration error, as in `classify`; a table with holes among them.

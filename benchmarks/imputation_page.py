@@ -21,6 +21,8 @@ _MEASURES: tuple[tuple[str, str, int, float, bool | None], ...] = (
     ("energy_score", "energy score", 3, 1, True),
     ("coverage", "coverage of 90 %, %", 1, 100, None),
 )
+#: What the span of 19 draws covers where they are right.
+_NOMINAL = 0.9
 Runs = list[dict[str, Any]]
 
 
@@ -65,19 +67,32 @@ def ranks(found: dict[str, Runs], key: str) -> list[float]:
     return [float(v) for v in rankdata(np.array(columns), axis=0).mean(1)]
 
 
-def summary(runs: Runs) -> list[str]:
+def summary(title: str, runs: Runs) -> list[str]:
     """Means over tables of one mechanism and share."""
     names, found = of_methods(runs)
     columns = [
         shown([mean_of(rows, key) for rows in found.values()], digits, factor, least)
         for key, _, digits, factor, least in _MEASURES
     ]
-    for key in ("energy_distance", "energy_score"):
-        columns.append(shown([*ranks(found, key)], 2, 1, True))
+    off = [
+        None
+        if mean_of(rows, "coverage") is None
+        else float(np.mean([abs(r["coverage"] - _NOMINAL) for r in rows]))
+        for rows in found.values()
+    ]
+    columns.append(shown(off, 1, 100, True))
+    columns += [shown([*ranks(found, key)], 2, 1, True) for key in ("energy_distance", "energy_score")]
     columns.append([f"{mean_of(rows, 'seconds') or 0:.0f}" for rows in found.values()])
-    header = ["", *(title for _, title, *_ in _MEASURES), "rank by distance", "by score", "seconds"]
+    header = [
+        "",
+        *(title for _, title, *_ in _MEASURES),
+        "off by, %",
+        "rank by distance",
+        "by score",
+        "seconds",
+    ]
     body = [[method, *cells] for method, *cells in zip(found, *columns, strict=True)]
-    return [f"({len(names)} tables: {', '.join(names)})", "", *table(header, body), ""]
+    return [f"{title} ({len(names)} tables: {', '.join(names)})", "", *table(header, body), ""]
 
 
 def by_table(runs: Runs) -> list[str]:
@@ -114,7 +129,7 @@ def lines(content: dict[str, Any]) -> list[str]:
         "## Holes filled",
         "",
         "Cells taken out of complete tables and filled by contestants that see what is left, and are fitted to it. *MCAR*: every cell "
-        f"with the same probability; *MAR*: {OBSERVED:.0%} of the columns, drawn at random, stay whole, and the others miss cells by a logistic "
+        f"with the same probability; *MAR*: {100 * OBSERVED:.0f} % of the columns, drawn at random, stay whole, and the others miss cells by a logistic "
         "model of these; *MNAR*: the same, and then cells of those columns are hidden too "
         "([Muzellec et al. 2020](https://arxiv.org/abs/2002.03860), as in [HyperImpute's benchmark](https://arxiv.org/abs/2206.07769), "
         "which masks at most eight columns; here all take part). At most "
@@ -123,7 +138,7 @@ def lines(content: dict[str, Any]) -> list[str]:
         "between the values filled in a column and those taken out. *Energy distance*: of the completed rows that had holes from the complete "
         f"ones, 2E|x−y| − E|x−x′| − E|y−y′| over all pairs of at most {s['energy_rows']:,} rows. *Energy score*: of the filled cells of a row, "
         f"E|x−y| − ½E|x−x′| over the {s['tables']} tables, mean over rows (of who draws none, the distance). *Coverage*: of the numbers taken "
-        f"out by the span of the {s['tables']} draws, ties broken at random: {s['tables'] - 1}/{s['tables'] + 1} were it right. Means over tables; ranks "
+        f"out by the span of the {s['tables']} draws, ties broken at random: {s['tables'] - 1}/{s['tables'] + 1} were it right; *off by*: mean distance from that. Means over tables; ranks "
         "among the contestants shown, 1 is best; seconds of the processor, one thread, fitting and filling.",
         "",
         "*NVF, leaves*: a tree of states with leaves, defaults; *NVF*: what it chooses itself by held-out rows, that tree or a flow over it. "
@@ -136,12 +151,13 @@ def lines(content: dict[str, Any]) -> list[str]:
         for share in SHARES:
             here = [r for r in runs if (r["mechanism"], r["share"]) == (mechanism, share)]
             if here:
-                found += [f"**{mechanism}, {share:.0%} of the cells of a column** ", *summary(here)]
+                title = f"**{mechanism}, {100 * share:.0f} % of the cells of a column**"
+                found += [*summary(title, here)]
     shares = {(r["mechanism"], r["share"]) for r in runs}
     if ("MAR", 0.3) in shares:
         here = [r for r in runs if (r["mechanism"], r["share"]) == ("MAR", 0.3)]
         found += ["By table, MAR, 30 %:", "", *by_table(here)]
-    missing = [f"{m} {p:.0%}" for m in MECHANISMS for p in SHARES if (m, p) not in shares]
+    missing = [f"{m} {100 * p:.0f} %" for m in MECHANISMS for p in SHARES if (m, p) not in shares]
     if missing:
         found += [f"Not measured yet: {', '.join(missing)}.", ""]
     return [*found, place(content), "", "`python benchmarks/imputation.py`", ""]
