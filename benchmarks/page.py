@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import anomalies_page
+import conditionals_page
 import discrete_page
 import flow_pages
 import image_page
+import imputation_page
 import islands_page
 import stacking_page
 import synthetic_page
@@ -351,6 +353,8 @@ def build(readme: str) -> tuple[str, str]:
         ("synthetic", synthetic_page.lines),
         ("discrete", discrete_page.lines),
         ("classify", labels),
+        ("conditionals", conditionals_page.lines),
+        ("imputation", imputation_page.lines),
         ("anomalies", anomalies_page.lines),
         ("jacobian", jacobian),
         ("cost", cost),

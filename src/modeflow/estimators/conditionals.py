@@ -24,6 +24,7 @@ from modeflow.domains import MixedDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.fitted import FittedDensity, log_sum_exp
 from modeflow.estimators.settings import latent_model
+from modeflow.estimators.surprises import surprises_of, without
 from modeflow.progress import showing, track
 from modeflow.training import shield
 from modeflow.transforms.base import Exactness
@@ -81,7 +82,8 @@ class Conditionals(FittedDensity):
         Arguments:
             X: rows with missing cells. m: how many tables are made (multiple imputation).
             how: ``"draw"`` (from the joint conditional of a row's missing cells, see `conditional_kind_`), or
-                ``"mean"``: of numbers the mean, of levels the likeliest, over 100 draws (m is then 1).
+                ``"mean"``: of numbers the mean (the nearest value that the column can have; of angles the
+                mean direction), of levels the likeliest, over 100 draws (m is then 1).
             random_state: seed of the drawing; the estimator's own if None.
             unseen: what is done with a cell that its column cannot have: ``"error"``, or ``"missing"``, which
                 fills it too, and warns.
@@ -112,14 +114,14 @@ class Conditionals(FittedDensity):
         if how == "draw":  # one after the other: each has points of its own in the cells of lattices
             drawn = (self._completions(values, 1, generator)[0] for _ in range(int(m)))
             return [domain.schema.filled(rows, X) for rows in drawn]
-        holes = np.isnan(values).any(1)
+        missing = np.isnan(values)
+        holes = np.flatnonzero(missing.any(1))
         filled = values.copy()
-        if holes.any():
+        if len(holes):
             draws = self._completions(values[holes], _DRAWS, generator)
-            for j, feature in enumerate(domain.schema.features()):
-                some = draws[:, :, j]
-                coded = feature.levels or feature.circular
-                filled[holes, j] = _likeliest(some) if coded else some.mean(0)
+            for j, name in enumerate(domain.schema.names):
+                empty = missing[holes, j]
+                filled[holes[empty], j] = domain.schema[name].middle(draws[:, empty, j])
         return [domain.schema.filled(filled, X)]
 
     @shield()
@@ -151,13 +153,15 @@ class Conditionals(FittedDensity):
         column given cannot have its value, of which nothing follows.
 
         As the difference of two log-densities: where these are bounds, an estimate (`conditional_kind_`).
+        Of one column given all others, where the model has no marginal, by quadrature, right to a few
+        thousandths of a nat: under every flow, of complete rows (`modeflow.estimators.surprises`).
 
         Arguments:
             X: rows. of: names of columns. given: names of others; all others if None, none if empty.
 
         Raises:
             ConfigError: an unknown name, one that is in both, or no tree.
-            DataError: under a flow columns that are summed out beside numbers that are not.
+            DataError: under a flow without a proposal columns summed out beside numbers that are not.
         """
         domain = self._mixed()
         names = domain.schema.names
@@ -169,6 +173,11 @@ class Conditionals(FittedDensity):
         values = domain.validate(self, X)
         hidden = np.array([name not in of and name not in given for name in names])
         asked = np.array([name in of for name in names])
+        if len(set(of)) == 1 and not hidden.any():
+            self._check_missing(values)
+            column = int(asked.argmax())
+            surprises = surprises_of(*without(self, values, [column]))[:, column]
+            return np.where(np.isnan(values[:, column]), 0.0, -surprises)
         joint = np.where(hidden, np.nan, values)
         alone = self._score(np.where(asked, np.nan, joint))
         return self._score(joint) - np.where(np.isneginf(alone), np.nan, alone)
@@ -282,15 +291,6 @@ class Conditionals(FittedDensity):
                 x = self.domain_.to_tensor(values[rows]).to(scorer.device)
                 result[rows] = scorer.averaged(of_levels, x).cpu().numpy()
         return result
-
-
-def _likeliest(draws: np.ndarray) -> np.ndarray:
-    """The most frequent value of every column of ``(draws, N)``."""
-    out = np.empty(draws.shape[1])
-    for i, column in enumerate(draws.T):
-        values, counts = np.unique(column, return_counts=True)
-        out[i] = values[counts.argmax()]
-    return out
 
 
 def conditionals_of(estimator: FittedDensity) -> Conditionals:

@@ -16,7 +16,7 @@ metres. What it exceeds the expected one by has no units, and tells columns apar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ from modeflow.progress import showing, track
 from modeflow.training import shield
 from modeflow.transforms.noise import even_streams
 
-__all__ = ["Surprises", "expected", "left_out", "surprises_of"]
+__all__ = ["Surprises", "expected", "left_out", "surprises_of", "without"]
 
 #: Offsets of lattices that a surprise is averaged over, where a score has more.
 _DRAWS = 4
@@ -111,12 +111,25 @@ def left_out(estimator: FittedDensity, X: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     if not isinstance(estimator.domain_, (TableDomain, MixedDomain)):
         raise ConfigError(f"{estimator.domain_.word}s have no columns to be told apart: fit a table")
-    values = estimator._values(X)
+    return without(estimator, estimator._values(X))
+
+
+def without(
+    estimator: FittedDensity, values: np.ndarray, columns: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`left_out` of rows of a table as the domain has them, checked before.
+
+    Arguments:
+        values: ``(N, D)``. columns: places of those that are left out; all if None, NaN of others.
+    """
+    assert isinstance(estimator.domain_, (TableDomain, MixedDomain))
     model = estimator._scorer()
     features = _features(estimator.domain_)
+    which = range(len(features)) if columns is None else columns
     joint, rest = np.empty(len(values)), np.full((len(values), len(features)), np.nan)
     with torch.no_grad(), showing(bool(estimator.verbose)):
-        for rows, column in track(_pairs(model, estimator.domain_.to_tensor(values), features), "explain"):
+        pairs = _pairs(model, estimator.domain_.to_tensor(values), which)
+        for rows, column in track(pairs, "explain"):
             x = estimator.domain_.to_tensor(values[rows]).to(model.device)
             if column is None:
                 joint[rows] = _averaged(model, x, x, None).cpu().numpy()
@@ -132,11 +145,11 @@ def left_out(estimator: FittedDensity, X: Any) -> tuple[np.ndarray, np.ndarray]:
     return joint, rest
 
 
-def _pairs(model: Preprocessed, x: Tensor, features: list[_Feature]) -> list[tuple[np.ndarray, int | None]]:
+def _pairs(model: Preprocessed, x: Tensor, columns: Sequence[int]) -> list[tuple[np.ndarray, int | None]]:
     """Rows and columns that are looked at together, ``None`` for all columns: pieces of work of like size."""
     inner, few = latent_model(model), x[:1].to(model.device)
     found: list[tuple[np.ndarray, int | None]] = []
-    for column in (None, *range(len(features))):
+    for column in (None, *columns):
         if column is None:
             size = _ROWS
         else:

@@ -264,6 +264,20 @@ def test_circles_hold():
     assert Circular(name="c", period=360).encode([-10, 370, 360, 12]).tolist() == [350, 10, 0, 12]
 
 
+def test_best_guesses_of_several_draws():
+    """Means, of codes the level nearest to theirs; mean directions of angles; the most frequent level."""
+    real = Real(name="x").middle(np.array([[1.0, 0.0], [4.0, 0.0]]))
+    np.testing.assert_array_equal(real, [2.5, 0.0])
+    coded = Integer(name="x", levels=(0.0, 3.0, 10.0))
+    codes = np.array([[0.0, 2.0], [2.0, 2.0], [0.0, 1.0]])  # values 0, 10, 0 and 10, 10, 3
+    np.testing.assert_array_equal(coded.decode(coded.middle(codes)), [3, 10])
+    circle = Circular(name="x", period=24.0, origin=-12.0)
+    hours = circle.middle(np.array([[11.0, 5.0], [-11.5, 7.0]]))  # 11 and 12.5; across the origin
+    np.testing.assert_allclose(hours, [11.75, 6.0], rtol=1e-12)
+    word = Categorical(name="x", levels=("a", "b"))
+    assert word.decode(word.middle(np.array([[1.0], [0.0], [1.0]]))).tolist() == ["b"]
+
+
 def test_levels_and_times_hold():
     x = wild()
     assert set(Categorical(name="c", levels=("a", 2, True)).decode(x)) <= {"a", 2, True}

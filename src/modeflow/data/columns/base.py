@@ -151,6 +151,21 @@ class Column(ABC):
         other levels are objects, None where missing.
         """
 
+    def middle(self, draws: np.ndarray) -> np.ndarray:
+        """The best guess of encoded cells of which there are several draws: the most frequent.
+
+        Arguments:
+            draws: encoded, ``(n, N)``; none is missing.
+
+        Returns:
+            encoded cells ``(N,)``, which `decode` makes values of the column.
+        """
+        found = np.empty(draws.shape[1])
+        for i, column in enumerate(draws.T):
+            values, counts = np.unique(column, return_counts=True)
+            found[i] = values[counts.argmax()]
+        return found
+
     def feature(self) -> Feature:
         """What the column is to a model."""
         return Feature(self.name, self.kind, missing=self.missing)

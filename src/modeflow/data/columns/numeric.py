@@ -153,6 +153,10 @@ class Numeric(Column):
             values = values.astype(np.float32).astype(np.float64)
         return as_type(np.where(absent, math.nan, values), self.dtype)
 
+    def middle(self, draws: np.ndarray) -> np.ndarray:
+        """The mean."""
+        return np.asarray(draws.mean(0))
+
     def _atom(self, numbers: np.ndarray) -> np.ndarray:
         found = np.zeros(len(numbers), dtype=bool)
         for atom in self.atoms:
@@ -362,6 +366,12 @@ class Circular(Numeric):
         # A tiny step below the origin is rounded to the end of the line, which is its start.
         wrapped = np.where(wrapped >= self.origin + self.period, self.origin, wrapped)
         return np.where(outside, wrapped, numbers)
+
+    def middle(self, draws: np.ndarray) -> np.ndarray:
+        """The direction of the mean of the points on the circle."""
+        turn = 2 * math.pi / self.period
+        mean = np.exp(1j * turn * (draws - self.origin)).mean(0)
+        return self._into(self.origin + np.angle(mean) / turn)
 
     def _possible(self, numbers: np.ndarray) -> np.ndarray:
         if not self.step:

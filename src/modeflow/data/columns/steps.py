@@ -113,6 +113,13 @@ class Steps(Numeric):
         codes = np.clip(np.where(absent, 0.0, np.floor(x + 0.5)), 0, len(self.levels) - 1).astype(np.int64)
         return self._typed(np.where(absent, math.nan, np.array(self.levels)[codes]))
 
+    def middle(self, draws: np.ndarray) -> np.ndarray:
+        """The mean; of codes the level that is nearest to that of their values."""
+        if not self.as_levels:
+            return super().middle(draws)
+        mean = np.array(self.levels)[draws.astype(np.int64)].mean(0)
+        return self._code(mean).astype(np.float64)
+
     def _typed(self, values: np.ndarray) -> np.ndarray:
         return as_type(values, self.dtype)
 

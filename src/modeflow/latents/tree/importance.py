@@ -27,7 +27,6 @@ from modeflow.densities.leaf_kinds import category_at
 from modeflow.errors import ConfigError
 from modeflow.latents.starting import Looked, Starter
 from modeflow.latents.tree.likelihood import FlowOverLeaves
-from modeflow.latents.tree.messages import Upward
 from modeflow.latents.tree.model import TreeLatentModel
 from modeflow.latents.tree.prior import TreePrior
 from modeflow.transforms.base import Exactness, weakest
@@ -171,13 +170,7 @@ class ImportanceTree(TreeLatentModel):
         with torch.no_grad():
             noise = self._noise(x, draws) if noise is None else noise
             u, up = q.look(x)
-            # What is drawn needs no messages, which are of the edges.
-            many = Upward(
-                up.log_prob.repeat(draws),
-                up.evidence.repeat(1, draws, 1),
-                up.messages,
-                up.root.repeat(draws, 1),
-            )
+            many = up.repeated(draws)
             full = q.fill(u.repeat(draws, 1), many, noise.flatten(0, 1))
             log_q = q.log_prob(full) - many.log_prob
         weights = self._log_prob_of(full) - log_q
@@ -224,10 +217,10 @@ class ImportanceTree(TreeLatentModel):
             which = category_at(weights.mT.repeat_interleave(n, 0), u.flatten()).view(len(part), n)
             return full[which, torch.arange(len(part), device=x.device).unsqueeze(1)]
 
-        exactly = super().complete
+        exactly = super().completions
 
         def of_whole(part: Tensor) -> Tensor:
-            return exactly(part.repeat_interleave(n, 0), generator).unflatten(0, (len(part), n))
+            return exactly(part, n, generator).transpose(0, 1)
 
         filled = self._apart(x, draws, of_whole, chosen).transpose(0, 1)
         return torch.where(x.isnan(), filled, x)

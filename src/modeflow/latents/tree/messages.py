@@ -56,6 +56,11 @@ class Upward:
     messages: Tensor
     root: Tensor
 
+    def repeated(self, n: int) -> Upward:
+        """All rows n times over; but for the messages, for which a draw has no use."""
+        many = self.evidence.repeat(1, n, 1)
+        return Upward(self.log_prob.repeat(n), many, self.messages, self.root.repeat(n, 1))
+
 
 def upward(leaves: Tensor, root: Tensor, transitions: Tensor, tree: Tree) -> Upward:
     """From the leaves to the root.

@@ -132,13 +132,19 @@ class TreeLatentModel(LatentModel):
         Raises:
             DataError: a cell that is missing beside a real under a flow.
         """
+        return TreeLatentModel.completions(self, x, 1, generator)[0]
+
+    @torch.no_grad()
+    def completions(self, x: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`complete`, n times, ``(n, B, F)``; the way up is gone once."""
         self._check_event(x)
         parts = []
-        for part in self._blocks(x):
-            noise = open_uniform((len(part), self.noise_width), torch.float64, x.device, generator)
+        for part in self._blocks(x, n):
+            noise = open_uniform((n * len(part), self.noise_width), torch.float64, x.device, generator)
             u, up = self.look(part)
-            parts.append(torch.where(part.isnan(), self.likelihood.bend(self.fill(u, up, noise)), part))
-        return torch.cat(parts)
+            drawn = self.likelihood.bend(self.fill(u.repeat(n, 1), up.repeated(n), noise))
+            parts.append(torch.where(part.isnan(), drawn.view(n, *part.shape), part))
+        return torch.cat(parts, 1)
 
     @property
     def noise_width(self) -> int:
