@@ -92,14 +92,16 @@ def summary(title: str, runs: Runs) -> list[str]:
         "seconds",
     ]
     body = [[method, *cells] for method, *cells in zip(found, *columns, strict=True)]
-    return [f"{title} ({len(names)} tables: {', '.join(names)})", "", *table(header, body), ""]
+    seeds = len({r["seed"] for rows in found.values() for r in rows})
+    counts = f"{len(names)} table{'s' * (len(names) > 1)}, {seeds} seed{'s' * (seeds > 1)}"
+    return [f"{title} ({counts}: {', '.join(names)})", "", *table(header, body), ""]
 
 
 def by_table(runs: Runs) -> list[str]:
-    """Energy score and coverage of every table of one mechanism and share."""
+    """RMSE, energy distance and score, and coverage of every table of one mechanism and share."""
     names = [name for name in TABLES if any(r["table"] == name for r in runs)]
     methods = [name for name in IMPUTERS if any(r["method"] == name for r in runs)]
-    header = ["energy distance, 10⁻³ / energy score / coverage, %", *methods]
+    header = ["RMSE / energy distance, 10⁻³ / energy score / coverage, %", *methods]
     body = []
     for name in names:
         cells = []
@@ -108,10 +110,10 @@ def by_table(runs: Runs) -> list[str]:
             if not rows:
                 cells.append("")
                 continue
-            parts = [mean_of(rows, key) for key in ("energy_distance", "energy_score", "coverage")]
+            parts = [mean_of(rows, key) for key in ("rmse", "energy_distance", "energy_score", "coverage")]
             texts = [
                 "–" if v is None else number(v * f, d)
-                for v, f, d in zip(parts, (1e3, 1, 100), (1, 3, 1), strict=True)
+                for v, f, d in zip(parts, (1, 1e3, 1, 100), (3, 1, 3, 1), strict=True)
             ]
             cells.append(" / ".join(texts))
         first = next(r for r in runs if r["table"] == name)
