@@ -12,7 +12,7 @@ from torch import Tensor
 from modeflow.densities import BernoulliDecoder, Flow, GaussianDecoder, GaussianMixtureBase, StandardNormal
 from modeflow.errors import ConfigError, DataError
 from modeflow.latents import LaplacePosterior, build_posterior
-from modeflow.models import LIDVAE, VAE, VLAE, VQVAE, ContinuousNVF, DiscreteVAE, FlowVAE
+from modeflow.models import LIDVAE, VAE, VLAE, VQVAE, VQVAE2, ContinuousNVF, DiscreteVAE, FlowVAE
 from modeflow.nets import MLP
 from modeflow.nets.brenier import BrenierMap, ConvexGradient
 from modeflow.testing import perturb
@@ -351,3 +351,35 @@ def test_the_masked_prior_of_codes_draws_what_it_says():
     assert (np.abs(counts - p) < 5 * np.sqrt(p * (1 - p) / 20_000)).all()
     assert math.isclose(p.sum(), 1, rel_tol=1e-5)
     assert build_posterior("iaf", 2, D).closed_kl is False
+
+
+def test_two_maps_of_codes_have_one_prior_and_a_bound_that_grows_to_the_sum():
+    pytest.importorskip("vector_quantize_pytorch")
+    torch.manual_seed(0)
+    small = {"levels": 4, "halvings": 1, "encoder_channels": 4, "decoder_channels": 4, "components": 1}
+    model = VQVAE2((1, 4, 4), 2, n_codes=2, prior="masked", prior_options={"hidden_features": 8}, **small)
+    x = torch.randint(0, 4, (12, 1, 4, 4)).float()
+    model.train().objective(x).value.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model = perturb(model, 0.3, seed=2).double().eval()
+    strings = torch.cartesian_prod(*[torch.arange(2)] * 5)  # one code above, four below
+    assert abs(float(model.prior.log_prob(strings).exp().sum()) - 1) < 1e-12
+    log_p = model.prior.log_probs(strings)
+    assert torch.allclose(log_p[:, 0], log_p[:1, 0].expand(32, -1))
+    assert (log_p[:16, 1] - log_p[16:, 1]).abs().max() > 1e-3  # of the lower map, by the upper one's code
+    x = x.double()
+    bounds = torch.stack([model.top_k(x, s) for s in (1, 4, 32)])
+    assert (bounds.diff(dim=0) >= -1e-12).all()
+    whole = [
+        model.likelihood.log_prob(x, model._context(z.expand(len(x), -1))) + model.prior.log_prob(z[None])
+        for z in strings
+    ]
+    assert torch.allclose(bounds[-1], torch.logsumexp(torch.stack(whole), 0), atol=1e-10)
+    # Both codebooks move what is drawn, and the upper code tells the encoder what to say below.
+    context = model._context(strings)
+    assert len(context.unique(dim=0)) == 32 and model.sample(3).shape == (3, 1, 4, 4)
+    said = model.embed(x)[:, 1:]
+    model.quantizer.upper.vq.codebook = model.quantizer.upper.codebook.flip(0) + 1
+    assert (model.embed(x)[:, 1:] - said).abs().max() > 1e-3
+    with pytest.raises(ConfigError, match="of images"):
+        VQVAE2(D)

@@ -1,6 +1,6 @@
 """Recipes of latent-variable models by the literature's name."""
 
-from modeflow.models.companions import LIDVAE, SVAE, VAE, VLAE, VQVAE, DiscreteVAE, FlowVAE
+from modeflow.models.companions import LIDVAE, SVAE, VAE, VLAE, VQVAE, VQVAE2, DiscreteVAE, FlowVAE
 from modeflow.models.images import IMAGE_LATENTS, ImageModel, ImageNVF, ImageVAE
 from modeflow.models.likelihoods import IMAGE_LIKELIHOODS, LikelihoodOptions
 from modeflow.models.registry import COMPANIONS, Companion
@@ -19,6 +19,7 @@ __all__ = [
     "VAE",
     "VLAE",
     "VQVAE",
+    "VQVAE2",
     "Companion",
     "ContinuousNVF",
     "DecoderOptions",

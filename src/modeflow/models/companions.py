@@ -22,7 +22,7 @@ from modeflow.models.table_likelihoods import DecoderOptions
 from modeflow.models.tables import LATENTS, TableModel
 from modeflow.options import Options, check_choice, check_sizes
 
-__all__ = ["LIDVAE", "SVAE", "VAE", "VLAE", "VQVAE", "DiscreteVAE", "FlowVAE"]
+__all__ = ["LIDVAE", "SVAE", "VAE", "VLAE", "VQVAE", "VQVAE2", "DiscreteVAE", "FlowVAE"]
 
 #: Of rows how many; or what each is; or the shape of images.
 Features = int | Sequence[Feature] | ImageShape
@@ -288,3 +288,31 @@ def VQVAE(
         return _of_images(shape, "sequential", likelihood, given, "VQVAE")
     given = {} if latent_features is None else {"codes": latent_features}
     return _of_rows(features, "sequential", likelihood, {**given, **options}, "VQVAE")
+
+
+def VQVAE2(
+    features: ImageShape, latent_features: int = 8, *, likelihood: str | None = None, **options: Any
+) -> LatentModel:
+    r"""VQ-VAE-2: two maps of codes, one above the other, and a prior over both.
+
+    .. math:: \log p(x) \ge \log p(x \mid t, b) + \log p(t) + \log p(b \mid t)
+
+    Arguments:
+        features: the shape of images. latent_features: d, the numbers of a code.
+        likelihood, options: as in `VQVAE`. ``above``: halvings from the lower map to the upper one, 1 if not
+            given.
+
+    Raises:
+        ConfigError: for a value that is not allowed, features of rows (which have no maps), or if the package
+            `vector-quantize-pytorch` is missing.
+
+    Reference:
+        Razavi, van den Oord, Vinyals, *Generating Diverse High-Fidelity Images with VQ-VAE-2*, 2019,
+        https://arxiv.org/abs/1906.00446
+    """
+    check_sizes(latent_features=latent_features)
+    shape = image_of(features)
+    if shape is None:
+        raise ConfigError("VQVAE2 is of images, whose codes are maps: of tables there is VQVAE")
+    given = {"code_features": latent_features, "above": 1, **options}
+    return _of_images(shape, "sequential", likelihood, given, "VQVAE2")

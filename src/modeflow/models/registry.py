@@ -73,6 +73,14 @@ COMPANIONS: Mapping[str, Companion] = {
         table={"latent": "sequential", "likelihood": "gaussian"},
         image={"latent": "sequential", "likelihood": "logistic"},
     ),
+    "vq-vae-2": Companion(
+        "VQ-VAE-2",
+        "VQVAE2",
+        "Razavi et al. 2019, arXiv:1906.00446",
+        log_prob="1 pass, and the prior's",
+        sample="1 pass, and the prior's",
+        image={"latent": "sequential", "likelihood": "logistic", "latent_options": {"above": 1}},
+    ),
     "flow-vae": Companion(
         "VAE with a flow posterior",
         "FlowVAE",

@@ -14,6 +14,7 @@ from modeflow.densities.sequences import GPT2Prior, IndependentCodes, MaskedCode
 from modeflow.errors import ConfigError, nearest
 from modeflow.latents.codes.model import SequentialLatentModel
 from modeflow.latents.codes.quantizer import VectorQuantizer
+from modeflow.latents.codes.two_levels import TwoLevelEncoder, TwoLevelQuantizer
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.schedules import Schedule, whole_steps
 from modeflow.nets.encoder import ConvEncoder, ConvVectorEncoder
@@ -108,15 +109,20 @@ class _Codes(LatentOptions):
         return replace(self, **{k: v for k, v in lengths.items() if getattr(self, k) is None})
 
     def _model(
-        self, length: int, density: Density, encoder: nn.Module, chunk_rows: int
+        self,
+        length: int,
+        density: Density,
+        encoder: nn.Module,
+        chunk_rows: int,
+        quantizer: TwoLevelQuantizer | None = None,
     ) -> SequentialLatentModel:
         prior = _PRIORS[self.prior](self.n_codes, length, **dict(self.prior_options or {}))
-        quantizer = VectorQuantizer(self.n_codes, self.code_features)
+        one = VectorQuantizer(self.n_codes, self.code_features) if quantizer is None else quantizer
         return SequentialLatentModel(
             prior,
             density,
             encoder,
-            quantizer,
+            one,
             self.sequences,
             Schedule(0, self.code_warmup_steps or 0, self.codebook_steps),
             self.in_order,
@@ -130,10 +136,12 @@ class CodesOptions(_Codes, ImageLatent):
 
     Arguments:
         codes_per_image: so many codes, each of the whole image; None for a map of codes, one for each place.
+        above: 0, or how often a second map of codes, above that one, is halved once more (VQ-VAE-2).
         encoder_channels: width of the encoder.
     """
 
     codes_per_image: int | None = None
+    above: int = 0
     encoder_channels: int = 64
 
     def __post_init__(self) -> None:
@@ -142,11 +150,16 @@ class CodesOptions(_Codes, ImageLatent):
             codes_per_image=1 if self.codes_per_image is None else self.codes_per_image,
             encoder_channels=self.encoder_channels,
         )
+        whole_steps("above", self.above)
+        if self.above and self.codes_per_image is not None:
+            raise ConfigError("above is of a map of codes: leave out codes_per_image")
 
     def model(
         self, images: Images, likelihood: Callable[[int, ImageShape | None], Density]
     ) -> SequentialLatentModel:
         grid = images.grid(self.code_features)
+        if self.above:
+            return self._two_levels(images, likelihood, grid)
         of_map = self.codes_per_image is None
         length = grid[1] * grid[2] if of_map else int(self.codes_per_image or 1)
         density = likelihood(length * self.code_features, grid if of_map else None)
@@ -158,6 +171,18 @@ class CodesOptions(_Codes, ImageLatent):
             net = ConvVectorEncoder(images.shape, length * self.code_features, *sizes)
             encoder = nn.Sequential(net, nn.Unflatten(1, (length, self.code_features)))
         return self._model(length, density, encoder, self.chunk_rows)
+
+    def _two_levels(
+        self, images: Images, likelihood: Callable[[int, ImageShape | None], Density], grid: ImageShape
+    ) -> SequentialLatentModel:
+        size = 2**self.above
+        if grid[1] % size or grid[2] % size:
+            raise ConfigError(f"a map of {grid[1]} x {grid[2]} codes cannot be halved {self.above} times")
+        quantizer = TwoLevelQuantizer(self.n_codes, self.code_features, grid, self.above)
+        density = likelihood(quantizer.context_features(0), (2 * grid[0], *grid[1:]))
+        sizes = (self.encoder_channels, images.halvings, images.levels, self.above)
+        encoder = TwoLevelEncoder(images.shape, quantizer, *sizes)
+        return self._model(sum(quantizer.lengths), density, encoder, self.chunk_rows, quantizer)
 
 
 @dataclass(kw_only=True)
