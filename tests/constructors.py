@@ -18,6 +18,7 @@ import cases_surjections
 from modeflow.densities import (
     AutoregressiveCodes,
     AutoregressiveDensity,
+    BernoulliDecoder,
     Beside,
     Density,
     Feature,
@@ -372,6 +373,9 @@ DENSITIES: dict[str, DensityCase] = {
     "nvf-2-truncated": DensityCase(nvf(2, objective="truncated"), 2),
     "nvf-2-one-state": DensityCase(nvf(2, n_states=1), 2),
     "nvf-5": DensityCase(nvf(5), 5),
+    "bernoulli-2-context": DensityCase(
+        lambda: BernoulliDecoder(MLP(2, 2, (8,)), (2,), 2), 2, 2, levels=(2, 2)
+    ),
     "codes-3": DensityCase(lambda: AutoregressiveCodes((2, 3, 4), 0, 8), 3, levels=(2, 3, 4)),
     "codes-2-context": DensityCase(lambda: AutoregressiveCodes((2, 2), 2, 8), 2, 2, levels=(2, 2)),
     "nvf-codes-3": DensityCase(mixed_states((2, 3, 2)), 3, levels=(2, 3, 2)),

@@ -15,6 +15,7 @@ from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.codes.kbest import k_best
 from modeflow.latents.codes.objective import CodesObjective
 from modeflow.latents.codes.quantizer import VectorQuantizer
+from modeflow.latents.codes.two_levels import TwoLevelQuantizer
 from modeflow.latents.schedules import Schedule
 from modeflow.transforms.base import weakest
 
@@ -54,7 +55,7 @@ class SequentialLatentModel(LatentModel):
         prior: SequencePrior,
         likelihood: Density,
         encoder: nn.Module,
-        quantizer: VectorQuantizer,
+        quantizer: VectorQuantizer | TwoLevelQuantizer,
         sequences: int = 1,
         schedule: Schedule = Schedule(),  # noqa: B008 (frozen)
         stages: tuple[str, ...] = ("joint",),
@@ -62,7 +63,7 @@ class SequentialLatentModel(LatentModel):
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         self.levels = likelihood.levels
-        expected = prior.length * quantizer.code_features
+        expected = quantizer.context_features(prior.length)
         if likelihood.context_features != expected or prior.n_codes != quantizer.n_codes:
             raise ConfigError(
                 f"strings of {prior.length} codes of {quantizer.code_features} numbers need a likelihood "
@@ -95,12 +96,11 @@ class SequentialLatentModel(LatentModel):
         return self.quantizer.log_approximate_posterior(self.embed(x)).exp()
 
     def _context(self, codes: Tensor) -> Tensor:
-        return self.flat(self.quantizer.codebook[codes])
+        return self.flat(self.quantizer.look_up(codes))
 
-    @staticmethod
-    def flat(embedded: Tensor) -> Tensor:
-        """``(B, L, d)`` as a context, flat, in the order of a map ``(d, h, w)``."""
-        return embedded.mT.flatten(1)
+    def flat(self, embedded: Tensor) -> Tensor:
+        """``(B, L, d)`` as a context, see `VectorQuantizer.flat`."""
+        return self.quantizer.flat(embedded)
 
     def code_length(self, x: Tensor) -> Tensor:
         """``-log p(z)`` of the nearest codes: what they cost, nats, shape ``(B,)``."""
@@ -150,7 +150,8 @@ class SequentialLatentModel(LatentModel):
 
     def describe(self) -> Description:
         count, length = self.quantizer.n_codes, self.prior.length
-        return Description("codes", f"{count} codes, {length} an image", count, "code")
+        word = "an image" if len(self.event_shape) == 3 else "a row"
+        return Description("codes", f"{count} codes, {length} {word}", count, "code")
 
     def rebuild_options(self) -> dict[str, Any]:
         """Of a pretrained prior the sizes, so that its weights are not looked for again."""

@@ -79,6 +79,18 @@ class VectorQuantizer(nn.Module):
             return e
         return nn.functional.normalize(e, dim=-1) * math.sqrt(self.code_features)
 
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Codes by their numbers, ``(B, L) -> (B, L, d)``."""
+        return self.codebook[codes]
+
+    def context_features(self, length: int) -> int:
+        """Width of a string of so many codes as a context."""
+        return length * self.code_features
+
+    def flat(self, embedded: Tensor) -> Tensor:
+        """``(B, L, d)`` as a context, flat, in the order of a map ``(d, h, w)``."""
+        return embedded.mT.flatten(1)
+
     def forward(self, e: Tensor, revive: bool = True, learn: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment.
 
