@@ -122,6 +122,8 @@ def test_auto_is_for_flows_that_were_left_open():
     quick = {k: v for k, v in FAST.items() if k not in ("flow", "flow_options")}
     assert FlowDensity(**FAST).fit(rows).stacking_ is None
     assert NVF(2, **FAST, stacking=False).fit(rows).stacking_ is None
+    assert NVF(2, likelihood="gaussian", **quick).fit(rows).stacking_ is None
+    assert NVF(latent="continuous", latent_options={"features": 1}, **quick).fit(rows).stacking_ is None
     assert FlowDensity("auto", **quick, flow_options=FLOW).fit(rows).stacking_.model > 0
     with pytest.raises(ConfigError, match="stacking must be 'auto', True or False, received 'yes'"):
         FlowDensity(**{**FAST, "stacking": "yes"}).fit(rows)

@@ -220,11 +220,13 @@ class Settings:
     def stacks(self, domain: Domain) -> bool:
         """Whether other densities stand beside the model: unless said otherwise, where the flow is left open.
 
-        Who names a flow gets that flow.
+        Who names a flow, or a model without one, gets that.
         """
         asked = self.params.get("stacking", False)
-        possible = domain.stacks and not self.bare and self.params.get("latent") != "continuous"
-        return possible and (self.open_flow if asked == "auto" else bool(asked))
+        possible = domain.stacks and not self.bare
+        possible &= self.params.get("latent") not in ("continuous", "sequential")
+        usual = self.open_flow and self.params.get("likelihood", "flow") == "flow"
+        return possible and (usual if asked == "auto" else bool(asked))
 
     def batch_size(self, rows: int) -> int:
         """Rows a step, for so many training rows."""
