@@ -155,7 +155,8 @@ def test_the_gap_that_is_left_is_that_of_the_family(name):
     x = exact_rows(w, 1).expand(32, -1)
     optimiser = torch.optim.Adam(model.encoder.parameters(), lr=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 350)
-    for _ in range(350):
+    # One that is exact whatever its network says has nothing to learn.
+    for _ in range(1 if POSTERIOR_CASES[name].gap == 1e-9 else 350):
         optimiser.zero_grad()
         model.objective(x).value.backward()
         optimiser.step()
@@ -206,7 +207,7 @@ def test_free_bits_need_a_closed_divergence(name):
         ContinuousLatentModel(**make)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["gaussian", "full-gaussian", "iaf", "planar", "laplace"])
 def test_an_estimator_fits_keeps_and_encodes(name, tmp_path):
     x = rows(120).numpy()
     of_flow = {"flow": "nsf-coupling", "flow_options": {"layers": 1}}
