@@ -28,7 +28,7 @@ def test_lines_come_at_growing_distances(clock, capsys):
         for _ in track(range(3000), "score"):
             clock[0] += 1.0
     lines = said(capsys)
-    assert lines[0] == "modeflow: score: 0 %"
+    assert lines[0] == "modeflow: score: 0 %, 50 min left"  # eleven of three thousand, one a second
     assert 25 < len(lines) < 60  # three hundred if they kept the first distance
     with showing(True):
         for _ in track(range(9), "score"):

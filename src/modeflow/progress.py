@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -48,6 +48,16 @@ class Lines:
         self.what = what
         self._began = time.monotonic()
 
+    def left(self, share: float) -> str:
+        """How long the rest will take, in words, at the rate of so far; `share` is what is done."""
+        if not 0 < share < 1:
+            return ""
+        seconds = (time.monotonic() - self._began) * (1 - share) / share
+        for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+            if seconds >= size:
+                return f", {seconds / size:.0f} {unit} left"
+        return f", {seconds:.0f} s left"
+
     def say(self, how_far: str) -> None:
         """How far it is, if a line is due."""
         now = time.monotonic()
@@ -74,25 +84,31 @@ def busy(what: str) -> Iterator[None]:
         yield
 
 
-def track(items: Iterable[_Item], what: str, total: int | None = None) -> Iterator[_Item]:
+def track(
+    items: Iterable[_Item],
+    what: str,
+    total: float | None = None,
+    weights: Callable[[_Item], float] | None = None,
+) -> Iterator[_Item]:
     """The items, one after the other, with a bar of how many are done.
 
     Arguments:
         items: to go through. what: is done with them. total: how many there are, where `items` cannot say.
+        weights: how much of the total an item is, where that is not 1.
     """
     if total is None and isinstance(items, Sequence):
         total = len(items)
     with _bar(what, total) as bar:
         for item in items:
             yield item
-            bar.advance()
+            bar.advance(1.0 if weights is None else weights(item))
 
 
 class _Bar:
     """A bar that starts after `DELAY` seconds, by a thread: the first step may be what takes long."""
 
-    def __init__(self, what: str, total: int | None) -> None:
-        self._what, self._total, self._done = what, total, 0
+    def __init__(self, what: str, total: float | None) -> None:
+        self._what, self._total, self._done = what, total, 0.0
         self._shown: Any = None
         self._timer = threading.Timer(DELAY, self._start)
         self._timer.daemon = True
@@ -106,13 +122,14 @@ class _Bar:
         if self._total is not None:
             columns += [TextColumn("left"), TimeRemainingColumn()]
         shown = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = shown.add_task(self._what, total=self._total, completed=self._done)
+        self._task = shown.add_task(self._what, total=self._total, completed=0)
+        shown.update(self._task, completed=self._done)
         shown.start()
         self._shown = shown
 
-    def advance(self) -> None:
-        """One more is done."""
-        self._done += 1
+    def advance(self, by: float = 1.0) -> None:
+        """So much more is done."""
+        self._done += by
         if self._shown is not None:
             self._shown.update(self._task, completed=self._done)
 
@@ -125,26 +142,28 @@ class _Bar:
 
 
 class _NoBar:
-    def advance(self) -> None:
+    def advance(self, by: float = 1.0) -> None:
         """Nothing."""
 
 
 class _LineBar:
     """Lines in place of a bar."""
 
-    def __init__(self, what: str, total: int | None) -> None:
-        self._lines, self._total, self._done = Lines(what), total, 0
+    def __init__(self, what: str, total: float | None) -> None:
+        self._lines, self._total, self._done = Lines(what), total, 0.0
         # Work that cannot say how far it is says once that it is under way.
         self._timer = threading.Timer(_APART, self._lines.say, ("under way",)) if total is None else None
         if self._timer is not None:
             self._timer.daemon = True
             self._timer.start()
 
-    def advance(self) -> None:
-        """One more is done."""
-        self._done += 1
+    def advance(self, by: float = 1.0) -> None:
+        """So much more is done."""
+        self._done += by
         if self._total:
-            self._lines.say(f"{100 * self._done / self._total:.0f} %")
+            self._lines.say(
+                f"{100 * self._done / self._total:.0f} %{self._lines.left(self._done / self._total)}"
+            )
 
     def close(self) -> None:
         """Nothing more is said."""
@@ -153,7 +172,7 @@ class _LineBar:
 
 
 @contextmanager
-def _bar(what: str, total: int | None) -> Iterator[_Bar | _LineBar | _NoBar]:
+def _bar(what: str, total: float | None) -> Iterator[_Bar | _LineBar | _NoBar]:
     if not _SHOW.get() or getattr(_here, "active", False):
         yield _NoBar()
         return

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-__all__ = ["main"]
+__all__ = ["main", "one_line_warning"]
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         with warnings.catch_warnings(), showing(not (args.quiet or args.json)):
-            warnings.showwarning = _one_line_warning
+            warnings.showwarning = one_line_warning
             # Notices of libraries about their own internals are not the user's business.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
@@ -54,7 +54,7 @@ def _fail(message: str) -> int:
     return EXIT_BAD_INPUT
 
 
-def _one_line_warning(
+def one_line_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,

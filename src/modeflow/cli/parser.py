@@ -103,6 +103,17 @@ def build_parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.add_argument("--skip-text", action="store_true", help="leave out columns of text, and name them")
 
+    def many(sub: argparse.ArgumentParser) -> None:
+        """Options for DATA that is a pattern or a folder of tables."""
+        sub.add_argument("--jobs", type=int, default=1, metavar="N", help="many files: N processes (1)")
+        sub.add_argument(
+            "--engine", choices=("processes", "ray"), default="processes",
+            help="who runs them: processes of this machine (default), or Ray, on one or on many",
+        )  # fmt: skip
+        sub.add_argument(
+            "--overwrite", action="store_true", help="many files: also make outputs that are there already"
+        )
+
     def seed_and_device(sub: argparse.ArgumentParser, seed: str = "0") -> None:
         """`seed`: which it is by default; none is offered where that is empty."""
         if seed:
@@ -184,14 +195,18 @@ def build_parser() -> argparse.ArgumentParser:
     score = add(
         "score",
         "log-density of every row",
-        "modeflow score run new.csv -o scores.csv\n\n"
+        "modeflow score run new.csv -o scores.csv\n"
+        "  modeflow score run 'folder/*.parquet' -o scores --jobs 2\n\n"
         "A row with a missing, infinite or text cell scores NaN; how many and why is said on stderr.\n"
-        "exit status: 0 where at least one row was scored, 2 where none was, or the columns differ",
+        "Of many files each has an output of its name in the folder -o; what is there is not made again.\n"
+        "exit status: 0 where at least one row was scored, 1 where some of many files failed,\n"
+        "2 where no row was scored, or the columns differ",
     )
     score.add_argument("run_folder", metavar="RUN")
     score.add_argument("data", metavar="DATA")
     score.add_argument("-o", "--out", metavar="FILE", help="write one log-density a row (- for stdout)")
     files(score)
+    many(score)
     score.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(score, seed="")
 
@@ -218,6 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--top", type=int, default=None, metavar="N", help="explain and write the N oddest rows alone"
     )
     files(anomalies)
+    many(anomalies)
     anomalies.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(anomalies, seed="")
 
@@ -269,6 +285,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     impute.add_argument("--mean", action="store_true", help="means and likeliest levels, in place of draws")
     files(impute)
+    many(impute)
     impute.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(impute, "that of the fit")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from modeflow.data._numbers import rounded_message
+from modeflow.data._part import current_part
 from modeflow.errors import DataError, nearest
 
 # Names under which an archive's table is looked for, in this order.
@@ -46,7 +47,10 @@ def read_array(
 
 
 def _numpy_load(file: Path) -> Any:
+    part = current_part(file)
     try:
+        if part is not None and part.rows is not None:
+            return np.array(np.load(file, mmap_mode="r", allow_pickle=False)[slice(*part.rows)])
         return np.load(file, allow_pickle=False)
     except Exception as error:
         raise DataError(_numpy_complaint(file, error)) from error

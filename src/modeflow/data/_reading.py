@@ -15,6 +15,7 @@ import numpy as np
 from modeflow.data._arrays import first_line, read_array
 from modeflow.data._cells import quoted
 from modeflow.data._numbers import Numbers, frame_to_numbers
+from modeflow.data._part import current_part
 from modeflow.data._source import STDIN
 from modeflow.data._suspects import suspects
 from modeflow.data._text import TextFrame, read_text_frame
@@ -92,6 +93,7 @@ def text_frame(
     """The cells of a text table (None: from standard input), without the row index that programs write."""
     label = STDIN if file is None else str(file)
     kept, asked = _KEPT.get(), _asked(file, columns, header, known)
+    kept = None if current_part(file) is not None else kept
     text = None if kept is None else kept.pop(asked, None)
     if text is None:
         text = read_text_frame(file, kind, header, columns or known)
@@ -125,7 +127,12 @@ def parquet_frame(file: Path, columns: Sequence[str] | None) -> tuple[pl.DataFra
     import polars as pl
 
     try:
-        frame = pl.read_parquet(file)
+        part = current_part(file)
+        if part is None or part.rows is None:
+            frame = pl.read_parquet(file)
+        else:
+            start, end = part.rows
+            frame = pl.scan_parquet(file).slice(start, end - start).collect()
         stored = _pandas_index(file)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise DataError(f"'{file}' cannot be read as parquet ({first_line(error)})") from error

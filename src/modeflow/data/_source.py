@@ -12,9 +12,10 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from modeflow.data._part import current_part
 from modeflow.errors import DataError
 
-__all__ = ["STDIN", "TEXT_SUFFIXES", "is_text_file", "packed_kind", "read_source"]
+__all__ = ["STDIN", "TEXT_SUFFIXES", "as_plain", "is_text_file", "packed_kind", "read_source"]
 
 #: The path that means standard input.
 STDIN = "-"
@@ -69,6 +70,9 @@ def read_source(file: Path | None) -> tuple[bytes, list[str]]:
         DataError: damaged, an archive of several files, or no text.
     """
     label = STDIN if file is None else str(file)
+    part = current_part(file)
+    if part is not None and part.text is not None:
+        return part.text, []
     try:
         data = sys.stdin.buffer.read() if file is None else file.read_bytes()
         data = _unpacked(data, label)
@@ -80,10 +84,15 @@ def read_source(file: Path | None) -> tuple[bytes, list[str]]:
     if data[:400].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         raise DataError(f"'{label}' is a web page, not a table; download the file itself")
     notes: list[str] = []
-    data = _as_utf8(data, label, notes)
+    return as_plain(data, label, notes), notes
+
+
+def as_plain(data: bytes, label: str, notes: list[str] | None = None) -> bytes:
+    """Text as UTF-8 with ``\\n`` at the end of lines; what was guessed is added to the notes."""
+    data = _as_utf8(data, label, [] if notes is None else notes)
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return data, notes
+    return data
 
 
 def _unpacked(data: bytes, label: str) -> bytes:

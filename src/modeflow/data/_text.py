@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from modeflow.data._cells import is_missing, single_blanks, split_cells, to_number
 from modeflow.data._header import decide
+from modeflow.data._part import current_part
 from modeflow.data._source import STDIN, read_source
 from modeflow.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["TextFrame", "read_text_frame"]
+__all__ = ["EXCEL_SEP", "Layout", "TextFrame", "read_text_frame"]
 
 # Rows looked at, and cells at most, to find out how a file is laid out.
 _SAMPLE_ROWS, _SAMPLE_CELLS = 200, 200_000
@@ -27,7 +28,7 @@ _WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "bla
 _COMMENT = re.compile(rb"[ \t]*[#%]")
 # A line after the first that may be none of the table's.
 _SUSPECT = re.compile(rb"\n[ \t]*[#%\n]")
-_EXCEL_SEP = re.compile(rb'"?sep=(.)"?\s*$', re.IGNORECASE)
+EXCEL_SEP = re.compile(rb'"?sep=(.)"?\s*$', re.IGNORECASE)
 
 
 @dataclass
@@ -73,10 +74,11 @@ def read_text_frame(
     """
     label = STDIN if file is None else str(file)
     data, notes = read_source(file)
-    return _Layout(data, label, kind, header, known, notes).read()
+    part = current_part(file)
+    return Layout(data, label, kind, header, known, notes).read(0 if part is None else part.lines)
 
 
-class _Layout:
+class Layout:
     """Finds out how a text table is laid out, then lets polars read it."""
 
     def __init__(
@@ -107,7 +109,7 @@ class _Layout:
             end = self.data.find(b"\n", self.start)
             end = len(self.data) if end < 0 else end
             line = self.data[self.start : end]
-            named = _EXCEL_SEP.fullmatch(line.strip(b" ")) if not self.start else None
+            named = EXCEL_SEP.fullmatch(line.strip(b" ")) if not self.start else None
             if named:
                 separator = named.group(1).decode()
                 self.notes.append(f"'{self.label}': read the line 'sep={separator}' as naming the separator")
@@ -125,7 +127,7 @@ class _Layout:
         lines: list[str] = []
         position, size = self.start, 0
         while position < len(self.data) and len(lines) < _SAMPLE_ROWS and size < 5 * _SAMPLE_CELLS:
-            end = self._line_end(position)
+            end = self.line_end(position)
             line = self.data[position:end]
             if line.strip(b" \t") and not (lines and _COMMENT.match(line)):
                 lines.append(line.decode())
@@ -133,7 +135,7 @@ class _Layout:
             position = end + 1
         return lines
 
-    def _line_end(self, start: int) -> int:
+    def line_end(self, start: int) -> int:
         """Where the line from `start` ends; a quoted name in a header may hold line ends."""
         end = first = self.data.find(b"\n", start)
         for _ in range(20):
@@ -281,8 +283,8 @@ class _Layout:
 
     # -- reading ------------------------------------------------------------------------------------
 
-    def read(self) -> TextFrame:
-        """All rows, as strings."""
+    def read(self, skipped: int = 0) -> TextFrame:
+        """All rows, as strings; `skipped`: lines of the file that were left out below the header."""
         import polars as pl
 
         for i, name in enumerate(self.names):
@@ -290,8 +292,9 @@ class _Layout:
                 raise DataError(f"'{self.label}' names column '{name}' twice; rename one of them")
         start, first_line = self.start, self.first_line
         if self.has_header:
-            end = self._line_end(start)
+            end = self.line_end(start)
             start, first_line = end + 1, first_line + 1 + self.data.count(b"\n", start, end)
+        first_line += skipped
         separator = self.separator or "\x1f"
         # Names of our own: those of the file need no quoting, and polars knows the width.
         marks = [f"column_{i}" for i in range(len(self.names))]

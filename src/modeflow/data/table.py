@@ -367,7 +367,7 @@ def write_table(
 
     def write(target: Path) -> None:
         if kind in (".csv", ".tsv", ".parquet"):
-            frame = _as_frame(table, whole)
+            frame = as_frame(table, whole)
             if kind == ".parquet":
                 frame.write_parquet(target)
             else:
@@ -384,12 +384,12 @@ def write_table(
                 data.attrs["columns"] = list(table.columns)
 
     if os.fspath(path) == STDIN:
-        sys.stdout.write(_as_frame(table, whole).write_csv())
+        sys.stdout.write(as_frame(table, whole).write_csv())
         return file
     return atomic_write(file, write)
 
 
-def _as_frame(table: Table, whole: set[int]) -> pl.DataFrame:
+def as_frame(table: Table, whole: set[int]) -> pl.DataFrame:
     """The table as a frame, the columns at `whole` as integers (null where they are NaN)."""
     import polars as pl
 

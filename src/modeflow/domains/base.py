@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
@@ -57,6 +57,8 @@ class RowsToScore:
         notes: what was guessed about the files.
         empty: index in the source of those good rows that have no cell at all: what is said of them is said
             of nothing, and they are no part of a ranking.
+        first: rows of the source before these, where it is read in parts. done: share of it that ends here.
+        more: bad rows beyond those that are listed.
     """
 
     values: Any
@@ -65,6 +67,14 @@ class RowsToScore:
     bad: Mapping[int, str]
     notes: tuple[str, ...] = ()
     empty: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    first: int = 0
+    done: float = 1.0
+    more: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all rows of the source."""
+        return self.first == 0 and self.done >= 1.0
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """Values (n, ...) of the good rows among all rows of the source (total, ...); NaN elsewhere."""
@@ -76,19 +86,22 @@ class RowsToScore:
         """One line that counts and names the rows without a score (state, ...); None where there is none."""
         if not self.bad:
             return None
-        verb = "have" if len(self.bad) > 1 else "has"
-        return f"{len(self.bad)} of {self.total} rows {verb} no {what} (NaN): {self._reasons(most)}"
+        count = len(self.bad) + self.more
+        verb = "have" if count > 1 else "has"
+        return f"{count} of {self.total} rows {verb} no {what} (NaN): {self._reasons(most)}"
 
     def left_out_text(self, most: int = 5) -> str | None:
         """The same, where a result has the other rows alone."""
         if not self.bad:
             return None
-        verb = "are" if len(self.bad) > 1 else "is"
-        return f"{len(self.bad)} of {self.total} rows {verb} left out: {self._reasons(most)}"
+        count = len(self.bad) + self.more
+        verb = "are" if count > 1 else "is"
+        return f"{count} of {self.total} rows {verb} left out: {self._reasons(most)}"
 
     def _reasons(self, most: int) -> str:
         listed = "; ".join(f"row {row + 1}: {why}" for row, why in list(self.bad.items())[:most])
-        return listed + (f"; and {len(self.bad) - most} more" if len(self.bad) > most else "")
+        left = len(self.bad) + self.more - most
+        return listed + (f"; and {left} more" if left > 0 else "")
 
 
 class Domain(ABC):
@@ -110,6 +123,8 @@ class Domain(ABC):
     costs: ClassVar[bool] = False
     #: Whether other densities may stand beside a model of its rows (`modeflow.estimators.stacking`).
     stacks: ClassVar[bool] = False
+    #: Whether its sources are tables, of which many may be named at once, and large ones be read in parts.
+    of_tables: ClassVar[bool] = False
     #: Whether distances between its rows mean something: islands are looked for, errors of rows measured.
     distances: ClassVar[bool] = True
     #: Settings of a run that say how its data are read, with their defaults.
@@ -199,6 +214,10 @@ class Domain(ABC):
         Raises:
             DataError: other rows than the model's, or none that can be scored.
         """
+
+    def read_parts(self, source: str, settings: Mapping[str, Any], **how: Any) -> Iterator[RowsToScore]:
+        """The same in parts of a bounded size, where the source is large."""
+        yield self.read(source, settings, **how)
 
     # -- what a model is fitted to ---------------------------------------------------------------
 
@@ -325,6 +344,10 @@ class Domain(ABC):
     @abstractmethod
     def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
         """Write samples (and the state of each, if asked for): words about it, and where they lie."""
+
+    def write_parts(self, out: str, parts: Iterator[tuple[Any, Any]]) -> tuple[str, dict[str, Any]]:
+        """The same of samples that come in parts, of a domain `of_tables`."""
+        raise NotImplementedError
 
     def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
         """Samples as JSON, where they are not written."""

@@ -14,8 +14,9 @@ from torch import Tensor
 from modeflow.data._source import STDIN, is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
 from modeflow.data.columns.base import shown
-from modeflow.data.columns.files import plain_rows, write_frame
+from modeflow.data.columns.files import check_frame_file, plain_rows
 from modeflow.data.columns.frames import frame_kind
+from modeflow.data.columns.writing import TableWriter
 from modeflow.data.schema import listing
 from modeflow.domains._mixed_rows import given_cells, independent_columns, refuse_empty, strange_text
 from modeflow.domains._mixed_sources import (
@@ -291,9 +292,13 @@ class MixedDomain(RowDomain):
         return np.where(spread > 0, spread, 1.0)
 
     def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+        check_frame_file(out)
+        return self.write_parts(out, iter([(samples, z)]))
+
+    def add_samples(self, writer: TableWriter, samples: Any, z: np.ndarray | None) -> list[str]:
         frame = self._with_states(samples, z)
-        write_frame(out, frame)
-        return f"{frame.height} rows, {frame.width} columns", {"columns": frame.columns, "out": out}
+        writer.add_frame(frame)
+        return list(frame.columns)
 
     def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
         frame = self._with_states(samples, z)

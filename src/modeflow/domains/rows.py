@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +12,10 @@ import torch
 from torch import Tensor
 
 from modeflow.data import check_writable
-from modeflow.domains.base import Domain
+from modeflow.data._source import is_text_file
+from modeflow.data.columns.writing import TableWriter
+from modeflow.data.parts import parts_of, reading_part
+from modeflow.domains.base import Domain, RowsToScore
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.transforms.base import Exactness
 
@@ -25,9 +30,21 @@ class RowDomain(Domain):
     units: ClassVar[str] = "nats per row, in the units of the data"
     shown: ClassVar[str] = "log_density"
     extent: ClassVar[str] = "spread"
+    of_tables: ClassVar[bool] = True
     #: In double precision a score depends on its row alone, not on the batch around it.
     scored_in: ClassVar[torch.dtype | None] = torch.float64
     drawn: ClassVar[int] = 1000
+
+    def read_parts(self, source: str, settings: Mapping[str, Any], **how: Any) -> Iterator[RowsToScore]:
+        header = how.get("header")
+        if header is None and is_text_file(source):
+            header = settings["header"]
+        first = 0
+        for part in parts_of(source, header, self.facts["columns"]):
+            with reading_part(part):
+                rows = self.read(source, settings, **how if part.whole else {**how, "header": part.header})
+            yield replace(rows, first=first, done=part.done)
+            first += rows.total
 
     def to_tensor(self, values: np.ndarray) -> Tensor:
         """Float64 (the model casts its features)."""
@@ -56,6 +73,18 @@ class RowDomain(Domain):
             f"{rows['train']} training, {rows['validation']} validation, {rows['test']} test rows, "
             f"{len(result['columns'])} columns"
         )
+
+    def write_parts(self, out: str, parts: Iterator[tuple[Any, Any]]) -> tuple[str, dict[str, Any]]:
+        count, columns = 0, list[str]()
+        with TableWriter(out) as writer:
+            for samples, z in parts:
+                columns = self.add_samples(writer, samples, z)
+                count += len(samples)
+        return f"{count} rows, {len(columns)} columns", {"columns": columns, "out": out}
+
+    @abstractmethod
+    def add_samples(self, writer: TableWriter, samples: Any, z: np.ndarray | None) -> list[str]:
+        """Write samples, and the state of each if it is given; returns the names of the columns."""
 
     def check_target(self, out: str | None, with_state: bool) -> None:
         if out:

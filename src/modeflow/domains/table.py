@@ -14,7 +14,8 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, resolve, write_table
+from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, resolve
+from modeflow.data.columns.writing import TableWriter
 from modeflow.data.schema import listing
 from modeflow.data.spread import mean_and_spread
 from modeflow.data.table import check_finite, default_columns
@@ -236,9 +237,12 @@ class TableDomain(RowDomain):
         return lines
 
     def write(self, out: str, samples: Any, z: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+        return self.write_parts(out, iter([(samples, z)]))
+
+    def add_samples(self, writer: TableWriter, samples: Any, z: np.ndarray | None) -> list[str]:
         rows, columns, whole = self._with_state(samples, z)
-        write_table(out, rows, columns, integer_columns=whole)
-        return f"{len(rows)} rows, {len(columns)} columns", {"columns": list(columns), "out": out}
+        writer.add(rows, columns, whole)
+        return list(columns)
 
     def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
         rows, columns, whole = self._with_state(samples, z)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from modeflow.errors import ConfigError, DataError
-from modeflow.transforms.base import Exactness
+from modeflow.transforms.base import Exactness, weakest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,7 @@ __all__ = [
     "LogLikelihood",
     "bits_per_dim",
     "image_bits",
+    "pooled",
     "reconstruction_error",
     "summarise",
     "summarise_bits",
@@ -103,6 +104,29 @@ def summarise(log_probs: np.ndarray, kind: Exactness, weight: np.ndarray | None 
     if finite.all() and n > 1:
         error = float(np.linalg.norm(share * (values - mean)) * math.sqrt(n / (n - 1)))
     return LogLikelihood(mean, error, kind, n, int((~finite).sum()))
+
+
+def pooled(parts: Sequence[LogLikelihood]) -> LogLikelihood:
+    r"""The summary of all rows from those of parts of them, equally weighted.
+
+    .. math:: m = \frac{\sum_j n_j m_j}{\sum_j n_j}, \qquad
+        \mathrm{se}^2 = \frac{\sum_j n_j (n_j - 1)\, \mathrm{se}_j^2 + n_j (m_j - m)^2}{n (n - 1)}
+
+    Raises:
+        DataError: no parts.
+    """
+    if not parts:
+        raise DataError("there are no parts to be summarised: give at least one")
+    sizes = np.array([part.n for part in parts], dtype=np.float64)
+    means = np.array([part.value for part in parts])
+    lost = sum(part.non_finite for part in parts)
+    with np.errstate(invalid="ignore"):
+        mean = float(means @ (sizes / sizes.sum()))
+    n, error = int(sizes.sum()), math.nan
+    if not lost and n > 1:
+        within = [part.n * (part.n - 1) * part.standard_error**2 for part in parts if part.n > 1]
+        error = math.sqrt((math.fsum(within) + float(sizes @ (means - mean) ** 2)) / (n * (n - 1.0)))
+    return LogLikelihood(mean, error, weakest(*(part.kind for part in parts)), n, lost)
 
 
 def bits_per_dim(log_prob: float, dims: int) -> float:

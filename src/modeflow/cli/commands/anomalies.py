@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from modeflow.cli.commands._files import open_run, rows_of
-from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
+from modeflow.cli.commands._files import Seen, parts_to_score
+from modeflow.cli.commands._many import Outcome, over_files
+from modeflow.cli.commands._output import say_unscored, say_wrote
 from modeflow.errors import ConfigError
 
 #: Columns named in `why`, and nats above what is expected from which one is.
@@ -20,64 +22,91 @@ _TOLD = 10
 
 def run(args: argparse.Namespace) -> int:
     """Rank every row among the test rows of the run; say of the odd ones which columns make them so."""
-    from modeflow.data.columns.files import check_frame_file, write_frame
-    from modeflow.metrics import rank_p_values
-
     if not 0 < args.alpha < 1:
         raise ConfigError(f"--alpha must lie between 0 and 1, received {args.alpha:g}")
     if args.top is not None and args.top < 1:
         raise ConfigError(f"--top must be 1 or more, received {args.top}")
-    check_output(args)
+    return over_files(args, "anomalies", handle)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A row that is told: sorted by how odd it is."""
+
+    p: float
+    score: float
+    row: int
+    excess: np.ndarray
+
+    @property
+    def place(self) -> tuple[float, float]:
+        return self.p, self.score
+
+
+def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
+    """The odd rows of one source, part by part."""
+    from modeflow.data.columns.files import check_frame_file
+    from modeflow.data.columns.writing import TableWriter
+    from modeflow.metrics import rank_p_values
+
     if args.out:
         check_frame_file(args.out)
-    fitted = open_run(args)
     estimator = fitted.estimator
     if not hasattr(estimator, "surprises"):
         raise ConfigError(f"anomalies are rows of tables, and the run is one of {estimator.domain_.word}s")
-    held = fitted.held_scores()
-    rows = rows_of(args, fitted)
-    scores, _, kind = estimator.scores(rows.values)
-    # Of a row without a cell nothing is said.
-    p = np.where(np.isin(rows.rows, rows.empty), np.nan, rank_p_values(scores, held))
-    order = np.lexsort((scores, p))
-    odd = order[p[order] <= args.alpha]
-    told = odd if args.top is None else order[~np.isnan(p[order])][: args.top]
-    names = tuple(estimator.domain_.facts["columns"])
-    excess = _excess(estimator, rows.values, told) if len(told) else np.zeros((0, len(names)))
-    why = [_why(row, names) for row in excess]
+    held, names = fitted.held_scores(), tuple(estimator.domain_.facts["columns"])
+    seen, told, odd, scored, said = Seen(), list[_Told](), 0, 0, "exact"
+    with TableWriter(args.out) as out:
+        for rows in parts_to_score(args, fitted, "score"):
+            scores, _, kind = estimator.scores(rows.values)
+            said = kind if rows.whole else estimator.density_kind_  # one word for all parts
+            # Of a row without a cell nothing is said.
+            p = np.where(np.isin(rows.rows, rows.empty), np.nan, rank_p_values(scores, held))
+            order = np.lexsort((scores, p))
+            found = order[p[order] <= args.alpha]
+            odd, scored = odd + len(found), scored + int((~np.isnan(p)).sum())
+            if args.top is not None:
+                found = order[~np.isnan(p[order])][: args.top]
+                if len(told) >= args.top:  # those that cannot be among the first are not explained
+                    found = found[[(p[i], scores[i]) < told[-1].place for i in found]]
+            excess = _excess(estimator, rows.values, found) if len(found) else np.zeros((0, len(names)))
+            if args.out and args.top is None:
+                out.add_frame(_frame(rows, scores, p, found, excess, names, said))
+            told += [
+                _Told(float(p[i]), float(scores[i]), rows.first + int(rows.rows[i]), each)
+                for i, each in zip(found, excess, strict=True)
+            ]
+            told = sorted(told, key=lambda row: row.place)[: args.top or _TOLD]
+            seen.add(rows)
+        if args.out and args.top is not None:
+            out.add_frame(_top_frame(told, names, said))
     if args.out:
-        listed = told if args.top is not None else np.arange(len(scores))
-        frame = _frame(rows, scores, p, listed, told, excess, names, why, args.top is None, kind)
-        write_frame(args.out, frame)
-        words = (
-            f"{frame.height} rows" if args.top is None else f"the {frame.height} oddest of {rows.total} rows"
-        )
+        words = f"{seen.total} rows" if args.top is None else f"the {len(told)} oddest of {seen.total} rows"
         say_wrote(args, words)
-    say_unscored(rows)
+    say_unscored(seen.rows)
     result = {
         "run": args.run_folder,
         "data": args.data,
-        "rows": rows.total,
+        "rows": seen.total,
         "rows_held_out": len(held),
         "alpha": args.alpha,
-        "odd": len(odd),
-        "density": kind,
+        "odd": odd,
+        "density": said,
         "oddest_rows": [
             {
-                "row": int(rows.rows[i]) + 1,
-                "log_density": float(scores[i]),
-                "p_value": float(p[i]),
-                "why": {name: float(v) for name, v in _telling(row, names)},
+                "row": row.row + 1,
+                "log_density": row.score,
+                "p_value": row.p,
+                "why": {name: float(v) for name, v in _telling(row.excess, names)},
             }
-            for i, row in zip(told[: args.top or _TOLD], excess, strict=False)
+            for row in told
         ],
-        "rows_without_score": [{"row": row + 1, "reason": why} for row, why in rows.bad.items()],
-        "rows_without_cells": [int(row) + 1 for row in rows.empty],
+        **seen.told("row"),
         "interrupted": fitted.interrupted,
         "out": args.out,
     }
-    emit(args, result, _lines(rows, p, odd, told, why, len(held), args))
-    return 0
+    lines = _lines(odd, scored, told, names, len(held), args)
+    return Outcome(result, lines, seen.total)
 
 
 def _excess(estimator: Any, values: Any, some: np.ndarray) -> np.ndarray:
@@ -102,60 +131,67 @@ def _why(excess: np.ndarray, names: tuple[str, ...]) -> str:
     return ", ".join(said) or "no column by itself"
 
 
+def _score_name(kind: str) -> str:
+    return "log_density" if kind == "exact" else f"log_density_{kind.replace(' ', '_')}"
+
+
 def _frame(
     rows: Any,
     scores: np.ndarray,
     p: np.ndarray,
-    listed: np.ndarray,
     told: np.ndarray,
     excess: np.ndarray,
     names: tuple[str, ...],
-    why: list[str],
-    every: bool,
     kind: str,
 ) -> Any:
-    """What is written: a line for every row of the source, or for those listed."""
+    """A line for every row of a part; of those that are told, what each column adds."""
     import polars as pl
 
-    place = {int(i): n for n, i in enumerate(told)}
-    at = [place.get(int(i)) for i in listed]
-    blank = np.full(len(names), np.nan)
-    cells = np.array([blank if n is None else excess[n] for n in at]).reshape(len(at), len(names))
-    score = "log_density" if kind == "exact" else f"log_density_{kind.replace(' ', '_')}"
+    cells = np.full((len(scores), len(names)), np.nan)
+    cells[told] = excess
+    why: list[str | None] = [None] * len(scores)
+    for i, each in zip(told, excess, strict=True):
+        why[int(i)] = _why(each, names)
     columns: dict[str, Any] = {
-        "row": rows.rows[listed] + 1,
-        score: scores[listed],
-        "p_value": p[listed],
-        "why": [None if n is None else why[n] for n in at],
+        "row": rows.first + rows.rows + 1,
+        _score_name(kind): scores,
+        "p_value": p,
+        "why": pl.Series(why, dtype=pl.String),
     } | {f"nats_{name}": cells[:, j] for j, name in enumerate(names)}
     frame = pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
-    if every and rows.bad:  # a line for the rows that have no score, in their places
-        full = pl.DataFrame({"row": np.arange(1, rows.total + 1)})
+    if rows.bad:  # a line for the rows that have no score, in their places
+        full = pl.DataFrame({"row": rows.first + np.arange(1, rows.total + 1)})
         frame = full.join(frame, on="row", how="left", maintain_order="left")
     return frame
 
 
+def _top_frame(told: list[_Told], names: tuple[str, ...], kind: str) -> Any:
+    """A line for each of the oddest rows."""
+    import polars as pl
+
+    cells = np.array([row.excess for row in told]).reshape(len(told), len(names))
+    columns: dict[str, Any] = {
+        "row": np.array([row.row + 1 for row in told], dtype=np.int64),
+        _score_name(kind): np.array([row.score for row in told]),
+        "p_value": np.array([row.p for row in told]),
+        "why": pl.Series([_why(row.excess, names) for row in told], dtype=pl.String),
+    } | {f"nats_{name}": cells[:, j] for j, name in enumerate(names)}
+    return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
+
+
 def _lines(
-    rows: Any,
-    p: np.ndarray,
-    odd: np.ndarray,
-    told: np.ndarray,
-    why: list[str],
-    held: int,
-    args: argparse.Namespace,
+    odd: int, scored: int, told: list[_Told], names: tuple[str, ...], held: int, args: argparse.Namespace
 ) -> list[str]:
-    scored = int((~np.isnan(p)).sum())
     lines = [
-        f"{len(odd)} of {scored} rows have a p-value of at most {args.alpha:g} among {held} test rows "
+        f"{odd} of {scored} rows have a p-value of at most {args.alpha:g} among {held} test rows "
         f"({args.alpha * scored:.1f} would if all were usual)"
     ]
     least = 1 / (held + 1)
     if least > args.alpha:
         lines.append(f"no p-value is below {least:.2g}: hold out more rows (modeflow fit --test)")
-    shown = told[: args.top or _TOLD]
-    if len(shown):
+    if told:
         lines.append("     row  p-value  why (nats more surprising than expected, given the other columns)")
-        lines += [f"{rows.rows[i] + 1:8d}  {p[i]:7.4f}  {why[n]}" for n, i in enumerate(shown)]
-    if len(told) > len(shown):
-        lines.append(f"and {len(told) - len(shown)} more: -o FILE writes all")
+        lines += [f"{row.row + 1:8d}  {row.p:7.4f}  {_why(row.excess, names)}" for row in told]
+    if args.top is None and odd > len(told):
+        lines.append(f"and {odd - len(told)} more: -o FILE writes all")
     return lines

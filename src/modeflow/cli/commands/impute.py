@@ -3,48 +3,62 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from modeflow.cli.commands._files import open_run, rows_of
-from modeflow.cli.commands._output import check_output, emit, say_wrote, warn
+from modeflow.cli.commands._files import Seen, part_seed, parts_to_score
+from modeflow.cli.commands._many import Outcome, over_files
+from modeflow.cli.commands._output import say_wrote, warn
 
 
 def run(args: argparse.Namespace) -> int:
     """Fill missing cells, m times; several tables stand below each other, numbered in a column. A row with a
     cell that cannot be read is left out."""
-    import polars as pl
+    return over_files(args, "impute", handle)
 
-    from modeflow.data.columns.files import write_frame
+
+def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
+    """Fill one source, part by part: of a large one the m tables of a part stand below each other."""
+    from modeflow.data.columns.files import check_frame_file
+    from modeflow.data.columns.writing import TableWriter
     from modeflow.estimators import conditionals_of
 
-    check_output(args)
-    fitted = open_run(args)
+    if args.out:
+        check_frame_file(args.out)
     estimator = conditionals_of(fitted.estimator)
     domain: Any = estimator.domain_
-    rows = rows_of(args, fitted)
     seed = fitted.config["seed"] if args.seed is None else args.seed
-    values = domain.known(rows.values, args.unseen, numbers=rows.rows)
-    how = "mean" if args.mean else "draw"
-    filled = estimator.fill(values, rows.values, args.m, how=how, random_state=seed)
-    counts = {name: int(n) for name, n in zip(domain.schema.names, np.isnan(values).sum(0), strict=True) if n}
-    table = (
-        filled[0]
-        if len(filled) == 1
-        else pl.concat(
-            [frame.with_columns(pl.lit(i).alias("imputation")) for i, frame in enumerate(filled, 1)]
-        )
-    )
-    write_frame(args.out or "-", table)
-    if text := rows.left_out_text():
+    how, seen, height = "mean" if args.mean else "draw", Seen(), 0
+    counts: Counter[str] = Counter()
+    with TableWriter(args.out or "-") as out:
+        for rows in parts_to_score(args, fitted, "fill"):
+            values = domain.known(rows.values, args.unseen, numbers=rows.first + rows.rows)
+            filled = estimator.fill(
+                values, rows.values, args.m, how=how, random_state=part_seed(args, seed, rows)
+            )
+            missing = np.isnan(values).sum(0)
+            counts.update({k: int(n) for k, n in zip(domain.schema.names, missing, strict=True) if n})
+            table = filled[0] if len(filled) == 1 else _numbered(filled)
+            out.add_frame(table)
+            seen.add(rows)
+            height += table.height
+    if text := seen.rows.left_out_text():
         warn(text)
-    if args.out and args.out != "-":
-        say_wrote(args, f"{table.height} rows")
-        lines = [f"{n:8d} cells of {name} filled" for name, n in counts.items()] or ["no cell was missing"]
-        kind = estimator.conditional_kind_
-        if kind != "exact":
-            lines.append(f"drawn from an {kind} of the conditional")
-        result = {"run": args.run_folder, "data": args.data, "m": args.m, "seed": seed, "kind": kind}
-        emit(args, {**result, "filled": counts, "rows": table.height, "out": args.out}, lines)
-    return 0
+    kind = estimator.conditional_kind_
+    result = {"run": args.run_folder, "data": args.data, "m": args.m, "seed": seed, "kind": kind}
+    result |= {"filled": dict(counts), "rows": height, "out": args.out}
+    if not args.out or args.out == "-":
+        return Outcome({}, [], seen.total)
+    say_wrote(args, f"{height} rows")
+    lines = [f"{n:8d} cells of {name} filled" for name, n in counts.items()] or ["no cell was missing"]
+    if kind != "exact":
+        lines.append(f"drawn from an {kind} of the conditional")
+    return Outcome(result, lines, seen.total)
+
+
+def _numbered(filled: list[Any]) -> Any:
+    import polars as pl
+
+    return pl.concat([frame.with_columns(pl.lit(i).alias("imputation")) for i, frame in enumerate(filled, 1)])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from modeflow.cli.commands._files import open_run
+from modeflow.cli.commands._files import open_run, part_seed
 from modeflow.cli.commands._output import check_output, emit, say_wrote
 from modeflow.errors import ConfigError
+
+#: Rows drawn at once; what is drawn, for more, is another thing than of one draw.
+_AT_ONCE = 65_536
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     seed = fitted.config["seed"] if args.seed is None else args.seed
     temperatures = {"temperature": args.temperature, "prior_temperature": args.prior_temperature}
     result = {"run": args.run_folder, "n": n, "seed": seed, **temperatures}
+    if domain.of_tables and n > _AT_ONCE and not (args.out is None and args.json):
+        return _in_parts(args, estimator, n, seed, result, temperatures)
     if args.given:
         drawn, z = _given(args, estimator, n, seed), np.zeros(0)
         result |= {"given": args.given, "kind": estimator.conditional_kind_}
@@ -41,6 +48,50 @@ def run(args: argparse.Namespace) -> int:
         estimated = result.get("kind", "exact") != "exact"
         emit(args, {**result, **where}, ["drawn from an estimate of the conditional"] if estimated else [])
     return 0
+
+
+def _in_parts(
+    args: argparse.Namespace,
+    estimator: Any,
+    n: int,
+    seed: int,
+    result: dict[str, Any],
+    temperatures: dict[str, float],
+) -> int:
+    """Many rows, so many at a time, each part by a seed of its own."""
+    from modeflow.progress import track
+
+    counts = np.zeros(estimator.n_states_, dtype=np.int64)
+    tells = not args.given and estimator.latent_.describe().kind in ("discrete", "none")
+    if args.given:
+        result |= {"given": args.given, "kind": estimator.conditional_kind_}
+
+    def parts() -> Iterator[tuple[Any, Any]]:
+        for start in track(range(0, n, _AT_ONCE), "sample"):
+            own, count = part_seed(args, seed, _Drawn(start)), min(_AT_ONCE, n - start)
+            if args.given:
+                yield _given(args, estimator, count, own), None
+                continue
+            drawn, z = estimator.sample(count, state=args.state, random_state=own, **temperatures)
+            if tells:
+                counts[:] += np.bincount(z, minlength=len(counts))
+            yield drawn, z if args.with_state else None
+
+    words, where = estimator.domain_.write_parts(args.out or "-", parts())
+    if tells:
+        result["states"] = counts.tolist()
+    if args.out and args.out != "-":
+        say_wrote(args, words)
+        emit(args, {**result, **where}, [])
+    return 0
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A part of what is drawn: rows before it."""
+
+    first: int
+    whole: bool = False
 
 
 def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:

@@ -100,7 +100,7 @@ def write_frame(path: str | os.PathLike[str], frame: pl.DataFrame) -> None:
         DataError: another ending, or a path that cannot be written.
     """
     if os.fspath(path) == STDIN:
-        sys.stdout.write(_for_text(frame).write_csv())
+        sys.stdout.write(for_text(frame).write_csv())
         return
     check_frame_file(path)
     atomic_write(path, lambda file: _WRITTEN[Path(path).suffix.lower()](frame, file))
@@ -114,7 +114,7 @@ def check_frame_file(path: str | os.PathLike[str]) -> None:
 
 def plain_rows(frame: pl.DataFrame) -> list[list[Any]]:
     """The rows of a table as values that JSON has: times as text, durations in seconds."""
-    return [[_plain(v) for v in row] for row in _for_text(frame).rows()]
+    return [[_plain(v) for v in row] for row in for_text(frame).rows()]
 
 
 def _plain(value: Any) -> Any:
@@ -123,7 +123,7 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, Decimal) else value
 
 
-def _for_text(frame: pl.DataFrame) -> pl.DataFrame:
+def for_text(frame: pl.DataFrame) -> pl.DataFrame:
     """Durations in seconds: text has no form for them."""
     spans = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Duration)]
     seconds = (pl.Series(name, seconds_of_spans(frame[name].to_numpy())).fill_nan(None) for name in spans)
@@ -131,7 +131,7 @@ def _for_text(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 _WRITTEN: Mapping[str, Callable[[pl.DataFrame, Path], object]] = {
-    ".csv": lambda frame, file: _for_text(frame).write_csv(file),
-    ".tsv": lambda frame, file: _for_text(frame).write_csv(file, separator="\t"),
+    ".csv": lambda frame, file: for_text(frame).write_csv(file),
+    ".tsv": lambda frame, file: for_text(frame).write_csv(file, separator="\t"),
     ".parquet": lambda frame, file: frame.write_parquet(file),
 }
