@@ -63,7 +63,9 @@ class FlatParameters:
     def __exit__(self, *_: object) -> None:
         self.detach()
 
-    def adam(self, learning_rate: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Optimizer:
+    def adam(
+        self, learning_rate: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> torch.optim.Optimizer:
         """Adam over the vectors, a single fused operation each, at the rates that modules ask for.
 
         Arguments:

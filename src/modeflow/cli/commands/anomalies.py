@@ -12,8 +12,6 @@ from modeflow.cli.commands._files import open_run, rows_of
 from modeflow.cli.commands._output import check_output, emit, say_unscored, say_wrote
 from modeflow.errors import ConfigError
 
-#: Columns named in `why`, and nats above what is expected from which one is.
-_NAMED, _TELLING = 3, 1.0
 #: Rows told without -o.
 _TOLD = 10
 
@@ -21,6 +19,7 @@ _TOLD = 10
 def run(args: argparse.Namespace) -> int:
     """Rank every row among the test rows of the run; say of the odd ones which columns make them so."""
     from modeflow.data.columns.files import check_frame_file, write_frame
+    from modeflow.estimators.reasons import reasons_text, telling_columns
     from modeflow.metrics import rank_p_values
 
     if not 0 < args.alpha < 1:
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     told = odd if args.top is None else order[~np.isnan(p[order])][: args.top]
     names = tuple(estimator.domain_.facts["columns"])
     excess = _excess(estimator, rows.values, told) if len(told) else np.zeros((0, len(names)))
-    why = [_why(row, names) for row in excess]
+    why = [reasons_text(row, names) for row in excess]
     if args.out:
         listed = told if args.top is not None else np.arange(len(scores))
         frame = _frame(rows, scores, p, listed, told, excess, names, why, args.top is None, kind)
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
                 "row": int(rows.rows[i]) + 1,
                 "log_density": float(scores[i]),
                 "p_value": float(p[i]),
-                "why": {name: float(v) for name, v in _telling(row, names)},
+                "why": {name: float(v) for name, v in telling_columns(row, names)},
             }
             for i, row in zip(told[: args.top or _TOLD], excess, strict=False)
         ],
@@ -87,19 +86,6 @@ def _excess(estimator: Any, values: Any, some: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what there is to say of the rows was said of all
         return np.asarray(estimator.surprises(_safe_indexing(values, some)) - estimator.expected_surprises())
-
-
-def _telling(excess: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The columns of a row that make it odd, the first most."""
-    order = np.argsort(-np.nan_to_num(excess, nan=-np.inf), kind="stable")[:_NAMED]
-    return [(names[j], excess[j]) for j in order if excess[j] >= _TELLING]
-
-
-def _why(excess: np.ndarray, names: tuple[str, ...]) -> str:
-    """The same for people; where no column alone is odd all are said to be so together."""
-    telling = _telling(excess, names)
-    said = (f"{name} ({v:+.1f})" if np.isfinite(v) else f"{name} (no value of it)" for name, v in telling)
-    return ", ".join(said) or "no column by itself"
 
 
 def _frame(
