@@ -295,6 +295,39 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--no-baselines", action="store_true", help="do not fit the models to compare with")
     seed_and_device(report, seed="")
 
+    def served(sub: argparse.ArgumentParser, port: int) -> None:
+        sub.add_argument("run_folder", metavar="RUN")
+        sub.add_argument(
+            "--port", type=int, default=port, metavar="N", help=f"0: any that is free (default {port})"
+        )
+        sub.add_argument(
+            "--max-rows", type=int, default=10_000, metavar="N", help="rows of a request (10000)"
+        )
+        sub.add_argument(
+            "--max-megabytes", type=float, default=16.0, metavar="MB", help="size of a request (16)"
+        )
+
+    serve = add(
+        "serve",
+        "answer requests over HTTP: score, sample, impute, assign",
+        "modeflow serve run                           on http://127.0.0.1:8765, for this machine alone\n"
+        "  curl -s localhost:8765/score -H 'Content-Type: application/json' \\\n"
+        '       -d \'{"rows": [{"age": 40, "city": "Rome"}]}\'\n'
+        "  modeflow serve run --host 0.0.0.0 --token-file token      for others, who send the token\n\n"
+        "GET /health /version /model /openapi.json; POST /score /sample /impute /assign /reasons.\n"
+        "Needs pip install 'modeflow[serve]'.",
+    )
+    served(serve, 8765)
+    serve.add_argument(
+        "--host", default="127.0.0.1", metavar="H",
+        help="address to listen on (default 127.0.0.1); requests to any but loopback need a token",
+    )  # fmt: skip
+    serve.add_argument(
+        "--token-file", metavar="FILE",
+        help="holds the token that requests send (or the environment's MODEFLOW_TOKEN; else one is made)",
+    )  # fmt: skip
+    seed_and_device(serve, seed="")
+
     add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
 
     bench = add(

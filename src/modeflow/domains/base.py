@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -352,6 +353,19 @@ class Domain(ABC):
     def listed(self, samples: Any, z: np.ndarray | None) -> dict[str, Any]:
         """Samples as JSON, where they are not written."""
         raise ConfigError(f"samples are {self.word}s: say where to with -o")
+
+    def as_polars(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
+        """Samples (and the state of each, if asked for) as a data frame."""
+        raise ConfigError(f"samples are {self.word}s, which no data frame holds")
+
+    def from_cells(self, columns: Mapping[str, Any]) -> Any:
+        """Rows as the estimator takes them, of plain columns by name: lists, arrays or series.
+
+        Raises:
+            DataError: other columns than the model's, or a cell that its column cannot have (column, row and
+                value are named).
+        """
+        raise ConfigError(f"the model is one of {self.word}s, which have no columns")
 
 
 @dataclass(frozen=True)

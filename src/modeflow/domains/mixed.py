@@ -304,6 +304,12 @@ class MixedDomain(RowDomain):
         frame = self._with_states(samples, z)
         return {"columns": frame.columns, "rows": plain_rows(frame)}
 
+    def as_polars(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
+        return self._with_states(samples, z)
+
+    def from_cells(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(columns)
+
     def _with_states(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
         frame = samples
         if frame_kind(frame) != "polars":

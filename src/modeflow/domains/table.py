@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import polars as pl
 import torch
 from sklearn.utils import check_array
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, resolve
+from modeflow.data.columns.base import shown
+from modeflow.data.columns.frames import cells_of
 from modeflow.data.columns.writing import TableWriter
 from modeflow.data.schema import listing
 from modeflow.data.spread import mean_and_spread
@@ -253,6 +256,18 @@ class TableDomain(RowDomain):
         ]
         return {"columns": list(columns), "rows": plain}
 
+    def as_polars(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
+        rows, columns, whole = self._with_state(samples, z)
+        found = {name: pl.Series(name, column) for name, column in zip(columns, rows.T, strict=True)}
+        return pl.DataFrame({n: c.cast(pl.Int64) if n in whole else c for n, c in found.items()})
+
+    def from_cells(self, columns: Mapping[str, Any]) -> Any:
+        self.schema.validate(np.zeros((0, len(columns))), list(columns))
+        values = np.column_stack([_numbers(columns[name], name) for name in self.schema.columns])
+        check_finite(values, self.schema.columns, "the table", "the model takes no missing cells")
+        table = Table(values, self.schema.columns)
+        return frame_of(table) if self.named else table.values
+
     def _with_state(
         self, samples: Any, z: np.ndarray | None
     ) -> tuple[np.ndarray, Sequence[str], Sequence[str]]:
@@ -280,6 +295,21 @@ def independent_gaussians(train: np.ndarray, rows: np.ndarray, weight: np.ndarra
     mean, scale = mean_and_spread(train, weight)
     z = (rows - mean) / scale
     return np.asarray(-(0.5 * z**2 + np.log(scale) + 0.5 * math.log(2 * math.pi)).sum(1))
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    """A column of numbers, ``(N,)``, NaN where missing (`DataError` for anything else)."""
+    cells = cells_of(values, name)
+    cells.check(name)
+    strange = cells.bad
+    if cells.kind == "time":
+        strange = ~cells.missing
+    elif cells.objects is not None:  # of several types
+        strange = np.array([v is not None and type(v) not in (int, float) for v in cells.objects])
+    if strange is not None and strange.any():
+        row = int(strange.argmax())
+        raise DataError(f"column '{name}', data row {row + 1} holds {shown(cells.said(row))}, not a number")
+    return cells.numbers
 
 
 def _matrix(estimator: Any, X: Any, reset: bool) -> np.ndarray:

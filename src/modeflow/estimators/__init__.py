@@ -1,5 +1,6 @@
 """scikit-learn estimators: `NVF`, its classifier and detector, `FlowDensity` and `ImageDensity`."""
 
+from modeflow.estimators.assigned import assigned_columns
 from modeflow.estimators.base import DensityEstimator
 from modeflow.estimators.classifier import NVFClassifier
 from modeflow.estimators.conditionals import conditionals_of
@@ -17,6 +18,7 @@ __all__ = [
     "ImageTraining",
     "NVFClassifier",
     "NVFOutlier",
+    "assigned_columns",
     "conditionals_of",
     "load_estimator",
 ]

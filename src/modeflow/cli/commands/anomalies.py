@@ -14,8 +14,6 @@ from modeflow.cli.commands._many import Outcome, over_files
 from modeflow.cli.commands._output import say_unscored, say_wrote
 from modeflow.errors import ConfigError
 
-#: Columns named in `why`, and nats above what is expected from which one is.
-_NAMED, _TELLING = 3, 1.0
 #: Rows told without -o.
 _TOLD = 10
 
@@ -47,6 +45,7 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     """The odd rows of one source, part by part."""
     from modeflow.data.columns.files import check_frame_file
     from modeflow.data.columns.writing import TableWriter
+    from modeflow.estimators.reasons import telling_columns
     from modeflow.metrics import rank_p_values
 
     if args.out:
@@ -97,7 +96,7 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
                 "row": row.row + 1,
                 "log_density": row.score,
                 "p_value": row.p,
-                "why": {name: float(v) for name, v in _telling(row.excess, names)},
+                "why": {name: float(v) for name, v in telling_columns(row.excess, names)},
             }
             for row in told
         ],
@@ -118,21 +117,14 @@ def _excess(estimator: Any, values: Any, some: np.ndarray) -> np.ndarray:
         return np.asarray(estimator.surprises(_safe_indexing(values, some)) - estimator.expected_surprises())
 
 
-def _telling(excess: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The columns of a row that make it odd, the first most."""
-    order = np.argsort(-np.nan_to_num(excess, nan=-np.inf), kind="stable")[:_NAMED]
-    return [(names[j], excess[j]) for j in order if excess[j] >= _TELLING]
+def _score_name(kind: str) -> str:
+    return "log_density" if kind == "exact" else f"log_density_{kind.replace(' ', '_')}"
 
 
 def _why(excess: np.ndarray, names: tuple[str, ...]) -> str:
-    """The same for people; where no column alone is odd all are said to be so together."""
-    telling = _telling(excess, names)
-    said = (f"{name} ({v:+.1f})" if np.isfinite(v) else f"{name} (no value of it)" for name, v in telling)
-    return ", ".join(said) or "no column by itself"
+    from modeflow.estimators.reasons import reasons_text
 
-
-def _score_name(kind: str) -> str:
-    return "log_density" if kind == "exact" else f"log_density_{kind.replace(' ', '_')}"
+    return reasons_text(excess, names)
 
 
 def _frame(
