@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -131,6 +131,21 @@ class TableDomain(RowDomain):
     def said(self) -> dict[str, Any]:
         pairs = zip(self.schema.columns, self.schema.lattices, strict=True)
         return {"dequantize": {name: "none" if cells is None else cells.step for name, cells in pairs}}
+
+    def confirm(self, blocks: Iterator[np.ndarray]) -> None:
+        (low, high), names = self.schema.edges, self.schema.columns
+        for values in blocks:
+            for j, lattice in enumerate(self.schema.lattices):
+                if lattice is None:
+                    continue
+                x = values[:, j]
+                odd = lattice.misses(x) | (x < low[j]) | (x > high[j])
+                if odd.any():
+                    raise DataError(
+                        f"column '{names[j]}' was taken for steps of {lattice.step:g} within {low[j]:g} "
+                        f"and {high[j]:g}, as a sample of the rows has them, and a row holds {x[odd.argmax()]:g}: "
+                        f"correct it, or say what the column is (--set 'dequantize={{{names[j]}: none}}')"
+                    )
 
     def check_training(self, values: np.ndarray) -> None:
         constant = values.min(0) == values.max(0)

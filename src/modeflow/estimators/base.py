@@ -13,7 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from modeflow.domains import Domain
 from modeflow.domains.base import held_out
-from modeflow.errors import DataError
+from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.ensembles import Order, fit_all
 from modeflow.estimators.fitted import FittedDensity
 from modeflow.estimators.fitting import START_STEPS, FitData, Peaks, mean_one, warn_if_trivial
@@ -22,7 +22,7 @@ from modeflow.estimators.settings import Budget, Settings
 from modeflow.estimators.trials import Choice, Choices
 from modeflow.latents import LatentModel
 from modeflow.progress import showing
-from modeflow.training import shield, signals_held
+from modeflow.training import StoredRows, shield, signals_held
 
 __all__ = ["DensityEstimator"]
 
@@ -76,6 +76,7 @@ class DensityEstimator(FittedDensity):
         stratify: Any = None,
         run_dir: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        stored: StoredRows | None = None,
     ) -> Self:
         """Fit the density to the rows of X.
 
@@ -95,6 +96,8 @@ class DensityEstimator(FittedDensity):
                 group, up to a row.
             run_dir: folder for `metrics.jsonl` and checkpoints; none are written without it.
             resume: go on from the checkpoint in `run_dir`, if there is one.
+            stored: more rows to train on than there is memory for; X is then a sample of them, from which
+                all but the training is found, and `validation` must be given.
 
         Returns:
             self.
@@ -107,7 +110,7 @@ class DensityEstimator(FittedDensity):
             KeyboardInterrupt: after Ctrl-C, when the estimator is fitted.
         """
         with signals_held(), showing(bool(self.verbose)):
-            self._fit(X, sample_weight, validation, stratify, run_dir, resume)
+            self._fit(X, sample_weight, validation, stratify, run_dir, resume, stored)
         return self
 
     def _fit(
@@ -118,7 +121,10 @@ class DensityEstimator(FittedDensity):
         stratify: Any,
         run_dir: str | os.PathLike[str] | None,
         resume: bool,
+        stored: StoredRows | None,
     ) -> None:
+        if stored is not None and (validation is None or sample_weight is not None):
+            raise ConfigError("stored rows are fitted without weights, and with validation= given")
         rng = check_random_state(self.random_state)
         settings = Settings.of(self, int(rng.randint(2**31 - 1)))
         domain, values = self._kind(X).learn(self, X)
@@ -129,6 +135,9 @@ class DensityEstimator(FittedDensity):
             values, weight = values[used], weight[used]
             strata = None if strata is None else strata[used]
         data = self._split(values, weight, validation, strata, domain, settings)
+        if stored is not None:
+            domain.confirm(stored.blocks())
+            data = replace(data, stored=stored)
         domain.warn(data.train, settings.trained.precision, settings.bare)
 
         folder = None if run_dir is None else Path(run_dir)

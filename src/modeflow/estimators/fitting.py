@@ -19,7 +19,7 @@ from modeflow.estimators.stacking import Companions, anywhere
 from modeflow.latents import LatentModel
 from modeflow.latents.discrete import Relief, Survey
 from modeflow.metrics import summarise
-from modeflow.training import History, Trainer, seeded
+from modeflow.training import History, StoredRows, Trainer, seeded
 from modeflow.training.state import copy_state
 
 __all__ = [
@@ -48,13 +48,24 @@ _ERRORS = 2.0
 
 @dataclass(frozen=True)
 class FitData:
-    """Training and validation rows in the units of the data, with weights of mean one, and their domain."""
+    """Training and validation rows in the units of the data, with weights of mean one, and their domain.
+
+    Attributes:
+        stored: all rows to train on, in a file; those of `train` are then a sample of them, by which all else
+            is done.
+    """
 
     train: np.ndarray
     validation: np.ndarray
     weight: np.ndarray | None
     validation_weight: np.ndarray | None
     domain: Domain
+    stored: StoredRows | None = None
+
+    @property
+    def count(self) -> int:
+        """Rows that are trained on."""
+        return len(self.train) if self.stored is None else len(self.stored)
 
     @property
     def rows(self) -> Tensor:
@@ -106,20 +117,21 @@ class Fit:
         data, settings = self.data, self.settings
         rows, weight, self._seed = data.rows, _tensor(data.weight), settings.seed
         with seeded(settings.seed):
-            self.model = settings.model(data.domain, self.n_states, len(data.train))
+            self.model = settings.model(data.domain, self.n_states, data.count)
             data.domain.fit_preprocessing(self.model.transform, rows, weight, settings.bare)
             if not self.member:
                 self._begin(rows, weight)
         if self.member:
             self._seed = int(np.random.default_rng([settings.seed, self.member]).integers(2**31 - 1))
             with seeded(self._seed):
-                drawn = settings.model(data.domain, self.n_states, len(data.train))
+                drawn = settings.model(data.domain, self.n_states, data.count)
                 self.model = Preprocessed(self.model.transform, drawn.model, drawn.draws)
                 self._begin(rows, weight)
         if settings.stacks(data.domain):
             # While training is stopped early; what is best there is found when it has ended.
             with seeded(self._seed):
-                self.model.beside = anywhere(self._standard(rows, weight))
+                share = None if data.stored is None else 1 / data.count
+                self.model.beside = anywhere(self._standard(rows, weight), share)
         self._start = copy_state(self.model)
         self._trainers: dict[int, Trainer] = {}
 
@@ -129,7 +141,7 @@ class Fit:
         if standard.is_floating_point():
             standard = standard.to(self.model.dtype)
         # A start is never much longer than the training itself.
-        steps = min(self.start_steps, max(self.settings.steps(len(self.data.train)), _LEAST_START_STEPS))
+        steps = min(self.start_steps, max(self.settings.steps(self.data.count), _LEAST_START_STEPS))
         self.latent.start(self._islands(standard), self._seed % 2**32, steps)
 
     def _standard(self, rows: Tensor, weight: Tensor | None) -> Tensor:
@@ -170,11 +182,13 @@ class Fit:
             if folder is not None and number:
                 folder = folder / f"stage-{number + 1}"
             name = self.description or (f"fit, {self.n_states} states" if self.n_states > 1 else "fit")
-            config = replace(self.settings.training(*self.data.train.shape[:2]), seed=self._seed)
+            config = replace(
+                self.settings.training(self.data.count, *self.data.train.shape[1:2]), seed=self._seed
+            )
             self._trainers[number] = Trainer(config, folder, self.quiet, f"{name} {stage}".strip())
         history = self._trainers[number].fit(
             self.model,
-            self.data.rows,
+            self.data.rows if self.data.stored is None else self.data.stored,
             self.data.held,
             _tensor(self.data.weight),
             _tensor(self.data.validation_weight),

@@ -15,9 +15,11 @@ import numpy as np
 from modeflow.data import check_writable
 from modeflow.errors import ConfigError, DataError
 from modeflow.estimators import DensityEstimator
+from modeflow.progress import showing
 from modeflow.runs.config import RunConfig
 from modeflow.runs.folder import Run, write_held_scores, write_json
 from modeflow.runs.measure import measure
+from modeflow.runs.streamed import FOLDER, Streamed, discard, is_streamed, stream
 from modeflow.training import signals_held
 
 __all__ = ["fit_run"]
@@ -63,8 +65,14 @@ def _fit(
     config: RunConfig, folder: Path, resume: bool, quiet: bool, announce: Callable[[str], None] | None
 ) -> tuple[DensityEstimator, dict[str, Any], np.ndarray]:
     domain = config.domain
-    data = domain.load(config.settings)
-    parts = domain.split(data, config.settings)
+    rows: Streamed | None = None
+    if is_streamed(config.settings):
+        with showing(not quiet):
+            rows = stream(domain, config.settings, folder / FOLDER)
+        data, parts = rows.data, rows.parts
+    else:
+        data = domain.load(config.settings)
+        parts = domain.split(data, config.settings)
     notes = domain.notes(data, parts)
     if announce is not None:
         for note in notes:
@@ -74,8 +82,9 @@ def _fit(
     began = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rows, held = domain.rows(parts.train), domain.rows(parts.validation)
-        estimator.fit(rows, validation=held, run_dir=folder, resume=resume)
+        train, held = domain.rows(parts.train), domain.rows(parts.validation)
+        more = {} if rows is None else {"stored": rows.stored}
+        estimator.fit(train, validation=held, run_dir=folder, resume=resume, **more)
     measured, held = measure(estimator, data, parts)
     result = {
         **measured,
@@ -85,6 +94,10 @@ def _fit(
         "notes": notes,
         "warnings": [str(w.message) for w in caught if issubclass(w.category, UserWarning)],
     }
+    if rows is not None:
+        result["files_failed"] = dict(rows.failed)
+        if not estimator.training_.get("interrupted"):
+            discard(folder / FOLDER)
     return estimator, result, held
 
 
@@ -100,6 +113,7 @@ def _new_run(config: RunConfig, folder: Path) -> Iterator[None]:
     except (ConfigError, DataError):
         # Refused before a step was made: no run, so that the corrected command finds the folder free.
         if new_run and not (folder / "checkpoints").exists() and not (folder / "selection").exists():
+            discard(folder / FOLDER)
             (folder / "config.yaml").unlink()
             if new_folder and not any(folder.iterdir()):
                 folder.rmdir()

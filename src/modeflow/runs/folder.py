@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from modeflow.domains.base import Parts
 from modeflow.errors import ConfigError, ModelFileError
 from modeflow.estimators import DensityEstimator, load_estimator
 from modeflow.runs.config import RunConfig, read_config
+from modeflow.runs.streamed import is_streamed, stream
 
 __all__ = ["Run", "config_of", "load_run", "write_held_scores", "write_json"]
 
@@ -88,6 +90,10 @@ class Run:
             DataError: if the data is not where it was.
         """
         domain = self.config.domain
+        if is_streamed(self.config.settings):
+            with tempfile.TemporaryDirectory(prefix="modeflow-") as scratch:
+                found = stream(domain, self.config.settings, Path(scratch))
+                return found.data, found.parts
         data = domain.load(self.config.settings)
         return data, domain.split(data, self.config.settings)
 

@@ -6,11 +6,13 @@ from modeflow.training.flat import flatten
 from modeflow.training.history import History
 from modeflow.training.seeding import seeded
 from modeflow.training.signals import signals_held
+from modeflow.training.stored import StoredRows
 from modeflow.training.surroundings import shield
 from modeflow.training.trainer import Trainer
 
 __all__ = [
     "History",
+    "StoredRows",
     "TrainConfig",
     "Trainer",
     "Training",

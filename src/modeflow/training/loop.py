@@ -147,8 +147,7 @@ class Loop:
     def _epoch(self, stop: Callable[[], bool], progress: TrainingProgress) -> bool:
         """Train on the rest of an epoch; True if a signal cut it short."""
         config, at = self.config, self.state.at
-        self._generator.manual_seed(mixed_seed(config.seed, 1, at.epoch))
-        order = torch.randperm(len(self.rows.train), generator=self._generator).to(self.device)
+        order = self.rows.order(torch.Generator().manual_seed(mixed_seed(config.seed, 1, at.epoch)))
         total_steps = self.total_steps
         # On another device the sums stay there: looking at a number would wait for it.
         near = self.device.type == "cpu"
@@ -164,11 +163,11 @@ class Loop:
             if (self.world.size == 1 or self.watch.due(at.step)) and self.world.agree(stop()):
                 interrupted = True
                 break
-            index = order[at.batch * config.batch_size : (at.batch + 1) * config.batch_size]
+            index, x = order.take(at.batch * config.batch_size, (at.batch + 1) * config.batch_size)
             self._rate = config.learning_rate_at(at.step, total_steps, self.state.tail)
             for group in self.state.optimizer.param_groups:
                 group["lr"] = self._rate * group["scale"]
-            loss = self._step(index)
+            loss = self._step(index, x)
             share = len(index) / len(order)
             for name, value in (("train_loss", loss.value), *loss.terms.items()):
                 number = float(value) if near else value.detach().double()
@@ -191,10 +190,10 @@ class Loop:
             at.epoch += 1
         return interrupted
 
-    def _loss(self, index: Tensor, step: int) -> tuple[Loss, float]:
+    def _loss(self, index: Tensor, step: int, x: Tensor | None = None) -> tuple[Loss, float]:
         """The loss of this process's share of a batch, and how large the share is."""
         rows = self.rows
-        x = rows.train.index_select(0, index)
+        x = rows.train.index_select(0, index) if x is None else x
         if self.augment is not None:
             # All rows in every process: the noise of a row does not depend on how many there are.
             self._generator.manual_seed(mixed_seed(self.config.seed, 2, step))
@@ -204,9 +203,9 @@ class Loop:
         with self.world.autocast():
             return self.model.objective(x, weight, step), len(x) / len(index)
 
-    def _step(self, index: Tensor) -> Loss:
+    def _step(self, index: Tensor, x: Tensor) -> Loss:
         attempt = Attempt(self.state.at.epoch + 1, self.state.at.step, index, store.rng_tensors(self.device))
-        loss, share = self._loss(index, self.state.at.step)
+        loss, share = self._loss(index, self.state.at.step, x)
         self.state.flat.zero_grad()
         loss = self.world.backward(loss, self.state.flat.gradients, share)
         limit = self.config.gradient_clip or math.inf

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from modeflow.errors import DataError
 from modeflow.training.checkpoint import fingerprint
+from modeflow.training.stored import Order, StoredRows
 
 __all__ = ["Position", "Rows"]
 
 
 @dataclass
 class Rows:
-    """The rows of a training, on the device; weights have mean one.
+    """The rows of a training, on the device, or those to train on in a file; weights have mean one.
 
     Raises:
         DataError: no rows, or weights of another number than the rows.
     """
 
-    train: Tensor
+    train: Tensor | StoredRows
     validation: Tensor | None = None
     weight: Tensor | None = None
     validation_weight: Tensor | None = None
@@ -49,7 +50,10 @@ class Rows:
 
     def to(self, device: torch.device) -> Rows:
         """All tensors on a device."""
-        return self._each(lambda t: t.to(device))
+        rows = self._each(lambda t: t.to(device))
+        if isinstance(rows.train, StoredRows):
+            rows.train = rows.train.to(device)
+        return rows
 
     def double(self) -> Rows:
         """Rows of floating-point numbers in float64."""
@@ -59,13 +63,38 @@ class Rows:
         validation, weight, validation_weight = (
             None if t is None else change(t) for t in (self.validation, self.weight, self.validation_weight)
         )
-        return Rows(change(self.train), validation, weight, validation_weight, self.fingerprint())
+        train = self.train if isinstance(self.train, StoredRows) else change(self.train)
+        return Rows(train, validation, weight, validation_weight, self.fingerprint())
+
+    def order(self, generator: torch.Generator) -> Order | InMemory:
+        """The order of an epoch, from which batches are taken."""
+        if isinstance(self.train, StoredRows):
+            return self.train.order(generator)
+        return InMemory(self.train, generator)
 
     def fingerprint(self) -> str:
         """Hash of all rows and weights as they were given, computed once."""
         if not self._fingerprint:
-            self._fingerprint = fingerprint(self.train, self.validation, self.weight, self.validation_weight)
+            train, stored = (None, self.train) if isinstance(self.train, StoredRows) else (self.train, None)
+            others = fingerprint(train, self.validation, self.weight, self.validation_weight)
+            self._fingerprint = others if stored is None else f"{stored.fingerprint()} {others}"
         return self._fingerprint
+
+
+class InMemory:
+    """An epoch over rows in memory."""
+
+    def __init__(self, rows: Tensor, generator: torch.Generator) -> None:
+        self.rows = rows
+        self._order = torch.randperm(len(rows), generator=generator).to(rows.device)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def take(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """The rows at these places of the order: their numbers ``(n,)``, and they ``(n, ...)``."""
+        index = self._order[start:stop]
+        return index, self.rows.index_select(0, index)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from modeflow.training.loop import Augment, Evaluate, Loop
 from modeflow.training.rows import Rows
 from modeflow.training.seeding import seeded
 from modeflow.training.signals import signals_held
+from modeflow.training.stored import StoredRows
 from modeflow.training.surroundings import shielded
 
 __all__ = ["Trainer"]
@@ -27,7 +28,7 @@ __all__ = ["Trainer"]
 class Trainer:
     """Fits a density to rows by its objective.
 
-    Rows stay in memory, on the device; a batch is an index into them. Validation is scored after every
+    Rows stay in memory, on the device, or in a file (`StoredRows`). Validation is scored after every
     epoch and the best weights are kept, those before the first step included. With a run folder there is
     a log (`metrics.jsonl`) and a checkpoint from which `fit(..., resume=True)` goes on bit by bit as if
     nothing had happened.
@@ -67,7 +68,7 @@ class Trainer:
     def fit(
         self,
         model: Density,
-        train: Tensor,
+        train: Tensor | StoredRows,
         validation: Tensor | None = None,
         weight: Tensor | None = None,
         validation_weight: Tensor | None = None,
@@ -81,7 +82,8 @@ class Trainer:
 
         Arguments:
             model: trained in place (with ``precision="64-true"`` it becomes float64).
-            train: shape ``(N, *event)``. validation: ``(M, *event)``; None keeps the last weights.
+            train: shape ``(N, *event)``, or rows in a file.
+            validation: ``(M, *event)``; None keeps the last weights.
             weight, validation_weight: of the rows, mean one.
             resume: go on from the checkpoint of the run folder, if there is one.
             augment: called with a batch and a generator (on the CPU, seeded by the step), returns the batch
@@ -113,7 +115,7 @@ class Trainer:
     def _fit(
         self,
         model: Density,
-        train: Tensor,
+        train: Tensor | StoredRows,
         validation: Tensor | None,
         weight: Tensor | None,
         validation_weight: Tensor | None,

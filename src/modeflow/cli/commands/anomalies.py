@@ -55,6 +55,7 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
         raise ConfigError(f"anomalies are rows of tables, and the run is one of {estimator.domain_.word}s")
     held, names = fitted.held_scores(), tuple(estimator.domain_.facts["columns"])
     seen, told, odd, scored, said = Seen(), list[_Told](), 0, 0, "exact"
+    usual: list[np.ndarray] = []
     with TableWriter(args.out) as out:
         for rows in parts_to_score(args, fitted, "score"):
             scores, _, kind = estimator.scores(rows.values)
@@ -68,7 +69,9 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
                 found = order[~np.isnan(p[order])][: args.top]
                 if len(told) >= args.top:  # those that cannot be among the first are not explained
                     found = found[[(p[i], scores[i]) < told[-1].place for i in found]]
-            excess = _excess(estimator, rows.values, found) if len(found) else np.zeros((0, len(names)))
+            excess = (
+                _excess(estimator, rows.values, found, usual) if len(found) else np.zeros((0, len(names)))
+            )
             if args.out and args.top is None:
                 out.add_frame(_frame(rows, scores, p, found, excess, names, said))
             told += [
@@ -108,13 +111,16 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     return Outcome(result, lines, seen.total)
 
 
-def _excess(estimator: Any, values: Any, some: np.ndarray) -> np.ndarray:
-    """What every cell of some rows is more surprising than expected, nats, ``(n, D)``."""
+def _excess(estimator: Any, values: Any, some: np.ndarray, usual: list[np.ndarray]) -> np.ndarray:
+    """What every cell of some rows is more surprising than expected, nats, ``(n, D)``; `usual` keeps what is
+    expected, found once."""
     from sklearn.utils import _safe_indexing
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what there is to say of the rows was said of all
-        return np.asarray(estimator.surprises(_safe_indexing(values, some)) - estimator.expected_surprises())
+        if not usual:
+            usual.append(estimator.expected_surprises())
+        return np.asarray(estimator.surprises(_safe_indexing(values, some)) - usual[0])
 
 
 def _score_name(kind: str) -> str:

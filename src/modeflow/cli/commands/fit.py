@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from modeflow.cli.commands._files import kept_input
-from modeflow.cli.commands._output import emit, say, say_notes
+from modeflow.cli.commands._many import EXIT_SOME
+from modeflow.cli.commands._output import emit, say, say_notes, warn
 from modeflow.errors import ConfigError
 
 EXIT_INTERRUPTED = 130
@@ -91,8 +92,11 @@ def _fit(
             f"go on with `modeflow fit -o {folder} --resume`",
         )
         return EXIT_INTERRUPTED
+    failed = fitted.result.get("files_failed") or {}
+    for file, why in failed.items():
+        warn(f"skipped '{file}': {why}")
     say(args, f"wrote {folder}; next: modeflow report {folder}")
-    return 0
+    return EXIT_SOME if failed else 0
 
 
 def _differs(settings: Any, key: str, value: Any) -> bool:
