@@ -143,7 +143,8 @@ class TableDomain(RowDomain):
                 if odd.any():
                     raise DataError(
                         f"column '{names[j]}' was taken for steps of {lattice.step:g} within {low[j]:g} "
-                        f"and {high[j]:g}, as a sample of the rows has them, and a row holds {x[odd.argmax()]:g}: "
+                        f"and {high[j]:g}, as a sample of the rows has them, and a row holds "
+                        f"{x[odd.argmax()]:g}: "
                         f"correct it, or say what the column is (--set 'dequantize={{{names[j]}: none}}')"
                     )
 

@@ -17,8 +17,8 @@ def assigned_columns(estimator: Any, X: Any) -> _Columns:
     """z of every row, by the kind of the latent.
 
     Discrete (or none): ``state``, its ``probability``, and ``p0``, ``p1``, ... of all. Tree: the most
-    probable state of every column, ``state_NAME``. Codes: ``code``, or ``code0``, ... Continuous: mean and scale
-    of q(z|x), ``z0``, ``z0_sd``, ...
+    probable state of every column, ``state_NAME``. Codes: ``code``, or ``code0``, ... Continuous: mean and
+    scale of q(z|x), ``z0``, ``z0_sd``, ...
 
     Arguments:
         estimator: fitted. X: rows, N of them.
