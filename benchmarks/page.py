@@ -331,7 +331,7 @@ def short(toy: dict[str, Any], real: dict[str, Any], shapes: dict[str, Any]) -> 
         *table(["", *models], body),
         "",
     ]
-    return [*lines, *tables_page.short(real)]
+    return [*lines, *tables_page.short(real), "", *imputation_page.short(read("imputation"))]
 
 
 def build(readme: str) -> tuple[str, str]:
