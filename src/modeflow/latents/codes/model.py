@@ -14,8 +14,7 @@ from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.codes.kbest import k_best
 from modeflow.latents.codes.objective import CodesObjective
-from modeflow.latents.codes.quantizer import VectorQuantizer
-from modeflow.latents.codes.two_levels import TwoLevelQuantizer
+from modeflow.latents.codes.quantizer import Quantizer
 from modeflow.latents.schedules import Schedule
 from modeflow.transforms.base import weakest
 
@@ -55,7 +54,7 @@ class SequentialLatentModel(LatentModel):
         prior: SequencePrior,
         likelihood: Density,
         encoder: nn.Module,
-        quantizer: VectorQuantizer | TwoLevelQuantizer,
+        quantizer: Quantizer,
         sequences: int = 1,
         schedule: Schedule = Schedule(),  # noqa: B008 (frozen)
         stages: tuple[str, ...] = ("joint",),
@@ -63,7 +62,7 @@ class SequentialLatentModel(LatentModel):
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         self.levels = likelihood.levels
-        expected = quantizer.context_features(prior.length)
+        expected = self.context_width(prior.length, quantizer)
         if likelihood.context_features != expected or prior.n_codes != quantizer.n_codes:
             raise ConfigError(
                 f"strings of {prior.length} codes of {quantizer.code_features} numbers need a likelihood "
@@ -96,11 +95,16 @@ class SequentialLatentModel(LatentModel):
         return self.quantizer.log_approximate_posterior(self.embed(x)).exp()
 
     def _context(self, codes: Tensor) -> Tensor:
-        return self.flat(self.quantizer.look_up(codes))
+        return self.flat(self.quantizer.codebook[codes])
 
     def flat(self, embedded: Tensor) -> Tensor:
-        """``(B, L, d)`` as a context, see `VectorQuantizer.flat`."""
-        return self.quantizer.flat(embedded)
+        """``(B, L, d)`` as a context, flat, in the order of a map ``(d, h, w)``."""
+        return embedded.mT.flatten(1)
+
+    @staticmethod
+    def context_width(length: int, quantizer: Quantizer) -> int:
+        """Width of a string of so many codes as a context."""
+        return length * quantizer.code_features
 
     def code_length(self, x: Tensor) -> Tensor:
         """``-log p(z)`` of the nearest codes: what they cost, nats, shape ``(B,)``."""

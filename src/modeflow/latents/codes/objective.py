@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.densities.sequences import SequencePrior
-from modeflow.latents.codes.quantizer import VectorQuantizer
-from modeflow.latents.codes.two_levels import TwoLevelQuantizer
+from modeflow.latents.codes.quantizer import Quantizer
 from modeflow.latents.schedules import Schedule, warmup
 
 __all__ = ["CodesObjective"]
@@ -21,7 +20,7 @@ class Coded(Protocol):
 
     likelihood: Density
     prior: SequencePrior
-    quantizer: VectorQuantizer | TwoLevelQuantizer
+    quantizer: Quantizer
 
     @property
     def schedule_now(self) -> Schedule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -14,7 +15,7 @@ from modeflow.densities.sequences import GPT2Prior, IndependentCodes, MaskedCode
 from modeflow.errors import ConfigError, nearest
 from modeflow.latents.codes.model import SequentialLatentModel
 from modeflow.latents.codes.quantizer import VectorQuantizer
-from modeflow.latents.codes.two_levels import TwoLevelEncoder, TwoLevelQuantizer
+from modeflow.latents.codes.two_levels import TwoLevelEncoder, TwoLevelModel, TwoLevelQuantizer
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.schedules import Schedule, whole_steps
 from modeflow.nets.encoder import ConvEncoder, ConvVectorEncoder
@@ -117,12 +118,12 @@ class _Codes(LatentOptions):
         quantizer: TwoLevelQuantizer | None = None,
     ) -> SequentialLatentModel:
         prior = _PRIORS[self.prior](self.n_codes, length, **dict(self.prior_options or {}))
-        one = VectorQuantizer(self.n_codes, self.code_features) if quantizer is None else quantizer
-        return SequentialLatentModel(
+        kind = SequentialLatentModel if quantizer is None else TwoLevelModel
+        return kind(
             prior,
             density,
             encoder,
-            one,
+            quantizer or VectorQuantizer(self.n_codes, self.code_features),
             self.sequences,
             Schedule(0, self.code_warmup_steps or 0, self.codebook_steps),
             self.in_order,
@@ -179,7 +180,7 @@ class CodesOptions(_Codes, ImageLatent):
         if grid[1] % size or grid[2] % size:
             raise ConfigError(f"a map of {grid[1]} x {grid[2]} codes cannot be halved {self.above} times")
         quantizer = TwoLevelQuantizer(self.n_codes, self.code_features, grid, self.above)
-        density = likelihood(quantizer.context_features(0), (2 * grid[0], *grid[1:]))
+        density = likelihood(2 * math.prod(grid), (2 * grid[0], *grid[1:]))
         sizes = (self.encoder_channels, images.halvings, images.levels, self.above)
         encoder = TwoLevelEncoder(images.shape, quantizer, *sizes)
         return self._model(sum(quantizer.lengths), density, encoder, self.chunk_rows, quantizer)

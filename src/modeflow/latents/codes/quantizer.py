@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from modeflow.errors import ConfigError
 
-__all__ = ["VectorQuantizer"]
+__all__ = ["Quantizer", "VectorQuantizer"]
+
+
+class Quantizer(Protocol):
+    """What a model with codes asks of what makes them."""
+
+    n_codes: int
+    code_features: int
+
+    @property
+    def codebook(self) -> Tensor:
+        """All codes, ``(V, d)``."""
+
+    def __call__(self, e: Tensor, revive: bool = True, learn: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """See `VectorQuantizer.forward`."""
+
+    def log_approximate_posterior(self, e: Tensor) -> Tensor:
+        """``log q(z_j = v | x)``, shape ``(B, L, V)``."""
 
 
 class VectorQuantizer(nn.Module):
@@ -78,18 +95,6 @@ class VectorQuantizer(nn.Module):
         if self.code_features == 1:
             return e
         return nn.functional.normalize(e, dim=-1) * math.sqrt(self.code_features)
-
-    def look_up(self, codes: Tensor) -> Tensor:
-        """Codes by their numbers, ``(B, L) -> (B, L, d)``."""
-        return self.codebook[codes]
-
-    def context_features(self, length: int) -> int:
-        """Width of a string of so many codes as a context."""
-        return length * self.code_features
-
-    def flat(self, embedded: Tensor) -> Tensor:
-        """``(B, L, d)`` as a context, flat, in the order of a map ``(d, h, w)``."""
-        return embedded.mT.flatten(1)
 
     def forward(self, e: Tensor, revive: bool = True, learn: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, L, d)`` to its codes, with gradient, their numbers ``(B, L)``, and the commitment.

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modeflow.latents.codes.quantizer import VectorQuantizer
+from modeflow.latents.codes.model import SequentialLatentModel
+from modeflow.latents.codes.quantizer import Quantizer, VectorQuantizer
 from modeflow.latents.options import ImageShape
 from modeflow.nets.encoder import ConvEncoder, ResidualBlock
 
-__all__ = ["TwoLevelEncoder", "TwoLevelQuantizer"]
+__all__ = ["TwoLevelEncoder", "TwoLevelModel", "TwoLevelQuantizer"]
 
 
 class TwoLevelQuantizer(nn.Module):
@@ -45,22 +46,42 @@ class TwoLevelQuantizer(nn.Module):
         return quantised, codes, one[2] + other[2]
 
     def look_up(self, codes: Tensor) -> Tensor:
+        """Codes by their numbers, ``(B, L) -> (B, L, d)``."""
         upper, lower = codes.split(self.lengths, 1)
-        return torch.cat((self.upper.look_up(upper), self.lower.look_up(lower)), 1)
+        return torch.cat((self.upper.codebook[upper], self.lower.codebook[lower]), 1)
 
     def log_approximate_posterior(self, e: Tensor) -> Tensor:
         upper, lower = e.split(self.lengths, 1)
         parts = (self.upper.log_approximate_posterior(upper), self.lower.log_approximate_posterior(lower))
         return torch.cat(parts, 1)
 
-    def context_features(self, length: int) -> int:
-        return 2 * self.code_features * self.lengths[1]
+    @property
+    def codebook(self) -> Tensor:
+        """The codes of both, the upper ones first, ``(2 V, d)``."""
+        return torch.cat((self.upper.codebook, self.lower.codebook))
 
-    def flat(self, embedded: Tensor) -> Tensor:
+    def spread(self, embedded: Tensor) -> Tensor:
         """A map of 2 d channels, flat: the upper one spread over the lower one's places, and that."""
         upper, lower = embedded.split(self.lengths, 1)
         wide = F.interpolate(upper.mT.unflatten(2, self.upper_size), size=self.lower_size, mode="nearest")
         return torch.cat((wide.flatten(2), lower.mT), 1).flatten(1)
+
+
+class TwoLevelModel(SequentialLatentModel):
+    """`SequentialLatentModel` of strings that are two maps; its quantiser is a `TwoLevelQuantizer`."""
+
+    quantizer: TwoLevelQuantizer
+
+    def _context(self, codes: Tensor) -> Tensor:
+        return self.flat(self.quantizer.look_up(codes))
+
+    def flat(self, embedded: Tensor) -> Tensor:
+        return self.quantizer.spread(embedded)
+
+    @staticmethod
+    def context_width(length: int, quantizer: Quantizer) -> int:
+        assert isinstance(quantizer, TwoLevelQuantizer)
+        return 2 * quantizer.code_features * quantizer.lengths[1]
 
 
 class TwoLevelEncoder(nn.Module):
@@ -97,7 +118,7 @@ class TwoLevelEncoder(nn.Module):
         place = quantizer.upper.place(upper)
         nearest = quantizer.upper.log_approximate_posterior(upper).argmax(-1)
         # Straight through, as the decoder sees it.
-        told = place + (quantizer.upper.look_up(nearest) - place).detach()
+        told = place + (quantizer.upper.codebook[nearest] - place).detach()
         wide = F.interpolate(
             told.mT.unflatten(2, quantizer.upper_size), size=quantizer.lower_size, mode="nearest"
         )
