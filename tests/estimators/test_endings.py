@@ -30,11 +30,11 @@ def interrupted_at(monkeypatch):
         steps: list[int] = []
         plain = loop.Loop._step
 
-        def counted(self: Any, index: Any) -> Any:
+        def counted(self: Any, index: Any, x: Any) -> Any:
             steps.append(1)
             if len(steps) == step:
                 os.kill(os.getpid(), number)
-            return plain(self, index)
+            return plain(self, index, x)
 
         monkeypatch.setattr(loop.Loop, "_step", counted)
         return steps
@@ -87,7 +87,7 @@ def test_sigterm_without_a_handler_ends_the_process(tmp_path):
     code = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1]); from small_estimators import *\n"
         "from modeflow import FlowDensity; from modeflow.training import loop; plain = loop.Loop._step\n"
-        "def step(self, index): os.kill(os.getpid(), signal.SIGTERM); return plain(self, index)\n"
+        "def step(self, index, x): os.kill(os.getpid(), signal.SIGTERM); return plain(self, index, x)\n"
         "loop.Loop._step = step; FlowDensity(**FAST).fit(islands(200), run_dir=sys.argv[2]); print('went on')"
     )
     here = str(Path(__file__).parent)

@@ -214,12 +214,12 @@ def test_a_training_that_was_cut_short_goes_on_bit_for_bit(tmp_path, monkeypatch
 
     real, count = Loop._step, 0
 
-    def counted(self, index):
+    def counted(self, index, x):
         nonlocal count
         count += 1
         if count == 6:
             raise Stop
-        return real(self, index)
+        return real(self, index, x)
 
     monkeypatch.setattr(Loop, "_step", counted)
     monkeypatch.setattr(Loop, "_time_to_save", lambda self: True)
