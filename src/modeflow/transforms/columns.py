@@ -9,8 +9,8 @@ Column by column, with log-determinants, in float64:
    columns). Bounds on both sides give :math:`v = \log \frac{x - a}{b - x}`. From a sliver before the bound,
    where no row is or a thousandth of a lattice's cell, the map goes on as a straight line, past the bound: a
    row beyond it has a small density and not none, so that one odd value does not turn a mean score into
-   minus infinity. Samples take the curve to its end and so never leave the bounds; the mass that the density
-   puts beyond them is less than that of the sliver.
+   minus infinity. Samples take the curve to its end and so never leave the bounds; the mass that a flow puts
+   beyond them is less than that of the sliver, a wide t beside it half a hundredth of its own weight.
 2. **Scale.** Mean and standard deviation. Where the farthest hundredth of the rows carries more than three
    quarters of the variance (one row of 10^6 among a thousand of order one), those of the other rows: islands
    of more rows than that stay within the scale whatever lies between them.
