@@ -1,4 +1,4 @@
-"""What `serve` and `explore` share: the extra, the run, the address."""
+"""What `serve` needs: the extra, the run, the address."""
 
 from __future__ import annotations
 
