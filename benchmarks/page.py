@@ -19,6 +19,7 @@ import image_page
 import imputation_page
 import islands_page
 import stacking_page
+import streaming_page
 import synthetic_page
 import tables_page
 import tree_page
@@ -512,12 +513,14 @@ def documents() -> dict[Path, str]:
     page, text = build(readme.read_text(encoding="utf-8"))
     text = between(text, short_speed(read("speed")), "speed")
     speed_page, images = ROOT / "docs" / "speed.md", ROOT / "docs" / "images.md"
+    large = ROOT / "docs" / "large.md"
     measured = [*speed(read("speed")), *steps(read("steps")), *scaling(read("scaling"))]
     measured += tree_page.tree(read("tree"))
     return {
         ROOT / "docs" / "benchmarks.md": page,
         readme: text,
         speed_page: between(speed_page.read_text(encoding="utf-8"), measured),
+        large: between(large.read_text(encoding="utf-8"), streaming_page.lines(read("streaming")), "streaming"),
         images: between(images.read_text(encoding="utf-8"), image_page.lines(read("images"))),
         **flow_pages.render(read("flows")),
     }

@@ -1,0 +1,55 @@
+"""The table of docs/large.md: memory and rates by the number of rows, and what follows for a billion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markdown_parts import place, table
+
+_LARGE = 1_000_000_000
+_MEGABYTES = {"fit": "fit, streamed", "score": "score, many files", "one file": "score, one file"}
+
+
+def _days(seconds: float) -> str:
+    """Seconds in words."""
+    return f"{seconds / 3600:,.1f} hours" if seconds < 86_400 else f"{seconds / 86_400:,.1f} days"
+
+
+def lines(content: dict[str, Any]) -> list[str]:
+    """Peaks and rates of every size; the rates of the largest, times a billion rows."""
+    sizes = {int(n): row for n, row in content["sizes"].items()}
+    body = []
+    for n, row in sizes.items():
+        whole = row.get("fit, in memory")
+        body.append(
+            [
+                f"{n:,}",
+                *(f"{row[name]['peak_mb']:,.0f}" for name in _MEGABYTES.values()),
+                "–" if whole is None else f"{whole['peak_mb']:,.0f}",
+                f"{row['fit, streamed']['rows_per_second']:,.0f}",
+                "–" if whole is None else f"{whole['rows_per_second']:,.0f}",
+            ]
+        )
+    header = ["rows", "MB, fit", "MB, score of many files", "of one file", "MB, fit in memory"]
+    header += ["rows a second, fit", "in memory"]
+    small, large = min(sizes), max(sizes)
+    rate = sizes[large]["fit, streamed"]["rows_per_second"]
+    scored = [sizes[n]["score, many files"]["seconds"] for n in (small, large)]
+    scoring = (large - small) / (scored[1] - scored[0])
+    return [
+        f"{content['columns']} columns, parquet files of 100,000 rows, one thread; a coupling flow of 2 layers of 16 "
+        "units over 3 states. Peak resident memory of the whole process; rows a second of a fit are those of its last epoch, "
+        "validation included, one measurement each; the machine was shared with other work for a part of the largest fit.",
+        "",
+        *table(header, body),
+        "",
+        f"At these rates ({rate:,.0f} rows a second and epoch; {scoring:,.0f} scored, the start of the process left out) a billion "
+        f"rows of {content['columns']} columns are an epoch of {_days(_LARGE / rate)} and {_days(_LARGE / scoring)} of scoring on one "
+        f"core, and {_LARGE * content['columns'] * 8 / 1e9:,.0f} GB of disk while they are trained on; files are scored side by side. "
+        "That is a product of measured rates, not a measurement; a larger flow takes longer in proportion.",
+        "",
+        place(content),
+        "",
+        "`python benchmarks/streaming.py`",
+        "",
+    ]
