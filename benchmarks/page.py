@@ -520,7 +520,9 @@ def documents() -> dict[Path, str]:
         ROOT / "docs" / "benchmarks.md": page,
         readme: text,
         speed_page: between(speed_page.read_text(encoding="utf-8"), measured),
-        large: between(large.read_text(encoding="utf-8"), streaming_page.lines(read("streaming")), "streaming"),
+        large: between(
+            large.read_text(encoding="utf-8"), streaming_page.lines(read("streaming")), "streaming"
+        ),
         images: between(images.read_text(encoding="utf-8"), image_page.lines(read("images"))),
         **flow_pages.render(read("flows")),
     }
