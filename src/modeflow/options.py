@@ -8,6 +8,7 @@ takes such an object as a parameter: scikit-learn's `clone` and ``set_params(gro
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -16,7 +17,7 @@ from typing import Any, Self
 
 from modeflow.errors import ConfigError, nearest
 
-__all__ = ["Options", "check_choice", "check_sizes"]
+__all__ = ["Options", "check_choice", "check_positive", "check_sizes"]
 
 #: An entry of a docstring's section: the name of a field, a colon, text.
 _ENTRY = re.compile(r"    (\w+): +(.*)")
@@ -163,6 +164,12 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
         quoted = [f"'{n}'" for n in names]
         some = f"{', '.join(quoted[:-1])} or {quoted[-1]}" if len(quoted) > 1 else quoted[0]
         raise ConfigError(f"{name} must be {some}, received {value!r}{nearest(str(value), names)}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise `ConfigError` unless a number is above 0 and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{name} must be above 0 and finite, received {value!r}")
 
 
 def check_sizes(**sizes: Any) -> None:

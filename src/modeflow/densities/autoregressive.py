@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, nearest
 from modeflow.nets.agnostic import AgnosticMADE
 from modeflow.nets.randomness import stream
-from modeflow.transforms.noise import open_uniform
+from modeflow.transforms.noise import normal_numbers, open_uniform
 from modeflow.transforms.surjections import soft_log_scale
 
 __all__ = ["CONDITIONALS", "AutoregressiveDensity"]
@@ -169,9 +168,8 @@ class AutoregressiveDensity(Density):
         temperature: float = 1.0,
     ) -> Tensor:
         features, where = self.event_shape[0], generator.device if generator is not None else self.device
-        options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
         uniform = open_uniform((n, features), self.dtype, self.device, generator)
-        normal = torch.randn(n, features, **options).to(self.device)
+        normal = normal_numbers((n, features), self.dtype, self.device, generator)
         which = torch.randint(self.net.n_masks, (n,), generator=generator, device=where).to(self.device)
         x = torch.zeros(n, features, dtype=self.dtype, device=self.device)
         for k in range(self.net.n_masks):

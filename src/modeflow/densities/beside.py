@@ -6,14 +6,15 @@ import math
 from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from modeflow.transforms.noise import open_uniform
+from modeflow.nets.precision import OwnPrecision
+from modeflow.transforms.noise import normal_numbers, open_uniform
 
 __all__ = ["Beside"]
 
 
-class Beside(nn.Module):
+class Beside(OwnPrecision):
     r"""What stands beside a model: multivariate t's, Gaussians where their freedom is infinite.
 
     .. math:: p(u) = w_0\, p_\text{model}(u) + \sum_{j=1}^{J} w_j\, t_{\nu_j}(u;\, m_j, S_j),
@@ -55,17 +56,6 @@ class Beside(nn.Module):
         eye = torch.eye(features, device=means.device).expand(components, -1, -1)
         one = torch.ones(components, device=means.device)
         return cls(one - math.inf, torch.zeros_like(means), eye, one)
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        # A change of type leaves the numbers as they are; a move to a device still acts.
-        kept = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, value in kept.items():
-            assert value is not None
-            moved = self._buffers[name]
-            assert moved is not None
-            self._buffers[name] = value.to(moved.device)
-        return self
 
     @property
     def n_parameters(self) -> int:
@@ -141,9 +131,7 @@ class Beside(nn.Module):
         edges = self.log_weights.exp().cumsum(0)
         chosen = level < edges[-1]
         k = torch.searchsorted(edges, level[chosen]).clamp_max(len(edges) - 1)
-        where = generator.device if generator is not None else device
-        shape = (len(k), self.means.shape[1])
-        noise = torch.randn(*shape, generator=generator, dtype=torch.float64, device=where).to(device)
+        noise = normal_numbers((len(k), self.means.shape[1]), torch.float64, device, generator)
         away = torch.linalg.solve_triangular(self.whiten[k], noise.unsqueeze(-1), upper=False).squeeze(-1)
         return chosen, self.means[k] + temperature * self._stretch(self.freedom[k], generator) * away
 

@@ -16,7 +16,7 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, DataError
 from modeflow.nets.mlp import MLP
 from modeflow.transforms.base import sum_event
-from modeflow.transforms.noise import open_uniform
+from modeflow.transforms.noise import normal_numbers, open_uniform
 
 __all__ = ["BernoulliDecoder", "GaussianDecoder", "Predicting"]
 
@@ -117,9 +117,7 @@ class GaussianDecoder(Predicting):
     ) -> Tensor:
         given = torch.zeros(n, 0, dtype=self.dtype, device=self.device) if context is None else context
         mean, scale = self.parameters_at(given)
-        where = generator.device if generator is not None else mean.device
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=where)
-        return mean + temperature * scale * noise.to(mean.device)
+        return mean + temperature * scale * normal_numbers(mean.shape, mean.dtype, mean.device, generator)
 
 
 class BernoulliDecoder(Predicting):

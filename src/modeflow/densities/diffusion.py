@@ -13,7 +13,7 @@ from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.errors import ConfigError
 from modeflow.nets import NoiseNet
 from modeflow.nets.randomness import randn_like, stream
-from modeflow.transforms.noise import open_uniform
+from modeflow.transforms.noise import normal_numbers, open_uniform
 from modeflow.transforms.ode import ODE
 
 __all__ = ["DIFFUSIONS", "Diffusion", "Schedule"]
@@ -204,11 +204,8 @@ class Diffusion(Density):
         generator: torch.Generator | None,
         temperature: float = 1.0,
     ) -> Tensor:
-        where = generator.device if generator is not None else self.device
-        options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
-
         def normal() -> Tensor:
-            return torch.randn(n, *self.event_shape, **options).to(self.device)
+            return normal_numbers((n, *self.event_shape), self.dtype, self.device, generator)
 
         if temperature != 1.0 and self.sampler == "pc":
             raise ConfigError(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
-from modeflow.transforms.noise import open_uniform
+from modeflow.transforms.noise import normal_numbers, open_uniform
 
 __all__ = ["GaussianMixtureBase"]
 
@@ -55,20 +55,17 @@ class GaussianMixtureBase(Density):
         generator: torch.Generator | None,
         temperature: float = 1.0,
     ) -> Tensor:
-        where = generator.device if generator is not None else self.device
-        noise = torch.randn(n, *self.event_shape, generator=generator, dtype=self.dtype, device=where)
+        noise = normal_numbers((n, *self.event_shape), self.dtype, self.device, generator)
         level = open_uniform((n,), self.dtype, self.device, generator)
         edges = torch.softmax(self.logits, 0).cumsum(0)
         k = torch.searchsorted(edges, level).clamp_max(self.components - 1)
-        return self.mean[k] + temperature * self.log_scale[k].exp() * noise.to(self.device)
+        return self.mean[k] + temperature * self.log_scale[k].exp() * noise
 
     def rsample_strata(
         self, n: int = 1, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        where = generator.device if generator is not None else self.device
-        noise = torch.randn(
-            n, self.components, *self.event_shape, generator=generator, dtype=self.dtype, device=where
-        )
-        x = self.mean + self.log_scale.exp() * noise.to(self.device)
+        shape = (n, self.components, *self.event_shape)
+        noise = normal_numbers(shape, self.dtype, self.device, generator)
+        x = self.mean + self.log_scale.exp() * noise
         log_prob = self._log_prob(x.flatten(0, 1), None).view(n, self.components)
         return x, log_prob, torch.log_softmax(self.logits, 0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density
+from modeflow.transforms.noise import normal_numbers
 
 __all__ = ["StandardNormal"]
 
@@ -34,9 +35,8 @@ class StandardNormal(Density):
         temperature: float = 1.0,
     ) -> Tensor:
         # A generator lives on one device; drawing there and moving keeps samples reproducible.
-        where = generator.device if generator is not None else self.device
-        noise = torch.randn(n, self.features, generator=generator, dtype=self.dtype, device=where)
-        return (noise if temperature == 1.0 else temperature * noise).to(self.device)
+        noise = normal_numbers((n, self.features), self.dtype, self.device, generator)
+        return noise if temperature == 1.0 else temperature * noise
 
     def rsample_and_log_prob(
         self,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from modeflow.densities.autoregressive import MixtureConditional
 from modeflow.densities.base import Density
-from modeflow.transforms.noise import open_uniform
+from modeflow.transforms.noise import normal_numbers, open_uniform
 from modeflow.transforms.recurrent import Recurrence
 
 __all__ = ["RecurrentDensity"]
@@ -56,10 +54,9 @@ class RecurrentDensity(Density):
         generator: torch.Generator | None,
         temperature: float = 1.0,
     ) -> Tensor:
-        features, where = self.event_shape[0], generator.device if generator is not None else self.device
-        options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
+        features = self.event_shape[0]
         uniform = open_uniform((n, features), self.dtype, self.device, generator)
-        normal = torch.randn(n, features, **options).to(self.device)
+        normal = normal_numbers((n, features), self.dtype, self.device, generator)
         if n == 0:
             return normal
         state = self.recurrence.start(n, context)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.nets import MLP
 from modeflow.nets.randomness import randn_like
-from modeflow.transforms.noise import in_unit, open_uniform
+from modeflow.transforms.noise import in_unit, normal_numbers, open_uniform
 
 __all__ = ["ResampledBase"]
 
@@ -109,11 +108,9 @@ class ResampledBase(Density):
         generator: torch.Generator | None,
         temperature: float = 1.0,
     ) -> Tensor:
-        where = generator.device if generator is not None else self.device
-        options: dict[str, Any] = {"generator": generator, "dtype": self.dtype, "device": where}
-
         def propose(count: int) -> Tensor:
-            return temperature * torch.randn(count, *self.event_shape, **options).to(self.device)
+            shape = (count, *self.event_shape)
+            return temperature * normal_numbers(shape, self.dtype, self.device, generator)
 
         z = propose(n)
         waiting = torch.arange(n, device=self.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
+from modeflow.transforms.noise import normal_numbers
 
 __all__ = ["UniformSphere", "log_area"]
 
@@ -53,6 +54,5 @@ class UniformSphere(Density):
         generator: torch.Generator | None,
         temperature: float = 1.0,
     ) -> Tensor:
-        where = generator.device if generator is not None else self.device
-        noise = torch.randn(n, self.features, generator=generator, dtype=self.dtype, device=where)
-        return torch.nn.functional.normalize(noise, dim=-1).to(self.device)
+        noise = normal_numbers((n, self.features), self.dtype, self.device, generator)
+        return torch.nn.functional.normalize(noise, dim=-1)

@@ -36,13 +36,14 @@ from modeflow.inference.posterior import (
     falling_rate,
     lost_steps,
     seed_of,
+    shape_of,
 )
 from modeflow.inference.starting import flow_on
 from modeflow.inference.steps import at, hmc_step
 from modeflow.inference.targets import LogProb, as_target, check_log_prob
 from modeflow.nets.randomness import seeded
 from modeflow.optimisers import Adam
-from modeflow.options import Options, check_sizes
+from modeflow.options import Options, check_positive, check_sizes
 from modeflow.progress import showing, track
 
 __all__ = ["ClimbOptions", "ClimbedPosterior", "transport_score_climbing", "warp"]
@@ -82,9 +83,7 @@ class ClimbOptions(Options):
             evaluation_draws=self.evaluation_draws,
         )
         for name in ("learning_rate", "step_size", "adaptation", "clip"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ConfigError(f"{name} must be above 0 and finite, received {value!r}")
+            check_positive(name, getattr(self, name))
         if not 0 < self.target_acceptance < 1:
             raise ConfigError(f"target_acceptance must lie in (0, 1), received {self.target_acceptance!r}")
 
@@ -126,14 +125,8 @@ class ClimbedPosterior:
         ]
         if self.weights is None:
             return "\n".join(lines)
-        w = self.weights
-        lines += [
-            f"evidence bound   {w.elbo}",
-            f"log Z            {w.log_normalizer}",
-            f"effective draws  {w.effective:.0f} of {len(w)}",
-            f"Pareto k         {w.pareto_k:.2f} (reliable up to 0.7)",
-        ]
-        return "\n".join(lines + [f"WARNING: {line}" for line in w.warnings()])
+        lines += self.weights.lines()
+        return "\n".join(lines + [f"WARNING: {line}" for line in self.weights.warnings()])
 
 
 def warp(log_prob: LogProb, flow: Flow, context: Tensor | None = None) -> LogProb:
@@ -214,12 +207,7 @@ def transport_score_climbing(
         raise ConfigError("learn is fitted to rows: pass x, or leave it out")
     seed = seed_of(random_state)
     generator = torch.Generator().manual_seed(seed)
-    shape = event_shape
-    if shape is None and isinstance(flow, Density):
-        shape = flow.event_shape
-    elif shape is None and start is not None:
-        shape = start.shape[1:]
-    goal = as_target(target, shape)
+    goal = as_target(target, shape_of(event_shape, flow, start))
     with showing(verbose), seeded(seed):
         rows = None if start is None else start.detach().to(torch.get_default_dtype())
         width = 0 if x is None else x.shape[1]

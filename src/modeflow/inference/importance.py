@@ -102,6 +102,16 @@ class Importance:
         mean = (share * values).sum(0)
         return mean, (share * (values - mean)).square().sum(0).sqrt()
 
+    def lines(self) -> list[str]:
+        """These numbers in plain text, a line each."""
+        share = 100 * self.effective / len(self)
+        return [
+            f"evidence bound   {self.elbo}",
+            f"log Z            {self.log_normalizer}",
+            f"effective draws  {self.effective:.0f} of {len(self)} ({share:.0f} %)",
+            f"Pareto k         {self.pareto_k:.2f} (reliable up to 0.7)",
+        ]
+
     def warnings(self) -> list[str]:
         """What speaks against these numbers, and what to do, a line each."""
         said = []

@@ -28,8 +28,9 @@ from modeflow.inference.starting import annealed_rows, build_density, start_stat
 from modeflow.inference.targets import LogProb, Target, as_target, check_log_prob
 from modeflow.nets.randomness import seeded
 from modeflow.optimisers import Adam
-from modeflow.options import Options, check_choice, check_sizes
+from modeflow.options import Options, check_choice, check_positive, check_sizes
 from modeflow.progress import showing, track
+from modeflow.transforms.noise import normal_numbers
 
 __all__ = ["FittedPosterior", "PosteriorOptions", "fit_posterior"]
 
@@ -74,9 +75,7 @@ class PosteriorOptions(Options):
         if self.anneal_steps is not None:
             check_sizes(anneal_steps=self.anneal_steps)
         for name in ("learning_rate", "spread", "clip"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ConfigError(f"{name} must be above 0 and finite, received {value!r}")
+            check_positive(name, getattr(self, name))
         if self.first_power is not None and not 0 < self.first_power <= 1:
             raise ConfigError(f"first_power must lie in (0, 1], received {self.first_power!r}")
 
@@ -120,18 +119,14 @@ class FittedPosterior:
 
     def summary(self) -> str:
         """What was found, in plain text, with warnings and what to do about them."""
-        w = self.weights
-        share = 100 * w.effective / len(w)
+        target = self.target
         lines = [
-            f"fit of {self.target.name}, event_shape={self.target.event_shape}, {len(self.history)} steps",
-            f"evidence bound   {w.elbo}",
-            f"log Z            {w.log_normalizer}",
-            f"effective draws  {w.effective:.0f} of {len(w)} ({share:.0f} %)",
-            f"Pareto k         {w.pareto_k:.2f} (reliable up to 0.7)",
+            f"fit of {target.name}, event_shape={target.event_shape}, {len(self.history)} steps",
+            *self.weights.lines(),
         ]
         if self.target.confinement:
             lines.append(f"confined to      {self.target.confinement}")
-        said = w.warnings()
+        said = self.weights.warnings()
         if self.missed is not None and self.missed > _SHARE_MISSED:
             said.append(
                 f"{100 * self.missed:.0f} % of the rows that the fit started on lie where it has next to no "
@@ -193,7 +188,7 @@ def fit_posterior(
             "flow is a density, which has its own states and options: leave n_states, flow_options"
         )
     chosen = PosteriorOptions.of(options, "options")
-    goal = as_target(target, _shape_of(event_shape, flow, start))
+    goal = as_target(target, shape_of(event_shape, flow, start))
     seed = seed_of(random_state)
     generator = torch.Generator().manual_seed(seed)
     with showing(verbose), seeded(seed, foreign=False):
@@ -215,7 +210,8 @@ def fit_posterior(
     return FittedPosterior(density, goal, weights, history, rows, missed)
 
 
-def _shape_of(given: Any, flow: Any, start: Tensor | None) -> Any:
+def shape_of(given: Any, flow: Any, start: Tensor | None) -> Any:
+    """The shape of events: as given, that of a density, or that of rows; None where nothing says it."""
     if given is not None:
         return given
     if isinstance(flow, Density):
@@ -245,9 +241,8 @@ def _rows(
         return rows
     if options.start == "none":
         return None
-    wide = options.spread * torch.randn(
-        options.start_rows, *target.event_shape, generator=generator, dtype=dtype
-    ).to(device)
+    shape = (options.start_rows, *target.event_shape)
+    wide = options.spread * normal_numbers(shape, dtype, device, generator)
     check_log_prob(target.log_prob, wide)
     spread, n = options.spread, options.start_rows
     rows = annealed_rows(target.log_prob, n, target.event_shape, spread, generator, dtype, device)

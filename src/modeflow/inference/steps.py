@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modeflow.nets.randomness import stream
+from modeflow.transforms.noise import drawn
 
 __all__ = [
     "DualAveraging",
@@ -59,9 +59,7 @@ def where_drawn(
     draw: Callable[..., Tensor], shape: Any, like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     """Numbers of the type and device of `like`, drawn where the generator lives."""
-    generator = generator or stream(like.device)
-    where = like.device if generator is None else generator.device
-    return draw(*shape, generator=generator, dtype=like.dtype, device=where).to(like.device)
+    return drawn(draw, shape, like.dtype, like.device, generator)
 
 
 def normal_like(like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from modeflow.accelerate import ContextAffine, parameter
 from modeflow.errors import DataError, ShapeError
+from modeflow.nets.precision import OwnPrecision
 from modeflow.transforms.base import Transform
 
 __all__ = ["ConditionalAffine", "Standardize"]
 
 
-class Standardize(Transform):
+class Standardize(OwnPrecision, Transform):
     r"""``u = (x - mean) / scale`` with fixed mean and scale, and its log-determinant.
 
     The log-determinant :math:`-\sum_d \log \text{scale}_d` keeps densities in the units of the data.
@@ -48,13 +49,6 @@ class Standardize(Transform):
 
     def _moments(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         return moments(x, w.unsqueeze(-1).expand_as(x))
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        # `.float()` and `.half()` must not round the statistics; a move to a device still acts.
-        mean, scale = self.mean, self.scale
-        super()._apply(fn, recurse)
-        self.mean, self.scale = mean.to(self.mean.device), scale.to(self.scale.device)
-        return self
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.mean) / self.scale, -self.scale.log().sum().expand(x.shape[0])

@@ -18,13 +18,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modeflow.nets.precision import OwnPrecision
 from modeflow.transforms.noise import in_row_noise, uniform_noise
 from modeflow.transforms.surjections import Surjection
 
 __all__ = ["Cells"]
 
 
-class Cells(Surjection):
+class Cells(OwnPrecision, Surjection):
     """``x + s u`` of columns on lattices, u uniform in ±1/2; the way back rounds to the lattice.
 
     The noise is fresh while training and a function of the row within `modeflow.transforms.noise.row_noise`.
@@ -69,9 +70,3 @@ class Cells(Surjection):
     ) -> Tensor:
         cell = torch.round((u.double()[:, self.where] - self.offsets) / self.steps)
         return u.double().index_copy(1, self.where, self.offsets + self.steps * cell)
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        steps, offsets = self.steps, self.offsets
-        super()._apply(fn, recurse)
-        self.steps, self.offsets = steps.to(self.steps.device), offsets.to(self.offsets.device)
-        return self

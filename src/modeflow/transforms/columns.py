@@ -278,16 +278,7 @@ class Columns(Standardize):
         v = torch.where(far > 0, torch.sign(u) * (self.tail + torch.expm1(far)), u)
         return v * self.scale + self.mean
 
-    # -- precision and files
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        kept = {name: getattr(self, name) for name in ("low", "high", "soft", "sliver", "tail")}
-        knots, places = self.heaps.knots, self.heaps.places
-        super()._apply(fn, recurse)
-        for name, value in kept.items():
-            setattr(self, name, value.to(self.mean.device))
-        self.heaps.knots, self.heaps.places = knots.to(self.mean.device), places.to(self.mean.device)
-        return self
+    # -- files
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("knots", "places"):

@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modeflow.nets.precision import OwnPrecision
+
 __all__ = ["Heaps", "find_heaps"]
 
 #: Cells of a column that is looked at, and rows it must have.
@@ -26,7 +28,7 @@ _REACH = (2, 5, 12, 25, 63)
 _ROUGH, _SMOOTH = 0.1, 0.02
 
 
-class Heaps(torch.nn.Module):
+class Heaps(OwnPrecision):
     """Piecewise linear maps of the columns, ``knots`` to ``places``, each of shape (D, M), rising.
 
     Short lists of knots are filled up with steps of the identity. Beyond its knots a column is shifted.

@@ -26,6 +26,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
+from modeflow.nets.precision import OwnPrecision
 from modeflow.transforms.noise import in_row_noise, uniform_noise
 
 __all__ = ["Edges", "Marginals", "ends_beyond", "find_grid", "find_ties"]
@@ -62,7 +63,7 @@ class Edges:
     begins: np.ndarray
 
 
-class Marginals(torch.nn.Module):
+class Marginals(OwnPrecision):
     """Piecewise linear maps of D columns to normal scores, with jumps at ties; in float64.
 
     Attributes:
@@ -150,13 +151,6 @@ class Marginals(torch.nn.Module):
         low, high = b.gather(1, at - 1), b.gather(1, at)
         slope = (high - low) / (right - left)
         return (low + (columns - left) * slope).T, slope.log().T
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        kept = {name: getattr(self, name) for name in ("knots", "places", "ties")}
-        super()._apply(fn, recurse)
-        for name, value in kept.items():
-            setattr(self, name, value.to(getattr(self, name).device))
-        return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args):  # type: ignore[no-untyped-def]
         for name in ("knots", "places", "ties", "begins"):

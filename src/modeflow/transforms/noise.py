@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
@@ -32,10 +32,12 @@ from modeflow.errors import ConfigError
 from modeflow.nets.randomness import rand_like, randn_like, stream
 
 __all__ = [
+    "drawn",
     "even_streams",
     "gumbel_noise",
     "in_row_noise",
     "in_unit",
+    "normal_numbers",
     "one_place",
     "open_uniform",
     "row_noise",
@@ -249,9 +251,29 @@ def open_uniform(
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Uniform numbers strictly between 0 and 1, from a generator on any device (or this thread's)."""
+    return in_unit(drawn(torch.rand, shape, dtype, device, generator), dtype)
+
+
+def normal_numbers(
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Standard normal numbers, from a generator on any device (or this thread's)."""
+    return drawn(torch.randn, shape, dtype, device, generator)
+
+
+def drawn(
+    draw: Callable[..., Tensor],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Numbers of `torch.rand` or `torch.randn`, drawn where the generator lives and moved to `device`."""
     where = device if generator is None else generator.device
-    generator = generator or stream(where)
-    return in_unit(torch.rand(shape, generator=generator, dtype=dtype, device=where), dtype).to(device)
+    return draw(tuple(shape), generator=generator or stream(where), dtype=dtype, device=where).to(device)
 
 
 def uniform_noise(like: Tensor) -> Tensor:
