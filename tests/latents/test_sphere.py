@@ -91,6 +91,20 @@ def test_derivatives_of_the_normaliser_by_finite_differences(m):
         assert torch.allclose(slope, difference, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("m", [2, 3, 64, 300])
+def test_where_the_density_is_narrow_the_slope_keeps_its_digits(m):
+    """Against mpmath to 50 digits: the slope is a difference of numbers near one."""
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(50):
+        for kappa in (1e3, 2e4, 1e5, 1e6, 1e8):
+            at = torch.tensor([kappa], dtype=DOUBLE, requires_grad=True)
+            length = mean_length(at, m)
+            (slope,) = torch.autograd.grad(length.sum(), at)
+            known = mpmath.besseli(mpmath.mpf(m) / 2, kappa) / mpmath.besseli(mpmath.mpf(m) / 2 - 1, kappa)
+            assert abs(length.item() / float(known) - 1) < 1e-12
+            assert abs(slope.item() / float(1 - known**2 - (m - 1) * known / kappa) - 1) < 1e-7
+
+
 def test_in_three_dimensions_the_angle_has_a_closed_form():
     u = torch.linspace(1e-6, 1 - 1e-6, 501, dtype=DOUBLE)
     for kappa in (1e-2, 1.0, 30.0, 5e3):
