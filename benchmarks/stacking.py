@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from common import earlier_runs, write
+from modeflow.densities import Beside
 from modeflow.estimators import FlowDensity
 from variations import CHOOSING, CONFIRMING, parts_of
 
@@ -53,11 +54,10 @@ def measure(name: str, rows: int) -> dict[str, Any] | None:
         normal = torch.isinf(beside.freedom)
         share = beside.log_weights[normal].exp().sum().log()
         weights = torch.where(normal, beside.log_weights - share, -torch.inf)
-        mixture = type(beside)(weights, beside.means, beside.whiten, beside.freedom).log_prob(u) + logabsdet
+        places = (beside.means, beside.whiten, beside.freedom, float(beside.tail))
+        mixture = (Beside(weights, *places).log_prob(u) + logabsdet).numpy()
         far = torch.where(normal, -torch.inf, 0.0)
-        wide = (
-            type(beside)(far, beside.means, beside.whiten, beside.freedom).log_prob(u) + logabsdet
-        ).numpy()
+        wide = (Beside(far, *places).log_prob(u) + logabsdet).numpy()
     stacked = flow.score_samples(others)
     one = 1 / len(train)
     return {
@@ -67,7 +67,7 @@ def measure(name: str, rows: int) -> dict[str, Any] | None:
         "alone": float(alone.mean()),
         "anywhere": _gain(np.logaddexp(np.log1p(-one) + alone, np.log(one) + wide), alone),
         "stacked": _gain(stacked, alone),
-        "over_mixture": _gain(stacked, mixture.numpy()),
+        "over_mixture": _gain(stacked, mixture),
         "weights": None if flow.stacking_ is None else flow.stacking_.to_dict(),
         "seconds": round(spent, 1),
     }

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 
 from modeflow.densities import Beside
+from modeflow.transforms.columns import tails_drawn_in
 
 DOUBLE = torch.float64
 
@@ -89,3 +90,47 @@ def test_draws_have_its_shares_and_its_scales():
     for level in (0.25, 0.5, 0.9):
         below = (z < stats.t(4).ppf(level)).mean(0)
         assert (np.abs(below - level) < 5 * math.sqrt(level * (1 - level) / len(z))).all()
+
+
+def drawn_in(tail: float) -> Beside:
+    beside, _ = made()
+    return Beside(beside.log_weights, beside.means, beside.whiten, beside.freedom, tail)
+
+
+@pytest.mark.parametrize("column", [None, 0, 2])
+def test_a_t_has_its_tails_where_they_are_not_drawn_in(column):
+    plain, _ = made()
+    tail = 2.0
+    beside = drawn_in(tail)
+    v = torch.from_numpy(np.random.default_rng(3).normal(0, 9, (50, 3)))
+    u, slope = tails_drawn_in(v, torch.tensor(tail))
+    keep = [j for j in range(3) if j != column]
+    for j in (1, 2):  # the t's alone, each
+        weights = torch.full((3,), -math.inf).index_fill(0, torch.tensor([j]), 0.0)
+        one = Beside(weights, plain.means, plain.whiten, plain.freedom, tail)
+        other = Beside(weights, plain.means, plain.whiten, plain.freedom)
+        found, wanted = one.log_prob(u, column), other.log_prob(v, column) - slope[:, keep].sum(1)
+        assert torch.allclose(found, wanted, atol=1e-10)
+    near = u.clamp(-1.9, 1.9)
+    assert torch.allclose(beside.log_prob(near), plain.log_prob(near), atol=1e-12)
+
+
+def test_draws_of_a_t_are_drawn_in():
+    """The same numbers drawn, seen before and after."""
+    plain, _ = made()
+    _, rows = plain.draw(3000, torch.Generator().manual_seed(0))
+    _, mapped = drawn_in(2.0).draw(3000, torch.Generator().manual_seed(0))
+    same = (mapped == rows).all(1)
+    known = torch.isclose(mapped, tails_drawn_in(rows, torch.tensor(2.0))[0], atol=1e-12).all(1)
+    assert (same | known).all() and (known & ~same).any() and (same & ~known).any()
+
+
+def test_rows_beyond_all_squares_have_a_density():
+    _, scales = made()
+    for beside in (made()[0], drawn_in(8.0)):
+        rows = torch.tensor([[1e200, 0.0, 0.0], [508.0, -300.0, 0.0], [1e60, 1e60, 1e60]], dtype=DOUBLE)
+        assert beside.log_prob(rows).isfinite().all()
+        assert beside.log_prob(rows, 1).isfinite().all()
+    at = np.array([[1e70, -1e70, 3.0]])
+    found = made()[0].log_prob(torch.from_numpy(at)).numpy()
+    np.testing.assert_allclose(found, reference(made()[0], scales, at, [0, 1, 2]), rtol=1e-9)

@@ -101,7 +101,7 @@ def test_files_hold_it(fitted, tmp_path):
 
 def test_samples_come_from_all_of_it(fitted):
     model = fitted.model_
-    sure = Preprocessed(model.transform, model.model, beside=anywhere(torch.randn(200, 2), 0.5))
+    sure = Preprocessed(model.transform, model.model, beside=anywhere(torch.randn(200, 2), share=0.5))
     u = torch.full((4000, 2), 50.0)
     mixed, chosen = sure.mixed_in(u, torch.Generator().manual_seed(0))
     # False alarm: five standard errors of a binomial share, below 1e-6.

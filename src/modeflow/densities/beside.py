@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from modeflow.nets.precision import OwnPrecision
+from modeflow.transforms.columns import tails_drawn_in, tails_let_out
 from modeflow.transforms.noise import normal_numbers, open_uniform
 
 __all__ = ["Beside"]
@@ -23,11 +24,17 @@ class Beside(OwnPrecision):
     An exact density again, and at the cost of J triangular products a row. Weights and places are numbers
     that were found, not parameters that a training moves; they stay float64 whatever the model's type.
 
+    Where far tails are drawn in (`Columns`), a t is one of the units before that: there, not in logarithms,
+    lie its tails. With v(u) these units and log-derivatives of :math:`\max(|u_d| - \text{tail}, 0)`,
+
+    .. math:: t_{\nu}(u;\, m, S) = t_{\nu}(v(u);\, m, S)\, \prod_d |v'(u_d)|
+
     Arguments:
         log_weights: log w_1 ... log w_J, ``(J,)``, whose sum of weights is below one.
         means: ``(J, D)``.
         whiten: triangular W_j with :math:`S_j^{-1} = W_j^T W_j`, ``(J, D, D)``, lower.
         freedom: ν_j, ``(J,)``; infinite for a Gaussian.
+        tail: where tails are drawn in, ``()``; infinite where none are.
 
     Reference:
         Smyth and Wolpert, *Stacked Density Estimation*, 1997; Hesterberg, *Weighted Average Importance
@@ -38,14 +45,18 @@ class Beside(OwnPrecision):
     means: Tensor
     whiten: Tensor
     freedom: Tensor
+    tail: Tensor
 
-    def __init__(self, log_weights: Tensor, means: Tensor, whiten: Tensor, freedom: Tensor) -> None:
+    def __init__(
+        self, log_weights: Tensor, means: Tensor, whiten: Tensor, freedom: Tensor, tail: float = math.inf
+    ) -> None:
         super().__init__()
         for name, value in (
             ("log_weights", log_weights),
             ("means", means),
             ("whiten", whiten),
             ("freedom", freedom),
+            ("tail", torch.tensor(tail)),
         ):
             self.register_buffer(name, value.to(torch.float64))
 
@@ -56,6 +67,10 @@ class Beside(OwnPrecision):
         eye = torch.eye(features, device=means.device).expand(components, -1, -1)
         one = torch.ones(components, device=means.device)
         return cls(one - math.inf, torch.zeros_like(means), eye, one)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}tail", torch.tensor(math.inf, dtype=torch.float64))  # older files
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def n_parameters(self) -> int:
@@ -79,11 +94,16 @@ class Beside(OwnPrecision):
         features = x.shape[1]
         if without is not None:
             x = x.index_fill(1, torch.tensor([without], device=x.device), 0.0)
+        v, far = tails_let_out(x, self.tail)
+        volume_of_tails = far.sum(1)
         total: Tensor | None = None
         for log_weight, mean, whiten, freedom in zip(
             self.log_weights, self.means, self.whiten, self.freedom, strict=True
         ):
-            z = (x - mean) @ whiten.T
+            normal = bool(torch.isinf(freedom))
+            z = ((x if normal else v) - mean) @ whiten.T
+            by = z.abs().amax(1).clamp_min(1.0)  # its square may be too large for a number
+            z = z / by.unsqueeze(1)
             volume, size = whiten.diagonal().log().sum(), features
             square = z.square().sum(1)
             if without is not None:  # |S_-j| = |S| P_jj, and the form without x_j, P the inverse of S
@@ -91,33 +111,34 @@ class Beside(OwnPrecision):
                 share = column.square().sum()
                 square = (square - (z @ column).square() / share).clamp_min(0)
                 volume, size = volume - 0.5 * share.log(), features - 1
-            one = log_weight + volume + _log_t(square, size, freedom)
+            one = log_weight + volume + _log_t(square, by, size, freedom)
+            if not normal:
+                one = one + volume_of_tails
             total = one if total is None else torch.logaddexp(total, one)
         assert total is not None
         return total.to(u.dtype)
 
-    def lift(self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None) -> Tensor:
+    def lift(
+        self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None, without: int | None = None
+    ) -> Tensor:
         """Log-densities of a model with what stands beside it; what a model says of states stays.
 
         Arguments:
             u: rows in the units of the model, ``(B, D)``.
             log_prob: the model's ``log p(u)``, ``(B,)``, or ``log p(u, z = k)``, ``(B, K)``.
             prior: of the states, ``(K,)``: theirs where the model gives a row no density.
+            without: a column that is integrated out, see `log_prob`.
         """
         if log_prob.dim() == 1:
-            return torch.logaddexp(log_prob + self.log_rest.to(log_prob), self.log_prob(u).to(log_prob))
+            beside = self.log_prob(u, without).to(log_prob)
+            return torch.logaddexp(log_prob + self.log_rest.to(log_prob), beside)
         total = log_prob.logsumexp(1)
-        gain = self.lift(u, total).unsqueeze(1)
+        gain = self.lift(u, total, without=without).unsqueeze(1)
         none = torch.isneginf(total).unsqueeze(1)
         share = log_prob - torch.where(none, 0.0, total.unsqueeze(1))
         if prior is None:
             prior = log_prob.new_full((log_prob.shape[1],), 1 / log_prob.shape[1])
         return gain + torch.where(none, prior.to(log_prob).log(), share)
-
-    def marginal(self, u: Tensor, log_prob: Tensor, without: int) -> Tensor:
-        """`lift` of the model's log-density without a column, ``(B,)``."""
-        beside = self.log_prob(u, without).to(log_prob)
-        return torch.logaddexp(log_prob + self.log_rest.to(log_prob), beside)
 
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
@@ -133,7 +154,9 @@ class Beside(OwnPrecision):
         k = torch.searchsorted(edges, level[chosen]).clamp_max(len(edges) - 1)
         noise = normal_numbers((len(k), self.means.shape[1]), torch.float64, device, generator)
         away = torch.linalg.solve_triangular(self.whiten[k], noise.unsqueeze(-1), upper=False).squeeze(-1)
-        return chosen, self.means[k] + temperature * self._stretch(self.freedom[k], generator) * away
+        rows = self.means[k] + temperature * self._stretch(self.freedom[k], generator) * away
+        normal = torch.isinf(self.freedom[k]).unsqueeze(1)
+        return chosen, torch.where(normal, rows, tails_drawn_in(rows, self.tail)[0])
 
     def _stretch(self, freedom: Tensor, generator: torch.Generator | None) -> Tensor:
         """``sqrt(ν / χ²_ν)``, by which a t is wider than a Gaussian, ``(M, 1)``."""
@@ -147,10 +170,11 @@ class Beside(OwnPrecision):
         return stretch.unsqueeze(1).to(freedom.device)
 
 
-def _log_t(square: Tensor, size: int, freedom: Tensor) -> Tensor:
-    """Log-density of a t of unit scale in so many dimensions, by the squared distance, ``(B,)``."""
+def _log_t(square: Tensor, by: Tensor, size: int, freedom: Tensor) -> Tensor:
+    """Log-density of a t of unit scale in so many dimensions, by the squared distance over `by` squared."""
     if bool(torch.isinf(freedom)):
-        return -0.5 * square - 0.5 * size * math.log(2 * math.pi)
+        return -0.5 * square * by.square() - 0.5 * size * math.log(2 * math.pi)
     half = (freedom + size) / 2
     scale = torch.lgamma(half) - torch.lgamma(freedom / 2) - 0.5 * size * torch.log(freedom * math.pi)
-    return scale - half * torch.log1p(square / freedom)
+    near, far = torch.log1p(square * by.square() / freedom), 2 * by.log() + torch.log(square / freedom)
+    return scale - half * torch.where(near.isinf(), far, near)

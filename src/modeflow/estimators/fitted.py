@@ -176,7 +176,11 @@ class FittedDensity(ScoredDensity):
             u = inner.decode(context, n, generator, temperature)
             if like is None and state is None:
                 u, beside = model.mixed_in(u, generator, temperature)
-                z = z.index_put((beside,), inner.read(u[beside]).to(z)) if beside.any() else z
+                z = (
+                    z.index_put((beside,), inner.read_drawn(u[beside], generator).to(z))
+                    if beside.any()
+                    else z
+                )
             # In double precision columns return to the units of their data.
             x = model.decode(u if self.domain_.scored_in is None else u.to(self.domain_.scored_in))
         return self.domain_.from_tensor(x), z.cpu().numpy()

@@ -15,7 +15,7 @@ from modeflow.densities import Preprocessed
 from modeflow.densities.base import Density
 from modeflow.domains import Domain
 from modeflow.estimators.settings import Settings, latent_model
-from modeflow.estimators.stacking import Companions, anywhere
+from modeflow.estimators.stacking import Companions, anywhere, tail_of
 from modeflow.latents import LatentModel
 from modeflow.latents.discrete import Relief, Survey
 from modeflow.metrics import summarise
@@ -131,7 +131,8 @@ class Fit:
             # While training is stopped early; what is best there is found when it has ended.
             with seeded(self._seed):
                 share = None if data.stored is None else 1 / data.count
-                self.model.beside = anywhere(self._standard(rows, weight), share)
+                tail = tail_of(self.model.transform)
+                self.model.beside = anywhere(self._standard(rows, weight), tail, share)
         self._start = copy_state(self.model)
         self._trainers: dict[int, Trainer] = {}
 
@@ -288,7 +289,8 @@ def encoded(model: Preprocessed, rows: Tensor, block_rows: int) -> Tensor:
 def companions_of(model: Preprocessed, data: FitData, seed: int) -> Companions:
     """What may stand beside this model, and any other of these rows with the same maps of columns."""
     rows, held = (encoded(model, each, data.domain.block_rows) for each in (data.rows, data.held))
-    return Companions(repeated(rows, _tensor(data.weight)), held, data.validation_weight, seed)
+    rows, tail = repeated(rows, _tensor(data.weight)), tail_of(model.transform)
+    return Companions(rows, held, data.validation_weight, seed, tail)
 
 
 @torch.no_grad()

@@ -2,19 +2,19 @@ r"""What stands beside a fitted model: a Gaussian mixture, and rows from anywher
 
 .. math:: p(u) = w_0\, p_\text{model}(u) + w_1 \sum_k \pi_k N(u; m_k, S_k) + w_2\, t_3(u;\, m, S)
 
-in the units of the model, exact. A flow that was fitted to few rows is far too sure of where no row can lie:
-single new rows cost hundreds of nats, and decide its mean. One row in N may therefore come from anywhere, a
-wide t about all rows, from the first step on: while training is stopped early, too. After the training, and
-before candidates are compared, a mixture joins, of the size and the regularisation that are best on the
-validation rows, and the weights w are those that make the validation rows likeliest (EM, with a prior that
-leaves the model what the rows do not claim).
+in the units of the model (the t: before far tails are drawn in), exact. A flow that was fitted to few rows is
+far too sure of where no row can lie: single new rows cost hundreds of nats, and decide its mean. One row in N
+may therefore come from anywhere, a wide t about all rows, from the first step on: while training is stopped
+early, too. After the training, and before candidates are compared, a mixture joins, of the size and the
+regularisation that are best on the validation rows, and the weights w are those that make the validation rows
+likeliest (EM, with a prior that leaves the model what the rows do not claim).
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from torch import Tensor
 
 from modeflow.densities.beside import Beside
 from modeflow.progress import busy
+from modeflow.transforms.base import Composite, Transform
+from modeflow.transforms.columns import Columns
 
-__all__ = ["Companions", "Stacked", "anywhere", "described"]
+__all__ = ["Companions", "Stacked", "anywhere", "described", "tail_of"]
 
 #: Freedom of the t.
 _FREEDOM = 3.0
@@ -62,13 +64,20 @@ class Stacked:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        return {name: getattr(self, name) for name in ("model", "mixture", "anywhere", "components")}
+        return asdict(self)
 
 
-def anywhere(rows: Tensor, share: float | None = None) -> Beside:
+def tail_of(transform: Transform) -> float:
+    """Where maps of columns draw far tails in; infinite where they do not."""
+    last = transform.transforms[-1] if isinstance(transform, Composite) else transform
+    return float(last.tail) if isinstance(last, Columns) else math.inf
+
+
+def anywhere(rows: Tensor, tail: float = math.inf, share: float | None = None) -> Beside:
     """A wide t about rows ``(N, D)`` in the units of the model, of weight 1/N unless it is given.
 
-    Its scale is the covariance of the rows, shrunk by as much as they are few (OAS).
+    Its scale is the covariance of the rows, tails drawn in, and shrunk by as much as they are few (OAS). Its
+    own tails are not drawn in, so that it has a variance.
     """
     from sklearn.covariance import OAS
 
@@ -76,7 +85,7 @@ def anywhere(rows: Tensor, share: float | None = None) -> Beside:
     found = OAS().fit(values)
     factor = np.linalg.cholesky(found.covariance_ + 1e-9 * np.eye(values.shape[1]))
     weight = 1 / len(values) if share is None else share
-    return _beside([weight], [found.location_], [np.linalg.inv(factor)], [_FREEDOM])
+    return _beside([weight], [found.location_], [np.linalg.inv(factor)], [_FREEDOM], tail)
 
 
 class Companions:
@@ -85,34 +94,34 @@ class Companions:
     Arguments:
         rows: training rows in the units of the models, ``(N, D)``, each as often as its weight says.
         held: validation rows, ``(M, D)``. weight: theirs, ``(M,)``. seed: of the mixture's start.
+        tail: where the units draw far tails in.
     """
 
-    def __init__(self, rows: Tensor, held: Tensor, weight: np.ndarray | None, seed: int) -> None:
-        self.held, self._weight = held, weight
-        far = anywhere(rows, 0.5)
-        self._parts = [far]
-        self._columns = [far.log_prob(held.double()).cpu().numpy() - math.log(0.5)]
+    def __init__(
+        self, rows: Tensor, held: Tensor, weight: np.ndarray | None, seed: int, tail: float = math.inf
+    ) -> None:
+        self.held, self._weight, self._tail = held, weight, tail
+        self._parts = [anywhere(rows, tail, 1.0)]
         self._counts = [_PRIOR[0], len(held) / len(rows)]
         mixture = _best_mixture(_float64(rows), _float64(held), weight, seed)
         if mixture is not None:
             whiten = mixture.precisions_cholesky_.transpose(0, 2, 1)
-            self._parts.append(
-                _beside(mixture.weights_, mixture.means_, whiten, np.full(len(whiten), math.inf))
-            )
-            self._columns.append(mixture.score_samples(_float64(held)))
+            normal = np.full(len(whiten), math.inf)
+            self._parts.append(_beside(mixture.weights_, mixture.means_, whiten, normal, tail))
             self._counts.append(_PRIOR[1])
+        self._columns = [part.log_prob(held.double()).cpu().numpy() for part in self._parts]
 
     def beside(self, log_prob: np.ndarray) -> Beside:
         """What is best beside a model whose log-densities of the validation rows these are, ``(M,)``."""
         w = _weights(np.stack([log_prob, *self._columns], 1), np.array(self._counts), self._weight)
         shares = torch.cat(
-            [
-                part.log_weights - part.log_weights.logsumexp(0) + math.log(share)
-                for part, share in zip(self._parts, w[1:], strict=True)
-            ]
+            [part.log_weights + math.log(share) for part, share in zip(self._parts, w[1:], strict=True)]
         )
-        names = ("means", "whiten", "freedom")
-        return Beside(shares, *(torch.cat([getattr(part, name) for part in self._parts]) for name in names))
+        means, whiten, freedom = (
+            torch.cat([getattr(part, name) for part in self._parts])
+            for name in ("means", "whiten", "freedom")
+        )
+        return Beside(shares, means, whiten, freedom, self._tail)
 
 
 def described(beside: Beside) -> Stacked:
@@ -187,9 +196,11 @@ def _weights(columns: np.ndarray, counts: np.ndarray, weight: np.ndarray | None)
     return np.asarray(w)
 
 
-def _beside(weights: Any, means: Any, whiten: Any, freedom: Any) -> Beside:
-    parts = (np.asarray(each, dtype=np.float64) for each in (np.log(weights), means, whiten, freedom))
-    return Beside(*(torch.from_numpy(np.ascontiguousarray(each)) for each in parts))
+def _beside(weights: Any, means: Any, whiten: Any, freedom: Any, tail: float) -> Beside:
+    def number(values: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+
+    return Beside(number(np.log(weights)), number(means), number(whiten), number(freedom), tail)
 
 
 def _float64(rows: Tensor) -> np.ndarray:

@@ -173,9 +173,7 @@ def _averaged(model: Preprocessed, x: Tensor, hidden: Tensor, feature: _Feature 
         if feature is None or near is None:
             return model.lift(u, inner.log_prob(u)) + logabsdet
         found = _marginal(inner, u, feature, near)
-        if model.beside is not None:
-            found = model.beside.marginal(u, found, feature.place)
-        return found + logabsdet
+        return model.lift(u, found, without=feature.place) + logabsdet
 
     streams: Iterator[AbstractContextManager[None]]
     streams = iter([nullcontext()]) if one_way else even_streams(x, draws, model)

@@ -17,9 +17,10 @@ from modeflow.latents.schedules import Schedule
 from modeflow.latents.starting import Looked, Starter
 from modeflow.progress import track
 from modeflow.transforms.base import Exactness
+from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.pixels import PixelGaussianize
 
-__all__ = ["Description", "LatentModel"]
+__all__ = ["Description", "LatentModel", "drawn_states"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,13 @@ class Description:
     def whole(self) -> bool:
         """Whether values of z are whole numbers."""
         return self.kind != "continuous"
+
+
+def drawn_states(log_joint: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A state of each row from p(z | x), by ``log p(x, z = k)``, ``(B, K) -> (B,)``."""
+    share = torch.softmax(log_joint.double(), 1).nan_to_num(1 / log_joint.shape[1])
+    level = open_uniform((len(share), 1), torch.float64, share.device, generator)
+    return (share.cumsum(1) < level).sum(1).clamp_max(share.shape[1] - 1)
 
 
 class LatentModel(Density):
@@ -192,6 +200,10 @@ class LatentModel(Density):
     def read(self, x: Tensor) -> Tensor:
         """z of x for people: codes or means ``(B, L)``, a state ``(B,)``, or one a feature."""
         raise NotImplementedError
+
+    def read_drawn(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """z of x as it may have been when x was drawn: a state from p(z | x), else what `read` says."""
+        return self.read(x)
 
     def read_spread(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Mean and standard deviation of q(z|x), ``(B, L)`` each; None where z is not continuous."""

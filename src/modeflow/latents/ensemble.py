@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.errors import ConfigError
-from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.base import Description, LatentModel, drawn_states
 from modeflow.transforms.base import Exactness, weakest
 from modeflow.transforms.noise import open_uniform
 
@@ -126,6 +126,9 @@ class Ensemble(LatentModel):
         if self.describe().kind == "tree":
             return self._by_member(x, lambda member, _, rows: member.read(rows))
         return self.log_joint(x).argmax(1)
+
+    def read_drawn(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.read(x) if self.describe().kind == "tree" else drawn_states(self.log_joint(x), generator)
 
     # -- contexts --------------------------------------------------------------------------------
 

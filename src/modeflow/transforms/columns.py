@@ -32,7 +32,7 @@ from modeflow.transforms.affine import Standardize, moments
 from modeflow.transforms.base import Transform
 from modeflow.transforms.heaped import Heaps, find_heaps
 
-__all__ = ["Columns", "lost_digits"]
+__all__ = ["Columns", "lost_digits", "tails_drawn_in", "tails_let_out"]
 
 #: Standard units beyond which tails are drawn in.
 _TAIL = 8.0
@@ -253,11 +253,8 @@ class Columns(Standardize):
 
     def _entries(self, x: Tensor) -> tuple[Tensor, Tensor]:
         v, logabsdet = self._open(x)
-        v = (v - self.mean) / self.scale
-        far = (v.abs() - self.tail).clamp_min(0)
-        drawn = torch.log1p(far)
-        u = torch.where(far > 0, torch.sign(v) * (self.tail + drawn), v)
-        return u, logabsdet - drawn - self.scale.log()
+        u, slope = tails_drawn_in((v - self.mean) / self.scale, self.tail)
+        return u, logabsdet + slope - self.scale.log()
 
     def inverse(self, u: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = self._close(self._stretch(u), straight=True)
@@ -274,9 +271,7 @@ class Columns(Standardize):
         return self._close(self._stretch(u), straight=False)
 
     def _stretch(self, u: Tensor) -> Tensor:
-        far = (u.abs() - self.tail).clamp(0, 500)
-        v = torch.where(far > 0, torch.sign(u) * (self.tail + torch.expm1(far)), u)
-        return v * self.scale + self.mean
+        return tails_let_out(u, self.tail)[0] * self.scale + self.mean
 
     # -- files
 
@@ -289,6 +284,19 @@ class Columns(Standardize):
             state_dict[prefix + "tail"] = torch.tensor(torch.inf, dtype=torch.float64)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._bounded = bool((self.low.isfinite() | self.high.isfinite()).any())
+
+
+def tails_drawn_in(v: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """Standard units whose far tails are logarithms, and the log-derivative of every entry."""
+    far = (v.abs() - tail).clamp_min(0)
+    drawn = torch.log1p(far)
+    return torch.where(far > 0, torch.sign(v) * (tail + drawn), v), -drawn
+
+
+def tails_let_out(u: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of `tails_drawn_in`, finite: standard units, and the log-derivative of every entry."""
+    far = (u.abs() - tail).clamp(0, 500)
+    return torch.where(far > 0, torch.sign(u) * (tail + torch.expm1(far)), u), far
 
 
 def lost_digits(transform: Transform, x: Tensor) -> list[int]:

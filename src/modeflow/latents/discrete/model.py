@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from modeflow.densities.base import Density, Loss
 from modeflow.errors import ConfigError
-from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.base import Description, LatentModel, drawn_states
 from modeflow.latents.discrete.objectives import Objective, categorical_kl
 from modeflow.latents.discrete.prune import prune_dead_states
 from modeflow.latents.posteriors import CategoricalEncoder
@@ -335,6 +335,9 @@ class DiscreteLatentModel(LatentModel):
 
     def read(self, x: Tensor) -> Tensor:
         return self.log_joint(x).argmax(1)
+
+    def read_drawn(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return drawn_states(self.log_joint(x), generator)
 
     def describe(self) -> Description:
         if self.n_states == 1:
