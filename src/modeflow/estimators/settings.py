@@ -217,6 +217,11 @@ class Settings:
         """Whether the flow is one of pixels, though its rows are those of a table."""
         return getattr(FLOWS.get(str(self.params["flow"]).lower()), "event", "") == "image"
 
+    @property
+    def many_valued(self) -> bool:
+        """Whether z is continuous or a string of codes."""
+        return self.params.get("latent") in ("continuous", "sequential")
+
     def stacks(self, domain: Domain) -> bool:
         """Whether other densities stand beside the model: unless said otherwise, where the flow is left open.
 
@@ -224,7 +229,7 @@ class Settings:
         """
         asked = self.params.get("stacking", False)
         possible = domain.stacks and not self.bare
-        possible &= self.params.get("latent") not in ("continuous", "sequential")
+        possible &= not self.many_valued
         usual = self.open_flow and self.params.get("likelihood", "flow") == "flow"
         return possible and (usual if asked == "auto" else bool(asked))
 
@@ -261,7 +266,7 @@ class Settings:
         Few rows are learned by heart: what the networks say is drawn back to nothing, that is to one linear
         map after those of the columns. Of many rows even a little of that costs likelihood.
         """
-        if self.params.get("latent") in ("continuous", "sequential"):
+        if self.many_valued:
             return 0.0
         wide = min(1.0, max(0, columns - 2) / (_DECAY_COLUMNS - 2))
         return self.kind.budget.weight_decay * min(1.0, (_DECAY_ROWS / rows) ** 2) * wide

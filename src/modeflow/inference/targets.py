@@ -28,7 +28,7 @@ from torch import Tensor
 
 from modeflow.errors import ConfigError, nearest
 from modeflow.inference.steps import normal_like, where_drawn
-from modeflow.options import check_sizes
+from modeflow.options import check_positive, check_sizes
 
 __all__ = ["TARGETS", "LogProb", "Target", "as_target", "check_log_prob", "named_target"]
 
@@ -190,7 +190,7 @@ def _wave(name: str) -> Target:
 
 def _funnel(features: int = 2, scale: float = 1.0) -> Target:
     check_sizes(features=features - 1)
-    _check_positive(scale=scale)
+    check_positive("scale", scale)
 
     def log_prob(x: Tensor) -> Tensor:
         v, rest = x[:, 0], x[:, 1:]
@@ -208,7 +208,7 @@ def _funnel(features: int = 2, scale: float = 1.0) -> Target:
 
 
 def _banana(scale: float = 10.0, curvature: float = 0.02) -> Target:
-    _check_positive(scale=scale)
+    check_positive("scale", scale)
     middle = curvature * scale**2
 
     def log_prob(x: Tensor) -> Tensor:
@@ -255,12 +255,6 @@ def _mixture(
     middle = share @ centre
     variance = share @ (centre.square() + scale.square().unsqueeze(1)) - middle.square()
     return Target(log_prob, (d,), "mixture", 0.0, "", variance.sqrt(), sample)
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise ConfigError(f"{name} must be above 0 and finite, received {value!r}")
 
 
 #: Targets by name; options are those of the functions.

@@ -52,12 +52,7 @@ class StoredRows:
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Rows by their numbers among those that are no part of `held`, ``(n, D)``."""
-        places = self._places(index.cpu().numpy())
-        out = np.empty((len(places), self.dim))
-        with self.path.open("rb", buffering=0) as stream:
-            for i, place in enumerate(places):
-                out[i] = self._read(stream, int(place), 1)
-        return torch.from_numpy(out).to(self.device)
+        return torch.from_numpy(self.file_rows(self._places(index.cpu().numpy()))).to(self.device)
 
     def file_rows(self, rows: np.ndarray) -> np.ndarray:
         """Rows of the file by their numbers in it, held out or not, ``(n, D)``."""
