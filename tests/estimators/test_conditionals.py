@@ -104,6 +104,20 @@ def test_one_value_may_be_given_for_each_row(fitted):
         fitted.sample_given({"a": ["x", "y"]}, 3)
 
 
+def test_a_number_far_from_all_rows_is_told():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": rng.normal(40, 12, 300), "kind": rng.choice(["a", "b"], 300)})
+    options = {"likelihood": "leaves", "states": 2}
+    model = NVF(latent="tree", latent_options=options, max_epochs=2, random_state=0).fit(frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.sample_given({"age": 95.0}, 3)
+    with pytest.warns(UserWarning, match=r"age=900.0 lies far from all rows that the model was fitted to"):
+        model.sample_given({"age": 900.0}, 3)
+    with pytest.warns(UserWarning, match=r"age=-900.0 lies far"):
+        model.sample_given({"age": [40.0, -900.0]}, 2)
+
+
 def test_draws_follow_the_conditional(fitted, cells):
     """Five standard errors of every cell: a false alarm in 2e-6 for each of six."""
     n = 20_000

@@ -10,6 +10,7 @@ quotient of two bounds, and a draw from among some, are estimates.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ __all__ = ["Conditionals", "Prediction", "conditionals_of"]
 
 #: Draws that a mean or a distribution of a number is taken over.
 _DRAWS = 100
+#: Standard units beyond which a number that is given is far from all rows.
+_FAR = 8.0
 #: Rows completed at once.
 _ROWS = 4096
 
@@ -146,6 +149,7 @@ class Conditionals(FittedDensity):
         domain = self._mixed()
         values = domain.given(given, int(n_samples))
         self._check_missing(values, given=True)
+        self._warn_far(values, given)
         return domain.schema.decode(self._completions(values, 1, self._generator(random_state))[0])
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
@@ -246,6 +250,23 @@ class Conditionals(FittedDensity):
         domain = conditionals_of(self).domain_
         assert isinstance(domain, MixedDomain)
         return domain
+
+    def _warn_far(self, values: np.ndarray, given: Mapping[str, Any]) -> None:
+        """Warn of a number given where no row can be expected: what follows from it is a guess."""
+        domain, model = self._mixed(), self._scorer()
+        with torch.no_grad():
+            u = model.encode_drawn(domain.to_tensor(values).to(model.device))[0].abs().cpu().numpy()
+        for name in given:
+            j = domain.check_name(name)
+            far = np.flatnonzero(u[:, j] > _FAR)
+            if len(far) and not domain.schema.features()[j].levels:
+                value = domain.schema[name].decode(values[far[:1], j])[0]
+                warnings.warn(
+                    f"{name}={value} lies far from all rows that the model was fitted to: what is drawn "
+                    "given it says little",
+                    UserWarning,
+                    stacklevel=4,
+                )
 
     def _generator(self, random_state: Any) -> torch.Generator:
         rng = check_random_state(self.random_state if random_state is None else random_state)
