@@ -99,7 +99,7 @@ def _flow(posterior: str, title: str, **more: Any) -> Contestant:
 #: By name, those whose order is claimed first.
 CONTESTANTS: Mapping[str, Contestant] = {
     "vae": Contestant("VAE", _rows("VAE")),
-    "vlae": Contestant("VLAE", _rows("VLAE"), held=500),
+    "vlae": Contestant("VLAE", _rows("VLAE")),
     "flow-vae-iaf": _flow("iaf", "VAE, IAF posterior"),
     "vae-flow-prior": Contestant("VAE, flow prior", _rows("VAE", prior="flow")),
     "vae-2": Contestant("VAE, d = 2", _rows("VAE", 2), z="2 numbers", host=True),

@@ -194,6 +194,6 @@ def test_claims_are_decided_by_pairs_and_seeds(latent):
     assert said["LIDVAE uses more numbers of z than a VAE of the same noise"] == "holds"
     assert "S-VAE above VAE at d = 2" not in said
     text = "\n".join(page.lines(content))
-    assert "−94.15" in text and "ValueError: broken" in text and "After 4 of them" in text
+    assert "−94.15" in text and "ValueError: broken" in text and "after 4 epochs" in text
     # Differences of the same images: far below the error of either mean.
     assert page.Found(content).difference("vlae", "vae")[2] < 0.15 < page.Found(content).bound("vae")[1]
