@@ -37,7 +37,7 @@ class Contestant:
         images: it takes images, not rows of pixels. z: what its latent is, in words.
         host: it is trained on the processor also where there is a GPU, which its many small steps would only
             keep busy.
-        starts: it starts on the rows as its recipe has it.
+        starts: it starts on the rows as its recipe has it, before its time begins.
         held: validation images that are scored while training; None for all.
     """
 
@@ -121,7 +121,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "vae-mixture-prior": Contestant("VAE, mixture prior", _rows("VAE", prior="mixture")),
     "iwae": Contestant("IWAE", _rows("VAE", objective="iwae")),
     "discrete-vae": Contestant(
-        "Discrete VAE", _rows("DiscreteVAE", 64, objective="elbo"), z="64 states", host=True
+        "Discrete VAE", _rows("DiscreteVAE", 64), z="64 states", host=True, starts=True
     ),
     "vq-vae": Contestant(
         "VQ-VAE", _rows("VQVAE", 16, n_codes=32, code_features=4, **CODES), z="16 codes of 32", host=True

@@ -170,8 +170,10 @@ def fit(name: str, seed: int, settings: Settings, device: str) -> dict[str, Any]
     data = data_of(contestant, settings)
     torch.manual_seed(seed)
     model = contestant.build()
+    began = time.monotonic()
     if contestant.starts:
         model.start(data.train, seed, 500)
+    started = time.monotonic() - began
     where = "cpu" if contestant.host else device
     config = TrainConfig(max_epochs=settings.epochs, device=where, seed=seed, **TRAINING)
     history = trained(model, contestant, data, config, settings.seconds)
@@ -190,6 +192,7 @@ def fit(name: str, seed: int, settings: Settings, device: str) -> dict[str, Any]
             "epochs": sum("train_loss" in r for r in history.epochs),
             **{key: history.summary()[key] for key in ("best_epoch", "steps", "stopped")},
             "seconds": round(history.seconds, 1),
+            "start_seconds": round(started, 1),
             "validation": history.best_validation,
             "curve": curve(history),
             **scored(model, test, settings.draws),
@@ -223,12 +226,12 @@ class Results:
     """What was measured, kept after every fit.
 
     Arguments:
-        settings: under which all of it is measured.
+        settings: under which all of it is measured. name: of the file.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = {**asdict(settings), **TRAINING}
-        self.runs = earlier_runs("latent_models", settings=self.settings)
+    def __init__(self, settings: Settings, name: str = "latent_models") -> None:
+        self.settings, self.name = {**asdict(settings), **TRAINING}, name
+        self.runs = earlier_runs(name, settings=self.settings)
 
     def has(self, name: str, seed: int) -> bool:
         """Whether a fit has a result; one that failed is tried again."""
@@ -241,7 +244,7 @@ class Results:
         self.runs.append(run)
         order = list(CONTESTANTS)
         self.runs.sort(key=lambda r: (order.index(r["model"]), r["seed"]))
-        write("latent_models", {"settings": self.settings, "runs": self.runs})
+        write(self.name, {"settings": self.settings, "runs": self.runs})
 
 
 class Crew:
@@ -318,20 +321,21 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--gpu-jobs", type=int, default=1, help="of these, such as train on the GPU")
     parser.add_argument("--within", type=float, default=float("inf"), help="seconds for all of it")
-    parser.add_argument("--limit", type=int, default=None, help="training images, to try the program")
+    parser.add_argument("--limit", type=int, default=None, help="images to try the program on")
     parser.add_argument("--show", action="store_true", help="only print what has results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     sizes = {"seconds": args.seconds, "epochs": args.epochs}
+    file = "latent_models" if args.limit is None else "latent_models_trial"
     if args.limit is not None:
         n = args.limit
         sizes |= {"train": n, "validation": max(n // 4, 40), "test": max(n // 4, 40), "draws": min(n, 20)}
     if args.show:
         from latent_models_page import show
 
-        show(json.loads((RESULTS / "latent_models.json").read_text(encoding="utf-8")))
+        show(json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8")))
         return
-    results = Results(Settings(**sizes))
+    results = Results(Settings(**sizes), file)
     there = contestants()
     names = args.models or there
     for name in names:
@@ -342,7 +346,7 @@ def main() -> None:
     crew = Crew(results, Settings(**sizes), args.device, args.jobs, args.gpu_jobs, began + args.within)
     crew.run(wanted)
     failed = [f"{r['model']}, seed {r['seed']}: {r['error']}" for r in results.runs if "error" in r]
-    print(f"{len(results.runs) - len(failed)} results in {RESULTS / 'latent_models.json'}")
+    print(f"{len(results.runs) - len(failed)} results in {RESULTS / file}.json")
     print("\n".join(failed))
 
 

@@ -133,7 +133,7 @@ def test_runs_are_kept_and_gone_on_with(latent, monkeypatch, capsys):
     ]
     monkeypatch.setattr(sys, "argv", command)
     latent.main()
-    content = json.loads((latent.RESULTS / "latent_models.json").read_text())
+    content = json.loads((latent.RESULTS / "latent_models_trial.json").read_text())
     (run,) = content["runs"]
     assert "machine" in content and run["epochs"] == 2 and run["test"]["kind"] == "lower bound"
     assert len(run["groups"]) == 40 and np.mean(run["groups"]) == pytest.approx(
