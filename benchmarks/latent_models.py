@@ -259,7 +259,8 @@ class Crew:
         self, results: Results, settings: Settings, device: str, jobs: int, gpu: int, until: float
     ) -> None:
         self.results, self.settings, self.device, self.until = results, settings, device, until
-        self.limits = {True: jobs - gpu, False: gpu} if device.startswith("cuda") else {True: jobs, False: 0}
+        on_gpu = gpu if device.startswith("cuda") else 0
+        self.limits = {True: max(jobs - on_gpu, 1), False: on_gpu}
         self.running: dict[tuple[str, int], tuple[Any, Path]] = {}
 
     def _host(self, name: str) -> bool:
@@ -319,7 +320,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=Settings.epochs, help="of every training, at the most")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
-    parser.add_argument("--gpu-jobs", type=int, default=1, help="of these, such as train on the GPU")
+    parser.add_argument("--gpu-jobs", type=int, default=1, help="of these, such as train on a GPU")
     parser.add_argument("--within", type=float, default=float("inf"), help="seconds for all of it")
     parser.add_argument("--limit", type=int, default=None, help="images to try the program on")
     parser.add_argument("--show", action="store_true", help="only print what has results")
