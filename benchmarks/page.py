@@ -18,6 +18,7 @@ import flow_pages
 import image_page
 import imputation_page
 import islands_page
+import latent_models_page
 import stacking_page
 import streaming_page
 import synthetic_page
@@ -516,7 +517,12 @@ def documents() -> dict[Path, str]:
     large = ROOT / "docs" / "large.md"
     measured = [*speed(read("speed")), *steps(read("steps")), *scaling(read("scaling"))]
     measured += tree_page.tree(read("tree"))
+    others = {}
+    if (RESULTS / "latent_models.json").exists():
+        latent = "\n".join(latent_models_page.lines(read("latent_models")))
+        others[ROOT / "docs" / "latent_models.md"] = latent
     return {
+        **others,
         ROOT / "docs" / "benchmarks.md": page,
         readme: text,
         speed_page: between(speed_page.read_text(encoding="utf-8"), measured),
