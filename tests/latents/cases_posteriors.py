@@ -12,13 +12,24 @@ class PosteriorCase:
     Attributes:
         gap: nats by which its bound may miss the density of a linear-Gaussian model whose exact posterior is
             a Gaussian with correlated dimensions, after a short training; None where it cannot be that.
+        sphere: whether z lies on the unit sphere; such have their tests in ``test_sphere.py``.
+        of_means: whether it needs a likelihood that z moves through its mean alone.
     """
 
     gap: float | None = None
+    sphere: bool = False
+    of_means: bool = False
 
 
 POSTERIOR_CASES: dict[str, PosteriorCase] = {
     "gaussian": PosteriorCase(),
     "full-gaussian": PosteriorCase(gap=1e-3),
     "iaf": PosteriorCase(gap=1e-3),
+    "maf": PosteriorCase(gap=1e-3),
+    "nsf": PosteriorCase(gap=0.01),
+    "planar": PosteriorCase(gap=0.02),
+    "radial": PosteriorCase(gap=0.05),
+    "laplace": PosteriorCase(gap=1e-9, of_means=True),
+    "vmf": PosteriorCase(sphere=True),
+    "power-spherical": PosteriorCase(sphere=True),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,6 +296,14 @@ def test_what_it_measures_is_plain(case):
         used = torch.special.entr(share).sum(1).exp().tolist()
         assert told["tree"]["used"] == pytest.approx(used, rel=1e-5)
         return
+    if case.kind == "continuous":
+        found = told["continuous"]
+        assert found["dimensions"] == 2 and 0 <= found["active"] <= 2 and found["rows"] == min(len(x), 128)
+        assert found["kl"] == pytest.approx(float(model.latent_cost(x).mean()), rel=1e-4)
+        assert "kl_each" not in found or sum(found["kl_each"]) == pytest.approx(found["kl"], rel=1e-4)
+        active = (model.read_spread(x)[0].var(0) > 0.01).sum()
+        assert found["active"] == int(active) and found["mutual_information"] < math.log(found["rows"])
+        return
     if case.kind != "codes":
         assert told == {}
         return
@@ -327,7 +336,8 @@ def test_tables_are_made_by_the_name_of_a_latent():
     made = TableModel(2, "tree", 3, flow_options=FLOW, latent_options={"states": 4})
     assert made.describe().words == "a tree of 2 × 4 states"
     with pytest.raises(
-        ConfigError, match="latent must be 'discrete', 'tree' or 'continuous', received 'discret'"
+        ConfigError,
+        match="latent must be 'discrete', 'tree', 'continuous' or 'sequential', received 'discret'",
     ):
         TableModel(2, "discret")
 

@@ -10,17 +10,23 @@ from cases_posteriors import POSTERIOR_CASES
 from torch import Tensor
 
 from modeflow import NVF, load_estimator
-from modeflow.densities import Flow, StandardNormal
+from modeflow.densities import GaussianDecoder, StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.flows import NSF
-from modeflow.latents import POSTERIORS, ContinuousELBO, ContinuousLatentModel, build_posterior, posteriors
+from modeflow.latents import (
+    POSTERIORS,
+    ContinuousELBO,
+    ContinuousLatentModel,
+    approximate,
+    build_posterior,
+    laplace,
+)
 from modeflow.models import VAE, ContinuousNVF
 from modeflow.testing import perturb
-from modeflow.transforms import ConditionalAffine
 from small_images import small_images
 
 DOUBLE = torch.float64
-NAMES = list(POSTERIORS)
+NAMES = [name for name in POSTERIORS if not POSTERIOR_CASES[name].sphere]
 D = 3
 
 
@@ -31,8 +37,10 @@ def test_every_posterior_has_its_tests():
 
 
 def posterior(name: str, latent: int = 2, dtype: torch.dtype = DOUBLE):
-    """Far from its start."""
-    return perturb(build_posterior(name, latent, D, (8,)), 0.3, seed=1).to(dtype).eval()
+    """Far from its start, as a function of rows; one that looks at p(x, z) is given a decoder."""
+    made = perturb(build_posterior(name, latent, D, (8,)), 0.3, seed=1).to(dtype).eval()
+    decoder = perturb(GaussianDecoder(D, latent, (8,)), 0.3, seed=2).to(dtype).eval()
+    return lambda x: made.approximate(x, decoder, StandardNormal(latent).to(dtype))
 
 
 def rows(n: int = 5, dtype: torch.dtype = DOUBLE) -> Tensor:
@@ -54,15 +62,18 @@ def test_a_draw_comes_with_its_density(name, dtype, latent):
 def test_the_density_is_that_of_the_map_from_noise(name, latent, monkeypatch):
     q_of, x = posterior(name, latent), rows(1)
     noise = torch.randn(1, latent, dtype=DOUBLE)
-    monkeypatch.setattr(posteriors, "standard_normal", lambda like: noise)
+
+    def given(e: Tensor) -> None:
+        for module in (approximate, laplace):
+            monkeypatch.setattr(module, "standard_normal", lambda like: e)
 
     def draw(e: Tensor) -> Tensor:
-        monkeypatch.setattr(posteriors, "standard_normal", lambda like: e)
+        given(e)
         return q_of(x).rsample_and_log_prob()[0][0]
 
     jacobian = torch.autograd.functional.jacobian(draw, noise)[:, 0]
     expected = StandardNormal(latent).double().log_prob(noise) - torch.linalg.slogdet(jacobian)[1]
-    monkeypatch.setattr(posteriors, "standard_normal", lambda like: noise)
+    given(noise)
     assert torch.allclose(q_of(x).rsample_and_log_prob()[1], expected, atol=1e-9)
 
 
@@ -71,7 +82,7 @@ def test_the_mass_is_one(name):
     q_of, x = posterior(name), rows(1)
     centre, spread = q_of(x).moments()
     sides = [
-        torch.linspace(-14, 14, 401, dtype=DOUBLE) * s + c for c, s in zip(centre[0], spread[0], strict=True)
+        torch.linspace(-12, 12, 241, dtype=DOUBLE) * s + c for c, s in zip(centre[0], spread[0], strict=True)
     ]
     grid = torch.cartesian_prod(*sides)
     area = (sides[0][1] - sides[0][0]) * (sides[1][1] - sides[1][0])
@@ -103,10 +114,10 @@ def test_divergence_and_moments_against_draws(name):
 def linear_model(name: str, **options) -> tuple[Tensor, ContinuousLatentModel]:
     """x | z ~ N(W z, I): the exact posterior is a Gaussian whose dimensions hang together."""
     w = torch.tensor([[1.5, 1.2], [0.8, 1.1], [1.0, 0.4]], dtype=DOUBLE)
-    affine = ConditionalAffine(D, 2).double()
+    likelihood = GaussianDecoder(D, 2, (), scale=1.0).double()
     with torch.no_grad():
-        affine.table[:, :D] = w.T
-    likelihood = Flow(affine, StandardNormal(D).double(), 2)
+        likelihood.net.final.weight.copy_(w)
+        likelihood.net.final.bias.zero_()
     made = build_posterior(name, 2, D, (8,)).double()
     return w, ContinuousLatentModel(StandardNormal(2).double(), likelihood, made, **options)
 
@@ -124,6 +135,9 @@ def test_bounds_grow_with_draws_and_stay_below_the_density(name):
     truth = exact_log_prob(w, x)
     with torch.no_grad():
         means = [float((model.eval().iwae(x, s) - truth).mean()) for s in (1, 4, 32, 256)]
+    if POSTERIOR_CASES[name].gap == 1e-9:  # exact, whatever the network says
+        assert max(map(abs, means)) < 1e-10
+        return
     assert means[0] < means[1] < means[2] < means[3] < 0.01
 
 
@@ -138,10 +152,10 @@ def test_the_gap_that_is_left_is_that_of_the_family(name):
     """Trained at one row: the best diagonal Gaussian misses by the correlation, the others by nothing."""
     torch.manual_seed(0)
     w, model = linear_model(name)
-    x = exact_rows(w, 1).expand(64, -1)
+    x = exact_rows(w, 1).expand(32, -1)
     optimiser = torch.optim.Adam(model.encoder.parameters(), lr=0.02)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 600)
-    for _ in range(600):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 350)
+    for _ in range(350):
         optimiser.zero_grad()
         model.objective(x).value.backward()
         optimiser.step()
@@ -165,21 +179,25 @@ def test_the_gap_that_is_left_is_that_of_the_family(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_models_take_it_by_its_name(name):
     x = rows(12, torch.float32)
-    for model in (ContinuousNVF(D, 2, posterior=name, draws=4), VAE(D, 2, posterior=name, draws=4)):
+    models = [VAE(D, 2, posterior=name, draws=4)]
+    if not POSTERIOR_CASES[name].of_means:
+        models.append(ContinuousNVF(D, 2, posterior=name, draws=4))
+    for model in models:
         model.objective(x).value.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.encoder.parameters())
         model.eval()
         whole = model.log_prob(x)
         assert torch.allclose(whole[3:5], model.log_prob(x[3:5]), atol=1e-5)  # its noise is the row's own
         assert model.latent_cost(x).shape == (12,) and model.infer(x).shape == (12, 2)
-    images = torch.randint(0, 4, (3, 1, 8, 8)).float()
-    model = small_images("continuous", "logistic", {"posterior": name}, levels=4, halvings=1)
+    images = torch.randint(0, 2, (3, 1, 8, 8)).float()
+    likelihood = "bernoulli" if POSTERIOR_CASES[name].of_means else "logistic"
+    model = small_images("continuous", likelihood, {"posterior": name}, levels=2, halvings=1)
     assert model.log_prob(images).isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_free_bits_need_a_closed_divergence(name):
-    parts = {"prior": StandardNormal(1), "likelihood": NSF(D, 1, layers=1)}
+    parts = {"prior": StandardNormal(1), "likelihood": GaussianDecoder(D, 1)}
     make = {**parts, "encoder": build_posterior(name, 1, D), "objective": ContinuousELBO(free_bits=0.1)}
     if POSTERIORS[name].closed_kl:
         ContinuousLatentModel(**make)
@@ -191,9 +209,11 @@ def test_free_bits_need_a_closed_divergence(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_estimator_fits_keeps_and_encodes(name, tmp_path):
     x = rows(120).numpy()
+    of_flow = {"flow": "nsf-coupling", "flow_options": {"layers": 1}}
     fitted = NVF(
         latent="continuous", latent_options={"posterior": name, "encoder_features": (8,), "draws": 2},
-        flow="nsf-coupling", flow_options={"layers": 1}, max_epochs=2, random_state=0,
+        max_epochs=2, random_state=0,
+        **({"likelihood": "gaussian"} if POSTERIOR_CASES[name].of_means else of_flow),
     ).fit(x)  # fmt: skip
     again = load_estimator(fitted.save(tmp_path / "m.safetensors"))
     assert (again.score_samples(x) == fitted.score_samples(x)).all()

@@ -7,7 +7,7 @@ from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.beside import Beside
 from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.codes import AutoregressiveCodes
-from modeflow.densities.decoders import GaussianDecoder
+from modeflow.densities.decoders import BernoulliDecoder, GaussianDecoder, Predicting
 from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.distribution import DensityDistribution
 from modeflow.densities.features import Feature
@@ -20,11 +20,13 @@ from modeflow.densities.normal import StandardNormal
 from modeflow.densities.preprocessed import Preprocessed
 from modeflow.densities.recurrent import RecurrentDensity
 from modeflow.densities.resampled import ResampledBase
-from modeflow.densities.sequences import GPT2Prior, IndependentCodes, SequencePrior
+from modeflow.densities.sequences import GPT2Prior, IndependentCodes, MaskedCodes, SequencePrior
+from modeflow.densities.sphere import UniformSphere
 
 __all__ = [
     "AutoregressiveCodes",
     "AutoregressiveDensity",
+    "BernoulliDecoder",
     "Beside",
     "BoundedFlow",
     "Density",
@@ -40,9 +42,11 @@ __all__ = [
     "Leaves",
     "Logistic",
     "Loss",
+    "MaskedCodes",
     "MixedRows",
     "NflowsDensity",
     "NormflowsDensity",
+    "Predicting",
     "Preprocessed",
     "RecurrentDensity",
     "ResampledBase",
@@ -50,5 +54,6 @@ __all__ = [
     "StandardNormal",
     "StudentT",
     "Uniform",
+    "UniformSphere",
     "ZukoDensity",
 ]

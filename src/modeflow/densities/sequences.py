@@ -1,4 +1,4 @@
-"""Priors over strings of codes: independent codes, and a GPT-2 Transformer."""
+"""Priors over strings of codes: independent codes, a masked network, and a GPT-2 Transformer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.densities.base import Density, check_temperature
+from modeflow.densities.codes import AutoregressiveCodes
 from modeflow.errors import ConfigError
 
-__all__ = ["GPT2Prior", "IndependentCodes", "SequencePrior"]
+__all__ = ["GPT2Prior", "IndependentCodes", "MaskedCodes", "SequencePrior"]
 
 
 class SequencePrior(Density):
@@ -69,6 +70,38 @@ class IndependentCodes(SequencePrior):
         where = generator.device if generator is not None else probs.device
         drawn = torch.multinomial(probs.to(where), max(n, 1), replacement=True, generator=generator)
         return drawn.T[:n].to(probs.device)
+
+
+class MaskedCodes(SequencePrior):
+    r"""Each code given those before it, :math:`p(z) = \prod_j p(z_j \mid z_{<j})`, by a small masked network.
+
+    For short strings: probabilities in one pass, a draw in L, without the Transformer's package.
+
+    Arguments:
+        n_codes, length: V and L. hidden_features, blocks: of the network (`AutoregressiveCodes`).
+
+    Reference:
+        Germain et al., *MADE: Masked Autoencoder for Distribution Estimation*, 2015,
+        https://arxiv.org/abs/1502.03509
+    """
+
+    def __init__(self, n_codes: int, length: int, hidden_features: int = 128, blocks: int = 1) -> None:
+        super().__init__(n_codes, length)
+        self.chain = AutoregressiveCodes((n_codes,) * length, 0, hidden_features, blocks)
+
+    def log_probs(self, codes: Tensor) -> Tensor:
+        theta = self.chain.net(self.chain._told(codes)).unflatten(-1, (self.length, self.n_codes - 1))
+        return torch.log_softmax(nn.functional.pad(theta, (1, 0)), -1)
+
+    def _sample(
+        self,
+        n: int,
+        context: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        check_temperature(temperature, "above 0")
+        return self.chain._sample(n, None, generator, temperature).long()
 
 
 class GPT2Prior(SequencePrior):

@@ -17,6 +17,7 @@ from modeflow.estimators.images import ImageDensity
 from modeflow.estimators.settings import (
     HOLED_CHOICES,
     MIXED_CHOICES,
+    NO_FLOW,
     TREE_CHOICES,
     Budget,
     Settings,
@@ -25,7 +26,8 @@ from modeflow.estimators.settings import (
 from modeflow.estimators.surprises import Surprises
 from modeflow.estimators.trials import Choices, usual_tree_states
 from modeflow.latents import LatentModel
-from modeflow.models import LATENTS, TableModel
+from modeflow.models import LATENTS, TABLE_LIKELIHOODS, DecoderOptions, TableModel
+from modeflow.models.table_likelihoods import decoder_options, width_of
 from modeflow.options import Options, check_choice
 from modeflow.training import Training
 
@@ -111,11 +113,16 @@ class NVF(Conditionals, _TableEstimator):
             cell is missing and flat states are clearly better (which have no conditionals). `n_states` is of
             the first, which then start on clusters of the rows; levels are a chain, each given those before
             it.
+            ``"sequential"`` is a string of codes a row.
         latent_options: a mapping of the options of the latent, or the dataclass that has them:
             `modeflow.latents.DiscreteOptions` (prior, objective and its options, encoder),
-            `modeflow.latents.TreeOptions` (``states``, ``likelihood``, ``proposal``), or
-            `modeflow.latents.ContinuousOptions` (``features``, ``posterior``, ``free_bits``, ``draws`` ...).
-            An option that the objective has no use for is refused.
+            `modeflow.latents.TreeOptions` (``states``, ``likelihood``, ``proposal``),
+            `modeflow.latents.ContinuousOptions` (``features``, ``posterior``, ``prior``, ``draws`` ...), or
+            `modeflow.latents.TableCodes`. An option that the objective has no use for is refused.
+        likelihood: p(x|z): ``"flow"``, or a decoder alone: ``"gaussian"``, ``"bernoulli"`` for columns of two
+            values, or ``"brenier"`` for a continuous z (`modeflow.models.TableModel`). With a decoder the
+            latent is continuous, unless it or `n_states` is said: a VAE, a discrete VAE or a VQ-VAE.
+        likelihood_options: of a decoder, a mapping or a `modeflow.models.DecoderOptions`.
         columns: what columns are, where that is not to be found out: a mapping of names to kinds, such as
             ``{{"wind": "circular(360)", "zip": "categorical", "note": "drop"}}`` (`modeflow schema` prints
             them). A table is then mixed, as one with levels, times or missing cells is.
@@ -132,6 +139,8 @@ class NVF(Conditionals, _TableEstimator):
         max_states: int = 32,
         latent: str = "auto",
         latent_options: Mapping[str, Any] | Options | None = None,
+        likelihood: str = "flow",
+        likelihood_options: Mapping[str, Any] | Options | None = None,
         columns: Mapping[str, Any] | Sequence[str] | None = None,
         flow: str = "auto",
         flow_options: Mapping[str, Any] | None = None,
@@ -153,6 +162,8 @@ class NVF(Conditionals, _TableEstimator):
         self.max_states = max_states
         self.latent = latent
         self.latent_options = latent_options
+        self.likelihood = likelihood
+        self.likelihood_options = likelihood_options
         self.columns = columns
         self.flow = flow
         self.flow_options = flow_options
@@ -174,13 +185,20 @@ class NVF(Conditionals, _TableEstimator):
 
     def groups(self) -> dict[str, type[Options]]:
         check_choice("latent", self.latent, ("auto", *LATENTS))
-        return {"latent_options": LATENTS[self._said_latent() or "discrete"], "training": Training}
+        check_choice("likelihood", self.likelihood, TABLE_LIKELIHOODS)
+        return {
+            "latent_options": LATENTS[self._said_latent() or "discrete"],
+            "likelihood_options": DecoderOptions,
+            "training": Training,
+        }
 
     def _said_latent(self) -> str | None:
         """The latent by its name, or by options that it alone has; None where it is left open."""
         if self.latent != "auto":
             return self.latent
         given = self.latent_options
+        if self.likelihood != "flow":
+            return "continuous" if self.n_states == "auto" else "discrete"
         for name in ("discrete", "tree"):
             kind = LATENTS[name]
             if isinstance(given, kind) or (
@@ -191,10 +209,10 @@ class NVF(Conditionals, _TableEstimator):
 
     def _kind(self, X: Any) -> type[Domain]:
         latent = self._said_latent()
-        mixed = latent == "tree" or isinstance(self.columns, Mapping)
+        mixed = latent == "tree" or isinstance(self.columns, Mapping) or self.likelihood == "bernoulli"
         if self.domain is not TableDomain:  # another that was added from outside
             return self.domain
-        takes = latent is None or LATENTS[latent].mixed
+        takes = latent is None or (LATENTS[latent].mixed and self.likelihood == "flow")
         return MixedDomain if mixed or (takes and MixedDomain.wants(X)) else TableDomain
 
     def _choices(self, settings: Settings, data: FitData) -> Choices:
@@ -206,6 +224,8 @@ class NVF(Conditionals, _TableEstimator):
             raise ConfigError(
                 f"n_states={self.n_states} is of latent='discrete', not of '{latent}'{own}; leave it out"
             )
+        if self.likelihood != "flow":
+            return self._decoded(latent, domain)
         if odd:
             _check_mixed(latent, domain, odd)
         given = options_given(self.latent_options) if latent == "tree" else {}
@@ -225,6 +245,22 @@ class NVF(Conditionals, _TableEstimator):
         known = isinstance(domain, (TableDomain, MixedDomain))
         rivals = trees if said is None and several and settings.params["flow"] == "auto" and known else ()
         return Choices(flows, self.n_states if latent == "discrete" else 1, rivals, states, search)
+
+    def _decoded(self, latent: str, domain: Domain) -> Choices:
+        """Of a likelihood without a flow: states alone may be left open."""
+        if self.flow != "auto" or self.flow_options:
+            raise ConfigError(f"likelihood='{self.likelihood}' has no flow: leave out flow and flow_options")
+        decoder_options(self.likelihood, self.likelihood_options)
+        holes = (
+            [f.name for f in domain.schema.features() if f.missing] if isinstance(domain, MixedDomain) else []
+        )
+        if holes:
+            raise ConfigError(
+                f"likelihood='{self.likelihood}' takes complete rows, and '{holes[0]}' has missing cells "
+                "(NaN): latent='tree' or 'auto' takes them"
+            )
+        width_of(self.likelihood, as_features(features_of(domain)), latent)
+        return Choices((NO_FLOW,), self.n_states if latent == "discrete" else 1)
 
     def _trees(self, data: FitData, given: Mapping[str, Any]) -> Sequence[str]:
         """Trees that may be built, by the options of the latent that were given."""
@@ -248,9 +284,11 @@ class NVF(Conditionals, _TableEstimator):
             features_of(domain),
             p["latent"],
             n_states,
+            likelihood=p["likelihood"],
             flow=p["flow"],
             flow_options=p["flow_options"],
             latent_options=options.for_steps(steps) if steps else options,
+            likelihood_options=settings.groups["likelihood_options"],
         )
 
 

@@ -44,6 +44,8 @@ class Recipe:
     latent_options: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: What stands for the flow of a likelihood without one.
+NO_FLOW = "none"
 #: What `flow="auto"` chooses from; the first where there is nothing to choose by.
 FLOW_CHOICES: Mapping[str, Recipe] = {
     "nsf-autoregressive": Recipe("nsf-autoregressive"),
@@ -252,12 +254,12 @@ class Settings:
     def weight_decay(self, rows: int, columns: int) -> float:
         r"""``w min(1, (2000 / N)²) min(1, (D - 2) / 3)`` of N training rows of D columns, w of the estimator.
 
-        None of continuous latents, and of one or two columns.
+        None of continuous latents and of codes, and of one or two columns.
 
         Few rows are learned by heart: what the networks say is drawn back to nothing, that is to one linear
         map after those of the columns. Of many rows even a little of that costs likelihood.
         """
-        if self.params.get("latent") == "continuous":
+        if self.params.get("latent") in ("continuous", "sequential"):
             return 0.0
         wide = min(1.0, max(0, columns - 2) / (_DECAY_COLUMNS - 2))
         return self.kind.budget.weight_decay * min(1.0, (_DECAY_ROWS / rows) ** 2) * wide

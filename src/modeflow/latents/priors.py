@@ -1,13 +1,62 @@
-"""Priors over the latent z."""
+r"""Priors over the latent z: of states, and of a continuous z by name.
+
+=============  ======================================================================
+name           p(z)
+=============  ======================================================================
+``normal``     N(0, I)
+``mixture``    a mixture of 16 Gaussians, learned (`GaussianMixtureBase`)
+``flow``       a spline flow of 4 coupling layers, learned (`modeflow.flows.NSF`)
+``sphere``     uniform on the unit sphere, for posteriors on it (`UniformSphere`)
+=============  ======================================================================
+
+Codes have priors of their own, `modeflow.densities.SequencePrior`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from modeflow.densities.base import Density, check_temperature
+from modeflow.densities.mixtures import GaussianMixtureBase
+from modeflow.densities.normal import StandardNormal
+from modeflow.densities.sphere import UniformSphere
+from modeflow.flows.spline import NSF
+from modeflow.options import check_choice
 
-__all__ = ["CategoricalPrior"]
+__all__ = ["PRIORS", "CategoricalPrior", "build_prior"]
+
+
+def _mixture(features: int) -> Density:
+    return GaussianMixtureBase(features, 16)
+
+
+def _flow(features: int) -> Density:
+    return NSF(features, layers=4, hidden_features=32, blocks=1, tail_bound=5.0)
+
+
+#: Priors of a continuous z by name, each made from the width of z.
+PRIORS: Mapping[str, Callable[[int], Density]] = {
+    "normal": StandardNormal,
+    "mixture": _mixture,
+    "flow": _flow,
+    "sphere": UniformSphere,
+}
+
+
+def build_prior(name: str, features: int) -> Density:
+    """A prior of a continuous z by name.
+
+    Arguments:
+        name: in `PRIORS`. features: L.
+
+    Raises:
+        ConfigError: for an unknown name, or a z that it is not for.
+    """
+    check_choice("prior", name, PRIORS)
+    return PRIORS[name](features)
 
 
 class CategoricalPrior(Density):

@@ -1,17 +1,30 @@
 """Recipes of latent-variable models by the literature's name."""
 
+from modeflow.models.companions import LIDVAE, SVAE, VAE, VLAE, VQVAE, DiscreteVAE, FlowVAE
 from modeflow.models.images import IMAGE_LATENTS, ImageModel, ImageNVF, ImageVAE
 from modeflow.models.likelihoods import IMAGE_LIKELIHOODS, LikelihoodOptions
-from modeflow.models.tables import LATENTS, TREE_FLOW, VAE, ContinuousNVF, DiscreteNVF, TableModel, TreeNVF
+from modeflow.models.registry import COMPANIONS, Companion
+from modeflow.models.table_likelihoods import TABLE_LIKELIHOODS, DecoderOptions
+from modeflow.models.tables import LATENTS, TREE_FLOW, ContinuousNVF, DiscreteNVF, TableModel, TreeNVF
 
 __all__ = [
+    "COMPANIONS",
     "IMAGE_LATENTS",
     "IMAGE_LIKELIHOODS",
     "LATENTS",
+    "LIDVAE",
+    "SVAE",
+    "TABLE_LIKELIHOODS",
     "TREE_FLOW",
     "VAE",
+    "VLAE",
+    "VQVAE",
+    "Companion",
     "ContinuousNVF",
+    "DecoderOptions",
     "DiscreteNVF",
+    "DiscreteVAE",
+    "FlowVAE",
     "ImageModel",
     "ImageNVF",
     "ImageVAE",

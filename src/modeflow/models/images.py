@@ -51,7 +51,8 @@ def ImageModel(
     ============ ==================== ==================== =====================
     flow         NVF, continuous      NVF, discrete        NVF, sequential
     logistic,    VAE                  discrete VAE         VQ-VAE
-    gaussian
+    gaussian,
+    bernoulli
     ============ ==================== ==================== =====================
 
     The flow is the literature's Glow (or another of `modeflow.flows.FLOWS` for images) on pixels that the
@@ -64,7 +65,8 @@ def ImageModel(
         levels: of a pixel.
         latent: its name in `IMAGE_LATENTS`: ``"sequential"`` (codes), ``"discrete"``, ``"continuous"``, or
             ``"none"`` (one density for all).
-        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"`` (discretised, exact on whole numbers).
+        likelihood: ``"flow"``, ``"logistic"`` or ``"gaussian"`` (discretised, exact on whole numbers), or
+            ``"bernoulli"`` (of two levels).
         flow, flow_options: the flow by its name, and its options.
         halvings: the map of codes is smaller than the image by ``2**halvings``; so the encoder's.
         latent_options: of the latent, an object of its class in `IMAGE_LATENTS` or a mapping.
@@ -104,5 +106,5 @@ def ImageVAE(
 ) -> LatentModel:
     """`ImageModel` without a flow: VAE, discrete VAE or, with ``latent="sequential"``, VQ-VAE."""
     if likelihood == "flow":
-        raise ConfigError("a VAE has no flow: likelihood must be 'logistic' or 'gaussian'")
+        raise ConfigError("a VAE has no flow: likelihood must be 'logistic', 'gaussian' or 'bernoulli'")
     return ImageModel(shape, latent=latent, likelihood=likelihood, **options)

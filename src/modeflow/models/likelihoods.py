@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from modeflow.densities.base import Density
+from modeflow.densities.decoders import BernoulliDecoder
 from modeflow.densities.image_decoders import DiscretizedDecoder
 from modeflow.errors import ConfigError
 from modeflow.flows import image_flow
@@ -14,12 +15,13 @@ from modeflow.flows.dequantised import Dequantized
 from modeflow.latents import Images
 from modeflow.latents.options import ImageShape
 from modeflow.latents.schedules import whole_steps
+from modeflow.nets.decoder import ConvDecoder
 from modeflow.options import Options, check_choice, check_sizes
 from modeflow.transforms.pixels import PixelBins, PixelGaussianize
 
 __all__ = ["IMAGE_LIKELIHOODS", "LikelihoodOptions", "image_likelihood"]
 
-IMAGE_LIKELIHOODS = ("flow", "logistic", "gaussian")
+IMAGE_LIKELIHOODS = ("flow", "logistic", "gaussian", "bernoulli")
 
 
 @dataclass(kw_only=True)
@@ -84,6 +86,8 @@ def image_likelihood(
     Raises:
         ConfigError: for a value that is not allowed.
     """
+    if kind == "bernoulli":
+        return _bernoulli(images, context_features, context_shape, options)
     entry = options.entry or ("pixels" if context_features else "affine")
     bins: PixelBins | None = None
     if kind != "flow" or entry == "pixels":
@@ -106,3 +110,20 @@ def image_likelihood(
     inner = image_flow(flow, images.shape, context_features, given)
     gauss = None if bins is None else PixelGaussianize(bins)
     return Dequantized(inner, images.levels, kind=options.dequantisation, draws=options.draws, entry=gauss)
+
+
+def _bernoulli(
+    images: Images, context_features: int, context_shape: ImageShape | None, options: LikelihoodOptions
+) -> Density:
+    """Logits of every pixel: of images of two levels."""
+    if images.levels != 2:
+        raise ConfigError(
+            f"likelihood='bernoulli' is of images of two levels, received levels={images.levels}: take "
+            "likelihood='logistic', or make the images binary"
+        )
+    channels, height, width = images.shape
+    net: ConvDecoder | None = None
+    if context_features:
+        sizes = (context_shape, options.decoder_channels, images.halvings)
+        net = ConvDecoder(context_features, channels, (height, width), *sizes, channels_last=False)
+    return BernoulliDecoder(net, images.shape, context_features)

@@ -1,4 +1,4 @@
-"""Models of tables: NVF with a discrete latent, a tree of them, or a continuous one, and the VAE."""
+"""Models of tables: a latent and a likelihood, any of one with any of the other; NVF by its latents."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modeflow.densities.base import Density
-from modeflow.densities.decoders import GaussianDecoder
 from modeflow.densities.features import Feature, as_features
 from modeflow.errors import ConfigError
-from modeflow.flows import build_flow
 from modeflow.latents import (
     ContinuousLatentModel,
     ContinuousOptions,
     DiscreteLatentModel,
     DiscreteOptions,
     LatentModel,
+    TableCodes,
     TableLatent,
     TreeLatentModel,
     TreeOptions,
 )
+from modeflow.models.table_likelihoods import DecoderOptions, decoder_options, table_likelihood, width_of
 from modeflow.options import check_choice, check_sizes
 
-__all__ = ["LATENTS", "TREE_FLOW", "VAE", "ContinuousNVF", "DiscreteNVF", "TableModel", "TreeNVF"]
+__all__ = ["LATENTS", "TREE_FLOW", "ContinuousNVF", "DiscreteNVF", "TableModel", "TreeNVF"]
 
 #: Latents of tables by name: their options, which make the model.
 LATENTS: Mapping[str, type[TableLatent]] = {
     "discrete": DiscreteOptions,
     "tree": TreeOptions,
     "continuous": ContinuousOptions,
+    "sequential": TableCodes,
 }
 
 
@@ -48,18 +49,32 @@ def TableModel(
     latent: str = "discrete",
     n_states: int = 8,
     *,
+    likelihood: str = "flow",
     flow: str = "nsf-coupling",
     flow_options: Mapping[str, Any] | None = None,
     latent_options: TableLatent | Mapping[str, Any] | None = None,
+    likelihood_options: DecoderOptions | Mapping[str, Any] | None = None,
 ) -> LatentModel:
-    r"""A latent-variable model of rows, ``p(x) = ∫ p(z) p(x | z) dz``, with a conditional flow for p(x|z).
+    r"""A latent-variable model of rows, ``p(x) = ∫ p(z) p(x | z) dz``, by its latent and its likelihood.
+
+    ============ ==================== ==================== ==================== =============
+    likelihood   continuous           discrete             sequential           tree
+    ============ ==================== ==================== ==================== =============
+    flow         NVF, continuous      NVF, discrete        NVF, sequential      NVF, tree
+    gaussian,    VAE                  discrete VAE         VQ-VAE
+    bernoulli
+    brenier      LIDVAE
+    ============ ==================== ==================== ==================== =============
 
     Arguments:
         features: dimension D of the data; or, for a tree or states, what each feature is.
-        latent: its name in `LATENTS`: ``"discrete"``, ``"tree"`` or ``"continuous"``.
+        latent: its name in `LATENTS`: ``"discrete"``, ``"tree"``, ``"continuous"`` or ``"sequential"``.
         n_states: K, of a latent that has states; with 1 the model is the plain flow.
+        likelihood: ``"flow"``, ``"gaussian"``, ``"bernoulli"`` (columns of zeros and ones) or ``"brenier"``
+            (a Gaussian about a map of z that is one to one).
         flow, flow_options: the conditional flow, by its name in `modeflow.flows.FLOWS`.
         latent_options: of the latent, an object of its class in `LATENTS` or a mapping.
+        likelihood_options: of a likelihood without a flow, a `DecoderOptions` or a mapping.
 
     Raises:
         ConfigError: for a value that is not allowed.
@@ -70,15 +85,18 @@ def TableModel(
     """
     check_choice("latent", latent, LATENTS)
     options = LATENTS[latent].of(latent_options, "latent_options")
+    decoder = decoder_options(likelihood, likelihood_options)
     columns = as_features(features)
-    reals = sum(feature.kind == "real" for feature in columns)
-    if options.mixed:
+    if likelihood == "flow" and options.mixed:
+        reals = sum(feature.kind == "real" for feature in columns)
         return options.model(columns, n_states, _flow_of(reals, flow, flow_options))
-    if reals < len(columns):
-        raise ConfigError(
-            f"latent='{latent}' takes columns of numbers alone: latent='tree', 'discrete' or 'auto' takes any"
-        )
-    return options.model(reals, n_states, _flow_of(reals, flow, flow_options))
+    width = width_of(likelihood, columns, latent)
+    if latent == "tree":
+        raise ConfigError(f"latent='tree' has leaves or a flow, not likelihood='{likelihood}'")
+    if likelihood == "brenier" and latent != "continuous":
+        raise ConfigError(f"likelihood='brenier' is of latent='continuous', not of '{latent}'")
+    made = table_likelihood(likelihood, width, decoder, flow, flow_options)
+    return options.model(width, n_states, made)
 
 
 def DiscreteNVF(
@@ -170,42 +188,9 @@ def ContinuousNVF(
     return latent.model(features, 1, _flow_of(features, flow, flow_options))
 
 
-def VAE(
-    features: int,
-    latent_features: int = 2,
-    *,
-    decoder_features: Sequence[int] = (64, 64),
-    scale: str = "shared",
-    **options: Any,
-) -> ContinuousLatentModel:
-    r"""Variational autoencoder: `ContinuousNVF` with a Gaussian in the place of the flow.
-
-    Arguments:
-        features, latent_features, options: as in `ContinuousNVF`.
-        decoder_features: hidden widths of the decoder. scale: as in `GaussianDecoder`.
-
-    Raises:
-        ConfigError: for a value that is not allowed.
-
-    Reference:
-        Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013, https://arxiv.org/abs/1312.6114
-    """
-    check_sizes(features=features)
-
-    def decoder(context: int) -> Density:
-        return GaussianDecoder(features, context, decoder_features, scale)
-
-    return _continuous("VAE", latent_features, options).model(features, 1, decoder)
-
-
 def _flow_of(features: int, flow: str, options: Mapping[str, Any] | None) -> Callable[[int], Density]:
     """A flow by the width of its context."""
-
-    def make(context: int) -> Density:
-        check_sizes(features=features)
-        return build_flow(flow, features, context, None if options is None else dict(options))
-
-    return make
+    return table_likelihood("flow", features, DecoderOptions(), flow, options)
 
 
 def _continuous(what: str, latent_features: int, options: Mapping[str, Any]) -> ContinuousOptions:

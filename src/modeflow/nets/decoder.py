@@ -24,6 +24,7 @@ class ConvDecoder(nn.Module):
         context_shape: ``(channels, height, width)`` of the map, whose size times ``2**n`` is that of the
             image; None for a vector.
         hidden_channels: of all layers between. doublings: n, where the context is a vector.
+        channels_last: the order of numbers in memory, faster so; derivatives in forward mode need it off.
 
     Raises:
         ConfigError: for a map that does not fit, or sizes below one.
@@ -37,8 +38,10 @@ class ConvDecoder(nn.Module):
         context_shape: tuple[int, int, int] | None = None,
         hidden_channels: int = 64,
         doublings: int = 2,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
         if context_shape is not None:
             doublings = max(0, round(size[0] / context_shape[1]).bit_length() - 1)
         start = (size[0] >> doublings, size[1] >> doublings)
@@ -65,8 +68,8 @@ class ConvDecoder(nn.Module):
 
     def forward(self, context: Tensor) -> Tensor:
         h = context if self.context_shape is None else context.view(-1, *self.context_shape)
-        h = self.first(h.contiguous(memory_format=torch.channels_last) if h.dim() == 4 else h)
-        h = h.view(-1, *self.start).contiguous(memory_format=torch.channels_last)
+        h = self.first(h.contiguous(memory_format=self.layout) if h.dim() == 4 else h)
+        h = h.view(-1, *self.start).contiguous(memory_format=self.layout)
         h = self.blocks[0](h)
         for block, up in zip(list(self.blocks)[1:], self.ups, strict=True):
             h = block(up(F.interpolate(h, scale_factor=2.0, mode="nearest")))

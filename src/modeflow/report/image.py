@@ -10,6 +10,7 @@ import numpy as np
 
 from modeflow.data import ImageSplit, image_grid
 from modeflow.metrics import BitsPerDim, GenerationScores, nearest_images, score_samples_of
+from modeflow.models import COMPANIONS
 from modeflow.report import words
 from modeflow.report.contents import StateRow
 from modeflow.report.latent import latent_pictures
@@ -263,6 +264,4 @@ def _name(config: Any) -> str:
     model = config["model"]
     if model == "nvf":
         return f"NVF with a {config['latent']} latent"
-    return {"vae": "VAE", "vq-vae": "VQ-VAE", "discrete-vae": "Discrete VAE"}.get(
-        model, f"Plain flow {model}"
-    )
+    return COMPANIONS[model].title if model in COMPANIONS else f"Plain flow {model}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from modeflow.models import COMPANIONS
 from modeflow.report import words
 from modeflow.report.canvas import label, new_figure, styled
 from modeflow.report.colours import MODEL, state_colour, state_glyph
@@ -158,6 +159,8 @@ def state_legend(*states: np.ndarray | None) -> list[Markup]:
 
 def model_name(run: Run) -> str:
     """What the model of a run on a table is called, with its latent."""
+    if run.config["model"] in COMPANIONS:
+        return COMPANIONS[run.config["model"]].title
     if run.config["model"] != "nvf":
         return f"Plain flow {run.config['model']}"
     latent = run.estimator.latent_.describe()
@@ -169,8 +172,10 @@ def model_name(run: Run) -> str:
 def latent_measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the result of a run says of its latent, as measures."""
     rows: list[dict[str, Any]] = []
+    rows += _of_continuous(result.get("continuous"))
     if codes := result.get("codes"):
-        name = f"codes in use, of {result['latent']['count']} ({codes['per_image']} an image)"
+        per = "a row" if result.get("domain") in ("table", "mixed") else "an image"
+        name = f"codes in use, of {result['latent']['count']} ({codes['per_image']} {per})"
         rows.append({"name": name, "value": f"{codes['used']} (perplexity {codes['perplexity']:.1f})"})
     if tree := result.get("tree"):
         used = tree["used"]
@@ -179,6 +184,26 @@ def latent_measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         if "draws" in tree:
             name = f"draws of missing cells that count, of {tree['draws']} (mean over rows with holes)"
             rows.append({"name": name, "value": f"{tree['effective_draws']:.1f}"})
+    return rows
+
+
+def _of_continuous(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """How much of a continuous z is used."""
+    if found is None:
+        return []
+    rows: list[dict[str, Any]] = []
+    if "active" in found:
+        name = f"dimensions of z in use, of {found['dimensions']} (their mean varies by more than 0.01)"
+        rows.append({"name": name, "value": str(found["active"])})
+    each = found.get("kl_each")
+    name, value = "what z costs, nats (KL of the posterior to the prior", f"{found['kl']:.3f}"
+    if each is not None:
+        shown = ", ".join(f"{kl:.2f}" for kl in each[:16]) + " …" * (len(each) > 16)
+        name, value = f"{name}; of each dimension", f"{value} ({shown})"
+    rows.append({"name": f"{name})", "value": value})
+    most = f"by {found['rows']} of them: at most {math.log(found['rows']):.2f}"
+    name = f"mutual information of z and rows, nats ({most})"
+    rows.append({"name": name, "value": f"{found['mutual_information']:.3f}"})
     return rows
 
 

@@ -16,6 +16,7 @@ from modeflow.data import Schema, Split
 from modeflow.densities import Density, Preprocessed
 from modeflow.domains import TableDomain
 from modeflow.estimators import NVF, DensityEstimator, FlowDensity
+from modeflow.flows import FLOWS
 from modeflow.runs.config import RunConfig
 from modeflow.runs.folder import Run, write_json
 from modeflow.training import seeded
@@ -143,7 +144,7 @@ def fit_baselines(
             "exact",
         )
     )
-    if run.estimator.n_states_ > 1 or run.config["model"] == "nvf":
+    if run.estimator.flow_ in FLOWS and (run.estimator.n_states_ > 1 or run.config["model"] == "nvf"):
         flow, options = run.estimator.flow_, run.estimator.flow_options_
         say(f"fitting a plain flow ({flow})")
         began = time.perf_counter()

@@ -23,6 +23,7 @@ from modeflow.errors import ConfigError, ModelFileError, nearest
 from modeflow.estimators import ESTIMATORS, DensityEstimator
 from modeflow.flows import FLOWS, flow_recipe
 from modeflow.latents import DiscreteOptions, TreeOptions
+from modeflow.models import COMPANIONS
 from modeflow.runs.renamed import renamed
 
 __all__ = ["MODELS", "RUN_FORMAT", "RunConfig", "model_names", "parse_assignment", "read_config", "several"]
@@ -42,13 +43,17 @@ RUN_DEFAULTS: dict[str, Any] = {
 }
 #: Of every domain its models by name, each an estimator and parameters that differ from its defaults.
 MODELS: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    "table": {"nvf": ("NVF", {})},
-    "mixed": {"nvf": ("NVF", {"latent": "tree"})},
+    "table": {
+        "nvf": ("NVF", {}),
+        **{name: ("NVF", c.table) for name, c in COMPANIONS.items() if c.table is not None},
+    },
+    "mixed": {
+        "nvf": ("NVF", {"latent": "tree"}),
+        **{name: ("NVF", c.binary) for name, c in COMPANIONS.items() if c.binary is not None},
+    },
     "image": {
         "nvf": ("ImageDensity", {"latent": "sequential", "likelihood": "flow"}),
-        "vae": ("ImageDensity", {"latent": "continuous", "likelihood": "logistic"}),
-        "discrete-vae": ("ImageDensity", {"latent": "discrete", "likelihood": "logistic"}),
-        "vq-vae": ("ImageDensity", {"latent": "sequential", "likelihood": "logistic"}),
+        **{name: ("ImageDensity", c.image) for name, c in COMPANIONS.items() if c.image is not None},
     },
 }
 #: The estimator of a plain flow: its parameters that the model's name says, and events it is for.
@@ -130,6 +135,10 @@ class RunConfig:
             if base not in settings:
                 raise ConfigError(_unknown(key, settings, domain, model.name))
             if not within:
+                usual = model.defaults.get(base)
+                # Of a group that the model's name says something of, that holds where nothing else is said.
+                if isinstance(usual, Mapping) and isinstance(value, Mapping):
+                    value = _merged(usual, value)
                 settings[base] = value
                 continue
             place = options.setdefault(base, {})
@@ -185,7 +194,7 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
         if values.get("schema") is not None or isinstance(values.get("columns"), Mapping):
             return MixedDomain
         found = domain_of(values.get("data"), values)
-        if found is TableDomain and _of_tree(values):
+        if found is TableDomain and (_of_tree(values) or values.get("likelihood") == "bernoulli"):
             return MixedDomain
         return TableDomain if found is MixedDomain and _of_numbers(values) else found
     if named not in DOMAINS:

@@ -166,3 +166,15 @@ def test_parts_that_do_not_fit():
         )
     with pytest.raises(ConfigError, match="free_bits"):
         ContinuousELBO(free_bits=-1.0)
+
+
+def test_the_mutual_information_is_that_of_a_mixture_of_posteriors():
+    """Two places, far apart: q(z|x) says which, log 2 nats; and nothing, where all posteriors are alike."""
+    _, model = linear_model(2)
+    with torch.no_grad():
+        model.encoder.net.log_scale.fill_(-4.0)
+    x = rows(2).repeat(20, 1)
+    found = model.measure(x)["continuous"]
+    assert abs(found["mutual_information"] - math.log(2)) < 1e-6 and found["active"] >= 1
+    alike = model.measure(x[:1].repeat(40, 1))["continuous"]
+    assert abs(alike["mutual_information"]) < 1e-10 and alike["active"] == 0

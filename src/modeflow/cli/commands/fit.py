@@ -130,8 +130,11 @@ def summary(result: dict[str, Any]) -> list[str]:
 
 
 def _used(result: dict[str, Any]) -> str:
-    """How many codes are in use."""
-    codes = result.get("codes")
+    """How many codes, or dimensions of z, are in use."""
+    codes, z = result.get("codes"), result.get("continuous")
+    if z:
+        active = f"{z['active']} of {z['dimensions']} in use, " if "active" in z else ""
+        return f": {active}KL {z['kl']:.2f} nats, mutual information {z['mutual_information']:.2f} nats"
     return f": {codes['used']} in use (perplexity {codes['perplexity']:.1f})" if codes else ""
 
 

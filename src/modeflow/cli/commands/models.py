@@ -9,19 +9,6 @@ from modeflow.cli.commands._output import emit
 
 _NVF_PAPER = "Dong et al. 2022, arXiv:2211.11638"
 
-_IMAGES = (
-    ("nvf", "ImageNVF", "lower bound", "1 pass, and the prior's", _NVF_PAPER),
-    ("vae", "ImageVAE", "lower bound", "16 passes", "Kingma and Welling 2013, arXiv:1312.6114"),
-    ("discrete-vae", "ImageVAE", "exact", "K passes", "Jang et al. 2017, arXiv:1611.01144"),
-    (
-        "vq-vae",
-        "ImageVAE",
-        "lower bound",
-        "1 pass, and the prior's",
-        "van den Oord et al. 2017, arXiv:1711.00937",
-    ),
-)
-
 
 def run(args: argparse.Namespace) -> int:
     """List the models with paper, exactness and cost."""
@@ -51,18 +38,7 @@ def run(args: argparse.Namespace) -> int:
         }
         for info in FLOWS.values()
     ]
-    rows += [
-        {
-            "name": name,
-            "recipe": recipe,
-            "paper": paper,
-            "event": "image",
-            "density": density,
-            "cost": {"log_prob": cost, "sample": "1 pass"},
-            "note": "of images, by --model; see modeflow.models.ImageModel",
-        }
-        for name, recipe, density, cost, paper in _IMAGES
-    ]
+    rows += _companions()
     header = ("name", "event", "density", "log_prob", "sample", "paper")
     table = [header] + [
         (r["name"], r["event"], r["density"], r["cost"]["log_prob"], r["cost"]["sample"], r["paper"])
@@ -74,3 +50,30 @@ def run(args: argparse.Namespace) -> int:
     lines += ["", f"native kernels: {kernels}"]
     emit(args, {"models": rows, "native_kernels": kernels}, lines)
     return 0
+
+
+def _companions() -> list[dict[str, Any]]:
+    """The companion systems, and NVF for images, a line for each kind of data that they take."""
+    from modeflow.models import COMPANIONS
+
+    nvf = {"recipe": "ImageNVF", "paper": _NVF_PAPER, "density": "lower bound"}
+    dear = "1 pass, and the prior's"
+    note = "of images, by --model; see modeflow.models.ImageModel"
+    rows: list[dict[str, Any]] = [
+        {"name": "nvf", **nvf, "event": "image", "cost": {"log_prob": dear, "sample": dear}, "note": note}
+    ]
+    for name, system in COMPANIONS.items():
+        for event, settings in (("vector", system.table), ("image", system.image)):
+            if settings is not None:
+                rows.append(
+                    {
+                        "name": name,
+                        "recipe": system.recipe,
+                        "paper": system.paper,
+                        "event": event,
+                        "density": system.density,
+                        "cost": {"log_prob": system.log_prob, "sample": system.sample},
+                        "note": f"{system.title}, by --model; see modeflow.models.{system.recipe}",
+                    }
+                )
+    return rows

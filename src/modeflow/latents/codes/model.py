@@ -150,7 +150,8 @@ class SequentialLatentModel(LatentModel):
 
     def describe(self) -> Description:
         count, length = self.quantizer.n_codes, self.prior.length
-        return Description("codes", f"{count} codes, {length} an image", count, "code")
+        word = "an image" if len(self.event_shape) == 3 else "a row"
+        return Description("codes", f"{count} codes, {length} {word}", count, "code")
 
     def rebuild_options(self) -> dict[str, Any]:
         """Of a pretrained prior the sizes, so that its weights are not looked for again."""

@@ -1,4 +1,4 @@
-"""Options of a latent of codes."""
+"""Options of a latent of codes, of tables and of images."""
 
 from __future__ import annotations
 
@@ -10,66 +10,64 @@ from typing import Any, Self
 from torch import nn
 
 from modeflow.densities.base import Density
-from modeflow.densities.sequences import GPT2Prior, IndependentCodes, SequencePrior
+from modeflow.densities.sequences import GPT2Prior, IndependentCodes, MaskedCodes, SequencePrior
 from modeflow.errors import ConfigError, nearest
 from modeflow.latents.codes.model import SequentialLatentModel
 from modeflow.latents.codes.quantizer import VectorQuantizer
-from modeflow.latents.options import ImageLatent, Images, ImageShape
+from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.schedules import Schedule, whole_steps
 from modeflow.nets.encoder import ConvEncoder, ConvVectorEncoder
+from modeflow.nets.mlp import MLP
 from modeflow.options import check_choice, check_sizes
 
-__all__ = ["CodesOptions"]
+__all__ = ["CodesOptions", "TableCodes"]
 
 #: Share of the first stage's steps in which the codes move.
 _CODEBOOK = 0.4
 #: What a prior of codes is given beside its options.
 _GIVEN = ("self", "n_codes", "length")
+#: Priors of codes by name.
+_PRIORS: Mapping[str, type[SequencePrior]] = {
+    "gpt2": GPT2Prior,
+    "masked": MaskedCodes,
+    "independent": IndependentCodes,
+}
 #: Stages that can follow one another.
 _ORDERS = (("joint",), ("flow", "prior"), ("flow", "prior", "joint"))
 
 
 @dataclass(kw_only=True)
-class CodesOptions(ImageLatent):
-    """A sequential latent of images: a map, or a string, of codes.
+class _Codes(LatentOptions):
+    """What codes of tables and of images share.
 
     Arguments:
         n_codes: V, how many codes there are.
         code_features: dimension of a code.
-        codes_per_image: so many codes, each of the whole image; None for a map of codes, one for each place.
-        prior: of the codes, "gpt2" or "independent".
-        prior_options: of the Transformer, see `modeflow.densities.GPT2Prior`.
+        prior: of the codes, "gpt2" (a Transformer), "masked" (a small masked network) or "independent".
+        prior_options: of the Transformer, see `modeflow.densities.GPT2Prior`, or of the masked network, see
+            `modeflow.densities.MaskedCodes`.
         sequences: strings over which the bound sums.
         stages: what is fitted, in order, each for `max_epochs`: "joint", or as in the paper
             ["flow", "prior"], first all but the prior, then it alone; or ["flow", "prior", "joint"].
         code_warmup: share of the optimiser steps over which the pressure of the code length on the encoder
             rises; too little and, with few images, all codes become one.
-        encoder_channels: width of the encoder.
         code_warmup_steps: optimiser steps of that rise; None for the share `code_warmup` of all.
         codebook_steps: optimiser steps after which the codes stand still; None for two fifths of all.
     """
 
     n_codes: int = 64
     code_features: int = 8
-    codes_per_image: int | None = None
     prior: str = "gpt2"
     prior_options: Mapping[str, Any] | None = None
     sequences: int = 1
     stages: str | Sequence[str] = "joint"
     code_warmup: float = 0.4
-    encoder_channels: int = 64
     code_warmup_steps: int | None = None
     codebook_steps: int | None = None
 
     def __post_init__(self) -> None:
-        check_sizes(
-            n_codes=self.n_codes,
-            code_features=self.code_features,
-            codes_per_image=1 if self.codes_per_image is None else self.codes_per_image,
-            sequences=self.sequences,
-            encoder_channels=self.encoder_channels,
-        )
-        check_choice("prior", self.prior, ("gpt2", "independent"))
+        check_sizes(n_codes=self.n_codes, code_features=self.code_features, sequences=self.sequences)
+        check_choice("prior", self.prior, _PRIORS)
         self._check_prior_options()
         self._check_stages()
         if not 0 <= self.code_warmup <= 1:
@@ -82,11 +80,9 @@ class CodesOptions(ImageLatent):
         given = {} if self.prior_options is None else self.prior_options
         if not isinstance(given, Mapping):
             raise ConfigError(f"prior_options must be a mapping of options, received {given!r}")
-        if self.prior == "independent":
-            if given:
-                raise ConfigError("prior 'independent' has no use for prior_options: leave them out")
-            return
-        known = [n for n in inspect.signature(GPT2Prior.__init__).parameters if n not in _GIVEN]
+        known = [n for n in inspect.signature(_PRIORS[self.prior].__init__).parameters if n not in _GIVEN]
+        if given and not known:
+            raise ConfigError(f"prior '{self.prior}' has no use for prior_options: leave them out")
         for name in given:
             if name not in known:
                 hint, has = nearest(name, known), ", ".join(known)
@@ -111,6 +107,42 @@ class CodesOptions(ImageLatent):
         }
         return replace(self, **{k: v for k, v in lengths.items() if getattr(self, k) is None})
 
+    def _model(
+        self, length: int, density: Density, encoder: nn.Module, chunk_rows: int
+    ) -> SequentialLatentModel:
+        prior = _PRIORS[self.prior](self.n_codes, length, **dict(self.prior_options or {}))
+        quantizer = VectorQuantizer(self.n_codes, self.code_features)
+        return SequentialLatentModel(
+            prior,
+            density,
+            encoder,
+            quantizer,
+            self.sequences,
+            Schedule(0, self.code_warmup_steps or 0, self.codebook_steps),
+            self.in_order,
+            chunk_rows,
+        )
+
+
+@dataclass(kw_only=True)
+class CodesOptions(_Codes, ImageLatent):
+    """A sequential latent of images: a map, or a string, of codes.
+
+    Arguments:
+        codes_per_image: so many codes, each of the whole image; None for a map of codes, one for each place.
+        encoder_channels: width of the encoder.
+    """
+
+    codes_per_image: int | None = None
+    encoder_channels: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(
+            codes_per_image=1 if self.codes_per_image is None else self.codes_per_image,
+            encoder_channels=self.encoder_channels,
+        )
+
     def model(
         self, images: Images, likelihood: Callable[[int, ImageShape | None], Density]
     ) -> SequentialLatentModel:
@@ -125,20 +157,34 @@ class CodesOptions(ImageLatent):
         else:
             net = ConvVectorEncoder(images.shape, length * self.code_features, *sizes)
             encoder = nn.Sequential(net, nn.Unflatten(1, (length, self.code_features)))
-        prior = self._prior(length)
-        quantizer = VectorQuantizer(self.n_codes, self.code_features)
-        return SequentialLatentModel(
-            prior,
-            density,
-            encoder,
-            quantizer,
-            self.sequences,
-            Schedule(0, self.code_warmup_steps or 0, self.codebook_steps),
-            self.in_order,
-            self.chunk_rows,
-        )
+        return self._model(length, density, encoder, self.chunk_rows)
 
-    def _prior(self, length: int) -> SequencePrior:
-        if self.prior == "independent":
-            return IndependentCodes(self.n_codes, length)
-        return GPT2Prior(self.n_codes, length, **dict(self.prior_options or {}))
+
+@dataclass(kw_only=True)
+class TableCodes(_Codes, TableLatent):
+    """A sequential latent of tables: a string of codes a row.
+
+    Arguments:
+        codes: L, how many codes a row has.
+        encoder_features: hidden widths of the encoder.
+    """
+
+    n_codes: int = 16
+    code_features: int = 4
+    prior: str = "masked"
+    codes: int = 4
+    encoder_features: Sequence[int] = (64, 64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(codes=self.codes)
+        check_widths("encoder_features", self.encoder_features)
+
+    def model(
+        self, features: int, n_states: int, likelihood: Callable[[int], Density]
+    ) -> SequentialLatentModel:
+        length, size = int(self.codes), int(self.codes) * int(self.code_features)
+        density = likelihood(size)
+        net = MLP(features, size, tuple(self.encoder_features))
+        encoder = nn.Sequential(net, nn.Unflatten(1, (length, int(self.code_features))))
+        return self._model(length, density, encoder, 4096)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modeflow.densities.base import Density
-from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
+from modeflow.latents.approximate import Approximate, NetworkPosterior, Posterior
 from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.continuous.objective import ContinuousELBO
-from modeflow.latents.posteriors import Approximate, Posterior
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise
 
@@ -20,6 +20,9 @@ __all__ = ["ContinuousLatentModel"]
 
 #: Draws of z where validation is scored while training.
 _QUICK_DRAWS = 8
+#: Variance over rows of the mean of a dimension of z, above which it is active (Burda et al. 2016); rows, and
+#: draws of each, by which the mutual information is estimated.
+_ACTIVE, _INFORMED_ROWS, _INFORMED_DRAWS = 0.01, 128, 4
 
 
 class ContinuousLatentModel(LatentModel):
@@ -35,7 +38,8 @@ class ContinuousLatentModel(LatentModel):
     Arguments:
         prior: p(z), a density over ``(L,)``.
         likelihood: p(x|z), a density whose context is z, ``context_features = L``.
-        encoder: of q(z|x), called as ``encoder(x) -> Approximate``, see `modeflow.latents.posteriors`.
+        encoder: of q(z|x), see `modeflow.latents.posteriors`; or any network called as
+            ``network(x) -> Approximate``.
         objective: what `objective` minimises.
         draws: S.
         chunk_rows: rows (of data times draws) evaluated at once where no gradient is needed.
@@ -53,7 +57,7 @@ class ContinuousLatentModel(LatentModel):
         self,
         prior: Density,
         likelihood: Density,
-        encoder: Posterior,
+        encoder: Posterior | nn.Module,
         objective: ContinuousELBO | None = None,
         draws: int = 64,
         chunk_rows: int = 4096,
@@ -69,11 +73,13 @@ class ContinuousLatentModel(LatentModel):
             raise ConfigError(f"draws must be an integer of 1 or more, received {draws!r}")
         self.prior = prior
         self.likelihood = likelihood
-        self.encoder = encoder
+        self.encoder = encoder if isinstance(encoder, Posterior) else NetworkPosterior(encoder)
         self.loss = ContinuousELBO() if objective is None else objective
-        if self.loss.free_bits and not (isinstance(prior, StandardNormal) and encoder.closed_kl):
+        self.encoder.check(likelihood, prior)
+        closed = self.encoder.closed_kl and isinstance(prior, self.encoder.closed_prior)
+        if self.loss.free_bits and not closed:
             raise ConfigError(
-                "free_bits are of a prior N(0, I) and a Gaussian posterior, of closed divergence"
+                "free_bits are of a posterior and a prior of closed divergence, as a Gaussian and N(0, I)"
             )
         self.draws, self.chunk_rows = draws, chunk_rows
         self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
@@ -92,8 +98,7 @@ class ContinuousLatentModel(LatentModel):
     def approximate_posterior(self, x: Tensor) -> Approximate:
         """q(z | x), a distribution over z for every row."""
         self._check_event(x)
-        q: Approximate = self.encoder(x)
-        return q
+        return self.encoder.approximate(x, self.likelihood, self.prior)
 
     # -- the bounds -----------------------------------------------------------------------------
 
@@ -111,7 +116,7 @@ class ContinuousLatentModel(LatentModel):
         return torch.cat([self._log_weights(part, count) for part in x.split(self.chunk_rows)])
 
     def _log_weights(self, x: Tensor, draws: int) -> Tensor:
-        q = self.encoder(x)
+        q = self.encoder.approximate(x, self.likelihood, self.prior)
         columns = []
         for draw in range(draws):
             with row_noise(x, draw, self):
@@ -162,7 +167,7 @@ class ContinuousLatentModel(LatentModel):
         )
 
     def blend(self, x: Tensor, y: Tensor, share: float) -> Tensor:
-        return torch.lerp(self.infer(x), self.infer(y), share)
+        return self.encoder.between(self.infer(x), self.infer(y), share)
 
     def draw(
         self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
@@ -170,6 +175,50 @@ class ContinuousLatentModel(LatentModel):
         with torch.no_grad():
             z = self.prior.draw_events(n, None, generator, temperature)
         return z, z
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> dict[str, Any]:
+        r"""How much of z is used, averaged over rows, nats: ``continuous``, with
+
+        * ``kl``, the mean of KL(q(z|x) || p(z)), and ``kl_each``, of every dimension where it is known;
+        * ``active``, how many dimensions have a mean that varies from row to row by more than 0.01 (not on a
+          sphere, where they have no meaning of their own), ``dimensions``, L;
+        * ``mutual_information``, of z and x under q, by the mixture of q(z|x) of ``rows`` rows, of whose
+          logarithm it is at the most.
+        """
+        if len(x) == 0:
+            return {}
+        parts = [self._use_of(part.to(self.device, self.dtype)) for part in x.split(self.chunk_rows)]
+        means, costs = (torch.cat(each) for each in zip(*parts, strict=True))
+        found: dict[str, Any] = {"dimensions": self.latent_features, "kl": float(costs.sum(1).mean())}
+        if costs.shape[1] == self.latent_features > 1:
+            found["kl_each"] = costs.mean(0).tolist()
+        if self.encoder.support == "space" and len(x) > 1:
+            found["active"] = int((means.var(0) > _ACTIVE).sum())
+        few = x[:_INFORMED_ROWS].to(self.device, self.dtype)
+        found |= {"mutual_information": self._information(few), "rows": len(few)}
+        return {"continuous": found}
+
+    def _use_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means of z, and what it costs, by part where that is known, ``(B, L)`` and ``(B, P)``."""
+        q = self.approximate_posterior(x)
+        each = q.kl(self.prior)
+        return q.moments()[0], self.latent_cost(x).unsqueeze(1) if each is None else each
+
+    def _information(self, x: Tensor) -> float:
+        """``E log q(z | x) - log (1/N) Σ_i q(z | x_i)`` over these rows, four draws of z each."""
+        q, drawn, own = self.approximate_posterior(x), [], []
+        for draw in range(_INFORMED_DRAWS):
+            with row_noise(x, draw, self):
+                z, log_q = q.rsample_and_log_prob()
+            drawn.append(z)
+            own.append(log_q)
+        every = [torch.stack(own)]
+        for k in range(1, len(x)):  # of every row under the posterior of every other
+            other = self.approximate_posterior(x.roll(k, 0))
+            every.append(torch.stack([other.log_prob(z) for z in drawn]))
+        mixture = torch.logsumexp(torch.stack(every), 0) - math.log(len(x))
+        return float((every[0] - mixture).mean())
 
     def latent_cost(self, x: Tensor) -> Tensor:
         q = self.approximate_posterior(x)

@@ -9,13 +9,13 @@ from typing import Self
 from torch import nn
 
 from modeflow.densities.base import Density
-from modeflow.densities.normal import StandardNormal
 from modeflow.errors import ConfigError
 from modeflow.latents.continuous.model import ContinuousLatentModel
 from modeflow.latents.continuous.objective import ContinuousELBO
 from modeflow.latents.continuous.start import GeodesicStart
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.posteriors import POSTERIORS, build_posterior
+from modeflow.latents.priors import PRIORS, build_prior
 from modeflow.nets.encoder import ConvVectorEncoder
 from modeflow.options import check_choice, check_sizes
 
@@ -31,7 +31,11 @@ class _Continuous(LatentOptions):
 
     Arguments:
         features: dimension L of z.
-        posterior: q(z|x), "gaussian", "full-gaussian" or "iaf"; see `modeflow.latents.posteriors`.
+        posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
+            "planar", "radial"), or one on the unit sphere ("vmf", "power-spherical"); see
+            `modeflow.latents.posteriors`.
+        prior: p(z), "normal", "mixture", "flow" or "sphere"; see `modeflow.latents.priors`. None for
+            "sphere" with a posterior on it, and "normal" with any other.
         kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one; None for a quarter
             of all in tables, at most 2,000, and for a tenth in images.
         free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
@@ -40,6 +44,7 @@ class _Continuous(LatentOptions):
 
     features: int
     posterior: str = "gaussian"
+    prior: str | None = None
     kl_warmup_steps: int | None = None
     free_bits: float = 0.0
     draws: int = 16
@@ -47,11 +52,31 @@ class _Continuous(LatentOptions):
     def __post_init__(self) -> None:
         check_sizes(features=self.features, draws=self.draws)
         check_choice("posterior", self.posterior, POSTERIORS)
-        if self.build_objective().free_bits and not POSTERIORS[self.posterior].closed_kl:
+        chosen = POSTERIORS[self.posterior]
+        if self.prior is not None:
+            check_choice("prior", self.prior, PRIORS)
+        if (chosen.support == "sphere") != (self.prior_name == "sphere"):
+            where = "on the sphere" if chosen.support == "sphere" else "in space"
             raise ConfigError(
-                f"free_bits are of a Gaussian posterior, of closed divergence: leave them out with "
-                f"posterior='{self.posterior}'"
+                f"posterior='{self.posterior}' has z {where}: it does not go with prior='{self.prior_name}'"
             )
+        if self.prior_name == "sphere" and self.features < 2:
+            raise ConfigError("a sphere needs features=2 (a circle) or more")
+        if self.build_objective().free_bits and not self._closed:
+            raise ConfigError(
+                "free_bits are of a Gaussian posterior and prior='normal', or both on the sphere, of closed "
+                f"divergence: leave them out with posterior='{self.posterior}', prior='{self.prior_name}'"
+            )
+
+    @property
+    def prior_name(self) -> str:
+        """The prior by its name, filled in."""
+        usual = "sphere" if POSTERIORS[self.posterior].support == "sphere" else "normal"
+        return usual if self.prior is None else self.prior
+
+    @property
+    def _closed(self) -> bool:
+        return POSTERIORS[self.posterior].closed_kl and self.prior_name in ("normal", "sphere")
 
     def build_objective(self) -> ContinuousELBO:
         """The objective.
@@ -92,10 +117,10 @@ class ContinuousOptions(_Continuous, TableLatent):
         self, features: int, n_states: int, likelihood: Callable[[int], Density]
     ) -> ContinuousLatentModel:
         size = int(self.features)
-        prior, density = StandardNormal(size), likelihood(size)
+        prior, density = build_prior(self.prior_name, size), likelihood(size)
         q = build_posterior(self.posterior, size, features, self.encoder_features)
         model = ContinuousLatentModel(prior, density, q, self.build_objective(), int(self.draws))
-        model.starter = GeodesicStart()
+        model.starter = GeodesicStart() if q.starts else None
         return model
 
 
@@ -129,4 +154,5 @@ class ImageContinuous(_Continuous, ImageLatent):
         density = likelihood(size, None)
         q = build_posterior(self.posterior, size, make_net=reads)
         loss, draws = self.build_objective(), int(self.draws)
-        return ContinuousLatentModel(StandardNormal(size), density, q, loss, draws, self.chunk_rows)
+        prior = build_prior(self.prior_name, size)
+        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows)

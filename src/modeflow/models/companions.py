@@ -1,0 +1,290 @@
+"""Companion systems by the literature's name: each a choice of latent and likelihood, and no more.
+
+Every recipe is ``Name(features, latent_features, **options)``. With a number of features (or a list of what
+each is) it is a model of rows, `TableModel`; with the shape ``(channels, height, width)`` one of images of
+whole numbers, `ImageModel`, which takes ``levels`` and ``halvings``. All other options are those of the
+likelihood (`DecoderOptions`, `LikelihoodOptions`) and of the latent, by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from modeflow.densities.features import Feature
+from modeflow.errors import ConfigError
+from modeflow.latents import LatentModel
+from modeflow.latents.options import ImageShape
+from modeflow.models.images import IMAGE_LATENTS, ImageModel
+from modeflow.models.likelihoods import LikelihoodOptions
+from modeflow.models.table_likelihoods import DecoderOptions
+from modeflow.models.tables import LATENTS, TableModel
+from modeflow.options import Options, check_choice, check_sizes
+
+__all__ = ["LIDVAE", "SVAE", "VAE", "VLAE", "VQVAE", "DiscreteVAE", "FlowVAE"]
+
+#: Of rows how many; or what each is; or the shape of images.
+Features = int | Sequence[Feature] | ImageShape
+
+#: Posteriors of `FlowVAE` and of `SVAE`.
+_BY_FLOW = ("iaf", "maf", "nsf", "planar", "radial")
+_ON_SPHERE = ("vmf", "power-spherical")
+
+
+def image_of(features: Any) -> ImageShape | None:
+    """The shape of images, where that is what was given; None for the features of rows."""
+    listed = isinstance(features, Sequence) and not isinstance(features, str)
+    if listed and len(features) == 3 and all(isinstance(n, int) for n in features):
+        channels, height, width = (int(n) for n in features)
+        return channels, height, width
+    return None
+
+
+def _split(options: dict[str, Any], kind: type[Options]) -> dict[str, Any]:
+    """Take the options of a group out of others."""
+    return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
+
+
+def _of_images(
+    shape: ImageShape, latent: str, likelihood: str | None, given: Mapping[str, Any], what: str
+) -> LatentModel:
+    options = dict(given)
+    known = ("levels", "halvings", "flow", "flow_options")
+    of_model = {name: options.pop(name) for name in known if name in options}
+    of_likelihood = _split(options, LikelihoodOptions)
+    two = of_model.get("levels") == 2
+    return ImageModel(
+        shape,
+        latent=latent,
+        likelihood=likelihood or ("bernoulli" if two else "logistic"),
+        latent_options=IMAGE_LATENTS[latent].of(options, what),
+        likelihood_options=of_likelihood,
+        **of_model,
+    )
+
+
+def _of_rows(
+    features: Any, latent: str, likelihood: str | None, given: Mapping[str, Any], what: str, n_states: int = 1
+) -> LatentModel:
+    options = dict(given)
+    known = ("flow", "flow_options")
+    of_model = {name: options.pop(name) for name in known if name in options}
+    of_decoder = _split(options, DecoderOptions)
+    return TableModel(
+        features,
+        latent,
+        n_states,
+        likelihood=likelihood or "gaussian",
+        latent_options=LATENTS[latent].of(options, what),
+        likelihood_options=of_decoder,
+        **of_model,
+    )
+
+
+def _continuous(
+    what: str, features: Features, latent_features: int, likelihood: str | None, options: Mapping[str, Any]
+) -> LatentModel:
+    check_sizes(latent_features=latent_features)
+    shape = image_of(features)
+    given = {"features": latent_features, **options}
+    if shape is not None:
+        return _of_images(shape, "continuous", likelihood, given, what)
+    return _of_rows(features, "continuous", likelihood, given, what)
+
+
+def VAE(
+    features: Features, latent_features: int = 2, *, likelihood: str | None = None, **options: Any
+) -> LatentModel:
+    r"""Variational autoencoder: z of N(0, I), a decoder, and a Gaussian for q(z|x).
+
+    .. math:: \log p(x) \ge E_{q(z|x)} \log p(x \mid z) - \mathrm{KL}(q(z \mid x) \,\|\, N(0, I))
+
+    Arguments:
+        features: of rows, or the shape of images, see `modeflow.models.companions`.
+        latent_features: L, the dimension of z.
+        likelihood: of rows "gaussian" (if None), "bernoulli", "brenier" or "flow" (it is `ContinuousNVF`
+            then); of images "logistic" (if None; with ``levels=2`` "bernoulli"), "gaussian", "bernoulli" or
+            "flow".
+        options: ``decoder_features``, ``scale``, ``min_scale`` of rows (`DecoderOptions`); ``levels``,
+            ``halvings`` and `LikelihoodOptions` of images; and those of the latent, such as ``posterior`` and
+            ``prior`` (`modeflow.latents.ContinuousOptions`).
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Kingma and Welling, *Auto-Encoding Variational Bayes*, 2013, https://arxiv.org/abs/1312.6114
+    """
+    return _continuous("VAE", features, latent_features, likelihood, options)
+
+
+def FlowVAE(
+    features: Features,
+    latent_features: int = 2,
+    *,
+    posterior: str = "iaf",
+    likelihood: str | None = None,
+    **options: Any,
+) -> LatentModel:
+    r"""A VAE whose posterior is a Gaussian followed by a flow, amortised by what the encoder says of x.
+
+    .. math:: \log q(z_T \mid x) = \log N(z_0; m(x), s(x)^2)
+        - \sum_t \log |\det \partial z_t / \partial z_{t-1}|
+
+    Arguments:
+        features, latent_features, likelihood, options: as in `VAE`.
+        posterior: "iaf", "maf" (L passes to draw), "nsf", "planar" or "radial"; see
+            `modeflow.latents.posteriors`.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016,
+        https://arxiv.org/abs/1606.04934; Rezende and Mohamed, *Variational Inference with Normalizing Flows*,
+        2015, https://arxiv.org/abs/1505.05770
+    """
+    check_choice("posterior", posterior, _BY_FLOW)
+    given = {"posterior": posterior, **options}
+    return _continuous("FlowVAE", features, latent_features, likelihood, given)
+
+
+def SVAE(
+    features: Features,
+    latent_features: int = 3,
+    *,
+    posterior: str = "vmf",
+    likelihood: str | None = None,
+    **options: Any,
+) -> LatentModel:
+    r"""A VAE with z on the unit sphere: uniform prior, von Mises–Fisher (or power spherical) posterior.
+
+    .. math:: q(z \mid x) = C_m(\kappa) e^{\kappa \mu \cdot z}, \qquad
+        \mathrm{KL} = \kappa A_m(\kappa) + \log C_m(\kappa) + \log |S^{m-1}|
+
+    Arguments:
+        features, likelihood, options: as in `VAE`.
+        latent_features: m, the numbers of z; the sphere has m - 1 dimensions.
+        posterior: "vmf" or "power-spherical".
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Davidson et al., *Hyperspherical Variational Auto-Encoders*, 2018, https://arxiv.org/abs/1804.00891
+    """
+    check_choice("posterior", posterior, _ON_SPHERE)
+    given = {"posterior": posterior, **options}
+    return _continuous("SVAE", features, latent_features, likelihood, given)
+
+
+def VLAE(
+    features: Features, latent_features: int = 2, *, likelihood: str | None = None, **options: Any
+) -> LatentModel:
+    r"""Variational Laplace autoencoder: q(z|x) is the Gaussian at the mode of p(x, z), full covariance.
+
+    .. math:: q(z \mid x) = N(\mu, \Lambda^{-1}), \qquad \Lambda = W^T \mathrm{diag}(D)\, W + I
+
+    The mode is sought from what the encoder says; see `modeflow.latents.LaplacePosterior`.
+
+    Arguments:
+        features, latent_features, options: as in `VAE`.
+        likelihood: of rows "gaussian" (if None), "bernoulli" or "brenier"; of images "bernoulli", of two
+            levels.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Park, Kim, Kim, *Variational Laplace Autoencoders*, ICML 2019
+    """
+    if image_of(features) is not None and likelihood is None:
+        likelihood = "bernoulli"
+    given = {"posterior": "laplace", **options}
+    return _continuous("VLAE", features, latent_features, likelihood, given)
+
+
+def LIDVAE(
+    features: int | Sequence[Feature], latent_features: int = 2, *, prior: str = "normal", **options: Any
+) -> LatentModel:
+    r"""Latent-identifiable VAE: the mean of p(x|z) is a map of z that is one to one, so z cannot be ignored.
+
+    .. math:: p(x \mid z) = N(f(z), s^2), \qquad f(z) = \nabla T_2(B\, \nabla T_1(z))
+
+    with T convex; see `modeflow.nets.brenier.BrenierMap`.
+
+    Arguments:
+        features: of rows. latent_features: L, at most the number of columns.
+        prior: "normal", or "mixture" (LIDMVAE), learned. options: as in `VAE`.
+
+    Raises:
+        ConfigError: for a value that is not allowed, or the shape of images.
+
+    Reference:
+        Wang, Blei, Cunningham, *Posterior Collapse and Latent Variable Non-identifiability*, 2021,
+        https://arxiv.org/abs/2301.00537
+    """
+    if image_of(features) is not None:
+        raise ConfigError("LIDVAE is of tables: a map of z into pixels that is one to one is not there")
+    return _continuous("LIDVAE", features, latent_features, "brenier", {"prior": prior, **options})
+
+
+def DiscreteVAE(
+    features: Features, latent_features: int = 8, *, likelihood: str | None = None, **options: Any
+) -> LatentModel:
+    r"""A VAE with one discrete z out of K, fitted by the sum over its values, or by Gumbel-softmax.
+
+    .. math:: \log p(x) = \log \sum_k \pi_k\, p(x \mid z = k), \qquad
+        y = \mathrm{softmax}((\log q(z \mid x) + g) / \tau)
+
+    The density is the sum, exact, whatever it was fitted by.
+
+    Arguments:
+        features, likelihood, options: as in `VAE`, the latent's those of `modeflow.latents.DiscreteOptions`.
+        latent_features: K; z is one of so many, told to the decoder as K numbers, one of them 1.
+            ``objective``: "truncated" (the states of a row that count) if not given, "marginal" or "elbo-sum"
+            (all of them), or "elbo" (Gumbel-softmax, straight through, as published).
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Jang, Gu, Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017,
+        https://arxiv.org/abs/1611.01144
+    """
+    check_sizes(latent_features=latent_features)
+    shape = image_of(features)
+    if shape is not None:
+        states = {"n_states": latent_features, **options}
+        return _of_images(shape, "discrete", likelihood, states, "DiscreteVAE")
+    return _of_rows(features, "discrete", likelihood, options, "DiscreteVAE", latent_features)
+
+
+def VQVAE(
+    features: Features, latent_features: int | None = None, *, likelihood: str | None = None, **options: Any
+) -> LatentModel:
+    r"""VQ-VAE: z is a string of codes, the nearest to what the encoder says, with an autoregressive prior.
+
+    .. math:: \log p(x) \ge \log p(x \mid z) + \log p(z), \qquad z_j = \arg\min_v |e_j(x) - c_v|^2
+
+    Arguments:
+        features, likelihood, options: as in `VAE`, the latent's those of `modeflow.latents.TableCodes` or
+            `modeflow.latents.CodesOptions`.
+        latent_features: how many codes a row has, 4 if None; of an image, None for a map of codes.
+
+    Raises:
+        ConfigError: for a value that is not allowed, or if the package `vector-quantize-pytorch` is missing.
+
+    Reference:
+        van den Oord, Vinyals, Kavukcuoglu, *Neural Discrete Representation Learning*, 2017,
+        https://arxiv.org/abs/1711.00937
+    """
+    if latent_features is not None:
+        check_sizes(latent_features=latent_features)
+    shape = image_of(features)
+    if shape is not None:
+        given = {"codes_per_image": latent_features, **options}
+        return _of_images(shape, "sequential", likelihood, given, "VQVAE")
+    given = {} if latent_features is None else {"codes": latent_features}
+    return _of_rows(features, "sequential", likelihood, {**given, **options}, "VQVAE")

@@ -1,0 +1,104 @@
+"""Companion systems by the names that `modeflow fit --model` takes: each some settings of an estimator.
+
+A name is an abbreviation: what is stored are the settings, which may be changed one by one. To add a system,
+add its parts where they belong, its recipe to `modeflow.models.companions`, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["COMPANIONS", "Companion"]
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A system by its name.
+
+    Attributes:
+        title: for people. recipe: its name in `modeflow.models`. paper: where it is from.
+        density: what `log_prob` is. log_prob, sample: what they cost, in passes of the decoder.
+        table: parameters of the estimator of tables (`modeflow.NVF`) that make it; None where it is of images
+            alone. image: the same of `modeflow.ImageDensity`.
+    """
+
+    title: str
+    recipe: str
+    paper: str
+    density: str = "lower bound"
+    log_prob: str = "16 passes"
+    sample: str = "1 pass"
+    table: Mapping[str, Any] | None = None
+    image: Mapping[str, Any] | None = None
+
+    @property
+    def binary(self) -> Mapping[str, Any] | None:
+        """Parameters for tables whose columns have two values; None where it has no such likelihood."""
+        if self.table is None or self.table["likelihood"] != "gaussian":
+            return None
+        return {**self.table, "likelihood": "bernoulli"}
+
+
+def _continuous(likelihood: str, **options: Any) -> dict[str, Any]:
+    latent = {"latent": "continuous", "likelihood": likelihood}
+    return {**latent, "latent_options": options} if options else latent
+
+
+#: Companion systems by name.
+COMPANIONS: Mapping[str, Companion] = {
+    "vae": Companion(
+        "VAE",
+        "VAE",
+        "Kingma and Welling 2013, arXiv:1312.6114",
+        table=_continuous("gaussian"),
+        image=_continuous("logistic"),
+    ),
+    "discrete-vae": Companion(
+        "Discrete VAE",
+        "DiscreteVAE",
+        "Jang et al. 2017, arXiv:1611.01144",
+        "exact",
+        "K passes",
+        table={"latent": "discrete", "likelihood": "gaussian"},
+        image={"latent": "discrete", "likelihood": "logistic"},
+    ),
+    "vq-vae": Companion(
+        "VQ-VAE",
+        "VQVAE",
+        "van den Oord et al. 2017, arXiv:1711.00937",
+        log_prob="1 pass, and the prior's",
+        sample="1 pass, and the prior's",
+        table={"latent": "sequential", "likelihood": "gaussian"},
+        image={"latent": "sequential", "likelihood": "logistic"},
+    ),
+    "flow-vae": Companion(
+        "VAE with a flow posterior",
+        "FlowVAE",
+        "Kingma et al. 2016, arXiv:1606.04934",
+        table=_continuous("gaussian", posterior="iaf"),
+        image=_continuous("logistic", posterior="iaf"),
+    ),
+    "s-vae": Companion(
+        "S-VAE",
+        "SVAE",
+        "Davidson et al. 2018, arXiv:1804.00891",
+        table=_continuous("gaussian", posterior="vmf", features=3),
+        image=_continuous("logistic", posterior="vmf", features=16),
+    ),
+    "vlae": Companion(
+        "Variational Laplace autoencoder",
+        "VLAE",
+        "Park et al. 2019, ICML",
+        log_prob="16 passes, and 5 L to the mode",
+        table=_continuous("gaussian", posterior="laplace"),
+        image=_continuous("bernoulli", posterior="laplace", features=8),
+    ),
+    "lidvae": Companion(
+        "Latent-identifiable VAE",
+        "LIDVAE",
+        "Wang et al. 2021, arXiv:2301.00537",
+        table=_continuous("brenier"),
+    ),
+}
