@@ -29,6 +29,15 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def test_every_companion_has_a_page():
+    from modeflow.models import COMPANIONS
+
+    for name, system in COMPANIONS.items():
+        text = (ROOT / "docs" / "models" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"--model {name}" in text and f"modeflow.models.{system.recipe}" in text
+        assert all(f"## {part}" in text for part in ("Equation", "When to use it", "Cost", "The exact check"))
+
+
 def test_every_flow_has_a_page():
     from modeflow.flows import FLOWS
 

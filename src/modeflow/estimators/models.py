@@ -259,7 +259,13 @@ class NVF(Conditionals, _TableEstimator):
                 f"likelihood='{self.likelihood}' takes complete rows, and '{holes[0]}' has missing cells "
                 "(NaN): latent='tree' or 'auto' takes them"
             )
-        width_of(self.likelihood, as_features(features_of(domain)), latent)
+        columns = as_features(features_of(domain))
+        other = [j for j, c in enumerate(columns) if c.levels != 2] if self.likelihood == "bernoulli" else []
+        if other:
+            raise ConfigError(
+                f"likelihood='bernoulli' takes columns of two values alone, and column {other[0] + 1} is none"
+            )
+        width_of(self.likelihood, columns, latent)
         return Choices((NO_FLOW,), self.n_states if latent == "discrete" else 1)
 
     def _trees(self, data: FitData, given: Mapping[str, Any]) -> Sequence[str]:

@@ -217,7 +217,9 @@ def _of_numbers(values: Mapping[str, Any]) -> bool:
 def _of_tree(values: Mapping[str, Any]) -> bool:
     """Whether settings ask for a tree of states, by its name or by options that it alone has."""
     own = {f.name for f in fields(TreeOptions)} - {f.name for f in fields(DiscreteOptions)}
-    auto = values.get("latent", "auto") == "auto"
+    # A companion system has said what its latent is, and a likelihood without a flow that it is no tree.
+    named = str(values.get("model")).lower() in COMPANIONS or values.get("likelihood", "flow") != "flow"
+    auto = values.get("latent", "auto") == "auto" and not named
     return values.get("latent") == "tree" or (auto and bool(_latent_options(values) & own))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from modeflow.domains import DOMAINS
 from modeflow.estimators.images import ImageTraining
-from modeflow.models import IMAGE_LATENTS, LATENTS, LikelihoodOptions
+from modeflow.models import IMAGE_LATENTS, LATENTS, DecoderOptions, LikelihoodOptions
 from modeflow.options import Options
 from modeflow.runs.config import MODELS, _Model, several
 from modeflow.training import Training
@@ -35,6 +35,7 @@ def settings_help() -> str:
         for latent, kind in kinds.items():
             if kind.fields_help():
                 parts.append(_group("latent_options", kind, f" ({rows}, latent={latent})"))
+    parts.append(_group("likelihood_options", DecoderOptions, " (tables)"))
     parts.append(_group("likelihood_options", LikelihoodOptions, " (images)"))
     return "\n\n".join(parts) + "\n"
 
