@@ -1,6 +1,6 @@
 """Recipes of latent-variable models by the literature's name."""
 
-from modeflow.models.companions import LIDVAE, SVAE, VAE, VLAE, VQVAE, DiscreteVAE, FlowVAE
+from modeflow.models.companions import LAE, LIDVAE, SVAE, VAE, VLAE, VQVAE, DiscreteVAE, FlowVAE, LatentFlow
 from modeflow.models.images import IMAGE_LATENTS, ImageModel, ImageNVF, ImageVAE
 from modeflow.models.likelihoods import IMAGE_LIKELIHOODS, LikelihoodOptions
 from modeflow.models.registry import COMPANIONS, Companion
@@ -11,6 +11,7 @@ __all__ = [
     "COMPANIONS",
     "IMAGE_LATENTS",
     "IMAGE_LIKELIHOODS",
+    "LAE",
     "LATENTS",
     "LIDVAE",
     "SVAE",
@@ -28,6 +29,7 @@ __all__ = [
     "ImageModel",
     "ImageNVF",
     "ImageVAE",
+    "LatentFlow",
     "LikelihoodOptions",
     "TableModel",
     "TreeNVF",
