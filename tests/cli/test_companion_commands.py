@@ -22,7 +22,11 @@ def files(tmp_path):
     numbers, binary = tmp_path / "numbers.csv", tmp_path / "binary.csv"
     np.savetxt(numbers, rng.normal(size=(150, 3)), delimiter=",", header="a,b,c", comments="")
     np.savetxt(binary, rng.integers(0, 2, (150, 3)), fmt="%d", delimiter=",", header="a,b,c", comments="")
-    return {"numbers": numbers, "binary": binary}
+    holes = tmp_path / "holes.csv"
+    lines = numbers.read_text().splitlines()
+    lines[1:40] = ["," + line.split(",", 1)[1] for line in lines[1:40]]
+    holes.write_text("\n".join(lines) + "\n")
+    return {"numbers": numbers, "binary": binary, "holes": holes}
 
 
 CASES = {
@@ -32,6 +36,11 @@ CASES = {
     ),
     "s-vae": ("numbers", []),
     "lidvae": ("numbers", []),
+    "latent-flow": (
+        "holes",
+        ["--set", "latent_options.langevin_steps=2", "--set", "latent_options.draws=2"],
+    ),
+    "lae": ("numbers", []),
     "vae": ("binary", ["--set", "likelihood=bernoulli"]),
     "vlae": ("binary", ["--set", "likelihood=bernoulli"]),
     "discrete-vae": ("numbers", ["--set", "n_states=3"]),
@@ -56,6 +65,11 @@ def test_a_system_by_its_name(name, files, tmp_path, capsys):
         assert main([*command, "-o", str(out), "--quiet"]) == 0
         rows = out.read_text().strip().splitlines()
         assert len(rows) == (5 if command[0] == "sample" else 151)
+    if data == "holes":
+        out = tmp_path / "filled.csv"
+        assert main(["impute", run, csv, "-o", str(out), "--quiet"]) == 0
+        filled = np.loadtxt(out, delimiter=",", skiprows=1)
+        assert filled.shape == (150, 3) and np.isfinite(filled).all()
     if data == "binary":
         drawn = (tmp_path / "sample.csv").read_text().splitlines()[1:]
         assert set(",".join(drawn).split(",")) <= {"0", "1"}

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from modeflow.densities.steps import DualAveraging, at, hmc_step, langevin_step, leapfrog
 from modeflow.errors import ConfigError
 from modeflow.inference import hmc, langevin, named_target, r_hat
-from modeflow.inference.steps import DualAveraging, at, hmc_step, langevin_step, leapfrog
 
 DOUBLE = torch.float64
 COVARIANCE = torch.tensor([[1.0, 0.6], [0.6, 2.0]], dtype=DOUBLE)

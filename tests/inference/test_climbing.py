@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from modeflow.densities import Flow, StandardNormal
+from modeflow.densities.steps import at, hmc_step
 from modeflow.errors import ConfigError
 from modeflow.flows import CIF, NSF
 from modeflow.inference import hmc, named_target, transport_score_climbing, warp
-from modeflow.inference.steps import at, hmc_step
 from modeflow.models import DiscreteNVF
 from modeflow.testing import jacobian, perturb
 from modeflow.transforms import ConditionalAffine

@@ -13,12 +13,14 @@ class PosteriorCase:
         gap: nats by which its bound may miss the density of a linear-Gaussian model whose exact posterior is
             a Gaussian with correlated dimensions, after a short training; None where it cannot be that.
         sphere: whether z lies on the unit sphere; such have their tests in ``test_sphere.py``.
+        chains: whether it is learned by chains, and not by a lower bound.
         of_means: whether it needs a likelihood that z moves through its mean alone.
     """
 
     gap: float | None = None
     sphere: bool = False
     of_means: bool = False
+    chains: bool = False
 
 
 POSTERIOR_CASES: dict[str, PosteriorCase] = {
@@ -32,4 +34,6 @@ POSTERIOR_CASES: dict[str, PosteriorCase] = {
     "laplace": PosteriorCase(gap=1e-9, of_means=True),
     "vmf": PosteriorCase(sphere=True),
     "power-spherical": PosteriorCase(sphere=True),
+    "langevin": PosteriorCase(gap=1e-9, chains=True),
+    "amortised-langevin": PosteriorCase(chains=True),
 }

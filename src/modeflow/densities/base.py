@@ -43,6 +43,8 @@ class Density(nn.Module):
     levels: int | None = None
     #: Whether `sample` has a use for a temperature other than one (one made of others leaves it to them).
     tempers: bool = False
+    #: Whether entries of an event that are NaN are left out, that is summed and integrated out, exactly.
+    leaves_out: bool = False
 
     def __init__(self, event_shape: tuple[int, ...], context_features: int = 0) -> None:
         super().__init__()

@@ -2,6 +2,9 @@
 
 A decoder whose log-density is a concave function of a *predictor* η(c), entry by entry, is `Predicting`: what
 looks for the likeliest z (`modeflow.latents.LaplacePosterior`) asks for η and for derivatives by it.
+
+Entries are independent given c, so one that is missing (NaN) has no term: what is left is the density of the
+others.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ __all__ = ["BernoulliDecoder", "GaussianDecoder", "Predicting"]
 
 class Predicting(Density):
     """A density of x given c that is one of x given η(c), concave in every entry of η."""
+
+    leaves_out = True
 
     @property
     def predicts(self) -> bool:
@@ -105,8 +110,11 @@ class GaussianDecoder(Predicting):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         mean, scale = self.parameters_at(x.new_zeros(len(x), 0) if context is None else context)
-        z = (x - mean) / scale
-        return -(0.5 * z.square() + scale.log()).sum(-1) - 0.5 * x.shape[1] * math.log(2 * math.pi)
+        missing = x.isnan()
+        # Before the square: a gradient through NaN is NaN even where it is not taken.
+        z = (torch.where(missing, 0.0, x) - mean) / scale
+        each = 0.5 * z.square() + scale.log() + 0.5 * math.log(2 * math.pi)
+        return -torch.where(missing, 0.0, each).sum(-1)
 
     def _sample(
         self,
@@ -155,10 +163,12 @@ class BernoulliDecoder(Predicting):
         return x - p, p * (1 - p)
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        if not bool(((x == 0) | (x == 1)).all()):
+        missing = x.isnan()
+        if not bool(((x == 0) | (x == 1) | missing).all()):
             raise DataError("a Bernoulli likelihood takes zeros and ones alone, and other values were given")
         logits = self.predictor(context)
-        return sum_event(x * logits - nn.functional.softplus(logits))
+        each = torch.where(missing, 0.0, x) * logits - nn.functional.softplus(logits)
+        return sum_event(torch.where(missing, 0.0, each))
 
     def _sample(
         self,

@@ -20,7 +20,8 @@ __all__ = ["DiscretizedDecoder"]
 class DiscretizedDecoder(Density):
     r"""Probability of whole numbers, ``P(x | c) = Π P(x_d | c)``, each a bin of a mixture (`PixelBins`).
 
-    Exact: whole numbers need no noise here. The likelihood of the VAE and the VQ-VAE for images.
+    Exact: whole numbers need no noise here. The likelihood of the VAE and the VQ-VAE for images. Pixels that
+    are missing (NaN) have no term.
 
     Arguments:
         bins: the probabilities; may be shared with a `PixelGaussianize`.
@@ -31,6 +32,7 @@ class DiscretizedDecoder(Density):
     """
 
     tempers = True
+    leaves_out = True
 
     def __init__(self, bins: PixelBins) -> None:
         super().__init__(bins.shape, bins.context_features)
@@ -38,10 +40,12 @@ class DiscretizedDecoder(Density):
         self.levels = bins.levels
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        most = self.bins.levels - 1
-        if not bool(((x >= 0) & (x <= most) & (x == x.round())).all()):
+        most, missing = self.bins.levels - 1, x.isnan()
+        if not bool(((x >= 0) & (x <= most) & (x == x.round()) | missing).all()):
             raise DataError(f"expected whole numbers from 0 to {most}")
-        return sum_event(self.bins.at(x, self.bins.parameters_at(context)).probs.log())
+        x = torch.where(missing, 0.0, x)
+        each = self.bins.at(x, self.bins.parameters_at(context)).probs.log()
+        return sum_event(torch.where(missing, 0.0, each))
 
     def _sample(
         self,

@@ -3,9 +3,9 @@ r"""What some columns say of others: missing cells filled, rows drawn given cell
 .. math:: p(x_a \mid x_b) = \frac{p(x_a, x_b)}{p(x_b)}
 
 Both marginals are those of the model: a cell that is missing is summed or integrated out, which a tree of
-states does exactly; a flow over it where no number of the row is there, the flow integrating to one whatever
-it is told (`LatentModel.sums_out`), and elsewhere by draws of a proposal (`LatentModel.marginals`): a
-quotient of two bounds, and a draw from among some, are estimates.
+states does exactly, and a latent flow by a bound; a flow over a tree where no number of the row is there, the
+flow integrating to one whatever it is told (`LatentModel.sums_out`), and elsewhere by draws of a proposal
+(`LatentModel.marginals`): a quotient of two bounds, and a draw from among some, are estimates.
 """
 
 from __future__ import annotations
@@ -324,11 +324,11 @@ def conditionals_of(estimator: FittedDensity) -> Conditionals:
     if (
         isinstance(estimator, Conditionals)
         and isinstance(estimator.domain_, MixedDomain)
-        and estimator.latent_.describe().kind == "tree"
+        and estimator.latent_.fills
     ):
         return estimator
     raise ConfigError(
         "filled cells and conditionals need the marginals of a model, which a tree of states has: fit with "
         "latent='tree' (and latent_options={'likelihood': 'leaves'} for those of numbers too, or "
-        "{'likelihood': 'flow', 'proposal': True} for estimates of them)"
+        "{'likelihood': 'flow', 'proposal': True} for estimates of them), or model='latent-flow'"
     )

@@ -207,9 +207,14 @@ class NVF(Conditionals, _TableEstimator):
                 return name
         return "discrete" if given or self.n_states != "auto" else None
 
+    def _takes_missing(self, latent: str | None) -> bool:
+        """Whether the latent, as it is asked for, takes rows with missing cells of a decoder."""
+        return latent is not None and LATENTS[latent].of(self.latent_options, "latent_options").takes_missing
+
     def _kind(self, X: Any) -> type[Domain]:
         latent = self._said_latent()
         mixed = latent == "tree" or isinstance(self.columns, Mapping) or self.likelihood == "bernoulli"
+        mixed = mixed or (self.likelihood != "flow" and self._takes_missing(latent))
         if self.domain is not TableDomain:  # another that was added from outside
             return self.domain
         takes = latent is None or (LATENTS[latent].mixed and self.likelihood == "flow")
@@ -254,10 +259,10 @@ class NVF(Conditionals, _TableEstimator):
         holes = (
             [f.name for f in domain.schema.features() if f.missing] if isinstance(domain, MixedDomain) else []
         )
-        if holes:
+        if holes and not self._takes_missing(latent):
             raise ConfigError(
                 f"likelihood='{self.likelihood}' takes complete rows, and '{holes[0]}' has missing cells "
-                "(NaN): latent='tree' or 'auto' takes them"
+                "(NaN): latent='tree' or 'auto' takes them, and latent_options={'posterior': 'langevin'}"
             )
         columns = as_features(features_of(domain))
         other = [j for j, c in enumerate(columns) if c.levels != 2] if self.likelihood == "bernoulli" else []

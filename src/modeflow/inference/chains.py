@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modeflow.errors import ConfigError
-from modeflow.inference.steps import (
+from modeflow.densities.steps import (
     DualAveraging,
     Moved,
     Place,
@@ -19,6 +18,7 @@ from modeflow.inference.steps import (
     langevin_step,
     where_drawn,
 )
+from modeflow.errors import ConfigError
 from modeflow.inference.targets import LogProb, check_log_prob
 from modeflow.options import check_sizes
 from modeflow.progress import track

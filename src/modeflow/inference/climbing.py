@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
+from modeflow.densities.steps import at, hmc_step
 from modeflow.errors import ConfigError
 from modeflow.flows import build_flow
 from modeflow.inference.importance import Importance, importance
@@ -39,7 +40,6 @@ from modeflow.inference.posterior import (
     shape_of,
 )
 from modeflow.inference.starting import flow_on
-from modeflow.inference.steps import at, hmc_step
 from modeflow.inference.targets import LogProb, as_target, check_log_prob
 from modeflow.nets.randomness import seeded
 from modeflow.optimisers import Adam

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Density
+from modeflow.densities.steps import where_drawn
 from modeflow.errors import ConfigError
 from modeflow.inference.pareto import RELIABLE_K, smooth_log_weights
-from modeflow.inference.steps import where_drawn
 from modeflow.inference.targets import LogProb
 from modeflow.transforms.base import Exactness
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from modeflow.densities.base import Density
 from modeflow.densities.flow import Flow
 from modeflow.densities.preprocessed import Preprocessed
+from modeflow.densities.steps import at, hmc_step, normal_like
 from modeflow.errors import ConfigError
 from modeflow.flows import build_flow
-from modeflow.inference.steps import at, hmc_step, normal_like
 from modeflow.inference.targets import LogProb
 from modeflow.latents.base import LatentModel
 from modeflow.models import DiscreteNVF

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modeflow.densities.steps import normal_like, where_drawn
 from modeflow.errors import ConfigError, nearest
-from modeflow.inference.steps import normal_like, where_drawn
 from modeflow.options import check_positive, check_sizes
 
 __all__ = ["TARGETS", "LogProb", "Target", "as_target", "check_log_prob", "named_target"]

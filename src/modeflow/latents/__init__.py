@@ -15,6 +15,7 @@ from modeflow.latents.continuous import (
     ContinuousOptions,
     GeodesicStart,
     ImageContinuous,
+    MCMCLikelihood,
 )
 from modeflow.latents.discrete import (
     OBJECTIVES,
@@ -36,6 +37,7 @@ from modeflow.latents.discrete import (
     look,
 )
 from modeflow.latents.ensemble import Ensemble
+from modeflow.latents.langevin import AmortisedLangevinPosterior, Langevin, LangevinPosterior
 from modeflow.latents.options import ImageLatent, Images, LatentOptions, TableLatent
 from modeflow.latents.posteriors import (
     POSTERIORS,
@@ -75,6 +77,7 @@ __all__ = [
     "POSTERIORS",
     "PRIORS",
     "STAGES",
+    "AmortisedLangevinPosterior",
     "Approximate",
     "AutoregressivePosterior",
     "CategoricalEncoder",
@@ -101,10 +104,13 @@ __all__ = [
     "Images",
     "ImportanceTree",
     "IslandStart",
+    "Langevin",
+    "LangevinPosterior",
     "LaplacePosterior",
     "LatentModel",
     "LatentOptions",
     "LeafLikelihood",
+    "MCMCLikelihood",
     "Marginal",
     "NoLatent",
     "Objective",

@@ -146,6 +146,8 @@ class Posterior(nn.Module, ABC):
     support: ClassVar[str] = "space"
     #: Whether `GeodesicStart` may fit it to places in R^L.
     starts: ClassVar[bool] = True
+    #: Whether entries of x may be missing (NaN), where the likelihood leaves such out.
+    takes_missing: ClassVar[bool] = False
 
     def __init__(self, latent_features: int, make_net: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -181,6 +183,15 @@ class Posterior(nn.Module, ABC):
                 f"{type(self).__name__} puts z {where}, and the prior is {type(prior).__name__}: "
                 "prior='sphere' goes with a posterior on the sphere, any other with one in space"
             )
+
+    def walk(
+        self, x: Tensor, likelihood: Density, prior: Density, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """A draw of z, ``(B, L)``, of every row, which may have missing entries where it `takes_missing`."""
+        raise NotImplementedError
+
+    def calibrate(self, bound: Callable[[], float]) -> None:
+        """Set, after training, what is not learned by the highest mean bound on validation rows."""
 
     def between(self, one: Tensor, other: Tensor, share: float) -> Tensor:
         """A point on the way from one z to another, ``(B, L)``."""

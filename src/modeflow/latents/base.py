@@ -71,6 +71,8 @@ class LatentModel(Density):
     chunk_rows: int
     #: What `log_prob` is of a row with missing cells (NaN), where it takes such (`sums_out`).
     marginals: Exactness = "exact"
+    #: Whether `complete` draws missing cells.
+    fills: bool = False
     #: Where training starts; None: where the parts were made.
     starter: Starter | None = None
     #: What is fitted in order, each to its end.

@@ -56,6 +56,7 @@ class Ensemble(LatentModel):
         self.members = nn.ModuleList(members)
         self.chunk_rows = members[0].chunk_rows
         self.exactness = weakest(*(member.exactness for member in members))
+        self.fills = all(member.fills for member in members)
         self.marginals = weakest(*(member.marginals for member in members))
 
     def _each(self) -> list[LatentModel]:

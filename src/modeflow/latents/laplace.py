@@ -27,10 +27,21 @@ from modeflow.latents.approximate import Approximate, DiagonalGaussian, Posterio
 from modeflow.transforms.noise import standard_normal
 from modeflow.transforms.surjections import gaussian_log_prob
 
-__all__ = ["LaplacePosterior", "PrecisionGaussian"]
+__all__ = ["LaplacePosterior", "PrecisionGaussian", "gaining"]
 
 #: Shares of a step that are tried, the first that does not lose is made; none may be.
 _SHARES = (1.0, 0.5, 0.25, 0.0625)
+
+
+def gaining(log_joint: Callable[[Tensor], Tensor], z: Tensor, step: Tensor) -> Tensor:
+    """z and the largest share of a step, ``(B, L)`` both, by which ``log p(x, z)`` of a row does not fall."""
+    with torch.no_grad():
+        here = log_joint(z)
+        share = torch.zeros_like(here)
+        for tried in _SHARES:
+            gains = log_joint(z + tried * step) >= here
+            share = torch.where((share == 0) & gains, tried, share)
+    return z + share.unsqueeze(-1) * step
 
 
 class PrecisionGaussian(Approximate):
@@ -134,14 +145,4 @@ class LaplacePosterior(Posterior):
     def _step(self, x: Tensor, mean: Tensor, decoder: Predicting, prior: Density) -> Tensor:
         gradient, factor = self._curve(x, mean, decoder)
         step = torch.cholesky_solve(gradient.unsqueeze(-1), factor).squeeze(-1)
-        with torch.no_grad():
-            here = self._log_joint(x, mean, decoder, prior)
-            share = torch.zeros_like(here)
-            for tried in _SHARES:
-                gains = self._log_joint(x, mean + tried * step, decoder, prior) >= here
-                share = torch.where((share == 0) & gains, tried, share)
-        return mean + share.unsqueeze(-1) * step
-
-    @staticmethod
-    def _log_joint(x: Tensor, z: Tensor, decoder: Predicting, prior: Density) -> Tensor:
-        return decoder._log_prob(x, z) + prior._log_prob(z, None)
+        return gaining(lambda z: decoder._log_prob(x, z) + prior._log_prob(z, None), mean, step)

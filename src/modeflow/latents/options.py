@@ -21,6 +21,11 @@ ImageShape = tuple[int, int, int]
 class LatentOptions(Options):
     """Options of a latent."""
 
+    @property
+    def takes_missing(self) -> bool:
+        """Whether a likelihood without a flow may be given rows with missing cells."""
+        return False
+
     def for_steps(self, steps: int) -> Self:
         """The same, with schedules that were left open (None) filled in for so many optimiser steps."""
         return self

@@ -5,20 +5,24 @@ row: what `Approximate` offers is all that a model, its objective and its start 
 the distribution and the module that makes it, name it in `POSTERIORS`, and add a line to the table of cases
 in ``tests/latents/cases_posteriors.py``.
 
-===================  ====================================  ================  ==================
-name                 q(z | x)                              KL to its prior   numbers from x
-===================  ====================================  ================  ==================
-``gaussian``         N(m, diag s²)                         closed, by part   2 L
-``full-gaussian``    N(m, C Cᵀ), C triangular              closed            2 L + L (L - 1) / 2
-``iaf``              N(m, diag s²) through a flow          by its draw       2 L + H
-``maf``              the same, L passes to draw            by its draw       2 L + H
-``nsf``              the same, of splines                  by its draw       2 L + H
-``planar``           the same, of pushes along directions  by its draw       2 L + H
-``radial``           the same, of pulls towards points     by its draw       2 L + H
-``laplace``          N(μ, Λ⁻¹) at the mode of p(x, z)      closed            L
-``vmf``              von Mises–Fisher on the sphere        closed            L + 1
-``power-spherical``  power spherical on the sphere         closed            L + 1
-===================  ====================================  ================  ==================
+======================  ====================================  ================  ==================
+name                    q(z | x)                              KL to its prior   numbers from x
+======================  ====================================  ================  ==================
+``gaussian``            N(m, diag s²)                         closed, by part   2 L
+``full-gaussian``       N(m, C Cᵀ), C triangular              closed            2 L + L (L - 1) / 2
+``iaf``                 N(m, diag s²) through a flow          by its draw       2 L + H
+``maf``                 the same, L passes to draw            by its draw       2 L + H
+``nsf``                 the same, of splines                  by its draw       2 L + H
+``planar``              the same, of pushes along directions  by its draw       2 L + H
+``radial``              the same, of pulls towards points     by its draw       2 L + H
+``laplace``             N(μ, Λ⁻¹) at the mode of p(x, z)      closed            L
+``vmf``                 von Mises–Fisher on the sphere        closed            L + 1
+``power-spherical``     power spherical on the sphere         closed            L + 1
+``langevin``            K Langevin steps from N(0, I)         by its draw       none
+``amortised-langevin``  Langevin steps of the last layer      closed            256
+======================  ====================================  ================  ==================
+
+The last two are learned by what their chains find, see `modeflow.latents.langevin`.
 """
 
 from __future__ import annotations
@@ -44,20 +48,24 @@ from modeflow.latents.flowed import (
     RadialPosterior,
     SplinePosterior,
 )
+from modeflow.latents.langevin import AmortisedLangevinPosterior, ChainPosterior, Langevin, LangevinPosterior
 from modeflow.latents.laplace import LaplacePosterior
 from modeflow.latents.spherical import PowerSphericalPosterior, VonMisesFisherPosterior
 from modeflow.nets import MLP
 
 __all__ = [
     "POSTERIORS",
+    "AmortisedLangevinPosterior",
     "Approximate",
     "AutoregressivePosterior",
     "CategoricalEncoder",
+    "ChainPosterior",
     "DiagonalGaussian",
     "FlowPosterior",
     "FullGaussian",
     "FullGaussianPosterior",
     "GaussianPosterior",
+    "LangevinPosterior",
     "LaplacePosterior",
     "PlanarPosterior",
     "Posterior",
@@ -80,6 +88,8 @@ POSTERIORS: dict[str, type[Posterior]] = {
     "laplace": LaplacePosterior,
     "vmf": VonMisesFisherPosterior,
     "power-spherical": PowerSphericalPosterior,
+    "langevin": LangevinPosterior,
+    "amortised-langevin": AmortisedLangevinPosterior,
 }
 
 
@@ -89,8 +99,12 @@ def build_posterior(
     features: int = 0,
     hidden_features: Sequence[int] = (64, 64),
     make_net: Callable[[int], nn.Module] | None = None,
+    langevin: Langevin | None = None,
 ) -> Posterior:
     """A posterior by name, over an MLP from rows ``(B, features)``, or over what `make_net` gives (images).
+
+    Arguments:
+        langevin: the steps of a `ChainPosterior`.
 
     Raises:
         ConfigError: for an unknown name.
@@ -102,7 +116,10 @@ def build_posterior(
     def mlp(outputs: int) -> nn.Module:
         return MLP(features, outputs, tuple(hidden_features))
 
-    return POSTERIORS[name](latent_features, make_net or mlp)
+    kind = POSTERIORS[name]
+    if issubclass(kind, ChainPosterior):
+        return kind(latent_features, make_net or mlp, langevin)
+    return kind(latent_features, make_net or mlp)
 
 
 class CategoricalEncoder(nn.Module):

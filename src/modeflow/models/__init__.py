@@ -1,6 +1,17 @@
 """Recipes of latent-variable models by the literature's name."""
 
-from modeflow.models.companions import LIDVAE, SVAE, VAE, VLAE, VQVAE, VQVAE2, DiscreteVAE, FlowVAE
+from modeflow.models.companions import (
+    LAE,
+    LIDVAE,
+    SVAE,
+    VAE,
+    VLAE,
+    VQVAE,
+    VQVAE2,
+    DiscreteVAE,
+    FlowVAE,
+    LatentFlow,
+)
 from modeflow.models.images import IMAGE_LATENTS, ImageModel, ImageNVF, ImageVAE
 from modeflow.models.likelihoods import IMAGE_LIKELIHOODS, LikelihoodOptions
 from modeflow.models.registry import COMPANIONS, Companion
@@ -11,6 +22,7 @@ __all__ = [
     "COMPANIONS",
     "IMAGE_LATENTS",
     "IMAGE_LIKELIHOODS",
+    "LAE",
     "LATENTS",
     "LIDVAE",
     "SVAE",
@@ -29,6 +41,7 @@ __all__ = [
     "ImageModel",
     "ImageNVF",
     "ImageVAE",
+    "LatentFlow",
     "LikelihoodOptions",
     "TableModel",
     "TreeNVF",

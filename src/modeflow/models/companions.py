@@ -18,11 +18,12 @@ from modeflow.latents import LatentModel
 from modeflow.latents.options import ImageShape
 from modeflow.models.images import IMAGE_LATENTS, ImageModel
 from modeflow.models.likelihoods import LikelihoodOptions
+from modeflow.models.registry import LATENT_FLOW_SCALE
 from modeflow.models.table_likelihoods import DecoderOptions
 from modeflow.models.tables import LATENTS, TableModel
 from modeflow.options import Options, check_choice, check_sizes
 
-__all__ = ["LIDVAE", "SVAE", "VAE", "VLAE", "VQVAE", "VQVAE2", "DiscreteVAE", "FlowVAE"]
+__all__ = ["LAE", "LIDVAE", "SVAE", "VAE", "VLAE", "VQVAE", "VQVAE2", "DiscreteVAE", "FlowVAE", "LatentFlow"]
 
 #: Of rows how many; or what each is; or the shape of images.
 Features = int | Sequence[Feature] | ImageShape
@@ -228,6 +229,81 @@ def LIDVAE(
     if image_of(features) is not None:
         raise ConfigError("LIDVAE is of tables: a map of z into pixels that is one to one is not there")
     return _continuous("LIDVAE", features, latent_features, "brenier", {"prior": prior, **options})
+
+
+def LatentFlow(
+    features: Features, latent_features: int = 2, *, likelihood: str | None = None, **options: Any
+) -> LatentModel:
+    r"""A flow over z and a Gaussian generator, learned by short-run Langevin dynamics, without an encoder.
+
+    .. math:: z = f(\epsilon), \quad x \mid z \sim N(g(z), s^2); \qquad
+        z_{k+1} = z_k + \eta \nabla_z \log p(x, z_k) + \sqrt{2 \eta}\, \xi_k, \quad z_0 \sim N(0, I)
+
+    K steps of every row, afresh each time; then the flow follows ``log p(z_K)``, the generator
+    ``log p(x | z_K)``. What the literature uses it for:
+
+    ======================== ======================================================================
+    generation               ``model.sample(n)``
+    reconstruction           ``model.reconstruct(x)``
+    odd rows                 ``model.joint_log_prob(x, model.read(x))``, log p(x, z_K): low is odd
+    supervised inpainting    ``model.complete(x)``, hidden entries NaN, learned from complete rows
+    unsupervised recovery    the same, learned from rows with NaN: U is of what is seen, in both
+    ======================== ======================================================================
+
+    `log_prob` is an importance-weighted lower bound, by the Gaussian at the mode of p(x, z) near z_K: the law
+    of z_K itself has no density that is known.
+
+    Arguments:
+        features, latent_features, options: as in `VAE`, with ``langevin_steps``, ``langevin_step_size`` and
+            ``langevin_adjusted`` of the latent. ``scale`` of rows is 0.3 unless given: a step has to be small
+            beside it, see `modeflow.latents.LangevinPosterior`.
+        likelihood: "gaussian" if None; of rows "bernoulli" or "brenier", of images "logistic" or "bernoulli".
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Xie et al., *A Tale of Two Latent Flows: Learning Latent Space Normalizing Flow with Short-run
+        Langevin Flow for Approximate Inference*, 2023, https://arxiv.org/abs/2301.09300
+    """
+    given: dict[str, Any] = {"posterior": "langevin", "prior": "flow", **options}
+    if image_of(features) is not None:
+        likelihood = likelihood or "gaussian"
+    elif likelihood in (None, "gaussian", "brenier"):
+        given = {"scale": LATENT_FLOW_SCALE, **given}
+    return _continuous("LatentFlow", features, latent_features, likelihood, given)
+
+
+def LAE(
+    features: Features,
+    latent_features: int = 2,
+    *,
+    adjusted: bool = True,
+    likelihood: str | None = None,
+    **options: Any,
+) -> LatentModel:
+    r"""Langevin autoencoder: z = Φ g(x), where Φ, the last layer of the encoder, moves by Langevin dynamics.
+
+    .. math:: \Phi \leftarrow \Phi + \eta \sum_i \frac{\partial \log p(x_i, \Phi g_i)}{\partial \Phi}
+        + \sqrt{2 \eta}\, \Xi
+
+    The decoder and g follow the gradient of the mean of ``log p(x, z)`` along the chain. `log_prob` is an
+    importance-weighted lower bound by N(Φ g(x), τ²), see `modeflow.latents.AmortisedLangevinPosterior`.
+
+    Arguments:
+        features, latent_features, likelihood, options: as in `VAE`, with ``langevin_steps`` and
+            ``langevin_step_size`` of the latent.
+        adjusted: accept moves of Φ by Metropolis, and adapt the step size to that.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Taniguchi et al., *Langevin Autoencoders for Learning Deep Latent Variable Models*, 2022,
+        https://arxiv.org/abs/2209.07036
+    """
+    given = {"posterior": "amortised-langevin", "langevin_adjusted": adjusted, **options}
+    return _continuous("LAE", features, latent_features, likelihood, given)
 
 
 def DiscreteVAE(

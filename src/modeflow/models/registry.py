@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["COMPANIONS", "Companion"]
+__all__ = ["COMPANIONS", "LATENT_FLOW_SCALE", "Companion"]
+
+#: Noise of the Gaussian generator of a latent flow, in standard deviations of the columns.
+LATENT_FLOW_SCALE = 0.3
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Companion:
         density: what `log_prob` is. log_prob, sample: what they cost, in passes of the decoder.
         table: parameters of the estimator of tables (`modeflow.NVF`) that make it; None where it is of images
             alone. image: the same of `modeflow.ImageDensity`.
+        missing: whether cells of tables may be missing.
     """
 
     title: str
@@ -32,10 +36,14 @@ class Companion:
     sample: str = "1 pass"
     table: Mapping[str, Any] | None = None
     image: Mapping[str, Any] | None = None
+    missing: bool = False
 
     @property
-    def binary(self) -> Mapping[str, Any] | None:
-        """Parameters for tables whose columns have two values; None where it has no such likelihood."""
+    def mixed(self) -> Mapping[str, Any] | None:
+        """Parameters for tables that are not of complete numbers: of two values, or, where that is all that
+        is odd of them, with missing cells; None where it takes neither."""
+        if self.missing:
+            return self.table
         if self.table is None or self.table["likelihood"] != "gaussian":
             return None
         return {**self.table, "likelihood": "bernoulli"}
@@ -108,5 +116,25 @@ COMPANIONS: Mapping[str, Companion] = {
         "LIDVAE",
         "Wang et al. 2021, arXiv:2301.00537",
         table=_continuous("brenier"),
+    ),
+    "latent-flow": Companion(
+        "Latent-space flow, by short-run Langevin",
+        "LatentFlow",
+        "Xie et al. 2023, arXiv:2301.09300",
+        log_prob="20 gradients, 5 L to the mode, 16 passes",
+        table={
+            **_continuous("gaussian", posterior="langevin", prior="flow"),
+            "likelihood_options": {"scale": LATENT_FLOW_SCALE},
+            "batch_size": 256,
+        },
+        image=_continuous("gaussian", posterior="langevin", prior="flow", features=8),
+        missing=True,
+    ),
+    "lae": Companion(
+        "Langevin autoencoder",
+        "LAE",
+        "Taniguchi et al. 2022, arXiv:2209.07036",
+        table={**_continuous("gaussian", posterior="amortised-langevin"), "batch_size": 128},
+        image=_continuous("logistic", posterior="amortised-langevin", features=8),
     ),
 }

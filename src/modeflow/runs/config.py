@@ -49,7 +49,7 @@ MODELS: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     },
     "mixed": {
         "nvf": ("NVF", {"latent": "tree"}),
-        **{name: ("NVF", c.binary) for name, c in COMPANIONS.items() if c.binary is not None},
+        **{name: ("NVF", c.mixed) for name, c in COMPANIONS.items() if c.mixed is not None},
     },
     "image": {
         "nvf": ("ImageDensity", {"latent": "sequential", "likelihood": "flow"}),
@@ -194,9 +194,10 @@ def _domain(values: Mapping[str, Any]) -> type[Domain]:
         if values.get("schema") is not None or isinstance(values.get("columns"), Mapping):
             return MixedDomain
         found = domain_of(values.get("data"), values)
-        if found is TableDomain and (_of_tree(values) or values.get("likelihood") == "bernoulli"):
+        bits, holes = values.get("likelihood") == "bernoulli", _takes_missing(values)
+        if found is TableDomain and (_of_tree(values) or bits or holes):
             return MixedDomain
-        return TableDomain if found is MixedDomain and _of_numbers(values) else found
+        return TableDomain if found is MixedDomain and _of_numbers(values) and not holes else found
     if named not in DOMAINS:
         raise ConfigError(
             f"domain {named!r} is not known{nearest(str(named), DOMAINS)} (one of {', '.join(DOMAINS)})"
@@ -212,6 +213,12 @@ def _of_numbers(values: Mapping[str, Any]) -> bool:
         return False
     islands = "n_states" in values and not _of_tree(values)
     return islands or bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
+
+
+def _takes_missing(values: Mapping[str, Any]) -> bool:
+    """Whether the model is one by name that takes missing cells: it fills them in rows of any table."""
+    name = str(values.get("model")).lower()
+    return name in COMPANIONS and COMPANIONS[name].missing
 
 
 def _of_tree(values: Mapping[str, Any]) -> bool:

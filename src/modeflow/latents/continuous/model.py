@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.base import Density
+from modeflow.densities.base import Density, weighted_mean
 from modeflow.errors import ConfigError
 from modeflow.latents.approximate import Approximate, NetworkPosterior, Posterior
 from modeflow.latents.base import Description, LatentModel
-from modeflow.latents.continuous.objective import ContinuousELBO
+from modeflow.latents.continuous.objective import ContinuousELBO, MCMCLikelihood
+from modeflow.latents.langevin import ChainPosterior, Langevin, log_joint_of, own_noise
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise
 
@@ -40,12 +41,16 @@ class ContinuousLatentModel(LatentModel):
         likelihood: p(x|z), a density whose context is z, ``context_features = L``.
         encoder: of q(z|x), see `modeflow.latents.posteriors`; or any network called as
             ``network(x) -> Approximate``.
-        objective: what `objective` minimises.
+        objective: what `objective` minimises; a `ChainPosterior` is learned by `MCMCLikelihood`, any other by
+            the `ContinuousELBO`.
         draws: S.
         chunk_rows: rows (of data times draws) evaluated at once where no gradient is needed.
+        refine: steps towards p(z|x) that z takes, from the middle of q(z|x), where it is read (`infer`,
+            `read`, `reconstruct`); the bounds stay those of q. Not of a z on the sphere.
 
     Raises:
-        ConfigError: parts of different widths, less than one draw, or free bits of another prior.
+        ConfigError: parts of different widths, that do not fit, less than one draw, or free bits of another
+            prior.
 
     Reference:
         Dong et al., *Normalizing Flow with Variational Latent Representation*, 2022,
@@ -58,9 +63,10 @@ class ContinuousLatentModel(LatentModel):
         prior: Density,
         likelihood: Density,
         encoder: Posterior | nn.Module,
-        objective: ContinuousELBO | None = None,
+        objective: ContinuousELBO | MCMCLikelihood | None = None,
         draws: int = 64,
         chunk_rows: int = 4096,
+        refine: Langevin | None = None,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         self.levels = likelihood.levels
@@ -74,7 +80,20 @@ class ContinuousLatentModel(LatentModel):
         self.prior = prior
         self.likelihood = likelihood
         self.encoder = encoder if isinstance(encoder, Posterior) else NetworkPosterior(encoder)
-        self.loss = ContinuousELBO() if objective is None else objective
+        chained = isinstance(self.encoder, ChainPosterior)
+        usual = MCMCLikelihood() if chained else ContinuousELBO()
+        self.loss = usual if objective is None else objective
+        if isinstance(self.loss, MCMCLikelihood) != chained:
+            raise ConfigError(
+                f"{type(self.encoder).__name__} is learned by {type(usual).__name__}, not by "
+                f"{type(self.loss).__name__}"
+            )
+        if refine is not None and (chained or self.encoder.support != "space"):
+            raise ConfigError(
+                "Langevin steps refine a posterior in R^L that has none of its own, not "
+                f"{type(self.encoder).__name__}"
+            )
+        self.refine = refine
         self.encoder.check(likelihood, prior)
         closed = self.encoder.closed_kl and isinstance(prior, self.encoder.closed_prior)
         if self.loss.free_bits and not closed:
@@ -83,6 +102,9 @@ class ContinuousLatentModel(LatentModel):
             )
         self.draws, self.chunk_rows = draws, chunk_rows
         self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
+        #: Cells that are missing are left out of the likelihood and of what finds z.
+        self.fills = self.encoder.takes_missing and likelihood.leaves_out
+        self.marginals = self.exactness
 
     @property
     def latent_features(self) -> int:
@@ -99,6 +121,20 @@ class ContinuousLatentModel(LatentModel):
         """q(z | x), a distribution over z for every row."""
         self._check_event(x)
         return self.encoder.approximate(x, self.likelihood, self.prior)
+
+    def joint_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        """``log p(x, z)`` of rows ``(B, *event_shape)`` and z ``(B, L)``, nats, ``(B,)``.
+
+        With ``z = model.read(x)`` it is the decision score of a latent flow for odd rows: the lower, the
+        odder.
+        """
+        self._check_event(x)
+        return log_joint_of(x, self.likelihood, self.prior)(z)
+
+    def chain(self, x: Tensor) -> list[Tensor]:
+        """z along the chains of a `ChainPosterior`, ``(B, L)`` each."""
+        assert isinstance(self.encoder, ChainPosterior)
+        return self.encoder.chain(x, self.likelihood, self.prior)
 
     # -- the bounds -----------------------------------------------------------------------------
 
@@ -153,10 +189,50 @@ class ContinuousLatentModel(LatentModel):
         return self.iwae(x, min(self.draws, _QUICK_DRAWS))
 
     def infer(self, x: Tensor) -> Tensor:
-        return self.approximate_posterior(x).centre()
+        z = self.approximate_posterior(x).centre()
+        if self.refine is None:
+            return z
+        with own_noise(x, self):
+            return self.refine.move(log_joint_of(x, self.likelihood, self.prior), z)
 
     def read(self, x: Tensor) -> Tensor:
-        return self.approximate_posterior(x).centre()
+        return self.infer(x)
+
+    @torch.no_grad()
+    def finish(
+        self,
+        train: Tensor,
+        validation: Tensor,
+        weight: Tensor | None = None,
+        validation_weight: Tensor | None = None,
+        prune: bool = True,
+    ) -> list[int]:
+        def bound() -> float:
+            parts = validation.split(self.chunk_rows)
+            return float(weighted_mean(torch.cat([self.elbo(p, 1) for p in parts]), validation_weight))
+
+        if len(validation):
+            self.encoder.calibrate(bound)
+        return []
+
+    def sums_out(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x[:, 0], dtype=torch.bool) if self.fills else super().sums_out(x)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The rows with every missing cell (NaN) drawn: z by a chain on the cells that are there, the others
+        from p(x|z).
+
+        It is supervised inpainting by a model that was learned from complete rows, and unsupervised recovery
+        by one that was learned from such with missing cells.
+
+        Raises:
+            ConfigError: for a posterior that takes complete rows alone, or a flow.
+        """
+        if not self.fills:
+            return super().complete(x, generator)
+        z = self.encoder.walk(x, self.likelihood, self.prior, generator)
+        return torch.where(x.isnan(), self.decode(z, len(x), generator).to(x), x)
 
     def read_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.approximate_posterior(x).moments()

@@ -1,17 +1,18 @@
-"""What fits a model with a continuous latent: the evidence lower bound."""
+"""What fits a model with a continuous latent: the evidence lower bound, or draws of z by Markov chains."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.errors import ConfigError
-from modeflow.latents.posteriors import Approximate
+from modeflow.latents.posteriors import Approximate, ChainPosterior
 from modeflow.latents.schedules import warmup, whole_steps
 
-__all__ = ["ContinuousELBO"]
+__all__ = ["ContinuousELBO", "MCMCLikelihood"]
 
 
 class Continuous(Protocol):
@@ -69,3 +70,39 @@ class ContinuousELBO(nn.Module):
             kl, cost = each.sum(), each.clamp_min(self.free_bits).sum()
         terms = {"nll": nll.detach(), "kl": kl.detach()}
         return Loss(nll + warmup(step, self.kl_warmup_steps) * cost, terms)
+
+
+class Chained(Continuous, Protocol):
+    """What the objective by chains asks of a model with a continuous z."""
+
+    @property
+    def encoder(self) -> ChainPosterior:
+        """What finds z."""
+
+    def chain(self, x: Tensor) -> list[Tensor]:
+        """z along the chains of the rows, ``(B, L)`` each."""
+
+
+class MCMCLikelihood(nn.Module):
+    r"""Maximum likelihood by draws of z: the mean of ``-log p(x, z)`` along the chains of a `ChainPosterior`.
+
+    .. math:: \nabla \log p(x) = E_{p(z \mid x)} \big[\nabla \log p(x \mid z) + \nabla \log p(z)\big]
+
+    z of `LangevinPosterior` is a constant, so that the likelihood follows ``log p(x | z_K)`` and a learned
+    prior ``log p(z_K)``; z of `AmortisedLangevinPosterior` has a gradient to the features of its encoder.
+    The value is no bound: what z costs by its entropy is not in it.
+
+    Reference:
+        Han et al., *Alternating Back-Propagation for Generator Network*, 2017,
+        https://arxiv.org/abs/1606.08571
+    """
+
+    #: There is no divergence, and so nothing to give for nothing.
+    free_bits = 0.0
+
+    def forward(self, model: Chained, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        chain = model.chain(x)
+        likelihood = torch.stack([model.likelihood_log_prob(x, z) for z in chain]).mean(0)
+        prior = torch.stack([model.prior.log_prob(z) for z in chain]).mean(0)
+        nll, code = weighted_mean(-likelihood, weight), weighted_mean(-prior, weight)
+        return Loss(nll + code, {"nll": nll.detach(), "prior_nll": code.detach()})

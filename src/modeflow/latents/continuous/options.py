@@ -11,8 +11,9 @@ from torch import nn
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.latents.continuous.model import ContinuousLatentModel
-from modeflow.latents.continuous.objective import ContinuousELBO
+from modeflow.latents.continuous.objective import ContinuousELBO, MCMCLikelihood
 from modeflow.latents.continuous.start import GeodesicStart
+from modeflow.latents.langevin import ChainPosterior, Langevin, LangevinPosterior
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.posteriors import POSTERIORS, build_posterior
 from modeflow.latents.priors import PRIORS, build_prior
@@ -32,14 +33,21 @@ class _Continuous(LatentOptions):
     Arguments:
         features: dimension L of z.
         posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
-            "planar", "radial"), or one on the unit sphere ("vmf", "power-spherical"); see
-            `modeflow.latents.posteriors`.
+            "planar", "radial"), one on the unit sphere ("vmf", "power-spherical"), or one by chains
+            ("langevin", "amortised-langevin"); see `modeflow.latents.posteriors`.
         prior: p(z), "normal", "mixture", "flow" or "sphere"; see `modeflow.latents.priors`. None for
             "sphere" with a posterior on it, and "normal" with any other.
         kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one; None for a quarter
             of all in tables, at most 2,000, and for a tenth in images.
         free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
         draws: of z, over which the bound averages.
+        langevin_steps: of Langevin dynamics; with a posterior by chains, of those (None for 20, and 2 of
+            "amortised-langevin"); with another in space, by which z is refined where it is read (None for
+            none).
+        langevin_step_size: η of z' = z + η ∇ log p(x, z) + √(2η) ξ; None for 0.01, and 0.001 of
+            "amortised-langevin", which adapts it where `langevin_adjusted`.
+        langevin_adjusted: whether each step is accepted or refused by Metropolis; None for no, and yes of
+            "amortised-langevin".
     """
 
     features: int
@@ -48,6 +56,9 @@ class _Continuous(LatentOptions):
     kl_warmup_steps: int | None = None
     free_bits: float = 0.0
     draws: int = 16
+    langevin_steps: int | None = None
+    langevin_step_size: float | None = None
+    langevin_adjusted: bool | None = None
 
     def __post_init__(self) -> None:
         check_sizes(features=self.features, draws=self.draws)
@@ -62,6 +73,7 @@ class _Continuous(LatentOptions):
             )
         if self.prior_name == "sphere" and self.features < 2:
             raise ConfigError("a sphere needs features=2 (a circle) or more")
+        self._check_langevin()
         if self.build_objective().free_bits and not self._closed:
             raise ConfigError(
                 "free_bits are of a Gaussian posterior and prior='normal', or both on the sphere, of closed "
@@ -74,22 +86,70 @@ class _Continuous(LatentOptions):
         usual = "sphere" if POSTERIORS[self.posterior].support == "sphere" else "normal"
         return usual if self.prior is None else self.prior
 
+    def _check_langevin(self) -> None:
+        if self.chained:
+            useless = [n for n in ("kl_warmup_steps", "free_bits") if getattr(self, n)]
+            if useless:
+                raise ConfigError(
+                    f"posterior='{self.posterior}' is learned by chains, which have no use for {useless[0]}: "
+                    "leave it out"
+                )
+        elif self.langevin_steps is None:
+            for name in ("langevin_step_size", "langevin_adjusted"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{name} has no use without langevin_steps with posterior='{self.posterior}'"
+                    )
+        elif POSTERIORS[self.posterior].support != "space":
+            raise ConfigError(
+                f"langevin_steps are of a z in space, and posterior='{self.posterior}' has it on the sphere"
+            )
+        self.build_langevin()
+
+    @property
+    def chained(self) -> bool:
+        """Whether z is found by chains in learning too."""
+        return issubclass(POSTERIORS[self.posterior], ChainPosterior)
+
+    @property
+    def takes_missing(self) -> bool:
+        return POSTERIORS[self.posterior].takes_missing
+
+    def build_langevin(self) -> Langevin | None:
+        """The steps; None for none.
+
+        Raises:
+            ConfigError: for a value that is not allowed.
+        """
+        kind = POSTERIORS[self.posterior]
+        usual = kind.usual if issubclass(kind, ChainPosterior) else LangevinPosterior.usual
+        if self.langevin_steps is None and not self.chained:
+            return None
+        steps, size, adjusted = self.langevin_steps, self.langevin_step_size, self.langevin_adjusted
+        return Langevin(
+            usual.steps if steps is None else steps,
+            usual.step_size if size is None else size,
+            usual.adjusted if adjusted is None else adjusted,
+        )
+
     @property
     def _closed(self) -> bool:
         return POSTERIORS[self.posterior].closed_kl and self.prior_name in ("normal", "sphere")
 
-    def build_objective(self) -> ContinuousELBO:
+    def build_objective(self) -> ContinuousELBO | MCMCLikelihood:
         """The objective.
 
         Raises:
             ConfigError: for a value that is not allowed.
         """
+        if self.chained:
+            return MCMCLikelihood()
         return ContinuousELBO(self.kl_warmup_steps or 0, self.free_bits)
 
     def for_steps(self, steps: int) -> Self:
-        return (
-            self if self.kl_warmup_steps is not None else replace(self, kl_warmup_steps=self._warmup(steps))
-        )
+        if self.chained or self.kl_warmup_steps is not None:
+            return self
+        return replace(self, kl_warmup_steps=self._warmup(steps))
 
     def _warmup(self, steps: int) -> int:
         raise NotImplementedError
@@ -117,9 +177,10 @@ class ContinuousOptions(_Continuous, TableLatent):
         self, features: int, n_states: int, likelihood: Callable[[int], Density]
     ) -> ContinuousLatentModel:
         size = int(self.features)
-        prior, density = build_prior(self.prior_name, size), likelihood(size)
-        q = build_posterior(self.posterior, size, features, self.encoder_features)
-        model = ContinuousLatentModel(prior, density, q, self.build_objective(), int(self.draws))
+        prior, density, steps = build_prior(self.prior_name, size), likelihood(size), self.build_langevin()
+        q = build_posterior(self.posterior, size, features, self.encoder_features, langevin=steps)
+        loss, refine = self.build_objective(), None if self.chained else steps
+        model = ContinuousLatentModel(prior, density, q, loss, int(self.draws), refine=refine)
         model.starter = GeodesicStart() if q.starts else None
         return model
 
@@ -152,7 +213,9 @@ class ImageContinuous(_Continuous, ImageLatent):
 
         size = int(self.features)
         density = likelihood(size, None)
-        q = build_posterior(self.posterior, size, make_net=reads)
+        steps = self.build_langevin()
+        q = build_posterior(self.posterior, size, make_net=reads, langevin=steps)
         loss, draws = self.build_objective(), int(self.draws)
         prior = build_prior(self.prior_name, size)
-        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows)
+        refine = None if self.chained else steps
+        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refine)

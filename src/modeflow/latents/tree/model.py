@@ -50,6 +50,7 @@ class TreeLatentModel(LatentModel):
 
     prior: TreePrior
     likelihood: LeafLikelihood
+    fills = True
 
     def __init__(
         self,

@@ -1,5 +1,9 @@
 r"""Single steps of Markov chains, a batch of chains at a time, and how their size is found.
 
+Noise is drawn from the generator given, or, within a stream of noise of the rows
+(`modeflow.transforms.noise.row_noise`), is a function of the row: a chain then ends at the same place in
+every call.
+
 A chain is a row. Its state is a `Place`; a step takes one and gives the next. Leapfrog integrates
 :math:`\dot x = M^{-1} p,\ \dot p = \nabla \log p(x)`, whose energy :math:`-\log p(x) + p^T M^{-1} p / 2` it
 keeps up to :math:`O(\epsilon^2)`; a Metropolis step takes what is left away.
@@ -18,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modeflow.transforms.noise import drawn
+from modeflow.transforms.noise import drawn, in_row_noise, standard_normal, uniform_noise
 
 __all__ = [
     "DualAveraging",
@@ -64,7 +68,15 @@ def where_drawn(
 
 def normal_like(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal numbers of the shape, type and device of `like`."""
+    if generator is None and in_row_noise():
+        return standard_normal(like)
     return where_drawn(torch.randn, like.shape, like, generator)
+
+
+def _uniform_like(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    if generator is None and in_row_noise():
+        return uniform_noise(like)
+    return where_drawn(torch.rand, like.shape, like, generator)
 
 
 def spread_over(values: Tensor, x: Tensor) -> Tensor:
@@ -131,7 +143,7 @@ def _kinetic(momentum: Tensor, inverse_mass: Tensor) -> Tensor:
 def _decide(new: Place, old: Place, log_ratio: Tensor, generator: torch.Generator | None) -> Moved:
     log_ratio = torch.where(log_ratio.isnan(), -torch.inf, log_ratio)
     acceptance = log_ratio.clamp_max(0).exp()
-    taken = where_drawn(torch.rand, acceptance.shape, acceptance, generator) < acceptance
+    taken = _uniform_like(acceptance, generator) < acceptance
     return Moved(_where(taken, new, old), acceptance, taken, log_ratio < -_DIVERGENT)
 
 

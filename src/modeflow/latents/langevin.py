@@ -1,0 +1,321 @@
+r"""Posteriors by Langevin dynamics, which are sampled, not written down; and what bounds a density with them.
+
+With :math:`U(z) = -\log p(x \mid z) - \log p(z)` a step of size η is
+
+.. math:: z_{k+1} = z_k - \eta\, \nabla U(z_k) + \sqrt{2 \eta}\, \xi_k, \qquad \xi_k \sim N(0, I)
+
+(:math:`\eta = d^2 / 2` where the literature writes d). It is used in three ways: `LangevinPosterior` takes K
+steps afresh from N(0, I) for every row; `AmortisedLangevinPosterior` moves the last layer of an encoder, and
+with it z of all rows at once; and `Langevin.move` refines what any posterior in R^L says.
+
+A model is learned from such z by the gradient of ``log p(x, z)``, which is that of ``log p(x)`` where z is
+from p(z|x) (`modeflow.latents.MCMCLikelihood`). The law of z_K has no density that could be written down, so
+``log p(x)`` is bounded by importance weights of a Gaussian instead; by any, a bound holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modeflow.densities.base import Density
+from modeflow.densities.steps import Moved, at, langevin_step, normal_like
+from modeflow.errors import ConfigError
+from modeflow.latents.approximate import Approximate, DiagonalGaussian, Posterior
+from modeflow.latents.laplace import PrecisionGaussian, gaining
+from modeflow.options import check_sizes
+from modeflow.transforms.noise import in_row_noise, row_noise
+
+__all__ = [
+    "AmortisedLangevinPosterior",
+    "ChainPosterior",
+    "Langevin",
+    "LangevinPosterior",
+    "ShortRun",
+    "curvature",
+    "peak",
+]
+
+LogJoint = Callable[[Tensor], Tensor]
+#: Number of the stream of noise of a chain: no draw of a bound has it.
+_CHAIN = 1 << 20
+#: Newton steps from where a chain ends to the Gaussian that bounds, and the least curvature of that.
+_NEWTON, _LEAST = 4, 0.05
+#: Of the last layer: the share of its mean that a step keeps; the acceptance that its step size is adapted
+#: to, and how fast.
+_KEPT, _ACCEPTED, _RATE = 0.99, 0.574, 0.05
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """Steps of Langevin dynamics.
+
+    Arguments:
+        steps: K. step_size: η. adjusted: accept each by Metropolis (MALA).
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+    """
+
+    steps: int
+    step_size: float
+    adjusted: bool = False
+
+    def __post_init__(self) -> None:
+        check_sizes(langevin_steps=self.steps)
+        if not 0 < self.step_size < math.inf:
+            raise ConfigError(f"langevin_step_size must be above 0 and finite, received {self.step_size!r}")
+
+    def move(self, log_joint: LogJoint, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """z after K steps, ``(B, L)``, without gradient.
+
+        Arguments:
+            log_joint: ``log p(x, z)`` of every row, ``(B, L) -> (B,)``. z: where the chains start.
+            generator: source of randomness; see `modeflow.densities.steps` for what is without one.
+        """
+        if not len(z):
+            return z.detach()
+        size, ones = torch.as_tensor(self.step_size).to(z), torch.ones_like(z[0])
+        place = at(log_joint, z)
+        for _ in range(self.steps):
+            place = langevin_step(log_joint, place, size, ones, self.adjusted, generator).place
+        return place.x
+
+
+def log_joint_of(x: Tensor, likelihood: Density, prior: Density) -> LogJoint:
+    """``z -> log p(x, z)`` of every row."""
+    return lambda z: likelihood._log_prob(x, z) + prior._log_prob(z, None)
+
+
+def own_noise(x: Tensor, part: nn.Module) -> AbstractContextManager[None]:
+    """What a chain of these rows runs in: fresh noise while training, else a stream of the row's own."""
+    return nullcontext() if part.training and not in_row_noise() else row_noise(x, _CHAIN, part)
+
+
+def curvature(log_joint: LogJoint, z: Tensor) -> tuple[Tensor, Tensor]:
+    r"""The gradient of ``log p(x, z)``, ``(B, L)``, and the Cholesky factor of a precision, ``(B, L, L)``.
+
+    The precision is :math:`|{-\nabla^2} \log p(x, z)|`, of absolute eigenvalues of at least 0.05, so that it
+    is one also away from a mode.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        z = z.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(log_joint(z).sum(), z, create_graph=True)
+        rows = [torch.autograd.grad(each.sum(), z, retain_graph=True)[0] for each in slope.unbind(1)]
+    hessian = -torch.stack(rows, 1).nan_to_num(0.0, 0.0, 0.0)
+    values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
+    precision = (vectors * values.abs().clamp_min(_LEAST).unsqueeze(1)) @ vectors.mT
+    return slope.detach().nan_to_num(0.0, 0.0, 0.0), torch.linalg.cholesky(precision)
+
+
+def peak(log_joint: LogJoint, z: Tensor, steps: int = _NEWTON) -> PrecisionGaussian:
+    """The Gaussian at a mode of ``p(x, z)`` near z, by Newton steps that never lose, and the curvature there.
+
+    Arguments:
+        log_joint: ``(B, L) -> (B,)``. z: from where. steps: of the search.
+    """
+    for _ in range(steps):
+        slope, factor = curvature(log_joint, z)
+        z = gaining(log_joint, z, torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1))
+    return PrecisionGaussian(z.detach(), curvature(log_joint, z)[1])
+
+
+class ShortRun(Approximate):
+    """Where chains ended, and the Gaussian at the mode near it, made when it is first asked for.
+
+    Its middle is z_K; density, draws and moments are those of the Gaussian (`peak`), a proposal.
+
+    Arguments:
+        z: z_K, ``(B, L)``. log_joint: of the rows.
+    """
+
+    def __init__(self, z: Tensor, log_joint: LogJoint) -> None:
+        self.location, self._log_joint = z, log_joint
+
+    @functools.cached_property
+    def proposal(self) -> PrecisionGaussian:
+        """The Gaussian."""
+        if not len(self.location):
+            return PrecisionGaussian(self.location, self.location.new_zeros(0, *[self.location.shape[1]] * 2))
+        return peak(self._log_joint, self.location)
+
+    @property
+    def log_scale(self) -> Tensor:  # type: ignore[override]
+        return self.proposal.log_scale
+
+    def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
+        return self.proposal.rsample_and_log_prob()
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.proposal.log_prob(z)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        return self.proposal.moments()
+
+
+class ChainPosterior(Posterior):
+    """A posterior that gives z as chains find them, by which a model is learned (`MCMCLikelihood`).
+
+    Arguments:
+        latent_features, make_net: as in `Posterior`. langevin: the steps; None for `usual`.
+    """
+
+    #: The steps where none are said.
+    usual: ClassVar[Langevin]
+
+    def __init__(
+        self, latent_features: int, make_net: Callable[[int], nn.Module], langevin: Langevin | None = None
+    ) -> None:
+        super().__init__(latent_features, make_net)
+        self.langevin = self.usual if langevin is None else langevin
+
+    @abstractmethod
+    def chain(self, x: Tensor, likelihood: Density, prior: Density) -> list[Tensor]:
+        """z along the chains of these rows, ``(B, L)`` each, that the loss is averaged over."""
+
+
+class LangevinPosterior(ChainPosterior):
+    r"""Short-run Langevin dynamics: K steps towards p(z|x), afresh from N(0, I) for every row.
+
+    There is no encoder. Cells of x that are missing (NaN) are no part of U where the likelihood leaves them
+    out, in learning and afterwards. The bound is by the Gaussian at the mode near z_K (`ShortRun`).
+
+    Warning:
+        Unadjusted steps diverge where η times the curvature of U is above 2; of a Gaussian likelihood that is
+        about |∂g/∂z|² / s² + 1: a scale s that is learned can become too small for η.
+
+    Reference:
+        Xie et al., *A Tale of Two Latent Flows: Learning Latent Space Normalizing Flow with Short-run
+        Langevin Flow for Approximate Inference*, 2023, https://arxiv.org/abs/2301.09300
+    """
+
+    usual = Langevin(20, 0.01)
+    closed_kl = False
+    starts = False
+    takes_missing = True
+
+    def __init__(
+        self, latent_features: int, make_net: Callable[[int], nn.Module], langevin: Langevin | None = None
+    ) -> None:
+        nn.Module.__init__(self)
+        self.latent_features = latent_features
+        self.langevin = self.usual if langevin is None else langevin
+
+    def walk(
+        self, x: Tensor, likelihood: Density, prior: Density, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """z_K of every row, ``(B, L)``; with a generator, as another chain of the row."""
+        where = x.new_zeros(len(x), self.latent_features, dtype=prior.dtype)
+        return self.langevin.move(
+            log_joint_of(x, likelihood, prior), normal_like(where, generator), generator
+        )
+
+    def approximate(self, x: Tensor, likelihood: Density, prior: Density) -> Approximate:
+        with own_noise(x, self):
+            z = self.walk(x, likelihood, prior)
+        return ShortRun(z, log_joint_of(x, likelihood, prior))
+
+    def chain(self, x: Tensor, likelihood: Density, prior: Density) -> list[Tensor]:
+        with own_noise(x, self):
+            return [self.walk(x, likelihood, prior)]
+
+
+class AmortisedLangevinPosterior(ChainPosterior):
+    r"""Amortised Langevin dynamics: z = Φ g(x), and Langevin steps of Φ, the last layer of the encoder.
+
+    .. math:: \Phi \leftarrow \Phi - \eta \sum_i \frac{\partial U(x_i, \Phi g_i)}{\partial \Phi}
+        + \sqrt{2 \eta}\, \Xi
+
+    with features g_i = g(x_i) of norm one. Where those of the rows of a batch are independent (there are 256,
+    so a batch may have as many rows at the most), the law of the z_i is, up to O(η), the product of the
+    p(z_i | x_i). `adjusted`, all of Φ is accepted or refused by Metropolis, and η is adapted to an
+    acceptance of 0.574. g and the other parts follow the gradient of the mean U along the chain.
+
+    Afterwards Φ is its average over the last hundred steps or so, and q(z|x) = N(Φ g(x), τ²): a proposal,
+    whose τ is the best of some on the validation rows (`calibrate`).
+
+    Reference:
+        Taniguchi et al., *Langevin Autoencoders for Learning Deep Latent Variable Models*, 2022,
+        https://arxiv.org/abs/2209.07036
+    """
+
+    usual = Langevin(2, 1e-3, adjusted=True)
+    #: Numbers of g.
+    features: ClassVar[int] = 256
+    phi: Tensor
+    phi_mean: Tensor
+    log_step: Tensor
+    log_tau: Tensor
+
+    def __init__(
+        self, latent_features: int, make_net: Callable[[int], nn.Module], langevin: Langevin | None = None
+    ) -> None:
+        super().__init__(latent_features, make_net, langevin)
+        phi = torch.randn(latent_features, self.features)
+        self.register_buffer("phi", phi)
+        self.register_buffer("phi_mean", phi.clone())
+        self.register_buffer("log_step", torch.tensor(math.log(self.langevin.step_size)))
+        self.register_buffer("log_tau", torch.tensor(math.log(0.2)))
+
+    @staticmethod
+    def outputs(latent_features: int) -> int:
+        return AmortisedLangevinPosterior.features
+
+    def features_of(self, x: Tensor) -> Tensor:
+        """g of every row, of norm one, ``(B, 256)``."""
+        h = self.net(x)
+        return F.normalize(h - h.mean(-1, keepdim=True), dim=-1)
+
+    def forward(self, x: Tensor) -> Approximate:
+        mean = self.features_of(x) @ self.phi_mean.T
+        return DiagonalGaussian(mean, self.log_tau.expand_as(mean))
+
+    def log_joint_of_layer(self, x: Tensor, g: Tensor, likelihood: Density, prior: Density) -> LogJoint:
+        """``Φ -> Σ_i log p(x_i, Φ g_i)``, ``(C, L, G) -> (C,)`` of C chains, of features ``(B, G)``."""
+
+        def log_joint(phi: Tensor) -> Tensor:
+            many = x.repeat(len(phi), *(1,) * (x.dim() - 1))
+            z = (g @ phi.mT).flatten(0, 1)
+            return log_joint_of(many, likelihood, prior)(z).view(len(phi), -1).sum(1)
+
+        return log_joint
+
+    @torch.no_grad()
+    def advance(self, x: Tensor, likelihood: Density, prior: Density) -> list[Tensor]:
+        """Move Φ by its steps on these rows; Φ after each, ``(L, 256)``."""
+        log_joint = self.log_joint_of_layer(x, self.features_of(x), likelihood, prior)
+        place = at(log_joint, self.phi.unsqueeze(0))
+        ones, passed = torch.ones_like(self.phi), []
+        for _ in range(self.langevin.steps):
+            moved: Moved = langevin_step(log_joint, place, self.log_step.exp(), ones, self.langevin.adjusted)
+            place = moved.place
+            passed.append(place.x[0])
+            if self.langevin.adjusted:
+                self.log_step += _RATE * (moved.acceptance[0].to(self.log_step) - _ACCEPTED)
+        self.phi.copy_(passed[-1])
+        self.phi_mean.lerp_(self.phi, 1 - _KEPT)
+        return passed
+
+    def chain(self, x: Tensor, likelihood: Density, prior: Density) -> list[Tensor]:
+        if not self.training:
+            return [self(x).location]
+        passed, g = self.advance(x, likelihood, prior), self.features_of(x)
+        return [g @ phi.T for phi in passed]
+
+    def calibrate(self, bound: Callable[[], float]) -> None:
+        """Set τ to the one out of thirteen between 0.01 and 1 whose bound on validation rows is highest."""
+        tried = torch.linspace(math.log(0.01), 0.0, 13).tolist()
+        values = []
+        for each in tried:
+            self.log_tau.fill_(each)
+            values.append(bound())
+        self.log_tau.fill_(tried[max(range(len(tried)), key=values.__getitem__)])
