@@ -9,20 +9,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities import Loss
+from modeflow.densities import Density, Loss
 from modeflow.errors import ConfigError
+from modeflow.native import native_kernels
 
 __all__ = ["SINGLE", "FabricWorld", "World", "resolve_device"]
 
 
-def resolve_device(name: str) -> torch.device:
+#: Parameters times rows of a batch below which a step of a flow of tables is sooner done by a processor's own
+#: kernels than launched on a GPU: the default flow of 300 rows took ten times as long there.
+_WORTH_A_GPU = 1e8
+
+
+def resolve_device(name: str, model: Density | None = None, batch_rows: int = 0) -> torch.device:
     """The device of that name.
+
+    Arguments:
+        name: "auto", "cpu", "cuda", "cuda:N". "auto" is a GPU if there is one; to train a small model of
+            tables where there are native kernels it is the processor.
+        model: to be trained, in batches of so many rows; None for anything else.
 
     Raises:
         ConfigError: if CUDA is asked for and not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        use = torch.cuda.is_available() and not (model is not None and _is_small(model, batch_rows))
+        return torch.device("cuda" if use else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device='{name}': torch finds no CUDA device here; use 'cpu' or 'auto'")
     try:
@@ -33,6 +45,12 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise ConfigError(f"device='{name}': there are {count} CUDA devices here, numbered from 0")
     return device
+
+
+def _is_small(model: Density, batch_rows: int) -> bool:
+    """Whether a step computes too little to be worth a GPU."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    return native_kernels() != "none" and len(model.event_shape) == 1 and size * batch_rows < _WORTH_A_GPU
 
 
 class World:

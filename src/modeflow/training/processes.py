@@ -73,7 +73,7 @@ def fit_in_processes(model: Density, rows: Rows, job: Job) -> History:
     precision: Any = config.precision if config.precision != "64-true" else "32-true"
     try:
         fabric = Fabric(
-            accelerator=resolve_device(config.device).type,
+            accelerator=resolve_device(config.device, model, config.batch_size).type,
             devices=config.devices,
             strategy=strategy,
             precision=precision,

@@ -122,7 +122,7 @@ class Trainer:
         job: Job,
     ) -> History:
         rows = Rows(train, validation, weight, validation_weight).outside_inference()
-        device = resolve_device(self.config.device)
+        device = resolve_device(self.config.device, model, self.config.batch_size)
         if self.config.precision == "64-true":
             model.double()
             rows = rows.double()
