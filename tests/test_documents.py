@@ -52,7 +52,10 @@ def test_every_flow_has_a_page():
             assert f"../images/flows/{key}.png" in page
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+EXPERIMENTS = ROOT / "src" / "modeflow" / "runs" / "published"
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("nsf-*.yaml")), ids=lambda p: p.stem)
 def test_published_settings_build(path):
     from modeflow.data import BENCHMARKS
     from modeflow.flows import build_flow
@@ -69,7 +72,9 @@ def test_published_settings_build(path):
     assert config.estimator().max_epochs == config["max_epochs"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "images").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [EXPERIMENTS / f"{name}.yaml" for name in ("glow-cifar10", "nvf-cifar10", "nvf-fashion-mnist")]
+)
 def test_settings_of_images_are_known(path):
     from modeflow.data import IMAGE_SETS
     from modeflow.estimators.settings import Settings
@@ -89,7 +94,7 @@ def test_the_measured_settings_are_those_of_the_configuration(monkeypatch):
 
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     measured = runpy.run_path(str(ROOT / "benchmarks" / "images.py"), run_name="images")
-    config = RunConfig.build(read_config(ROOT / "configs" / "images" / "nvf-fashion-mnist.yaml"))
+    config = RunConfig.build(read_config(EXPERIMENTS / "nvf-fashion-mnist.yaml"))
     estimator = config.estimator()
     for name, value in {**measured["MODELS"]["nvf"], **measured["FIT"]}.items():
         if name in estimator.groups():  # what is left out has its default

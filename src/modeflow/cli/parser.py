@@ -328,6 +328,23 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     seed_and_device(serve, seed="")
 
+    reproduce = add(
+        "reproduce",
+        "fit what a paper fitted, and set the result beside its number",
+        "modeflow reproduce                           the experiments there are\n"
+        "  modeflow reproduce nsf-coupling-power        into runs/nsf-coupling-power; again: it goes on\n"
+        "  modeflow reproduce nvf-fashion-mnist -o run --set max_epochs=1",
+    )
+    reproduce.add_argument(
+        "experiment", nargs="?", metavar="EXPERIMENT", help="its name; without one all are listed"
+    )
+    reproduce.add_argument("-o", "--out", metavar="RUN", help="run folder (default runs/EXPERIMENT)")
+    reproduce.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="assignments",
+        help="one setting that is not as in the paper; may be repeated",
+    )  # fmt: skip
+    seed_and_device(reproduce)
+
     add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
 
     bench = add(

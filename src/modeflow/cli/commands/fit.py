@@ -58,12 +58,24 @@ def run(args: argparse.Namespace) -> int:
 
     folder = Path(args.out)
     with read_once(), kept_input(settings(args), folder, announce) as given:
-        return _fit(args, folder, given, announce)
+        return fit_into(args, folder, given, announce)
 
 
-def _fit(
-    args: argparse.Namespace, folder: Path, given: dict[str, Any], announce: Callable[[str], None]
+def fit_into(
+    args: argparse.Namespace,
+    folder: Path,
+    given: dict[str, Any],
+    announce: Callable[[str], None],
+    begun: Callable[[], None] | None = None,
+    more: Callable[[dict[str, Any]], tuple[dict[str, Any], list[str]]] | None = None,
 ) -> int:
+    """Fit, or go on where ``args.resume``, and print what was measured; the exit status.
+
+    Arguments:
+        folder: of the run. given: its settings; of one that goes on those that may not differ.
+        announce: called with each guess about files. begun: called when the settings are known to be right.
+        more: from the result to more of it, and lines.
+    """
     from modeflow.runs import RunConfig, fit_run
     from modeflow.runs.folder import config_of
     from modeflow.training import signals_held
@@ -81,10 +93,14 @@ def _fit(
             )
     else:
         config = RunConfig.build(given)
+    if begun is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        begun()
     with signals_held(deliver=False) as held:  # told below, in words and by the exit status
         fitted = fit_run(config, folder, resume=args.resume, quiet=args.quiet or args.json, announce=announce)
     result = {"run": str(folder), **fitted.result}
-    emit(args, result, summary(fitted.result))
+    added, lines = ({}, []) if more is None else more(fitted.result)
+    emit(args, {**result, **added}, [*summary(fitted.result), *lines])
     if held.signum is not None:
         say(
             args,
