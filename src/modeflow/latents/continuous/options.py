@@ -35,8 +35,8 @@ class _Continuous(LatentOptions):
         posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
             "planar", "radial"), one on the unit sphere ("vmf", "power-spherical"), or one by chains
             ("langevin", "amortised-langevin"); see `modeflow.latents.posteriors`.
-        prior: p(z), "normal", "mixture", "flow" or "sphere"; see `modeflow.latents.priors`. None for
-            "sphere" with a posterior on it, and "normal" with any other.
+        prior: p(z), "normal", "mixture", "flow", "diffusion-bridge" or "sphere", see
+            `modeflow.latents.priors`; None for "sphere" with a posterior on it, "normal" with any other.
         kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one; None for a quarter
             of all in tables, at most 2,000, and for a tenth in images.
         free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
