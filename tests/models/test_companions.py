@@ -14,6 +14,7 @@ from modeflow.densities import BernoulliDecoder, Flow, GaussianDecoder, Gaussian
 from modeflow.errors import ConfigError, DataError
 from modeflow.latents import LaplacePosterior, build_posterior
 from modeflow.models import (
+    LAE,
     LIDVAE,
     VAE,
     VLAE,
@@ -236,6 +237,8 @@ MIXED = {
     "a flow prior with NVF": lambda: ContinuousNVF(D, 2, prior="flow"),
     "a flow prior with a planar posterior and a VAE": lambda: FlowVAE(D, 2, posterior="planar", prior="flow"),
     "a diffusion bridge for the prior of a VAE": lambda: VAE(D, 2, prior="diffusion-bridge"),
+    "Langevin steps after an IAF posterior": lambda: FlowVAE(D, 2, langevin_steps=2),
+    "chains from an encoder with a flow prior": lambda: LAE(D, 2, prior="flow"),
     "a mixture prior with a VAE": lambda: VAE(D, 2, prior="mixture"),
     "a sphere with a flow likelihood": lambda: ContinuousNVF(D, 3, posterior="vmf"),
     "a Laplace posterior with Brenier maps": lambda: VLAE(D, 2, likelihood="brenier"),

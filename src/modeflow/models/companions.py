@@ -293,21 +293,25 @@ def LAE(
     latent_features: int = 2,
     *,
     adjusted: bool = True,
+    layer: bool = False,
     likelihood: str | None = None,
     **options: Any,
 ) -> LatentModel:
-    r"""Langevin autoencoder: z = Φ g(x), where Φ, the last layer of the encoder, moves by Langevin dynamics.
+    r"""Langevin autoencoder: z of every row by Langevin dynamics from where an encoder says.
 
-    .. math:: \Phi \leftarrow \Phi + \eta \sum_i \frac{\partial \log p(x_i, \Phi g_i)}{\partial \Phi}
-        + \sqrt{2 \eta}\, \Xi
+    .. math:: z_0 \sim N(m(x), s(x)^2), \qquad
+        z_{k+1} = z_k + \eta \nabla_z \log p(x, z_k) + \sqrt{2 \eta}\, \xi_k
 
-    The decoder and g follow the gradient of the mean of ``log p(x, z)`` along the chain. `log_prob` is an
-    importance-weighted lower bound by N(Φ g(x), τ²), see `modeflow.latents.AmortisedLangevinPosterior`.
+    The decoder follows the gradient of ``log p(x, z_K)``, the encoder that of ``log q(z_K | x)``. With
+    `layer`, as published, z = Φ g(x) and it is Φ, the last layer of the encoder, that moves, for all rows of
+    a batch at once; on tables their features are too alike for that (``docs/models/lae.md``).
 
     Arguments:
         features, latent_features, likelihood, options: as in `VAE`, with ``langevin_steps`` and
             ``langevin_step_size`` of the latent.
-        adjusted: accept moves of Φ by Metropolis, and adapt the step size to that.
+        adjusted: accept moves by Metropolis, and adapt the step size to that.
+        layer: move the last layer (`modeflow.latents.AmortisedLangevinPosterior`), not each row
+            (`modeflow.latents.EncodedLangevinPosterior`).
 
     Raises:
         ConfigError: for a value that is not allowed.
@@ -316,5 +320,6 @@ def LAE(
         Taniguchi et al., *Langevin Autoencoders for Learning Deep Latent Variable Models*, 2022,
         https://arxiv.org/abs/2209.07036
     """
-    given = {"posterior": "amortised-langevin", "langevin_adjusted": adjusted, **options}
+    posterior = "amortised-langevin" if layer else "encoded-langevin"
+    given = {"posterior": posterior, "langevin_adjusted": adjusted, **options}
     return _continuous("LAE", features, latent_features, likelihood, given)

@@ -152,7 +152,7 @@ COMPANIONS: Mapping[str, Companion] = {
         "Langevin autoencoder",
         "LAE",
         "Taniguchi et al. 2022, arXiv:2209.07036",
-        table={**_continuous("gaussian", posterior="amortised-langevin"), "batch_size": 128},
-        image=_continuous("logistic", posterior="amortised-langevin", features=8),
+        table={**_continuous("gaussian", posterior="encoded-langevin"), "batch_size": 128},
+        image=_continuous("logistic", posterior="encoded-langevin", features=8),
     ),
 }
