@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from modeflow.densities import DiffusionBridge
 from modeflow.flows import FFJORD, ResidualFlow, ScoreSDE
 from modeflow.nets import ConcatSquash, ContractiveMLP
 from modeflow.testing import DensityCase, TransformCase
@@ -47,6 +48,9 @@ DENSITIES: dict[str, DensityCase] = {
     "score-2": DensityCase(lambda: ScoreSDE(2, steps=12, hidden_features=16, blocks=1), 2, cells=80),
     "score-ve-2": DensityCase(
         lambda: ScoreSDE(2, kind="ve", steps=30, hidden_features=16, blocks=1), 2, cells=80
+    ),
+    "bridge-2": DensityCase(
+        lambda: DiffusionBridge(2, steps=4, hidden_features=16, blocks=1), 2, scale=0.1, cells=80
     ),
     "score-3-context": DensityCase(
         lambda: ScoreSDE(3, 2, kind="subvp", steps=8, hidden_features=16, blocks=1), 3, 2

@@ -41,6 +41,10 @@ CASES = {
         ["--set", "latent_options.langevin_steps=2", "--set", "latent_options.draws=2"],
     ),
     "lae": ("numbers", []),
+    "bridge-vq-vae": (
+        "numbers",
+        ["--set", "latent_options.codes=2", "--set", "latent_options.prior_options={steps: 3, draws: 2}"],
+    ),
     "vae": ("binary", ["--set", "likelihood=bernoulli"]),
     "vlae": ("binary", ["--set", "likelihood=bernoulli"]),
     "discrete-vae": ("numbers", ["--set", "n_states=3"]),

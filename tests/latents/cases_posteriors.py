@@ -35,5 +35,6 @@ POSTERIOR_CASES: dict[str, PosteriorCase] = {
     "vmf": PosteriorCase(sphere=True),
     "power-spherical": PosteriorCase(sphere=True),
     "langevin": PosteriorCase(gap=1e-9, chains=True),
+    "encoded-langevin": PosteriorCase(chains=True),
     "amortised-langevin": PosteriorCase(chains=True),
 }

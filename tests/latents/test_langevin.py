@@ -18,7 +18,12 @@ from modeflow.latents import (
     LangevinPosterior,
     build_posterior,
 )
-from modeflow.latents.langevin import AmortisedLangevinPosterior, curvature, log_joint_of
+from modeflow.latents.langevin import (
+    AmortisedLangevinPosterior,
+    EncodedLangevinPosterior,
+    curvature,
+    log_joint_of,
+)
 from modeflow.models import LAE, VAE, LatentFlow
 from modeflow.nets import MLP
 from modeflow.testing import perturb
@@ -126,7 +131,7 @@ def test_of_more_rows_than_features_it_is_not():
 def test_a_loss_moves_the_last_layer_and_no_optimiser_does():
     for adjusted in (True, False):
         torch.manual_seed(0)
-        model, x = LAE(D, L, adjusted=adjusted, draws=2), rows(16).float()
+        model, x = LAE(D, L, adjusted=adjusted, layer=True, draws=2), rows(16).float()
         q = model.encoder
         before, step = q.phi.clone(), float(q.log_step)
         model.train().objective(x).value.backward()
@@ -142,12 +147,54 @@ def test_a_loss_moves_the_last_layer_and_no_optimiser_does():
 
 def test_the_scale_of_the_proposal_is_the_best_on_validation_rows():
     torch.manual_seed(0)
-    model, x = perturb(LAE(D, L, draws=2), 0.2, seed=1).double().eval(), rows(50)
+    model, x = perturb(LAE(D, L, layer=True, draws=2), 0.2, seed=1).double().eval(), rows(50)
     model.finish(x, x)
     best = float(model.elbo(x, 1).mean())
     for other in torch.linspace(math.log(0.01), 0, 13):
         model.encoder.log_tau.fill_(other)
         assert float(model.elbo(x, 1).mean()) <= best + 1e-12
+
+
+# -- an encoder that learns where chains end ----------------------------------------------------------
+
+
+def test_every_row_is_a_chain_of_its_own_and_the_encoder_learns_their_law():
+    """Of a linear decoder p(z|x) is known: the chains have it, and the encoder's own loss leads to it."""
+    torch.manual_seed(0)
+    x = rows(1)
+    mean, precision, _ = exact(x)
+    covariance = torch.linalg.inv(precision)
+    steps = Langevin(40, 0.25, adjusted=True)
+    q = EncodedLangevinPosterior(L, lambda n: MLP(D, n, ()), steps).double().train()
+    before = float(q.log_step)
+    (z,) = q.chain(x.expand(8000, -1), linear(), StandardNormal(L).double())
+    agree(z, mean[0], covariance)
+    assert float(q.log_step) != before and not z.requires_grad
+    adam = torch.optim.Adam(q.parameters(), 0.05)
+    for _ in range(200):
+        adam.zero_grad()
+        loss = q.follow(x.expand(8000, -1), [z])
+        loss.mean().backward()
+        adam.step()
+    found = q(x)
+    # The best diagonal Gaussian of the forward divergence: marginal moments, not those given the others.
+    assert torch.allclose(found.location[0], z.mean(0), atol=1e-2)
+    assert torch.allclose(found.log_scale.exp()[0], z.std(0), atol=1e-2)
+
+
+@pytest.mark.parametrize("adjusted", [True, False])
+def test_only_training_adapts_the_step_and_a_row_has_a_chain_of_its_own(adjusted):
+    torch.manual_seed(0)
+    model, x = LAE(D, L, adjusted=adjusted, draws=2), rows(16).float()
+    step = float(model.encoder.log_step)
+    loss = model.train().objective(x)
+    loss.value.backward()
+    assert {"nll", "prior_nll", "encoder_nll"} == set(loss.terms)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    now = float(model.encoder.log_step)
+    assert (now != step) == adjusted
+    (all_rows,), (some,) = model.eval().chain(x), model.chain(x[3:5])
+    assert torch.allclose(all_rows[3:5], some, atol=1e-5) and float(model.encoder.log_step) == now
 
 
 # -- bounds ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -12,7 +13,18 @@ from torch import Tensor
 from modeflow.densities import BernoulliDecoder, Flow, GaussianDecoder, GaussianMixtureBase, StandardNormal
 from modeflow.errors import ConfigError, DataError
 from modeflow.latents import LaplacePosterior, build_posterior
-from modeflow.models import LIDVAE, VAE, VLAE, VQVAE, VQVAE2, ContinuousNVF, DiscreteVAE, FlowVAE
+from modeflow.models import (
+    LAE,
+    LIDVAE,
+    VAE,
+    VLAE,
+    VQVAE,
+    VQVAE2,
+    ContinuousNVF,
+    DiffusionBridgeVQVAE,
+    DiscreteVAE,
+    FlowVAE,
+)
 from modeflow.nets import MLP
 from modeflow.nets.brenier import BrenierMap, ConvexGradient
 from modeflow.testing import perturb
@@ -224,6 +236,9 @@ MIXED = {
     "an IAF posterior with a flow likelihood": lambda: ContinuousNVF(D, 2, posterior="iaf"),
     "a flow prior with NVF": lambda: ContinuousNVF(D, 2, prior="flow"),
     "a flow prior with a planar posterior and a VAE": lambda: FlowVAE(D, 2, posterior="planar", prior="flow"),
+    "a diffusion bridge for the prior of a VAE": lambda: VAE(D, 2, prior="diffusion-bridge"),
+    "Langevin steps after an IAF posterior": lambda: FlowVAE(D, 2, langevin_steps=2),
+    "chains from an encoder with a flow prior": lambda: LAE(D, 2, prior="flow"),
     "a mixture prior with a VAE": lambda: VAE(D, 2, prior="mixture"),
     "a sphere with a flow likelihood": lambda: ContinuousNVF(D, 3, posterior="vmf"),
     "a Laplace posterior with Brenier maps": lambda: VLAE(D, 2, likelihood="brenier"),
@@ -351,6 +366,45 @@ def test_the_masked_prior_of_codes_draws_what_it_says():
     assert (np.abs(counts - p) < 5 * np.sqrt(p * (1 - p) / 20_000)).all()
     assert math.isclose(p.sum(), 1, rel_tol=1e-5)
     assert build_posterior("iaf", 2, D).closed_kl is False
+
+
+def test_a_diffusion_bridge_over_codes_is_fitted_with_encoder_and_decoder_and_bounds_their_sum():
+    pytest.importorskip("vector_quantize_pytorch")
+    torch.manual_seed(0)
+    bridge = {"steps": 4, "hidden_features": 8, "blocks": 1, "draws": 4}
+    model = DiffusionBridgeVQVAE(D, 2, n_codes=3, code_features=2, prior_options=bridge)
+    x = rows(40, dtype=torch.float32)
+    loss = model.train().objective(x)
+    assert set(loss.terms) == {"nll", "commitment", "code_length"}
+    # What codes cost reaches the encoder, which the codes are straight through of.
+    e = model.embed(x)
+    quantised, codes, _ = model.quantizer(e, False, False)
+    model.prior.lengths(codes, quantised, torch.zeros(())).sum().backward()
+    assert all(p.grad is not None and (p.grad != 0).any() for p in model.encoder.parameters())
+    loss.value.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    model = perturb(model, 0.2, seed=2).double().eval()
+    x = x.double()
+    bounds = torch.stack([model.top_k(x, s) for s in (1, 3, 9)])
+    assert (bounds.diff(dim=0) >= -1e-12).all()
+    strings = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    whole = [
+        model.likelihood.log_prob(x, model._context(z.expand(len(x), -1))) + model.prior.log_prob(z[None])
+        for z in strings
+    ]
+    assert torch.allclose(bounds[-1], torch.logsumexp(torch.stack(whole), 0), atol=1e-10)
+    assert model.exactness == "lower bound" and model.sample(5).shape == (5, D)
+    # The prior's codes are the quantiser's, wherever the model is copied to.
+    twin = copy.deepcopy(model)
+    twin.quantizer.vq.codebook = twin.quantizer.codebook + 1
+    assert torch.equal(twin.prior.noise.codebook, model.prior.noise.codebook + 1)
+    small = {"levels": 4, "halvings": 1, "encoder_channels": 4, "decoder_channels": 4, "components": 1}
+    of_maps = DiffusionBridgeVQVAE((1, 4, 4), n_codes=2, prior_options=bridge, **small)
+    images = torch.randint(0, 4, (12, 1, 4, 4)).float()
+    of_maps.train().objective(images).value.backward()
+    assert of_maps.eval().log_prob(images).isfinite().all() and of_maps.sample(2).shape == (2, 1, 4, 4)
+    with pytest.raises(ConfigError, match="one map of codes"):
+        VQVAE2((1, 8, 8), 2, prior="diffusion-bridge", **small)
 
 
 def test_two_maps_of_codes_have_one_prior_and_a_bound_that_grows_to_the_sum():

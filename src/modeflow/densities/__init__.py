@@ -6,6 +6,8 @@ from modeflow.densities.base import Density, Loss
 from modeflow.densities.bases import Logistic, StudentT, Uniform
 from modeflow.densities.beside import Beside
 from modeflow.densities.bounded import BoundedFlow
+from modeflow.densities.bridge import DiffusionBridge
+from modeflow.densities.bridge_codes import BridgeCodes
 from modeflow.densities.codes import AutoregressiveCodes
 from modeflow.densities.decoders import BernoulliDecoder, GaussianDecoder, Predicting
 from modeflow.densities.diffusion import Diffusion
@@ -29,9 +31,11 @@ __all__ = [
     "BernoulliDecoder",
     "Beside",
     "BoundedFlow",
+    "BridgeCodes",
     "Density",
     "DensityDistribution",
     "Diffusion",
+    "DiffusionBridge",
     "DiscretizedDecoder",
     "Feature",
     "Flow",

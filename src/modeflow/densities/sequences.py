@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class SequencePrior(Density):
     tempers = True
     #: What a prior of the same shape is built with, wherever its weights come from; None: nothing.
     sizes: dict[str, Any] | None = None
+    #: Whether it knows what codes are embedded as: it is then built with the `quantizer` that makes them.
+    of_codebook: ClassVar[bool] = False
 
     def __init__(self, n_codes: int, length: int) -> None:
         if n_codes < 1 or length < 1:
@@ -42,6 +44,22 @@ class SequencePrior(Density):
     def log_probs(self, codes: Tensor) -> Tensor:
         """``log p(z_j = v | z_<j)`` for every code v at every position of given strings, ``(B, L, V)``."""
         raise NotImplementedError
+
+    def lengths(self, codes: Tensor, embedded: Tensor, log_q: Tensor) -> Tensor:
+        """``-log p(z)`` of strings, nats, ``(B,)``, with a gradient to both ends: the prior learns what codes
+        cost, and the encoder to choose cheap ones.
+
+        Here the encoder's is that of ``Σ_j Σ_v q(z_j = v | x) (-log p(v | z_<j))`` (what a choice does to
+        later positions is left out of it).
+
+        Arguments:
+            codes: ``(B, L)``. embedded: the same as ``(B, L, d)``, straight through to the encoder.
+            log_q: ``log q(z_j = v | x)``, ``(B, L, V)``.
+        """
+        log_p = self.log_probs(codes)
+        chosen = log_p.gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
+        expected = -(log_q.exp() * log_p.detach()).sum((1, 2))
+        return expected - expected.detach() - chosen
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         codes = x.long()

@@ -37,7 +37,12 @@ from modeflow.latents.discrete import (
     look,
 )
 from modeflow.latents.ensemble import Ensemble
-from modeflow.latents.langevin import AmortisedLangevinPosterior, Langevin, LangevinPosterior
+from modeflow.latents.langevin import (
+    AmortisedLangevinPosterior,
+    EncodedLangevinPosterior,
+    Langevin,
+    LangevinPosterior,
+)
 from modeflow.latents.options import ImageLatent, Images, LatentOptions, TableLatent
 from modeflow.latents.posteriors import (
     POSTERIORS,
@@ -91,6 +96,7 @@ __all__ = [
     "Description",
     "DiscreteLatentModel",
     "DiscreteOptions",
+    "EncodedLangevinPosterior",
     "Ensemble",
     "FlowOverLeaves",
     "FlowPosterior",

@@ -4,9 +4,10 @@ With :math:`U(z) = -\log p(x \mid z) - \log p(z)` a step of size η is
 
 .. math:: z_{k+1} = z_k - \eta\, \nabla U(z_k) + \sqrt{2 \eta}\, \xi_k, \qquad \xi_k \sim N(0, I)
 
-(:math:`\eta = d^2 / 2` where the literature writes d). It is used in three ways: `LangevinPosterior` takes K
-steps afresh from N(0, I) for every row; `AmortisedLangevinPosterior` moves the last layer of an encoder, and
-with it z of all rows at once; and `Langevin.move` refines what any posterior in R^L says.
+(:math:`\eta = d^2 / 2` where the literature writes d). It is used in four ways: `LangevinPosterior` takes K
+steps afresh from N(0, I) for every row, `EncodedLangevinPosterior` from what an encoder says of it;
+`AmortisedLangevinPosterior` moves the last layer of an encoder, and with it z of all rows at once; and
+`Langevin.move` refines what any posterior in R^L says.
 
 A model is learned from such z by the gradient of ``log p(x, z)``, which is that of ``log p(x)`` where z is
 from p(z|x) (`modeflow.latents.MCMCLikelihood`). The law of z_K has no density that could be written down, so
@@ -38,6 +39,7 @@ from modeflow.transforms.noise import in_row_noise, row_noise
 __all__ = [
     "AmortisedLangevinPosterior",
     "ChainPosterior",
+    "EncodedLangevinPosterior",
     "Langevin",
     "LangevinPosterior",
     "ShortRun",
@@ -182,6 +184,10 @@ class ChainPosterior(Posterior):
     def chain(self, x: Tensor, likelihood: Density, prior: Density) -> list[Tensor]:
         """z along the chains of these rows, ``(B, L)`` each, that the loss is averaged over."""
 
+    def follow(self, x: Tensor, chain: list[Tensor]) -> Tensor | None:
+        """What the encoder itself is to minimise, ``(B,)``, nats, given its `chain`; None for nothing."""
+        return None
+
 
 class LangevinPosterior(ChainPosterior):
     r"""Short-run Langevin dynamics: K steps towards p(z|x), afresh from N(0, I) for every row.
@@ -229,6 +235,54 @@ class LangevinPosterior(ChainPosterior):
             return [self.walk(x, likelihood, prior)]
 
 
+class EncodedLangevinPosterior(ChainPosterior):
+    r"""K Langevin steps of every row from a draw of N(m(x), diag s(x)²), which learns where they end.
+
+    .. math:: z_0 \sim q(z \mid x) = N(m(x), s(x)^2), \qquad \text{loss of the encoder} = -\log q(z_K \mid x)
+
+    It is amortised Langevin dynamics whose features are g(x) and, of each row, one of its own: then features
+    are independent however many rows there are, and every row is accepted or refused by itself. The encoder
+    does not follow the gradient of U at z_K, which is zero on average where chains have mixed, and so holds
+    nothing; it learns the mean and spread of p(z|x) as the chains find them. `adjusted`, η is adapted to a
+    mean acceptance of 0.574. The bounds are those of q(z|x).
+
+    Reference:
+        Li, Turner, Liu, *Approximate Inference with Amortised MCMC*, 2017, https://arxiv.org/abs/1702.08343;
+        Taniguchi et al., *Langevin Autoencoders for Learning Deep Latent Variable Models*, 2022,
+        https://arxiv.org/abs/2209.07036
+    """
+
+    usual = Langevin(10, 0.01, adjusted=True)
+    log_step: Tensor
+
+    def __init__(
+        self, latent_features: int, make_net: Callable[[int], nn.Module], langevin: Langevin | None = None
+    ) -> None:
+        super().__init__(latent_features, make_net, langevin)
+        self.register_buffer("log_step", torch.tensor(math.log(self.langevin.step_size)))
+
+    def forward(self, x: Tensor) -> Approximate:
+        return DiagonalGaussian(*self._gaussian(self.net(x)))
+
+    @torch.no_grad()
+    def chain(self, x: Tensor, likelihood: Density, prior: Density) -> list[Tensor]:
+        with own_noise(x, self):
+            z, _ = self(x).rsample_and_log_prob()
+            log_joint, ones = log_joint_of(x, likelihood, prior), torch.ones_like(z[0])
+            place = at(log_joint, z)
+            for _ in range(self.langevin.steps):
+                size = self.log_step.exp().to(z)
+                moved = langevin_step(log_joint, place, size, ones, self.langevin.adjusted)
+                place = moved.place
+                if self.training and self.langevin.adjusted and len(z):
+                    self.log_step += _RATE * (moved.acceptance.mean().to(self.log_step) - _ACCEPTED)
+        return [place.x]
+
+    def follow(self, x: Tensor, chain: list[Tensor]) -> Tensor | None:
+        q = self(x)
+        return -torch.stack([q.log_prob(z) for z in chain]).mean(0)
+
+
 class AmortisedLangevinPosterior(ChainPosterior):
     r"""Amortised Langevin dynamics: z = Φ g(x), and Langevin steps of Φ, the last layer of the encoder.
 
@@ -239,6 +293,11 @@ class AmortisedLangevinPosterior(ChainPosterior):
     so a batch may have as many rows at the most), the law of the z_i is, up to O(η), the product of the
     p(z_i | x_i). `adjusted`, all of Φ is accepted or refused by Metropolis, and η is adapted to an
     acceptance of 0.574. g and the other parts follow the gradient of the mean U along the chain.
+
+    Warning:
+        Features of rows of a table are far from independent, and all rows then share a few directions of Φ,
+        whose law is as much narrower as there are rows: z comes out near the mode.
+        `EncodedLangevinPosterior` is the way out.
 
     Afterwards Φ is its average over the last hundred steps or so, and q(z|x) = N(Φ g(x), τ²): a proposal,
     whose τ is the best of some on the validation rows (`calibrate`).

@@ -19,10 +19,11 @@ name                    q(z | x)                              KL to its prior   
 ``vmf``                 von Mises–Fisher on the sphere        closed            L + 1
 ``power-spherical``     power spherical on the sphere         closed            L + 1
 ``langevin``            K Langevin steps from N(0, I)         by its draw       none
+``encoded-langevin``    K Langevin steps from N(m, diag s²)   closed            2 L
 ``amortised-langevin``  Langevin steps of the last layer      closed            256
 ======================  ====================================  ================  ==================
 
-The last two are learned by what their chains find, see `modeflow.latents.langevin`.
+The last three are learned by what their chains find, see `modeflow.latents.langevin`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,13 @@ from modeflow.latents.flowed import (
     RadialPosterior,
     SplinePosterior,
 )
-from modeflow.latents.langevin import AmortisedLangevinPosterior, ChainPosterior, Langevin, LangevinPosterior
+from modeflow.latents.langevin import (
+    AmortisedLangevinPosterior,
+    ChainPosterior,
+    EncodedLangevinPosterior,
+    Langevin,
+    LangevinPosterior,
+)
 from modeflow.latents.laplace import LaplacePosterior
 from modeflow.latents.spherical import PowerSphericalPosterior, VonMisesFisherPosterior
 from modeflow.nets import MLP
@@ -61,6 +68,7 @@ __all__ = [
     "CategoricalEncoder",
     "ChainPosterior",
     "DiagonalGaussian",
+    "EncodedLangevinPosterior",
     "FlowPosterior",
     "FullGaussian",
     "FullGaussianPosterior",
@@ -89,6 +97,7 @@ POSTERIORS: dict[str, type[Posterior]] = {
     "vmf": VonMisesFisherPosterior,
     "power-spherical": PowerSphericalPosterior,
     "langevin": LangevinPosterior,
+    "encoded-langevin": EncodedLangevinPosterior,
     "amortised-langevin": AmortisedLangevinPosterior,
 }
 

@@ -1,13 +1,14 @@
 r"""Priors over the latent z: of states, and of a continuous z by name.
 
-=============  ======================================================================
-name           p(z)
-=============  ======================================================================
-``normal``     N(0, I)
-``mixture``    a mixture of 16 Gaussians, learned (`GaussianMixtureBase`)
-``flow``       a spline flow of 4 coupling layers, learned (`modeflow.flows.NSF`)
-``sphere``     uniform on the unit sphere, for posteriors on it (`UniformSphere`)
-=============  ======================================================================
+====================  ===============================================================
+name                  p(z)
+====================  ===============================================================
+``normal``            N(0, I)
+``mixture``           a mixture of 16 Gaussians, learned (`GaussianMixtureBase`)
+``flow``              a spline flow of 4 coupling layers, learned (`modeflow.flows.NSF`)
+``diffusion-bridge``  20 steps back from noise, learned (`DiffusionBridge`): a bound
+``sphere``            uniform on the unit sphere, for posteriors on it (`UniformSphere`)
+====================  ===============================================================
 
 Codes have priors of their own, `modeflow.densities.SequencePrior`.
 """
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modeflow.densities.base import Density, check_temperature
+from modeflow.densities.bridge import DiffusionBridge
 from modeflow.densities.mixtures import GaussianMixtureBase
 from modeflow.densities.normal import StandardNormal
 from modeflow.densities.sphere import UniformSphere
@@ -37,11 +39,16 @@ def _flow(features: int) -> Density:
     return NSF(features, layers=4, hidden_features=32, blocks=1, tail_bound=5.0)
 
 
+def _bridge(features: int) -> Density:
+    return DiffusionBridge(features, hidden_features=64, draws=1)  # those of z are draws enough
+
+
 #: Priors of a continuous z by name, each made from the width of z.
 PRIORS: Mapping[str, Callable[[int], Density]] = {
     "normal": StandardNormal,
     "mixture": _mixture,
     "flow": _flow,
+    "diffusion-bridge": _bridge,
     "sphere": UniformSphere,
 }
 

@@ -1,14 +1,12 @@
 """Recipes of latent-variable models by the literature's name."""
 
+from modeflow.models.coded_companions import VQVAE, VQVAE2, DiffusionBridgeVQVAE, DiscreteVAE
 from modeflow.models.companions import (
     LAE,
     LIDVAE,
     SVAE,
     VAE,
     VLAE,
-    VQVAE,
-    VQVAE2,
-    DiscreteVAE,
     FlowVAE,
     LatentFlow,
 )
@@ -35,6 +33,7 @@ __all__ = [
     "Companion",
     "ContinuousNVF",
     "DecoderOptions",
+    "DiffusionBridgeVQVAE",
     "DiscreteNVF",
     "DiscreteVAE",
     "FlowVAE",

@@ -23,7 +23,19 @@ from modeflow.models.table_likelihoods import DecoderOptions
 from modeflow.models.tables import LATENTS, TableModel
 from modeflow.options import Options, check_choice, check_sizes
 
-__all__ = ["LAE", "LIDVAE", "SVAE", "VAE", "VLAE", "VQVAE", "VQVAE2", "DiscreteVAE", "FlowVAE", "LatentFlow"]
+__all__ = [
+    "LAE",
+    "LIDVAE",
+    "SVAE",
+    "VAE",
+    "VLAE",
+    "Features",
+    "FlowVAE",
+    "LatentFlow",
+    "image_of",
+    "of_images",
+    "of_rows",
+]
 
 #: Of rows how many; or what each is; or the shape of images.
 Features = int | Sequence[Feature] | ImageShape
@@ -47,9 +59,10 @@ def _split(options: dict[str, Any], kind: type[Options]) -> dict[str, Any]:
     return {f.name: options.pop(f.name) for f in fields(kind) if f.name in options}
 
 
-def _of_images(
+def of_images(
     shape: ImageShape, latent: str, likelihood: str | None, given: Mapping[str, Any], what: str
 ) -> LatentModel:
+    """A model of images by the name of its latent; options are of the model, the likelihood or the latent."""
     options = dict(given)
     known = ("levels", "halvings", "flow", "flow_options")
     of_model = {name: options.pop(name) for name in known if name in options}
@@ -65,9 +78,10 @@ def _of_images(
     )
 
 
-def _of_rows(
+def of_rows(
     features: Any, latent: str, likelihood: str | None, given: Mapping[str, Any], what: str, n_states: int = 1
 ) -> LatentModel:
+    """The same of rows."""
     options = dict(given)
     known = ("flow", "flow_options")
     of_model = {name: options.pop(name) for name in known if name in options}
@@ -90,8 +104,8 @@ def _continuous(
     shape = image_of(features)
     given = {"features": latent_features, **options}
     if shape is not None:
-        return _of_images(shape, "continuous", likelihood, given, what)
-    return _of_rows(features, "continuous", likelihood, given, what)
+        return of_images(shape, "continuous", likelihood, given, what)
+    return of_rows(features, "continuous", likelihood, given, what)
 
 
 def VAE(
@@ -279,21 +293,25 @@ def LAE(
     latent_features: int = 2,
     *,
     adjusted: bool = True,
+    layer: bool = False,
     likelihood: str | None = None,
     **options: Any,
 ) -> LatentModel:
-    r"""Langevin autoencoder: z = Φ g(x), where Φ, the last layer of the encoder, moves by Langevin dynamics.
+    r"""Langevin autoencoder: z of every row by Langevin dynamics from where an encoder says.
 
-    .. math:: \Phi \leftarrow \Phi + \eta \sum_i \frac{\partial \log p(x_i, \Phi g_i)}{\partial \Phi}
-        + \sqrt{2 \eta}\, \Xi
+    .. math:: z_0 \sim N(m(x), s(x)^2), \qquad
+        z_{k+1} = z_k + \eta \nabla_z \log p(x, z_k) + \sqrt{2 \eta}\, \xi_k
 
-    The decoder and g follow the gradient of the mean of ``log p(x, z)`` along the chain. `log_prob` is an
-    importance-weighted lower bound by N(Φ g(x), τ²), see `modeflow.latents.AmortisedLangevinPosterior`.
+    The decoder follows the gradient of ``log p(x, z_K)``, the encoder that of ``log q(z_K | x)``. With
+    `layer`, as published, z = Φ g(x) and it is Φ, the last layer of the encoder, that moves, for all rows of
+    a batch at once; on tables their features are too alike for that (``docs/models/lae.md``).
 
     Arguments:
         features, latent_features, likelihood, options: as in `VAE`, with ``langevin_steps`` and
             ``langevin_step_size`` of the latent.
-        adjusted: accept moves of Φ by Metropolis, and adapt the step size to that.
+        adjusted: accept moves by Metropolis, and adapt the step size to that.
+        layer: move the last layer (`modeflow.latents.AmortisedLangevinPosterior`), not each row
+            (`modeflow.latents.EncodedLangevinPosterior`).
 
     Raises:
         ConfigError: for a value that is not allowed.
@@ -302,93 +320,6 @@ def LAE(
         Taniguchi et al., *Langevin Autoencoders for Learning Deep Latent Variable Models*, 2022,
         https://arxiv.org/abs/2209.07036
     """
-    given = {"posterior": "amortised-langevin", "langevin_adjusted": adjusted, **options}
+    posterior = "amortised-langevin" if layer else "encoded-langevin"
+    given = {"posterior": posterior, "langevin_adjusted": adjusted, **options}
     return _continuous("LAE", features, latent_features, likelihood, given)
-
-
-def DiscreteVAE(
-    features: Features, latent_features: int = 8, *, likelihood: str | None = None, **options: Any
-) -> LatentModel:
-    r"""A VAE with one discrete z out of K, fitted by the sum over its values, or by Gumbel-softmax.
-
-    .. math:: \log p(x) = \log \sum_k \pi_k\, p(x \mid z = k), \qquad
-        y = \mathrm{softmax}((\log q(z \mid x) + g) / \tau)
-
-    The density is the sum, exact, whatever it was fitted by.
-
-    Arguments:
-        features, likelihood, options: as in `VAE`, the latent's those of `modeflow.latents.DiscreteOptions`.
-        latent_features: K; z is one of so many, told to the decoder as K numbers, one of them 1.
-            ``objective``: "truncated" (the states of a row that count) if not given, "marginal" or "elbo-sum"
-            (all of them), or "elbo" (Gumbel-softmax, straight through, as published).
-
-    Raises:
-        ConfigError: for a value that is not allowed.
-
-    Reference:
-        Jang, Gu, Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017,
-        https://arxiv.org/abs/1611.01144
-    """
-    check_sizes(latent_features=latent_features)
-    shape = image_of(features)
-    if shape is not None:
-        states = {"n_states": latent_features, **options}
-        return _of_images(shape, "discrete", likelihood, states, "DiscreteVAE")
-    return _of_rows(features, "discrete", likelihood, options, "DiscreteVAE", latent_features)
-
-
-def VQVAE(
-    features: Features, latent_features: int | None = None, *, likelihood: str | None = None, **options: Any
-) -> LatentModel:
-    r"""VQ-VAE: z is a string of codes, the nearest to what the encoder says, with an autoregressive prior.
-
-    .. math:: \log p(x) \ge \log p(x \mid z) + \log p(z), \qquad z_j = \arg\min_v |e_j(x) - c_v|^2
-
-    Arguments:
-        features, likelihood, options: as in `VAE`, the latent's those of `modeflow.latents.TableCodes` or
-            `modeflow.latents.CodesOptions`.
-        latent_features: how many codes a row has, 4 if None; of an image, None for a map of codes.
-
-    Raises:
-        ConfigError: for a value that is not allowed, or if the package `vector-quantize-pytorch` is missing.
-
-    Reference:
-        van den Oord, Vinyals, Kavukcuoglu, *Neural Discrete Representation Learning*, 2017,
-        https://arxiv.org/abs/1711.00937
-    """
-    if latent_features is not None:
-        check_sizes(latent_features=latent_features)
-    shape = image_of(features)
-    if shape is not None:
-        given = {"codes_per_image": latent_features, **options}
-        return _of_images(shape, "sequential", likelihood, given, "VQVAE")
-    given = {} if latent_features is None else {"codes": latent_features}
-    return _of_rows(features, "sequential", likelihood, {**given, **options}, "VQVAE")
-
-
-def VQVAE2(
-    features: ImageShape, latent_features: int = 8, *, likelihood: str | None = None, **options: Any
-) -> LatentModel:
-    r"""VQ-VAE-2: two maps of codes, one above the other, and a prior over both.
-
-    .. math:: \log p(x) \ge \log p(x \mid t, b) + \log p(t) + \log p(b \mid t)
-
-    Arguments:
-        features: the shape of images. latent_features: d, the numbers of a code.
-        likelihood, options: as in `VQVAE`. ``above``: halvings from the lower map to the upper one, 1 if not
-            given.
-
-    Raises:
-        ConfigError: for a value that is not allowed, features of rows (which have no maps), or if the package
-            `vector-quantize-pytorch` is missing.
-
-    Reference:
-        Razavi, van den Oord, Vinyals, *Generating Diverse High-Fidelity Images with VQ-VAE-2*, 2019,
-        https://arxiv.org/abs/1906.00446
-    """
-    check_sizes(latent_features=latent_features)
-    shape = image_of(features)
-    if shape is None:
-        raise ConfigError("VQVAE2 is of images, whose codes are maps: of tables there is VQVAE")
-    given = {"code_features": latent_features, "above": 1, **options}
-    return _of_images(shape, "sequential", likelihood, given, "VQVAE2")

@@ -1,7 +1,8 @@
 """Companion systems by the names that `modeflow fit --model` takes: each some settings of an estimator.
 
 A name is an abbreviation: what is stored are the settings, which may be changed one by one. To add a system,
-add its parts where they belong, its recipe to `modeflow.models.companions`, and a line here.
+add its parts where they belong, its recipe to `modeflow.models.companions` or `coded_companions`, and a line
+here.
 """
 
 from __future__ import annotations
@@ -89,6 +90,23 @@ COMPANIONS: Mapping[str, Companion] = {
         sample="1 pass, and the prior's",
         image={"latent": "sequential", "likelihood": "logistic", "latent_options": {"above": 1}},
     ),
+    "bridge-vq-vae": Companion(
+        "VQ-VAE with a diffusion bridge",
+        "DiffusionBridgeVQVAE",
+        "Cohen et al. 2022, arXiv:2202.04895",
+        log_prob="1 pass, and 160 of the prior's network",
+        sample="1 pass, and 20 of the prior's network",
+        table={
+            "latent": "sequential",
+            "likelihood": "gaussian",
+            "latent_options": {"prior": "diffusion-bridge"},
+        },
+        image={
+            "latent": "sequential",
+            "likelihood": "logistic",
+            "latent_options": {"prior": "diffusion-bridge"},
+        },
+    ),
     "flow-vae": Companion(
         "VAE with a flow posterior",
         "FlowVAE",
@@ -134,7 +152,7 @@ COMPANIONS: Mapping[str, Companion] = {
         "Langevin autoencoder",
         "LAE",
         "Taniguchi et al. 2022, arXiv:2209.07036",
-        table={**_continuous("gaussian", posterior="amortised-langevin"), "batch_size": 128},
-        image=_continuous("logistic", posterior="amortised-langevin", features=8),
+        table={**_continuous("gaussian", posterior="encoded-langevin"), "batch_size": 128},
+        image=_continuous("logistic", posterior="encoded-langevin", features=8),
     ),
 }

@@ -41,9 +41,8 @@ class CodesObjective(nn.Module):
 
     .. math:: -\log p(x \mid z) + \text{commitment} - \log p(z)
 
-    The code length has a gradient to both ends: the prior learns what codes cost, and the encoder to choose
-    cheap ones, through ``Σ_j Σ_v q(z_j = v | x) (-log p(v | z_<j))`` (what a choice does to later positions
-    is left out of it).
+    The code length has a gradient to both ends, see `modeflow.densities.SequencePrior.lengths`; that to the
+    encoder rises over the warm-up.
     """
 
     def forward(self, model: Coded, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
@@ -64,11 +63,11 @@ class CodesObjective(nn.Module):
         terms = {"nll": nll.detach(), "commitment": commitment.detach()}
         loss = nll + commitment
         if schedule.stage == "joint":
-            log_p = model.prior.log_probs(codes)
-            chosen = log_p.gather(2, codes.unsqueeze(-1)).squeeze(-1).sum(1)
-            length = weighted_mean(-chosen, weight)
+            # Scaled gradients to the encoder, and values as they are.
+            share = warmup(step, schedule.code_warmup_steps)
+            said, embedded = (torch.lerp(t.detach(), t, share) for t in (e, quantised))
+            log_q = model.quantizer.log_approximate_posterior(said)
+            length = weighted_mean(model.prior.lengths(codes, embedded, log_q), weight)
             terms["code_length"] = length.detach()
-            expected = -(model.quantizer.log_approximate_posterior(e).exp() * log_p.detach()).sum((1, 2))
-            pressure = weighted_mean(expected, weight) * warmup(step, schedule.code_warmup_steps)
-            loss = loss + length + pressure - pressure.detach()
+            loss = loss + length
         return Loss(loss, terms)

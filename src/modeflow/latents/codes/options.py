@@ -11,6 +11,7 @@ from typing import Any, Self
 from torch import nn
 
 from modeflow.densities.base import Density
+from modeflow.densities.bridge_codes import BridgeCodes
 from modeflow.densities.sequences import GPT2Prior, IndependentCodes, MaskedCodes, SequencePrior
 from modeflow.errors import ConfigError, nearest
 from modeflow.latents.codes.model import SequentialLatentModel
@@ -27,12 +28,13 @@ __all__ = ["CodesOptions", "TableCodes"]
 #: Share of the first stage's steps in which the codes move.
 _CODEBOOK = 0.4
 #: What a prior of codes is given beside its options.
-_GIVEN = ("self", "n_codes", "length")
+_GIVEN = ("self", "n_codes", "length", "quantizer")
 #: Priors of codes by name.
 _PRIORS: Mapping[str, type[SequencePrior]] = {
     "gpt2": GPT2Prior,
     "masked": MaskedCodes,
     "independent": IndependentCodes,
+    "diffusion-bridge": BridgeCodes,
 }
 #: Stages that can follow one another.
 _ORDERS = (("joint",), ("flow", "prior"), ("flow", "prior", "joint"))
@@ -45,9 +47,10 @@ class _Codes(LatentOptions):
     Arguments:
         n_codes: V, how many codes there are.
         code_features: dimension of a code.
-        prior: of the codes, "gpt2" (a Transformer), "masked" (a small masked network) or "independent".
-        prior_options: of the Transformer, see `modeflow.densities.GPT2Prior`, or of the masked network, see
-            `modeflow.densities.MaskedCodes`.
+        prior: of the codes, "gpt2" (a Transformer), "masked" (a small masked network), "independent", or
+            "diffusion-bridge" (over what codes are embedded as, all at once).
+        prior_options: of the Transformer, see `modeflow.densities.GPT2Prior`, of the masked network, see
+            `modeflow.densities.MaskedCodes`, or of the bridge, see `modeflow.densities.BridgeCodes`.
         sequences: strings over which the bound sums.
         stages: what is fitted, in order, each for `max_epochs`: "joint", or as in the paper
             ["flow", "prior"], first all but the prior, then it alone; or ["flow", "prior", "joint"].
@@ -117,13 +120,15 @@ class _Codes(LatentOptions):
         chunk_rows: int,
         quantizer: TwoLevelQuantizer | None = None,
     ) -> SequentialLatentModel:
-        prior = _PRIORS[self.prior](self.n_codes, length, **dict(self.prior_options or {}))
+        one = VectorQuantizer(self.n_codes, self.code_features) if quantizer is None else quantizer
+        known: dict[str, Any] = {"quantizer": one} if _PRIORS[self.prior].of_codebook else {}
+        prior = _PRIORS[self.prior](self.n_codes, length, **known, **dict(self.prior_options or {}))
         kind = SequentialLatentModel if quantizer is None else TwoLevelModel
         return kind(
             prior,
             density,
             encoder,
-            quantizer or VectorQuantizer(self.n_codes, self.code_features),
+            one,
             self.sequences,
             Schedule(0, self.code_warmup_steps or 0, self.codebook_steps),
             self.in_order,
@@ -154,6 +159,8 @@ class CodesOptions(_Codes, ImageLatent):
         whole_steps("above", self.above)
         if self.above and self.codes_per_image is not None:
             raise ConfigError("above is of a map of codes: leave out codes_per_image")
+        if self.above and _PRIORS[self.prior].of_codebook:
+            raise ConfigError(f"prior='{self.prior}' is of one map of codes: leave out above")
 
     def model(
         self, images: Images, likelihood: Callable[[int, ImageShape | None], Density]

@@ -89,7 +89,8 @@ class MCMCLikelihood(nn.Module):
     .. math:: \nabla \log p(x) = E_{p(z \mid x)} \big[\nabla \log p(x \mid z) + \nabla \log p(z)\big]
 
     z of `LangevinPosterior` is a constant, so that the likelihood follows ``log p(x | z_K)`` and a learned
-    prior ``log p(z_K)``; z of `AmortisedLangevinPosterior` has a gradient to the features of its encoder.
+    prior ``log p(z_K)``; z of `AmortisedLangevinPosterior` has a gradient to the features of its encoder; the
+    encoder of `EncodedLangevinPosterior` has a loss of its own (`ChainPosterior.follow`).
     The value is no bound: what z costs by its entropy is not in it.
 
     Reference:
@@ -105,4 +106,9 @@ class MCMCLikelihood(nn.Module):
         likelihood = torch.stack([model.likelihood_log_prob(x, z) for z in chain]).mean(0)
         prior = torch.stack([model.prior.log_prob(z) for z in chain]).mean(0)
         nll, code = weighted_mean(-likelihood, weight), weighted_mean(-prior, weight)
-        return Loss(nll + code, {"nll": nll.detach(), "prior_nll": code.detach()})
+        terms, loss = {"nll": nll.detach(), "prior_nll": code.detach()}, nll + code
+        each = model.encoder.follow(x, chain)
+        if each is not None:
+            follow = weighted_mean(each, weight)
+            terms["encoder_nll"], loss = follow.detach(), loss + follow
+        return Loss(loss, terms)

@@ -34,20 +34,20 @@ class _Continuous(LatentOptions):
         features: dimension L of z.
         posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
             "planar", "radial"), one on the unit sphere ("vmf", "power-spherical"), or one by chains
-            ("langevin", "amortised-langevin"); see `modeflow.latents.posteriors`.
-        prior: p(z), "normal", "mixture", "flow" or "sphere"; see `modeflow.latents.priors`. None for
-            "sphere" with a posterior on it, and "normal" with any other.
+            ("langevin", "encoded-langevin", "amortised-langevin"); see `modeflow.latents.posteriors`.
+        prior: p(z), "normal", "mixture", "flow", "diffusion-bridge" or "sphere", see
+            `modeflow.latents.priors`; None for "sphere" with a posterior on it, "normal" with any other.
         kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one; None for a quarter
             of all in tables, at most 2,000, and for a tenth in images.
         free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
         draws: of z, over which the bound averages.
-        langevin_steps: of Langevin dynamics; with a posterior by chains, of those (None for 20, and 2 of
-            "amortised-langevin"); with another in space, by which z is refined where it is read (None for
-            none).
+        langevin_steps: of Langevin dynamics; with a posterior by chains, of those (None for 20, 10 of
+            "encoded-langevin", 2 of "amortised-langevin"); with another in space, by which z is refined where
+            it is read (None for none).
         langevin_step_size: η of z' = z + η ∇ log p(x, z) + √(2η) ξ; None for 0.01, and 0.001 of
-            "amortised-langevin", which adapts it where `langevin_adjusted`.
+            "amortised-langevin"; these and "encoded-langevin" adapt it where `langevin_adjusted`.
         langevin_adjusted: whether each step is accepted or refused by Metropolis; None for no, and yes of
-            "amortised-langevin".
+            "encoded-langevin" and "amortised-langevin".
     """
 
     features: int
