@@ -130,6 +130,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
         "VQ-VAE-2, convolutional", _two_maps, images=True, z="49 and 196 codes of 32"
     ),
     "lae": Contestant("LAE", _rows("LAE")),
+    "lae-layer": Contestant("LAE by its last layer, as published", _rows("LAE", layer=True)),
     "latent-flow": Contestant("Latent flow", _rows("LatentFlow"), z=f"{FEATURES} numbers", held=200),
     "bridge-vq-vae": Contestant(
         "VQ-VAE, diffusion bridge", _rows("DiffusionBridgeVQVAE", 16, n_codes=32, code_features=4),
@@ -143,7 +144,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
 }  # fmt: skip
 
 #: What a contestant needs of `modeflow.models`, or of the options of a continuous latent.
-_NEEDS = {"lae": "LAE", "latent-flow": "LatentFlow", "bridge-vq-vae": "DiffusionBridgeVQVAE"}
+_NEEDS = {"lae": "LAE", "lae-layer": "LAE", "latent-flow": "LatentFlow", "bridge-vq-vae": "DiffusionBridgeVQVAE"}
 
 
 def contestants() -> list[str]:

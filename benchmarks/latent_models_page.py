@@ -22,7 +22,7 @@ CLAIMS = (
     ("IAF posterior above a diagonal one", "flow-vae-iaf", "vae", "Kingma et al. 2016"),
     ("flow prior above a Gaussian one", "vae-flow-prior", "vae", "Xie et al. 2023, and others before"),
     ("IWAE above VAE", "iwae", "vae", "Burda et al. 2016"),
-    ("LAE above VAE", "lae", "vae", "Taniguchi et al. 2022"),
+    ("LAE, by its last layer, above VAE", "lae-layer", "vae", "Taniguchi et al. 2022"),
     (
         "a diffusion bridge no worse than an autoregressive prior",
         "bridge-vq-vae",
