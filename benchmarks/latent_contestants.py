@@ -144,7 +144,12 @@ CONTESTANTS: Mapping[str, Contestant] = {
 }  # fmt: skip
 
 #: What a contestant needs of `modeflow.models`, or of the options of a continuous latent.
-_NEEDS = {"lae": "LAE", "lae-layer": "LAE", "latent-flow": "LatentFlow", "bridge-vq-vae": "DiffusionBridgeVQVAE"}
+_NEEDS = {
+    "lae": "LAE",
+    "lae-layer": "LAE",
+    "latent-flow": "LatentFlow",
+    "bridge-vq-vae": "DiffusionBridgeVQVAE",
+}
 
 
 def contestants() -> list[str]:
