@@ -10,11 +10,17 @@ from modeflow.latents.codes import (
     k_best,
 )
 from modeflow.latents.continuous import (
+    CONTINUOUS_OBJECTIVES,
+    CUBO,
+    IWAE,
     ContinuousELBO,
     ContinuousLatentModel,
+    ContinuousObjective,
     ContinuousOptions,
     GeodesicStart,
     ImageContinuous,
+    RenyiBound,
+    WakePhase,
 )
 from modeflow.latents.discrete import (
     OBJECTIVES,
@@ -71,6 +77,9 @@ from modeflow.latents.tree import (
 )
 
 __all__ = [
+    "CONTINUOUS_OBJECTIVES",
+    "CUBO",
+    "IWAE",
     "OBJECTIVES",
     "POSTERIORS",
     "PRIORS",
@@ -84,6 +93,7 @@ __all__ = [
     "CodesOptions",
     "ContinuousELBO",
     "ContinuousLatentModel",
+    "ContinuousObjective",
     "ContinuousOptions",
     "Description",
     "DiscreteLatentModel",
@@ -113,6 +123,7 @@ __all__ = [
     "PowerSphericalPosterior",
     "PrunedLogProb",
     "RadialPosterior",
+    "RenyiBound",
     "Schedule",
     "SequentialLatentModel",
     "SplinePosterior",
@@ -129,6 +140,7 @@ __all__ = [
     "Truncated",
     "VectorQuantizer",
     "VonMisesFisherPosterior",
+    "WakePhase",
     "build_objective",
     "build_posterior",
     "build_prior",

@@ -1,8 +1,22 @@
 """A latent in R^L: the density is a bound, by draws of z."""
 
 from modeflow.latents.continuous.model import ContinuousLatentModel
-from modeflow.latents.continuous.objective import ContinuousELBO
+from modeflow.latents.continuous.objective import ContinuousELBO, ContinuousObjective, power_mean
 from modeflow.latents.continuous.options import ContinuousOptions, ImageContinuous
 from modeflow.latents.continuous.start import GeodesicStart
+from modeflow.latents.continuous.weighted import CONTINUOUS_OBJECTIVES, CUBO, IWAE, RenyiBound, WakePhase
 
-__all__ = ["ContinuousELBO", "ContinuousLatentModel", "ContinuousOptions", "GeodesicStart", "ImageContinuous"]
+__all__ = [
+    "CONTINUOUS_OBJECTIVES",
+    "CUBO",
+    "IWAE",
+    "ContinuousELBO",
+    "ContinuousLatentModel",
+    "ContinuousObjective",
+    "ContinuousOptions",
+    "GeodesicStart",
+    "ImageContinuous",
+    "RenyiBound",
+    "WakePhase",
+    "power_mean",
+]

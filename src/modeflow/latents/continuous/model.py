@@ -12,7 +12,7 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.latents.approximate import Approximate, NetworkPosterior, Posterior
 from modeflow.latents.base import Description, LatentModel
-from modeflow.latents.continuous.objective import ContinuousELBO
+from modeflow.latents.continuous.objective import ContinuousELBO, ContinuousObjective, power_mean
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise
 
@@ -58,7 +58,7 @@ class ContinuousLatentModel(LatentModel):
         prior: Density,
         likelihood: Density,
         encoder: Posterior | nn.Module,
-        objective: ContinuousELBO | None = None,
+        objective: ContinuousObjective | None = None,
         draws: int = 64,
         chunk_rows: int = 4096,
     ) -> None:
@@ -81,6 +81,11 @@ class ContinuousLatentModel(LatentModel):
             raise ConfigError(
                 "free_bits are of a posterior and a prior of closed divergence, as a Gaussian and N(0, I)"
             )
+        if self.loss.alone and self.encoder.follows:
+            raise ConfigError(
+                f"{type(self.encoder).__name__} is made of the likelihood, which {type(self.loss).__name__} "
+                "would move with q: fit it by the objective elbo, iwae or renyi"
+            )
         self.draws, self.chunk_rows = draws, chunk_rows
         self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
 
@@ -95,10 +100,14 @@ class ContinuousLatentModel(LatentModel):
 
     # -- the approximate posterior --------------------------------------------------------------------------
 
-    def approximate_posterior(self, x: Tensor) -> Approximate:
-        """q(z | x), a distribution over z for every row."""
+    def amortised_posterior(self, x: Tensor) -> Approximate:
+        """q(z | x) by the encoder, a distribution over z for every row."""
         self._check_event(x)
         return self.encoder.approximate(x, self.likelihood, self.prior)
+
+    def approximate_posterior(self, x: Tensor) -> Approximate:
+        """q(z | x), a distribution over z for every row."""
+        return self.amortised_posterior(x)
 
     # -- the bounds -----------------------------------------------------------------------------
 
@@ -116,7 +125,7 @@ class ContinuousLatentModel(LatentModel):
         return torch.cat([self._log_weights(part, count) for part in x.split(self.chunk_rows)])
 
     def _log_weights(self, x: Tensor, draws: int) -> Tensor:
-        q = self.encoder.approximate(x, self.likelihood, self.prior)
+        q = self.approximate_posterior(x)
         columns = []
         for draw in range(draws):
             with row_noise(x, draw, self):
@@ -130,8 +139,21 @@ class ContinuousLatentModel(LatentModel):
 
     def iwae(self, x: Tensor, draws: int | None = None) -> Tensor:
         """The importance-weighted lower bound with `draws` draws of z (the model's if None), nats."""
-        weights = self.log_weights(x, draws)
-        return torch.logsumexp(weights, dim=1) - math.log(weights.shape[1])
+        return power_mean(self.log_weights(x, draws), 1.0, dim=1)
+
+    def renyi(self, x: Tensor, alpha: float = 0.5, draws: int | None = None) -> Tensor:
+        """Rényi's bound by `draws` draws of z, nats, ``(B,)``: a lower one for alpha of 0 or more.
+
+        `iwae` at 0, `elbo` at 1; see `RenyiBound`.
+        """
+        return power_mean(self.log_weights(x, draws), 1 - alpha, dim=1)
+
+    def cubo(self, x: Tensor, order: float = 2.0, draws: int | None = None) -> Tensor:
+        """The χ upper bound, estimated by `draws` draws of z, nats, ``(B,)``.
+
+        The estimate lies below the bound on average, and with few draws below log p(x) too; see `CUBO`.
+        """
+        return power_mean(self.log_weights(x, draws), order, dim=1)
 
     def elbo(self, x: Tensor, draws: int | None = None) -> Tensor:
         """The evidence lower bound, its expectation over `draws` draws of z, nats, shape ``(B,)``."""
@@ -140,7 +162,7 @@ class ContinuousLatentModel(LatentModel):
     def both_bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`elbo` and `iwae` of every row from the same draws, nats, both ``(B,)``."""
         weights = self.log_weights(x)
-        return weights.mean(1), torch.logsumexp(weights, dim=1) - math.log(weights.shape[1])
+        return weights.mean(1), power_mean(weights, 1.0, dim=1)
 
     # -- sampling and fitting -------------------------------------------------------------------
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.latents.continuous.model import ContinuousLatentModel
-from modeflow.latents.continuous.objective import ContinuousELBO
+from modeflow.latents.continuous.objective import ContinuousObjective
 from modeflow.latents.continuous.start import GeodesicStart
+from modeflow.latents.continuous.weighted import CONTINUOUS_OBJECTIVES
+from modeflow.latents.named import build_named, option_names
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.posteriors import POSTERIORS, build_posterior
 from modeflow.latents.priors import PRIORS, build_prior
@@ -23,6 +25,8 @@ __all__ = ["ContinuousOptions", "ImageContinuous"]
 
 #: Longest warm-up, in steps: early stopping may come soon after.
 _LONGEST_WARMUP = 2_000
+#: Options of objectives.
+_OF_OBJECTIVES = ("kl_warmup_steps", "free_bits", "alpha", "order", "gradient", "train_draws")
 
 
 @dataclass(kw_only=True)
@@ -36,17 +40,30 @@ class _Continuous(LatentOptions):
             `modeflow.latents.posteriors`.
         prior: p(z), "normal", "mixture", "flow" or "sphere"; see `modeflow.latents.priors`. None for
             "sphere" with a posterior on it, and "normal" with any other.
-        kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one; None for a quarter
-            of all in tables, at most 2,000, and for a tenth in images.
-        free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
-        draws: of z, over which the bound averages.
+        objective: what is minimised, "elbo", "iwae", "renyi", "cubo" or "wake" (reweighted wake-sleep); see
+            `modeflow.latents.continuous.objective`. Where an option below is none of its own it is refused.
+        kl_warmup_steps: of "elbo", "iwae" and "renyi", optimiser steps over which the weight of the KL term
+            rises to one; None for a quarter of all in tables, at most 2,000, and for a tenth in images.
+        free_bits: of "elbo", nats of every dimension of z that cost nothing; a flow that can do without z
+            needs them.
+        alpha: of "renyi", α, 0 or more: 0 is "iwae", 1 is "elbo"; 0.5 if None.
+        order: of "cubo", n, above 1; 2 if None.
+        gradient: to q, "total" (if None), of "elbo" also "stl" (sticking the landing), of the others "dreg"
+            (doubly reparametrised): the same on average, with less noise.
+        train_draws: of z a row in a step of the training; None for 1 of "elbo" and 8 of the others.
+        draws: of z, over which the bound that is reported averages.
     """
 
     features: int
     posterior: str = "gaussian"
     prior: str | None = None
+    objective: str = "elbo"
     kl_warmup_steps: int | None = None
-    free_bits: float = 0.0
+    free_bits: float | None = None
+    alpha: float | None = None
+    order: float | None = None
+    gradient: str | None = None
+    train_draws: int | None = None
     draws: int = 16
 
     def __post_init__(self) -> None:
@@ -62,7 +79,13 @@ class _Continuous(LatentOptions):
             )
         if self.prior_name == "sphere" and self.features < 2:
             raise ConfigError("a sphere needs features=2 (a circle) or more")
-        if self.build_objective().free_bits and not self._closed:
+        objective = self.build_objective()
+        if objective.alone and chosen.follows:
+            raise ConfigError(
+                f"posterior='{self.posterior}' is made of the likelihood, which objective='{self.objective}' "
+                "would move with q: take objective='elbo', 'iwae' or 'renyi'"
+            )
+        if objective.free_bits and not self._closed:
             raise ConfigError(
                 "free_bits are of a Gaussian posterior and prior='normal', or both on the sphere, of closed "
                 f"divergence: leave them out with posterior='{self.posterior}', prior='{self.prior_name}'"
@@ -78,18 +101,24 @@ class _Continuous(LatentOptions):
     def _closed(self) -> bool:
         return POSTERIORS[self.posterior].closed_kl and self.prior_name in ("normal", "sphere")
 
-    def build_objective(self) -> ContinuousELBO:
-        """The objective.
+    def build_objective(self) -> ContinuousObjective:
+        """The objective, with its own defaults where an option is None.
 
         Raises:
-            ConfigError: for a value that is not allowed.
+            ConfigError: for an unknown one, an option that it has no use for, or a value that is not allowed.
         """
-        return ContinuousELBO(self.kl_warmup_steps or 0, self.free_bits)
+        given: dict[str, Any] = {name: getattr(self, name) for name in _OF_OBJECTIVES}
+        given = {name: value for name, value in given.items() if value is not None}
+        return build_named(CONTINUOUS_OBJECTIVES, self.objective, given)
 
     def for_steps(self, steps: int) -> Self:
-        return (
-            self if self.kl_warmup_steps is not None else replace(self, kl_warmup_steps=self._warmup(steps))
-        )
+        if self.kl_warmup_steps is not None or not self._warms:
+            return self
+        return replace(self, kl_warmup_steps=self._warmup(steps))
+
+    @property
+    def _warms(self) -> bool:
+        return "kl_warmup_steps" in option_names(CONTINUOUS_OBJECTIVES[self.objective])
 
     def _warmup(self, steps: int) -> int:
         raise NotImplementedError
