@@ -68,6 +68,11 @@ class Approximate(ABC):
         """
         raise ConfigError(f"{type(self).__name__} has no numbers of a row's own (numbers, of_numbers)")
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are `numbers`."""
+        return type(self).of_numbers is not Approximate.of_numbers
+
     def of_numbers(self, *numbers: Tensor) -> Approximate:
         """One of its kind made of other `numbers`."""
         raise ConfigError(f"{type(self).__name__} has no numbers of a row's own (numbers, of_numbers)")

@@ -12,7 +12,9 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.latents.approximate import Approximate, NetworkPosterior, Posterior
 from modeflow.latents.base import Description, LatentModel
+from modeflow.latents.continuous.gaps import inference_gaps
 from modeflow.latents.continuous.objective import ContinuousELBO, ContinuousObjective, power_mean
+from modeflow.latents.continuous.refine import Refinement
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise
 
@@ -23,6 +25,8 @@ _QUICK_DRAWS = 8
 #: Variance over rows of the mean of a dimension of z, above which it is active (Burda et al. 2016); rows, and
 #: draws of each, by which the mutual information is estimated.
 _ACTIVE, _INFORMED_ROWS, _INFORMED_DRAWS = 0.01, 128, 4
+#: Rows whose gaps are measured (fewer where fewer are evaluated at once), steps to the best q of each, draws.
+_GAP_ROWS, _GAP_STEPS, _GAP_DRAWS = 64, Refinement(steps=50, learning_rate=0.2, draws=1), 32
 
 
 class ContinuousLatentModel(LatentModel):
@@ -43,6 +47,8 @@ class ContinuousLatentModel(LatentModel):
         objective: what `objective` minimises.
         draws: S.
         chunk_rows: rows (of data times draws) evaluated at once where no gradient is needed.
+        refinement: of q(z|x) for every row, where the model is evaluated; training and what scores it go
+            by the encoder alone.
 
     Raises:
         ConfigError: parts of different widths, less than one draw, or free bits of another prior.
@@ -61,6 +67,7 @@ class ContinuousLatentModel(LatentModel):
         objective: ContinuousObjective | None = None,
         draws: int = 64,
         chunk_rows: int = 4096,
+        refinement: Refinement | None = None,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         self.levels = likelihood.levels
@@ -86,7 +93,7 @@ class ContinuousLatentModel(LatentModel):
                 f"{type(self.encoder).__name__} is made of the likelihood, which {type(self.loss).__name__} "
                 "would move with q: fit it by the objective elbo, iwae or renyi"
             )
-        self.draws, self.chunk_rows = draws, chunk_rows
+        self.draws, self.chunk_rows, self.refinement = draws, chunk_rows, refinement
         self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
 
     @property
@@ -106,8 +113,9 @@ class ContinuousLatentModel(LatentModel):
         return self.encoder.approximate(x, self.likelihood, self.prior)
 
     def approximate_posterior(self, x: Tensor) -> Approximate:
-        """q(z | x), a distribution over z for every row."""
-        return self.amortised_posterior(x)
+        """q(z | x), a distribution over z for every row: the encoder's, or what `refinement` makes of it."""
+        q = self.amortised_posterior(x)
+        return q if self.refinement is None or self.training else self.refinement(self, x, q)
 
     # -- the bounds -----------------------------------------------------------------------------
 
@@ -125,7 +133,10 @@ class ContinuousLatentModel(LatentModel):
         return torch.cat([self._log_weights(part, count) for part in x.split(self.chunk_rows)])
 
     def _log_weights(self, x: Tensor, draws: int) -> Tensor:
-        q = self.approximate_posterior(x)
+        return self.log_weights_of(x, self.approximate_posterior(x), draws)
+
+    def log_weights_of(self, x: Tensor, q: Approximate, draws: int) -> Tensor:
+        """`log_weights` by draws of another q of these rows."""
         columns = []
         for draw in range(draws):
             with row_noise(x, draw, self):
@@ -171,8 +182,11 @@ class ContinuousLatentModel(LatentModel):
         return self.draws
 
     def validation_log_prob(self, x: Tensor) -> Tensor:
-        """`iwae` with few draws: what is compared is the same bound at every epoch."""
-        return self.iwae(x, min(self.draws, _QUICK_DRAWS))
+        """`iwae` with few draws, by the encoder: what is compared is the same bound at every epoch."""
+        count = min(self.draws, _QUICK_DRAWS)
+        parts = [x] if torch.is_grad_enabled() else x.split(self.chunk_rows)
+        found = [self.log_weights_of(part, self.amortised_posterior(part), count) for part in parts]
+        return power_mean(torch.cat(found), 1.0, dim=1)
 
     def infer(self, x: Tensor) -> Tensor:
         return self.approximate_posterior(x).centre()
@@ -206,7 +220,8 @@ class ContinuousLatentModel(LatentModel):
         * ``active``, how many dimensions have a mean that varies from row to row by more than 0.01 (not on a
           sphere, where they have no meaning of their own), ``dimensions``, L;
         * ``mutual_information``, of z and x under q, by the mixture of q(z|x) of ``rows`` rows, of whose
-          logarithm it is at the most.
+          logarithm it is at the most;
+        * ``gaps``, of some of the rows: `modeflow.latents.Gaps`.
         """
         if len(x) == 0:
             return {}
@@ -219,6 +234,9 @@ class ContinuousLatentModel(LatentModel):
             found["active"] = int((means.var(0) > _ACTIVE).sum())
         few = x[:_INFORMED_ROWS].to(self.device, self.dtype)
         found |= {"mutual_information": self._information(few), "rows": len(few)}
+        if self.amortised_posterior(few[:1]).has_numbers:
+            some = few[: min(_GAP_ROWS, max(2, self.chunk_rows // 8))]
+            found["gaps"] = inference_gaps(self, some, _GAP_STEPS, _GAP_DRAWS).to_dict()
         return {"continuous": found}
 
     def _use_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,7 +255,10 @@ class ContinuousLatentModel(LatentModel):
             own.append(log_q)
         every = [torch.stack(own)]
         for k in range(1, len(x)):  # of every row under the posterior of every other
-            other = self.approximate_posterior(x.roll(k, 0))
+            if q.has_numbers:
+                other = q.of_numbers(*(number.roll(k, 0) for number in q.numbers()))
+            else:
+                other = self.approximate_posterior(x.roll(k, 0))
             every.append(torch.stack([other.log_prob(z) for z in drawn]))
         mixture = torch.logsumexp(torch.stack(every), 0) - math.log(len(x))
         return float((every[0] - mixture).mean())

@@ -12,12 +12,14 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.latents.continuous.model import ContinuousLatentModel
 from modeflow.latents.continuous.objective import ContinuousObjective
+from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.continuous.start import GeodesicStart
 from modeflow.latents.continuous.weighted import CONTINUOUS_OBJECTIVES
 from modeflow.latents.named import build_named, option_names
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.posteriors import POSTERIORS, build_posterior
 from modeflow.latents.priors import PRIORS, build_prior
+from modeflow.latents.schedules import whole_steps
 from modeflow.nets.encoder import ConvVectorEncoder
 from modeflow.options import check_choice, check_sizes
 
@@ -52,6 +54,8 @@ class _Continuous(LatentOptions):
             (doubly reparametrised): the same on average, with less noise.
         train_draws: of z a row in a step of the training; None for 1 of "elbo" and 8 of the others.
         draws: of z, over which the bound that is reported averages.
+        refine_steps: gradient steps by which q(z|x) is improved for each row where the model is evaluated,
+            each as dear as two draws and back; 0 for none.
     """
 
     features: int
@@ -65,9 +69,11 @@ class _Continuous(LatentOptions):
     gradient: str | None = None
     train_draws: int | None = None
     draws: int = 16
+    refine_steps: int = 0
 
     def __post_init__(self) -> None:
         check_sizes(features=self.features, draws=self.draws)
+        whole_steps("refine_steps", self.refine_steps)
         check_choice("posterior", self.posterior, POSTERIORS)
         chosen = POSTERIORS[self.posterior]
         if self.prior is not None:
@@ -116,6 +122,10 @@ class _Continuous(LatentOptions):
             return self
         return replace(self, kl_warmup_steps=self._warmup(steps))
 
+    def build_refinement(self) -> Refinement | None:
+        """What improves q(z|x) for each row; None for nothing."""
+        return Refinement(steps=int(self.refine_steps)) if self.refine_steps else None
+
     @property
     def _warms(self) -> bool:
         return "kl_warmup_steps" in option_names(CONTINUOUS_OBJECTIVES[self.objective])
@@ -148,7 +158,8 @@ class ContinuousOptions(_Continuous, TableLatent):
         size = int(self.features)
         prior, density = build_prior(self.prior_name, size), likelihood(size)
         q = build_posterior(self.posterior, size, features, self.encoder_features)
-        model = ContinuousLatentModel(prior, density, q, self.build_objective(), int(self.draws))
+        loss, refinement = self.build_objective(), self.build_refinement()
+        model = ContinuousLatentModel(prior, density, q, loss, int(self.draws), refinement=refinement)
         model.starter = GeodesicStart() if q.starts else None
         return model
 
@@ -184,4 +195,5 @@ class ImageContinuous(_Continuous, ImageLatent):
         q = build_posterior(self.posterior, size, make_net=reads)
         loss, draws = self.build_objective(), int(self.draws)
         prior = build_prior(self.prior_name, size)
-        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows)
+        refinement = self.build_refinement()
+        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refinement)
