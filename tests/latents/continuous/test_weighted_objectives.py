@@ -338,7 +338,6 @@ def test_what_each_makes_of_a_posterior_that_it_cannot_be():
     assert (covering > 1.3 * inside).all()
     assert torch.allclose(spread(ContinuousELBO(gradient="stl")), inside, rtol=0.02)
     assert torch.allclose(spread(WakePhase(train_draws=32)), covering, rtol=0.1)
-    assert torch.allclose(spread(WakePhase(train_draws=32, gradient="dreg")), covering, rtol=0.1)
     assert (spread(CUBO(train_draws=32, gradient="dreg")) > 1.02 * covering).all()
     between = spread(RenyiBound(alpha=0.5, train_draws=32, gradient="dreg"))
     assert (between > 1.05 * inside).all() and (between < covering).all()
