@@ -119,12 +119,22 @@ def test_a_grid_search_sets_them():
         (ContinuousOptions, {"features": 0}, "features must be an integer of 1 or more, received 0"),
         (ContinuousOptions, {"posterior": "gausian"}, "did you mean 'gaussian'"),
         (ContinuousOptions, {"posterior": "iaf", "free_bits": 0.1}, "free_bits are of a Gaussian posterior"),
+        (ContinuousOptions, {"objective": "reny"}, "did you mean 'renyi'"),
+        (ContinuousOptions, {"objective": "iwae", "alpha": 0.5}, "'iwae' has no use for 'alpha'"),
+        (ContinuousOptions, {"objective": "wake", "kl_warmup_steps": 3}, "no use for 'kl_warmup_steps'"),
+        (ContinuousOptions, {"objective": "renyi", "alpha": -1.0}, "alpha must be 0 or more, received -1"),
+        (ContinuousOptions, {"objective": "cubo", "order": 1.0}, "order must be above 1, received 1"),
+        (ContinuousOptions, {"gradient": "dreg"}, "gradient must be 'total' or 'stl', received 'dreg'"),
+        (ContinuousOptions, {"objective": "iwae", "gradient": "stl"}, "must be 'total' or 'dreg'"),
+        (ContinuousOptions, {"gradient": "stl", "free_bits": 0.1}, "do not go with gradient='stl'"),
+        (ContinuousOptions, {"train_draws": 0}, "train_draws must be an integer of 1 or more"),
+        (ContinuousOptions, {"objective": "cubo", "posterior": "laplace"}, "made of the likelihood"),
         (ContinuousOptions, {"kl_warmup_steps": -1}, "kl_warmup_steps must be an integer of 0 or more"),
         (ImageStates, {"n_states": True}, "n_states must be an integer"),
         (ImageContinuous, {"draws": 0}, "draws must be an integer"),
         (CodesOptions, {"stages": ["prior"]}, "stages must be"),
         (CodesOptions, {"stages": "codes"}, "stages may name flow, prior, joint; received 'codes'"),
-        (CodesOptions, {"prior": "lstm"}, "prior must be 'gpt2', 'masked' or 'independent'"),
+        (CodesOptions, {"prior": "lstm"}, "prior must be 'gpt2', 'masked', 'independent' or"),
         (CodesOptions, {"prior_options": {"widht": 3}}, "did you mean 'width'"),
         (CodesOptions, {"prior": "independent", "prior_options": {"width": 3}}, "no use for prior_options"),
         (CodesOptions, {"code_warmup": 1.5}, r"code_warmup must lie in \[0, 1\]"),
@@ -152,6 +162,8 @@ def test_schedules_that_were_left_open_follow_the_number_of_steps():
     assert ContinuousOptions().for_steps(1000).kl_warmup_steps == 250
     assert ContinuousOptions(kl_warmup_steps=0).for_steps(1000).kl_warmup_steps == 0
     assert ContinuousOptions().for_steps(100_000).kl_warmup_steps == 2000
+    assert ContinuousOptions(objective="renyi").for_steps(1000).kl_warmup_steps == 250
+    assert ContinuousOptions(objective="wake").for_steps(1000).kl_warmup_steps is None
     assert ImageContinuous().for_steps(1000).kl_warmup_steps == 100
     assert ImageStates().for_steps(1000).hold_steps == 0  # clusters of images are no islands
     codes = CodesOptions(code_warmup=0.25).for_steps(1000)

@@ -271,8 +271,8 @@ def test_a_fit_that_ends_worse_than_independent_gaussians_says_so():
             "temperature must be above 0",
         ),
         (
-            lambda: NVF(2, latent="continuous", latent_options={"objective": "elbo"}),
-            "latent_options: 'objective' is not known",
+            lambda: NVF(2, latent="continuous", latent_options={"epsilon": 0.1}),
+            "latent_options: 'epsilon' is not known",
         ),
         (lambda: NVF(2, latent_options=DiscreteOptions(), latent="continuous"), "ContinuousOptions"),
         (lambda: FlowDensity(training={"emma": 1}), "did you mean 'ema'"),

@@ -149,6 +149,7 @@ def test_a_mixture_base_against_torch():
     [
         (lambda: AEF(3, latent=4), r"latent must be an integer from 1 to features \(3\)"),
         (lambda: NoisyAEF(3, noise=0.0), "noise must lie between"),
+        (lambda: NoisyAEF(3, kl_warmup_steps=-1), "kl_warmup_steps must be an integer of 0 or more"),
         (lambda: CIF(3, index_features=0), "index_features must be an integer"),
         (lambda: CIF(3, draws=0), "draws must be an integer"),
         (lambda: TAN(3, conditional="gru"), "conditional must be 'ram' or 'lam'"),
@@ -162,3 +163,23 @@ def test_a_mixture_base_against_torch():
 def test_what_is_not_allowed_is_named(build, says):
     with pytest.raises(ConfigError, match=says):
         build()
+
+
+def test_a_code_costs_less_in_the_first_steps():
+    """The loss is the bound with β on what the code costs: the bound itself at the end, linear in between."""
+    torch.manual_seed(0)
+    flow = perturb(NoisyAEF(3, layers=1, hidden_features=8, bins=3, kl_warmup_steps=10), 0.2).double().train()
+    x, weight = torch.randn(50, 3, dtype=DOUBLE), torch.linspace(0.5, 1.5, 50, dtype=DOUBLE)
+
+    def loss(step):
+        torch.manual_seed(1)
+        return flow.objective(x, weight, step)
+
+    torch.manual_seed(1)
+    whole = -(weight * flow.log_prob(x)).mean()
+    assert torch.allclose(loss(None).value, whole) and torch.allclose(loss(9).value, whole)
+    values = [loss(step).value for step in (0, 4, 8, 9)]  # β = 0.1, 0.5, 0.9, 1
+    assert torch.allclose((values[1] - values[0]) / 4, values[3] - values[2])
+    assert all(torch.allclose(loss(step).terms["nll"], whole) for step in (0, 4, 9))
+    # What the code costs is KL(q(z | x) || N(0, I)) by its draws: of a code that says something, not zero.
+    assert float(values[3] - values[2]) * 10 > 0.5

@@ -303,6 +303,19 @@ def test_what_it_measures_is_plain(case):
         assert "kl_each" not in found or sum(found["kl_each"]) == pytest.approx(found["kl"], rel=1e-4)
         active = (model.read_spread(x)[0].var(0) > 0.01).sum()
         assert found["active"] == int(active) and found["mutual_information"] < math.log(found["rows"])
+        gaps = found["gaps"]
+        whole = gaps["approximation"]["value"] + gaps["amortisation"]["value"]
+        assert whole == pytest.approx(gaps["log_prob"]["value"] - gaps["elbo"]["value"], abs=1e-6)
+        return
+    if case.kind == "discrete":
+        found = told["discrete"]
+        gap = (model.log_prob(x) - model.elbo(x))[: found["rows"]].mean()
+        assert found["gap"] == pytest.approx(float(gap), abs=1e-4 * (1 + abs(float(gap))))
+        assert 0 <= found["mutual_information"] <= math.log(found["states"])
+        # What states cost is what they say, and what their shares among rows miss of the prior.
+        shares = model.posterior(x[: found["rows"]]).mean(0)
+        beside = (shares * (shares / model.state_probs()).log()).sum()
+        assert found["kl"] == pytest.approx(found["mutual_information"] + float(beside), abs=1e-4)
         return
     if case.kind != "codes":
         assert told == {}

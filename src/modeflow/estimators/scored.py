@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from modeflow.estimators.parameters import Grouped
 from modeflow.estimators.settings import latent_model
 from modeflow.estimators.stacking import Stacked, described
 from modeflow.estimators.storage import Stored
-from modeflow.latents import LatentModel
+from modeflow.latents import Gaps, LatentModel, Refinement, inference_gaps
 from modeflow.progress import showing, track
 from modeflow.training import resolve_device, shield
 from modeflow.transforms.base import Exactness, weakest
@@ -161,8 +161,7 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
                 an average over offsets as well.
         """
         check_is_fitted(self)
-        if self.latent_.describe().kind != "continuous" or self.model_.transform.exactness != "exact":
-            raise ConfigError("bounds are of a continuous latent, and of rows that are on no lattice")
+        self._check_bounded()
 
         def both(model: Preprocessed, x: Tensor) -> Tensor:
             u, logabsdet = model.encode(x)
@@ -175,6 +174,34 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
         kind = self.density_kind_
         found = {name: self.domain_.summarise(b, kind, cost) for name, b in (("elbo", elbo), ("iwae", iwae))}
         return {**found, "draws": self.latent_.n_draws}
+
+    @shield()
+    def gaps(self, X: Any, steps: int = 200, draws: int = 128) -> Gaps:
+        """Where the evidence lower bound of a continuous latent is lost: to the family of q, to the encoder.
+
+        Arguments:
+            X: rows; a hundred say as much as is needed, for each takes `steps` steps of its own.
+            steps: to the best q of a row. draws: of z, for every mean.
+
+        Returns:
+            both gaps and the bounds that they are between, with standard errors, nats.
+
+        Raises:
+            ConfigError: as `bounds`.
+        """
+        check_is_fitted(self)
+        self._check_bounded()
+        model = self._placed()
+        inner = latent_model(model)
+        with torch.no_grad():
+            parts = [model.encode(x.to(model.device)) for x in self._tensors(X).split(1024)]
+            u, logabsdet = (torch.cat(each) for each in zip(*parts, strict=True))
+            # A continuous latent is one that `inference_gaps` knows: `_check_bounded` has asked.
+            return inference_gaps(cast(Any, inner), u, Refinement(steps=steps), draws, logabsdet)
+
+    def _check_bounded(self) -> None:
+        if self.latent_.describe().kind != "continuous" or self.model_.transform.exactness != "exact":
+            raise ConfigError("bounds are of a continuous latent, and of rows that are on no lattice")
 
     # -- inside ---------------------------------------------------------------------------------
 

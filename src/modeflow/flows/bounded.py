@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from modeflow.densities.base import Loss, weighted_mean
 from modeflow.densities.bounded import BoundedFlow
 from modeflow.densities.flow import Flow
 from modeflow.densities.normal import StandardNormal
@@ -169,6 +170,58 @@ class Measurement(nn.Module):
         return torch.cat((mean, torch.full_like(mean, raw)), 1)
 
 
+class CodedFlow(BoundedFlow):
+    r"""A bounded flow whose code costs less in the first steps of training, as in a VAE.
+
+    .. math:: -\log p(x \mid z) + \beta\,(\log q(z \mid x) - \log p(z))
+
+    An encoder that sees all of x can make the code forget it, at once and for nothing, before the decoder has
+    learned to read the code: the bound stays at a decoder without one. While β rises from 0 to 1 there is
+    nothing to be gained by that.
+
+    Arguments:
+        transform: layers, those of `before`, then what adds the code behind the features, then others.
+        features: of x. before: layers that come before the code. decoder: the layer of ``p(x | z)``.
+        kl_warmup_steps: optimiser steps over which β rises. draws, context_features: as of `BoundedFlow`.
+    """
+
+    def __init__(
+        self,
+        transform: Composite,
+        features: int,
+        context_features: int,
+        draws: int,
+        before: int,
+        decoder: int,
+        kl_warmup_steps: int,
+    ) -> None:
+        size = features + sum(part.extra for part in transform.transforms if isinstance(part, Augment))
+        super().__init__(transform, StandardNormal(size), context_features, (features,), draws)
+        self.before, self.decoder, self.kl_warmup_steps = before, decoder, kl_warmup_steps
+
+    def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
+        beta = 1.0 if step is None else min(1.0, (step + 1) / max(1, self.kl_warmup_steps))
+        if beta == 1.0 or self.context_features:
+            return super().objective(x, weight, step)
+        self._check_event(x)
+        features, h = self.event_shape[0], x
+        of_rows = of_code = x.new_zeros(len(x))
+        assert isinstance(self.transform, Composite)
+        for i, part in enumerate(self.transform.transforms):
+            h, logabsdet = part(h)
+            if i < self.before or i == self.decoder:
+                of_rows = of_rows + logabsdet
+            else:
+                of_code = of_code + logabsdet
+        nll = weighted_mean(-of_rows - _normal(h[:, :features]), weight)
+        kl = weighted_mean(-of_code - _normal(h[:, features:]), weight)
+        return Loss(nll + beta * kl, {"nll": (nll + kl).detach()})
+
+
+def _normal(z: Tensor) -> Tensor:
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+
+
 @recipe(
     "aef-noisy",
     "Silvestri et al. 2023, arXiv:2205.09546",
@@ -185,6 +238,7 @@ def NoisyAEF(
     hidden_features: int = 64,
     bins: int = 8,
     draws: int = 16,
+    kl_warmup_steps: int = 500,
     context_affine: str = "auto",
     seed: int = 0,
 ) -> BoundedFlow:
@@ -200,6 +254,8 @@ def NoisyAEF(
             more features on islands, tends to be ignored). noise: τ, of standardised data.
         layers, hidden_features, bins: as in `AEF`.
         draws: of the noise over which `log_prob` averages.
+        kl_warmup_steps: optimiser steps over which what the code costs rises to its due (`CodedFlow`); of
+            a flow that is fitted by itself, not as the likelihood of a latent.
         context_affine, seed: as in `AEF`.
 
     Raises:
@@ -214,9 +270,15 @@ def NoisyAEF(
         raise ConfigError(f"noise must lie between 0.01 and 10, received {noise!r}")
     generator = torch.Generator().manual_seed(seed)
     size = _latent(min(features, max(2, features // 2)) if latent is None else latent, features)
+    whole_number = isinstance(kl_warmup_steps, int) and not isinstance(kl_warmup_steps, bool)
+    if not whole_number or kl_warmup_steps < 0:
+        raise ConfigError(f"kl_warmup_steps must be an integer of 0 or more, received {kl_warmup_steps!r}")
     parts = context_layers(features, context_features, context_affine)
+    before = len(parts)
     parts.append(Augment(features, size, lambda i, o, c: Measurement(i, o // 2, noise)))
     core = torch.arange(features, features + size)
     parts += _code_layers(features + size, core, context_features, layers, hidden_features, bins, generator)
-    base = StandardNormal(features + size)
-    return BoundedFlow(Composite(parts), base, context_features, (features,), draws)
+    # The last but one of the layers: the flow of the code comes after it.
+    return CodedFlow(
+        Composite(parts), features, context_features, draws, before, len(parts) - 2, kl_warmup_steps
+    )

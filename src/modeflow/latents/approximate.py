@@ -59,6 +59,34 @@ class Approximate(ABC):
         """
         return None
 
+    def numbers(self) -> tuple[Tensor, ...]:
+        """What each row's distribution is made of, numbers without limits, ``(B, ...)`` each; the first are
+        where it lies, in units of which `log_scale` is the logarithm.
+
+        Raises:
+            ConfigError: where it is made of something else.
+        """
+        raise ConfigError(f"{type(self).__name__} has no numbers of a row's own (numbers, of_numbers)")
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are `numbers`."""
+        return type(self).of_numbers is not Approximate.of_numbers
+
+    def of_numbers(self, *numbers: Tensor) -> Approximate:
+        """One of its kind made of other `numbers`."""
+        raise ConfigError(f"{type(self).__name__} has no numbers of a row's own (numbers, of_numbers)")
+
+    def repeated(self, times: int) -> Approximate:
+        """The rows so many times one after the other, ``(times B, ...)``.
+
+        Raises:
+            ConfigError: where there are no `numbers`.
+        """
+        if times == 1:
+            return self
+        return self.of_numbers(*(each.repeat(times, *(1,) * (each.dim() - 1)) for each in self.numbers()))
+
     def centre(self) -> Tensor:
         """A point in its middle, ``(B, L)``: the mean of a Gaussian, or its image."""
         return self.location
@@ -80,6 +108,12 @@ class DiagonalGaussian(Approximate):
 
     def __init__(self, location: Tensor, log_scale: Tensor) -> None:
         self.location, self.log_scale = location, log_scale
+
+    def numbers(self) -> tuple[Tensor, ...]:
+        return self.location, self.log_scale
+
+    def of_numbers(self, *numbers: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian(*numbers)
 
     def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
         noise = standard_normal(self.location)
@@ -107,9 +141,15 @@ class FullGaussian(Approximate):
     """
 
     def __init__(self, location: Tensor, log_scale: Tensor, below: Tensor) -> None:
-        self.location, self.log_scale = location, log_scale
+        self.location, self.log_scale, self._below = location, log_scale, below
         unit = below.tril(-1) + torch.eye(location.shape[-1], dtype=below.dtype, device=below.device)
         self.factor = torch.exp(log_scale).unsqueeze(-1) * unit
+
+    def numbers(self) -> tuple[Tensor, ...]:
+        return self.location, self.log_scale, self._below
+
+    def of_numbers(self, *numbers: Tensor) -> FullGaussian:
+        return FullGaussian(*numbers)
 
     def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
         noise = standard_normal(self.location)
@@ -144,6 +184,8 @@ class Posterior(nn.Module, ABC):
     closed_prior: ClassVar[type[Density]] = StandardNormal
     #: Where z lies: "space", R^L, or "sphere", the numbers of norm one in it.
     support: ClassVar[str] = "space"
+    #: Whether q is made of the likelihood too, so that what moves q moves the likelihood.
+    follows: ClassVar[bool] = False
     #: Whether `GeodesicStart` may fit it to places in R^L.
     starts: ClassVar[bool] = True
     #: Whether entries of x may be missing (NaN), where the likelihood leaves such out.

@@ -46,6 +46,13 @@ class Flowed(Approximate):
         self._base = DiagonalGaussian(location, log_scale)
         self._transform, self._context = transform, context
 
+    def numbers(self) -> tuple[Tensor, ...]:
+        return self.location, self.log_scale, self._context
+
+    def of_numbers(self, *numbers: Tensor) -> Flowed:
+        location, log_scale, context = numbers
+        return Flowed(location, log_scale, self._transform, context)
+
     def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
         start, log_prob = self._base.rsample_and_log_prob()
         z, logabsdet = self._transform.inverse(start, self._context)

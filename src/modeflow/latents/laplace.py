@@ -56,6 +56,16 @@ class PrecisionGaussian(Approximate):
         # Their sum is that of the log-scales of any factor of the covariance.
         self.log_scale = -factor.diagonal(dim1=-2, dim2=-1).log()
 
+    def numbers(self) -> tuple[Tensor, ...]:
+        # R as a triangle of ones below its diagonal, times that: any numbers then make a factor.
+        diagonal = self.factor.diagonal(dim1=-2, dim2=-1)
+        return self.location, diagonal.log(), self.factor.tril(-1) / diagonal.unsqueeze(-1)
+
+    def of_numbers(self, *numbers: Tensor) -> PrecisionGaussian:
+        location, log_diagonal, below = numbers
+        unit = below.tril(-1) + torch.eye(below.shape[-1], dtype=below.dtype, device=below.device)
+        return PrecisionGaussian(location, log_diagonal.exp().unsqueeze(-1) * unit)
+
     def rsample_and_log_prob(self) -> tuple[Tensor, Tensor]:
         noise = standard_normal(self.location)
         step = torch.linalg.solve_triangular(self.factor.mT, noise.unsqueeze(-1), upper=True)
@@ -93,6 +103,7 @@ class LaplacePosterior(Posterior):
         Park, Kim, Kim, *Variational Laplace Autoencoders*, ICML 2019
     """
 
+    follows = True
     #: Scale about what the network says, while the likelihood has not refined it.
     _GUESS = 0.2
 

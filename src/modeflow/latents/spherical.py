@@ -46,6 +46,13 @@ class Spherical(Approximate):
         self.features = location.shape[-1]
         self.log_scale = (-0.5 * torch.log1p(kappa)).unsqueeze(-1).expand_as(location)
 
+    def numbers(self) -> tuple[Tensor, ...]:
+        return self.location, self.kappa.log()
+
+    def of_numbers(self, *numbers: Tensor) -> Spherical:
+        direction, log_kappa = numbers
+        return type(self)(F.normalize(direction, dim=-1), log_kappa.exp())
+
     @abstractmethod
     def log_normaliser(self) -> Tensor:
         """What is added to ``κ s(θ)`` to make it a log-density, ``(B,)``, float64."""

@@ -39,6 +39,11 @@ _STATE = (
     "the share of rows that the model assigns to it, its prior weight the share of samples that come from "
     "it."
 )
+#: Gaps of a continuous latent, for people.
+_GAPS = {
+    "approximation": "approximation gap: what no posterior of its family reaches of the density",
+    "amortisation": "amortisation gap: what the encoder misses of the best one",
+}
 _GONE = Markup(" A <em>dead</em> state holds no row; a <em>pruned</em> one was removed.")
 
 
@@ -173,6 +178,7 @@ def latent_measures(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the result of a run says of its latent, as measures."""
     rows: list[dict[str, Any]] = []
     rows += _of_continuous(result.get("continuous"))
+    rows += _of_states(result.get("discrete"))
     if codes := result.get("codes"):
         per = "a row" if result.get("domain") in ("table", "mixed") else "an image"
         name = f"codes in use, of {result['latent']['count']} ({codes['per_image']} {per})"
@@ -204,7 +210,33 @@ def _of_continuous(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     most = f"by {found['rows']} of them: at most {math.log(found['rows']):.2f}"
     name = f"mutual information of z and rows, nats ({most})"
     rows.append({"name": name, "value": f"{found['mutual_information']:.3f}"})
+    if gaps := found.get("gaps"):
+        of = f"nats ({gaps['rows']} rows, {gaps['steps']} steps to the best posterior of each)"
+        for name, what in _GAPS.items():
+            rows.append({"name": f"{what}, {of}", "value": _with_error(**gaps[name])})
     return rows
+
+
+def _of_states(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """How much states say of rows, and how well the encoder knows them."""
+    if found is None or found["states"] < 2:
+        return []
+    rows, most = found["rows"], f"at most {math.log(found['states']):.2f}"
+    named = {
+        f"mutual information of state and rows, nats (by {rows} of them: {most})": "mutual_information",
+        "what the state costs, nats (KL of the exact posterior to the prior)": "kl",
+    }
+    measures = [
+        {"name": name, "value": f"{found[key]:.3f}"} for name, key in named.items() if found[key] is not None
+    ]
+    if found["gap"] is not None:
+        name = "what the encoder misses of the exact posterior, nats (KL; the density has no part in it)"
+        measures.append({"name": name, "value": _with_error(found["gap"], found["gap_error"])})
+    return measures
+
+
+def _with_error(value: float, standard_error: float | None) -> str:
+    return f"{value:.3f}" + ("" if standard_error is None else f" ± {standard_error:.3f}")
 
 
 def latent_pictures(

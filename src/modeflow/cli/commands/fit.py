@@ -154,7 +154,13 @@ def _used(result: dict[str, Any]) -> str:
     codes, z = result.get("codes"), result.get("continuous")
     if z:
         active = f"{z['active']} of {z['dimensions']} in use, " if "active" in z else ""
-        return f": {active}KL {z['kl']:.2f} nats, mutual information {z['mutual_information']:.2f} nats"
+        gaps = z.get("gaps")
+        lost = ""
+        if gaps:
+            lost = f", gaps {gaps['approximation']['value']:.2f} (family) and "
+            lost += f"{gaps['amortisation']['value']:.2f} (encoder)"
+        information = f"mutual information {z['mutual_information']:.2f} nats"
+        return f": {active}KL {z['kl']:.2f} nats, {information}{lost}"
     return f": {codes['used']} in use (perplexity {codes['perplexity']:.1f})" if codes else ""
 
 

@@ -12,7 +12,14 @@ from modeflow.densities.base import Density, weighted_mean
 from modeflow.errors import ConfigError
 from modeflow.latents.approximate import Approximate, NetworkPosterior, Posterior
 from modeflow.latents.base import Description, LatentModel
-from modeflow.latents.continuous.objective import ContinuousELBO, MCMCLikelihood
+from modeflow.latents.continuous.gaps import inference_gaps
+from modeflow.latents.continuous.objective import (
+    ContinuousELBO,
+    ContinuousObjective,
+    MCMCLikelihood,
+    power_mean,
+)
+from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.langevin import ChainPosterior, Langevin, log_joint_of, own_noise
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise
@@ -24,6 +31,8 @@ _QUICK_DRAWS = 8
 #: Variance over rows of the mean of a dimension of z, above which it is active (Burda et al. 2016); rows, and
 #: draws of each, by which the mutual information is estimated.
 _ACTIVE, _INFORMED_ROWS, _INFORMED_DRAWS = 0.01, 128, 4
+#: Rows whose gaps are measured (fewer where fewer are evaluated at once), steps to the best q of each, draws.
+_GAP_ROWS, _GAP_STEPS, _GAP_DRAWS = 64, Refinement(steps=50, learning_rate=0.2, draws=1), 32
 
 
 class ContinuousLatentModel(LatentModel):
@@ -47,6 +56,8 @@ class ContinuousLatentModel(LatentModel):
         chunk_rows: rows (of data times draws) evaluated at once where no gradient is needed.
         refine: steps towards p(z|x) that z takes, from the middle of q(z|x), where it is read (`infer`,
             `read`, `reconstruct`); the bounds stay those of q. Not of a z on the sphere.
+        refinement: of q(z|x) for every row, where the model is evaluated; training and what scores it go
+            by the encoder alone.
 
     Raises:
         ConfigError: parts of different widths, that do not fit, less than one draw, or free bits of another
@@ -63,10 +74,11 @@ class ContinuousLatentModel(LatentModel):
         prior: Density,
         likelihood: Density,
         encoder: Posterior | nn.Module,
-        objective: ContinuousELBO | MCMCLikelihood | None = None,
+        objective: ContinuousObjective | None = None,
         draws: int = 64,
         chunk_rows: int = 4096,
         refine: Langevin | None = None,
+        refinement: Refinement | None = None,
     ) -> None:
         super().__init__(likelihood.event_shape, 0)
         self.levels = likelihood.levels
@@ -81,7 +93,7 @@ class ContinuousLatentModel(LatentModel):
         self.likelihood = likelihood
         self.encoder = encoder if isinstance(encoder, Posterior) else NetworkPosterior(encoder)
         chained = isinstance(self.encoder, ChainPosterior)
-        usual = MCMCLikelihood() if chained else ContinuousELBO()
+        usual: ContinuousObjective = MCMCLikelihood() if chained else ContinuousELBO()
         self.loss = usual if objective is None else objective
         if isinstance(self.loss, MCMCLikelihood) != chained:
             raise ConfigError(
@@ -100,7 +112,12 @@ class ContinuousLatentModel(LatentModel):
             raise ConfigError(
                 "free_bits are of a posterior and a prior of closed divergence, as a Gaussian and N(0, I)"
             )
-        self.draws, self.chunk_rows = draws, chunk_rows
+        if self.loss.alone and self.encoder.follows:
+            raise ConfigError(
+                f"{type(self.encoder).__name__} is made of the likelihood, which {type(self.loss).__name__} "
+                "would move with q: fit it by the objective elbo, iwae or renyi"
+            )
+        self.draws, self.chunk_rows, self.refinement = draws, chunk_rows, refinement
         self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
         #: Cells that are missing are left out of the likelihood and of what finds z.
         self.fills = self.encoder.takes_missing and likelihood.leaves_out
@@ -117,8 +134,8 @@ class ContinuousLatentModel(LatentModel):
 
     # -- the approximate posterior --------------------------------------------------------------------------
 
-    def approximate_posterior(self, x: Tensor) -> Approximate:
-        """q(z | x), a distribution over z for every row."""
+    def amortised_posterior(self, x: Tensor) -> Approximate:
+        """q(z | x) by the encoder, a distribution over z for every row."""
         self._check_event(x)
         return self.encoder.approximate(x, self.likelihood, self.prior)
 
@@ -136,6 +153,11 @@ class ContinuousLatentModel(LatentModel):
         assert isinstance(self.encoder, ChainPosterior)
         return self.encoder.chain(x, self.likelihood, self.prior)
 
+    def approximate_posterior(self, x: Tensor) -> Approximate:
+        """q(z | x), a distribution over z for every row: the encoder's, or what `refinement` makes of it."""
+        q = self.amortised_posterior(x)
+        return q if self.refinement is None or self.training else self.refinement(self, x, q)
+
     # -- the bounds -----------------------------------------------------------------------------
 
     def log_weights(self, x: Tensor, draws: int | None = None) -> Tensor:
@@ -152,7 +174,10 @@ class ContinuousLatentModel(LatentModel):
         return torch.cat([self._log_weights(part, count) for part in x.split(self.chunk_rows)])
 
     def _log_weights(self, x: Tensor, draws: int) -> Tensor:
-        q = self.encoder.approximate(x, self.likelihood, self.prior)
+        return self.log_weights_of(x, self.approximate_posterior(x), draws)
+
+    def log_weights_of(self, x: Tensor, q: Approximate, draws: int) -> Tensor:
+        """`log_weights` by draws of another q of these rows."""
         columns = []
         for draw in range(draws):
             with row_noise(x, draw, self):
@@ -166,8 +191,21 @@ class ContinuousLatentModel(LatentModel):
 
     def iwae(self, x: Tensor, draws: int | None = None) -> Tensor:
         """The importance-weighted lower bound with `draws` draws of z (the model's if None), nats."""
-        weights = self.log_weights(x, draws)
-        return torch.logsumexp(weights, dim=1) - math.log(weights.shape[1])
+        return power_mean(self.log_weights(x, draws), 1.0, dim=1)
+
+    def renyi(self, x: Tensor, alpha: float = 0.5, draws: int | None = None) -> Tensor:
+        """Rényi's bound by `draws` draws of z, nats, ``(B,)``: a lower one for alpha of 0 or more.
+
+        `iwae` at 0, `elbo` at 1; see `RenyiBound`.
+        """
+        return power_mean(self.log_weights(x, draws), 1 - alpha, dim=1)
+
+    def cubo(self, x: Tensor, order: float = 2.0, draws: int | None = None) -> Tensor:
+        """The χ upper bound, estimated by `draws` draws of z, nats, ``(B,)``.
+
+        The estimate lies below the bound on average, and with few draws below log p(x) too; see `CUBO`.
+        """
+        return power_mean(self.log_weights(x, draws), order, dim=1)
 
     def elbo(self, x: Tensor, draws: int | None = None) -> Tensor:
         """The evidence lower bound, its expectation over `draws` draws of z, nats, shape ``(B,)``."""
@@ -176,7 +214,7 @@ class ContinuousLatentModel(LatentModel):
     def both_bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`elbo` and `iwae` of every row from the same draws, nats, both ``(B,)``."""
         weights = self.log_weights(x)
-        return weights.mean(1), torch.logsumexp(weights, dim=1) - math.log(weights.shape[1])
+        return weights.mean(1), power_mean(weights, 1.0, dim=1)
 
     # -- sampling and fitting -------------------------------------------------------------------
 
@@ -185,8 +223,11 @@ class ContinuousLatentModel(LatentModel):
         return self.draws
 
     def validation_log_prob(self, x: Tensor) -> Tensor:
-        """`iwae` with few draws: what is compared is the same bound at every epoch."""
-        return self.iwae(x, min(self.draws, _QUICK_DRAWS))
+        """`iwae` with few draws, by the encoder: what is compared is the same bound at every epoch."""
+        count = min(self.draws, _QUICK_DRAWS)
+        parts = [x] if torch.is_grad_enabled() else x.split(self.chunk_rows)
+        found = [self.log_weights_of(part, self.amortised_posterior(part), count) for part in parts]
+        return power_mean(torch.cat(found), 1.0, dim=1)
 
     def infer(self, x: Tensor) -> Tensor:
         z = self.approximate_posterior(x).centre()
@@ -260,7 +301,8 @@ class ContinuousLatentModel(LatentModel):
         * ``active``, how many dimensions have a mean that varies from row to row by more than 0.01 (not on a
           sphere, where they have no meaning of their own), ``dimensions``, L;
         * ``mutual_information``, of z and x under q, by the mixture of q(z|x) of ``rows`` rows, of whose
-          logarithm it is at the most.
+          logarithm it is at the most;
+        * ``gaps``, of some of the rows: `modeflow.latents.Gaps`.
         """
         if len(x) == 0:
             return {}
@@ -273,6 +315,9 @@ class ContinuousLatentModel(LatentModel):
             found["active"] = int((means.var(0) > _ACTIVE).sum())
         few = x[:_INFORMED_ROWS].to(self.device, self.dtype)
         found |= {"mutual_information": self._information(few), "rows": len(few)}
+        if self.amortised_posterior(few[:1]).has_numbers:
+            some = few[: min(_GAP_ROWS, max(2, self.chunk_rows // 8))]
+            found["gaps"] = inference_gaps(self, some, _GAP_STEPS, _GAP_DRAWS).to_dict()
         return {"continuous": found}
 
     def _use_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -291,7 +336,10 @@ class ContinuousLatentModel(LatentModel):
             own.append(log_q)
         every = [torch.stack(own)]
         for k in range(1, len(x)):  # of every row under the posterior of every other
-            other = self.approximate_posterior(x.roll(k, 0))
+            if q.has_numbers:
+                other = q.of_numbers(*(number.roll(k, 0) for number in q.numbers()))
+            else:
+                other = self.approximate_posterior(x.roll(k, 0))
             every.append(torch.stack([other.log_prob(z) for z in drawn]))
         mixture = torch.logsumexp(torch.stack(every), 0) - math.log(len(x))
         return float((every[0] - mixture).mean())

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from torch import nn
 
 from modeflow.densities.base import Density
 from modeflow.errors import ConfigError
 from modeflow.latents.continuous.model import ContinuousLatentModel
-from modeflow.latents.continuous.objective import ContinuousELBO, MCMCLikelihood
+from modeflow.latents.continuous.objective import ContinuousObjective, MCMCLikelihood
+from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.continuous.start import GeodesicStart
+from modeflow.latents.continuous.weighted import CONTINUOUS_OBJECTIVES
 from modeflow.latents.langevin import ChainPosterior, Langevin, LangevinPosterior
+from modeflow.latents.named import build_named, option_names
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
 from modeflow.latents.posteriors import POSTERIORS, build_posterior
 from modeflow.latents.priors import PRIORS, build_prior
+from modeflow.latents.schedules import whole_steps
 from modeflow.nets.encoder import ConvVectorEncoder
 from modeflow.options import check_choice, check_sizes
 
@@ -24,6 +28,8 @@ __all__ = ["ContinuousOptions", "ImageContinuous"]
 
 #: Longest warm-up, in steps: early stopping may come soon after.
 _LONGEST_WARMUP = 2_000
+#: Options of objectives.
+_OF_OBJECTIVES = ("kl_warmup_steps", "free_bits", "alpha", "order", "gradient", "train_draws")
 
 
 @dataclass(kw_only=True)
@@ -33,14 +39,24 @@ class _Continuous(LatentOptions):
     Arguments:
         features: dimension L of z.
         posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
-            "planar", "radial"), one on the unit sphere ("vmf", "power-spherical"), or one by chains
-            ("langevin", "encoded-langevin", "amortised-langevin"); see `modeflow.latents.posteriors`.
-        prior: p(z), "normal", "mixture", "flow", "diffusion-bridge" or "sphere", see
-            `modeflow.latents.priors`; None for "sphere" with a posterior on it, "normal" with any other.
-        kl_warmup_steps: optimiser steps over which the weight of the KL term rises to one; None for a quarter
-            of all in tables, at most 2,000, and for a tenth in images.
-        free_bits: nats of every dimension of z that cost nothing; a flow that can do without z needs them.
-        draws: of z, over which the bound averages.
+            "planar", "radial"), or one on the unit sphere ("vmf", "power-spherical"); see
+            `modeflow.latents.posteriors`.
+        prior: p(z), "normal", "mixture", "flow" or "sphere"; see `modeflow.latents.priors`. None for
+            "sphere" with a posterior on it, and "normal" with any other.
+        objective: what is minimised, "elbo", "iwae", "renyi", "cubo" or "wake" (reweighted wake-sleep); see
+            `modeflow.latents.continuous.objective`. Where an option below is none of its own it is refused.
+        kl_warmup_steps: of "elbo", "iwae" and "renyi", optimiser steps over which the weight of the KL term
+            rises to one; None for a quarter of all in tables, at most 2,000, and for a tenth in images.
+        free_bits: of "elbo", nats of every dimension of z that cost nothing; a flow that can do without z
+            needs them.
+        alpha: of "renyi", α, 0 or more: 0 is "iwae", 1 is "elbo"; 0.5 if None.
+        order: of "cubo", n, above 1; 2 if None.
+        gradient: to q, "total" (if None), of "elbo" also "stl" (sticking the landing), of the others "dreg"
+            (doubly reparametrised): the same on average, with less noise.
+        train_draws: of z a row in a step of the training; None for 1 of "elbo" and 8 of the others.
+        draws: of z, over which the bound that is reported averages.
+        refine_steps: gradient steps by which q(z|x) is improved for each row where the model is evaluated,
+            each as dear as two draws and back; 0 for none.
         langevin_steps: of Langevin dynamics; with a posterior by chains, of those (None for 20, 10 of
             "encoded-langevin", 2 of "amortised-langevin"); with another in space, by which z is refined where
             it is read (None for none).
@@ -53,15 +69,22 @@ class _Continuous(LatentOptions):
     features: int
     posterior: str = "gaussian"
     prior: str | None = None
+    objective: str = "elbo"
     kl_warmup_steps: int | None = None
-    free_bits: float = 0.0
+    free_bits: float | None = None
+    alpha: float | None = None
+    order: float | None = None
+    gradient: str | None = None
+    train_draws: int | None = None
     draws: int = 16
     langevin_steps: int | None = None
     langevin_step_size: float | None = None
     langevin_adjusted: bool | None = None
+    refine_steps: int = 0
 
     def __post_init__(self) -> None:
         check_sizes(features=self.features, draws=self.draws)
+        whole_steps("refine_steps", self.refine_steps)
         check_choice("posterior", self.posterior, POSTERIORS)
         chosen = POSTERIORS[self.posterior]
         if self.prior is not None:
@@ -74,7 +97,13 @@ class _Continuous(LatentOptions):
         if self.prior_name == "sphere" and self.features < 2:
             raise ConfigError("a sphere needs features=2 (a circle) or more")
         self._check_langevin()
-        if self.build_objective().free_bits and not self._closed:
+        objective = self.build_objective()
+        if objective.alone and chosen.follows:
+            raise ConfigError(
+                f"posterior='{self.posterior}' is made of the likelihood, which objective='{self.objective}' "
+                "would move with q: take objective='elbo', 'iwae' or 'renyi'"
+            )
+        if objective.free_bits and not self._closed:
             raise ConfigError(
                 "free_bits are of a Gaussian posterior and prior='normal', or both on the sphere, of closed "
                 f"divergence: leave them out with posterior='{self.posterior}', prior='{self.prior_name}'"
@@ -88,7 +117,8 @@ class _Continuous(LatentOptions):
 
     def _check_langevin(self) -> None:
         if self.chained:
-            useless = [n for n in ("kl_warmup_steps", "free_bits") if getattr(self, n)]
+            useless = [n for n in (*_OF_OBJECTIVES, "refine_steps") if getattr(self, n)]
+            useless += ["objective"] * (self.objective != "elbo")
             if useless:
                 raise ConfigError(
                     f"posterior='{self.posterior}' is learned by chains, which have no use for {useless[0]}: "
@@ -136,20 +166,30 @@ class _Continuous(LatentOptions):
     def _closed(self) -> bool:
         return POSTERIORS[self.posterior].closed_kl and self.prior_name in ("normal", "sphere")
 
-    def build_objective(self) -> ContinuousELBO | MCMCLikelihood:
-        """The objective.
+    def build_objective(self) -> ContinuousObjective:
+        """The objective, with its own defaults where an option is None.
 
         Raises:
-            ConfigError: for a value that is not allowed.
+            ConfigError: for an unknown one, an option that it has no use for, or a value that is not allowed.
         """
+        given: dict[str, Any] = {name: getattr(self, name) for name in _OF_OBJECTIVES}
+        given = {name: value for name, value in given.items() if value is not None}
         if self.chained:
             return MCMCLikelihood()
-        return ContinuousELBO(self.kl_warmup_steps or 0, self.free_bits)
+        return build_named(CONTINUOUS_OBJECTIVES, self.objective, given)
 
     def for_steps(self, steps: int) -> Self:
-        if self.chained or self.kl_warmup_steps is not None:
+        if self.chained or self.kl_warmup_steps is not None or not self._warms:
             return self
         return replace(self, kl_warmup_steps=self._warmup(steps))
+
+    def build_refinement(self) -> Refinement | None:
+        """What improves q(z|x) for each row; None for nothing."""
+        return Refinement(steps=int(self.refine_steps)) if self.refine_steps else None
+
+    @property
+    def _warms(self) -> bool:
+        return "kl_warmup_steps" in option_names(CONTINUOUS_OBJECTIVES[self.objective])
 
     def _warmup(self, steps: int) -> int:
         raise NotImplementedError
@@ -179,8 +219,10 @@ class ContinuousOptions(_Continuous, TableLatent):
         size = int(self.features)
         prior, density, steps = build_prior(self.prior_name, size), likelihood(size), self.build_langevin()
         q = build_posterior(self.posterior, size, features, self.encoder_features, langevin=steps)
-        loss, refine = self.build_objective(), None if self.chained else steps
-        model = ContinuousLatentModel(prior, density, q, loss, int(self.draws), refine=refine)
+        refine, refinement = None if self.chained else steps, self.build_refinement()
+        model = ContinuousLatentModel(
+            prior, density, q, self.build_objective(), int(self.draws), refine=refine, refinement=refinement
+        )
         model.starter = GeodesicStart() if q.starts else None
         return model
 
@@ -217,5 +259,5 @@ class ImageContinuous(_Continuous, ImageLatent):
         q = build_posterior(self.posterior, size, make_net=reads, langevin=steps)
         loss, draws = self.build_objective(), int(self.draws)
         prior = build_prior(self.prior_name, size)
-        refine = None if self.chained else steps
-        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refine)
+        refine, refinement = None if self.chained else steps, self.build_refinement()
+        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refine, refinement)

@@ -19,7 +19,6 @@ from modeflow.latents.discrete.objectives import (
     Truncated,
     build_objective,
     check_options,
-    option_names,
 )
 from modeflow.latents.discrete.options import DiscreteOptions, ImageStates, NoLatent
 from modeflow.latents.discrete.partition import Partition, Survey, partition
@@ -53,7 +52,6 @@ __all__ = [
     "find_islands",
     "look",
     "merge_islands",
-    "option_names",
     "partition",
     "prune_dead_states",
     "survey",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel, drawn_states
 from modeflow.latents.discrete.objectives import Objective, categorical_kl
 from modeflow.latents.discrete.prune import prune_dead_states
+from modeflow.latents.discrete.use import use_of_states
 from modeflow.latents.posteriors import CategoricalEncoder
 from modeflow.latents.priors import CategoricalPrior
 
@@ -22,6 +24,8 @@ __all__ = ["DiscreteLatentModel", "PrunedLogProb"]
 _VALIDATION_EPSILON = 1e-4
 #: Most validation rows that the encoder is calibrated by.
 _CALIBRATION_ROWS = 4096
+#: Rows by which it is measured what states say.
+_MEASURED_ROWS = 256
 
 
 @dataclass
@@ -217,6 +221,18 @@ class DiscreteLatentModel(LatentModel):
         keep = self.likely_states(q, epsilon)
         log_prob = torch.logsumexp(self.log_joint_of(x, keep), -1)
         return PrunedLogProb(log_prob, (q * keep).sum(-1), float(keep.sum()) / max(len(x), 1))
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> dict[str, Any]:
+        """What states say of some of the rows: ``discrete``, see `use_of_states`."""
+        if self.encoder is None or len(x) == 0:
+            return {}
+        parts = []
+        for part in x[:_MEASURED_ROWS].to(self.device, self.dtype).split(self.chunk_rows):
+            exact = torch.log_softmax(self._informed(self.log_joint(part)), -1)
+            parts.append((exact, self.log_approximate_posterior(part)[:, self.prior.active]))
+        exact, said = (torch.cat(each) for each in zip(*parts, strict=True))
+        return {"discrete": use_of_states(exact, said, self.prior.log_probs()[self.prior.active])}
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, weight: Tensor | None = None) -> float:

@@ -14,7 +14,6 @@ name        minimises                                                cost per st
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modeflow.densities.base import Loss, weighted_mean
-from modeflow.errors import ConfigError, nearest
+from modeflow.errors import ConfigError
+from modeflow.latents.named import build_named, check_named
 from modeflow.latents.priors import CategoricalPrior
 from modeflow.latents.schedules import warmup, whole_steps
 from modeflow.transforms.noise import gumbel_noise, uniform_noise
@@ -38,7 +38,6 @@ __all__ = [
     "Truncated",
     "build_objective",
     "check_options",
-    "option_names",
 ]
 
 
@@ -272,32 +271,13 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def option_names(kind: type[nn.Module]) -> tuple[str, ...]:
-    """The options that an objective takes, by its class."""
-    return tuple(name for name in inspect.signature(kind.__init__).parameters if name != "self")
-
-
-def _named(name: str) -> type[Objective]:
-    if name not in OBJECTIVES:
-        raise ConfigError(
-            f"objective {name!r} is not known{nearest(name, OBJECTIVES)} (one of {', '.join(OBJECTIVES)})"
-        )
-    return OBJECTIVES[name]
-
-
 def check_options(name: str, options: Iterable[str]) -> None:
     """Refuse options that an objective has no use for: nothing that is asked for is dropped.
 
     Raises:
         ConfigError: naming the option, and those that there are; or if the objective is unknown.
     """
-    known = option_names(_named(name))
-    every = sorted({option for kind in OBJECTIVES.values() for option in option_names(kind)})
-    for option in options:
-        if option not in known:
-            hint = "" if option in every else nearest(option, every)
-            has = ", ".join(known) or "none"
-            raise ConfigError(f"objective '{name}' has no use for {option!r}{hint} (its options: {has})")
+    check_named(OBJECTIVES, name, options)
 
 
 def build_objective(name: str, **options: Any) -> Objective:
@@ -306,5 +286,4 @@ def build_objective(name: str, **options: Any) -> Objective:
     Raises:
         ConfigError: if the name is unknown, naming the nearest; or for an option that it has no use for.
     """
-    check_options(name, options)
-    return _named(name)(**options)
+    return build_named(OBJECTIVES, name, options)
