@@ -124,7 +124,7 @@ def test_a_grid_search_sets_them():
         (ImageContinuous, {"draws": 0}, "draws must be an integer"),
         (CodesOptions, {"stages": ["prior"]}, "stages must be"),
         (CodesOptions, {"stages": "codes"}, "stages may name flow, prior, joint; received 'codes'"),
-        (CodesOptions, {"prior": "lstm"}, "prior must be 'gpt2', 'masked' or 'independent'"),
+        (CodesOptions, {"prior": "lstm"}, "prior must be 'gpt2', 'masked', 'independent' or"),
         (CodesOptions, {"prior_options": {"widht": 3}}, "did you mean 'width'"),
         (CodesOptions, {"prior": "independent", "prior_options": {"width": 3}}, "no use for prior_options"),
         (CodesOptions, {"code_warmup": 1.5}, r"code_warmup must lie in \[0, 1\]"),
