@@ -7,7 +7,7 @@ import pytest
 import small_runs
 from modeflow.exploring.views import Explored
 from modeflow.runs import load_run
-from modeflow.serving.model import Served
+from modeflow.serving.model import Limits, Served
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def mixed_folder(tmp_path_factory):
 
 
 def explored(folder):
-    return Explored(Served(load_run(folder), usual=10))
+    return Explored(Served(load_run(folder), Limits(megabytes=2.0), usual=10))
 
 
 @pytest.fixture(scope="session")

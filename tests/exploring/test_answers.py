@@ -165,6 +165,17 @@ def test_changes_are_asked_for(client, page):
     )
 
 
+def test_the_command_serves_this_machine_alone(mixed_folder, monkeypatch):
+    command = importlib.import_module("modeflow.cli.commands.explore")
+    monkeypatch.setenv("MODEFLOW_TOKEN", "of-the-environment")  # which a browser would not send
+    asked = []
+    monkeypatch.setattr(command, "listen", lambda *told, **more: asked.append((told, more)) or 0)
+    assert main(["explore", str(mixed_folder), "--max-rows", "50"]) == 0
+    (_, served, host), more = asked[0]
+    assert host == "127.0.0.1" and served.limits.rows == 50 and "token" not in more
+    assert Client(build_app(served, **more))("/").status_code == 200
+
+
 def test_what_the_command_refuses(mixed_folder, capsys, monkeypatch, tmp_path):
     assert main(["explore", str(tmp_path / "none")]) == 2
     said = capsys.readouterr().err
