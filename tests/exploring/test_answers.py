@@ -41,10 +41,17 @@ def test_samples_and_density_go_with_what_is_given(page):
     every = page.model("height", "born", {}, "height", states, None)
     assert every[4].startswith("Nothing is given")
     given = page.model("height", "born", {"wind": 40.0}, "height", states, None)
-    assert given[4] == "Given wind = 40." and given[1] == "700 samples given wind = 40."
+    assert given[4] == "Given wind = 40." and given[1] == "500 samples given wind = 40."
     assert "given wind = 40" in given[3] and given[2] != every[2]
     fewer = page.model("height", "born", {"wind": 40.0}, "height", states[:1], None)
     assert "not drawn" in fewer[1] and fewer[2] == given[2]  # states of a column are part of every density
+
+
+def test_what_is_shown_is_not_held(page):
+    states = page.explored.states_of("height")
+    free = page.model("height", "born", {"wind": 40.0}, "height", states, None)
+    told = page.model("height", "born", {"wind": 40.0, "height": 170.0}, "height", states, None)
+    assert told[:4] == free[:4] and told[4] == free[4] + " What is shown (height) is not held."
 
 
 def test_a_model_without_conditionals_says_so(numbers, flow):
@@ -53,14 +60,14 @@ def test_a_model_without_conditionals_says_so(numbers, flow):
         node, states = (None, ()) if explored.stateless else ("state", explored.states_of("state"))
         # Of two columns one alone is shown, and the other is given.
         told = page.model("a", "", {"b": 1.0}, node, states, None)
-        assert "for the density alone" in told[4] and "no conditionals" in told[4]
+        assert "For the density alone" in told[4] and "no conditionals" in told[4]
         assert "of the whole model" in told[1] and "given b = 1" in told[3]
     assert answers.Page(flow).legend(None) == ([], [])
     assert answers.Page(numbers).legend("state")[1] == [0, 1]
 
 
 def test_selections(page):
-    rows = page.rows_of("data", "training", {})
+    rows = page.rows_of("data", "training", "height", "city", {})
     states = page.explored.states_of("height")
     values = rows.values
     found = page.between(rows, "height", "city", ("170", "", "Rome", "Rome"), "height", states)

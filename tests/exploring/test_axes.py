@@ -23,7 +23,8 @@ def test_levels_have_places_in_their_order():
     assert found.codes == (0, 1, 2)
     assert np.array_equal(found.places(np.array([2.0, np.nan, 0.0, -np.inf])), [2, np.nan, 0, np.nan], True)
     assert found.ticks == ([0.0, 1.0, 2.0], ["0", "1", "2"])
-    assert found.grid(2).tolist() == [0, 1, 2]
+    at, places = found.grid(2)
+    assert at.tolist() == places.tolist() == [0, 1, 2]
 
 
 def test_rare_levels_have_no_place():
@@ -41,16 +42,26 @@ def test_rare_levels_have_no_place():
     ],
 )
 def test_a_coarse_lattice_is_looked_at_whole(feature, expected):
-    got = axis(feature, [0.0, 10.0]).grid(20)
-    assert set(expected) <= set(got.tolist()) and np.allclose((got - feature.offset) % feature.step, 0)
+    got, places = axis(feature, [0.0, 10.0]).grid(20)
+    assert (
+        got is places
+        and set(expected) <= set(got.tolist())
+        and np.allclose((got - feature.offset) % feature.step, 0)
+    )
 
 
-def test_a_fine_lattice_is_looked_at_on_it_and_beside_its_atoms():
-    found = axis(Feature("fare", "lattice", step=0.01, atoms=(0.0,), low=-0.005), [0.0, 500.0])
-    got = found.grid(30)
-    assert len(got) == 29 and 0.0 not in got
-    assert np.allclose(np.round(got / 0.01) * 0.01, got)
-    assert found.range[0] < 0 and found.range[1] > 500
+def test_a_fine_lattice_is_looked_at_where_rows_heap_up():
+    """Ages to a ten-thousandth, nearly all of them whole: pieces of 0.7 years are told by the whole one."""
+    ages = np.concatenate(
+        [np.repeat(np.arange(1.0, 71.0), 3), np.linspace(0.4, 70.4, 30).round(4), [0.0] * 9]
+    )
+    found = axis(Feature("age", "lattice", step=1e-4, atoms=(0.0,)), ages)
+    at, places = found.grid(100)
+    inside = (at >= places - 0.353) & (at <= places + 0.353)
+    assert inside.all() and len(at) == 100 and np.allclose(np.diff(places), 0.704)
+    assert (at == np.round(at)).sum() == 70 and 0.0 not in at
+    assert np.allclose(np.round(at / 1e-4) * 1e-4, at)
+    assert found.range[0] < 0 and found.range[1] > 70
 
 
 def test_rows_of_one_level_are_parted_and_the_same_each_time():

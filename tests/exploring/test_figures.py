@@ -44,7 +44,7 @@ def test_states_and_selections(numbers):
 
 def test_one_column_is_strewn(flow):
     figure, count = drawn(flow, flow.samples(), "a", None)
-    assert count == 700 and not figure["layout"]["yaxis"]["visible"]
+    assert count == 500 and not figure["layout"]["yaxis"]["visible"]
     assert np.abs(figure["data"][0]["y"]).max() < 0.5
     found = density_map(flow, "a", None, {})
     picture = density_figure(found, flow.axes["a"], None)

@@ -67,8 +67,8 @@ def test_counts_agree_with_the_density(numbers):
     found = density_map(numbers, "a", "b", {})
     new = numbers.samples({}, 5, 2000).values
     i, j = (np.abs(grid[None] - new[:, k, None]).argmin(1) for k, grid in enumerate((found.x, found.y)))
-    # 700 samples set the levels, 2000 are counted.
-    band = 4 * np.sqrt(0.25 / 700 + 0.25 / 2000)
+    # 500 samples set the levels, 2000 are counted.
+    band = 4 * np.sqrt(0.25 / 500 + 0.25 / 2000)
     assert abs((found.level[j, i] > 0.5).mean() - 0.5) < band
 
 
@@ -79,6 +79,6 @@ def test_levels_of_mass():
     assert not level_of_mass(np.zeros(3)).any()
 
 
-@pytest.mark.parametrize("seconds, size", [(1e-9, 40), (0.12 / 905, 30), (1.0, 14)])
+@pytest.mark.parametrize("seconds, size", [(1e-9, 32), (0.08 / 905, 30), (1.0, 14)])
 def test_a_grid_is_as_fine_as_is_soon_found(seconds, size):
     assert grid_size(seconds) == size

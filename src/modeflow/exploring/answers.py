@@ -62,10 +62,14 @@ class Page:
     ) -> tuple[Any, str, Any, str, str]:
         """Pictures and captions of samples and density, and what is given, in words."""
         explored = self.explored
-        told, drawn_given = explored.words(given), dict(given)
+        shown = [name for name in given if name in (across, up)]
+        given = _held(given, across, up)
+        told, drawn_given = explored.words(given), given
         note = (
             f"Given {told}." if given else "Nothing is given: choose columns to hold, such as an age of 40."
         )
+        if shown:
+            note += f" What is shown ({', '.join(shown)}) is not held."
         try:
             rows = explored.samples(drawn_given)
         except ModeflowError as error:
@@ -73,7 +77,7 @@ class Page:
                 raise
             drawn_given, rows = {}, explored.samples()
             why = "this model has no conditionals" if explored.unconditional else line_of(error)
-            note = f"Given {told}, for the density alone. Samples are of the whole model: {why}."
+            note += f" For the density alone: samples are of the whole model ({why})."
         kind = f"sample {'given ' + told if drawn_given else 'of the whole model'}"
         figure, said = self._points(rows, across, up, node, states, marked, "samples", kind, MODEL)
         x, y = self._axes(across, up)
@@ -122,12 +126,12 @@ class Page:
 
     # -- selections ------------------------------------------------------------------------------
 
-    def rows_of(self, source: str, part: str, given: Mapping[str, float]) -> Rows:
+    def rows_of(self, source: str, part: str, across: str, up: str, given: Mapping[str, float]) -> Rows:
         """The rows that are drawn in a picture."""
         if source == "data":
             return self.explored.rows(part)
         try:
-            return self.explored.samples(given)
+            return self.explored.samples(_held(given, across, up))
         except ModeflowError:
             return self.explored.samples()
 
@@ -193,6 +197,11 @@ class Page:
 
     def _node(self, node: str | None) -> str:
         return node if node else self.explored.nodes[0]
+
+
+def _held(given: Mapping[str, float], across: str, up: str) -> dict[str, float]:
+    """What is given of the columns that are not shown."""
+    return {name: value for name, value in given.items() if name not in (across, up)}
 
 
 def _atoms(*axes: Axis | None) -> str:

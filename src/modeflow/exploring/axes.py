@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Axis:
     Attributes:
         feature: what the column is. codes: levels that have a place, in their order; empty for numbers.
         low, high: ends of the numbers that are shown. labels: encoded cells as text. read: times from text.
+        seen: encoded cells of rows, ``(N,)``, but single values that have a probability of their own, which
+            is no part of the density around them.
     """
 
     feature: Feature
@@ -41,6 +44,7 @@ class Axis:
     high: float
     labels: Labels
     read: Read
+    seen: np.ndarray
 
     @property
     def name(self) -> str:
@@ -86,20 +90,35 @@ class Axis:
         at = np.linspace(self.low, self.high, _LABELS)
         return at.tolist(), self.labels(at)
 
-    def grid(self, most: int) -> np.ndarray:
-        """Encoded cells at which a density is looked at, ``(G,)``: all that are shown where these are few."""
+    def grid(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Encoded cells at which a density is looked at, and where these are drawn, ``(G,)`` each: all that
+        are shown where they are few, else one for every piece of the axis.
+
+        On a lattice that is the most frequent value of the piece: where rows heap up at whole years, nobody
+        is helped by the probability of a quarter past.
+        """
         if self.codes:
-            return np.array(self.codes, dtype=np.float64)
+            codes = np.array(self.codes, dtype=np.float64)
+            return codes, self.places(codes)
         step, offset = self.feature.step, self.feature.offset
-        at = np.linspace(self.low, self.high, most)
         if step > 0:
             first, last = (round((end - offset) / step) for end in (self.low, self.high))
             if last - first < most:
-                return np.asarray(offset + step * np.arange(first, last + 1, dtype=np.float64))
-            at = offset + step * np.unique(np.round((at - offset) / step))
-        # A single value with a probability of its own is no part of the density around it.
-        inside = (at > self.feature.low) & (at < self.feature.high) & ~np.isin(at, self.feature.atoms)
-        return np.asarray(at[inside] if inside.any() else at)
+                every = offset + step * np.arange(first, last + 1, dtype=np.float64)
+                return every, every
+        edges = np.linspace(self.low, self.high, most + 1)
+        middle = (edges[1:] + edges[:-1]) / 2
+        at = middle.copy()
+        if step > 0:
+            at = offset + step * np.round((middle - offset) / step)
+            values, counts = np.unique(self.seen, return_counts=True)
+            starts = np.searchsorted(values, edges)
+            starts[-1] = len(values)
+            for i, (start, end) in enumerate(itertools.pairwise(starts)):
+                if start < end:
+                    frequent = values[start:end][counts[start:end] == counts[start:end].max()]
+                    at[i] = frequent[np.abs(frequent - middle[i]).argmin()]
+        return at, middle
 
     def between(self, first: str, last: str, values: np.ndarray) -> np.ndarray:
         """Which encoded cells lie between two values as written, ``(N,)``; an empty one is no limit.
@@ -138,10 +157,13 @@ def axis_of(feature: Feature, columns: Sequence[np.ndarray], labels: Labels, rea
     """
     known: list[Any] = [values[np.isfinite(values)] for values in columns]
     together = np.concatenate(known)
+    around = together[~np.isin(together, feature.atoms)]
     if feature.levels:
         counts = np.bincount(together.astype(np.int64), minlength=feature.levels)
         codes = np.sort(np.argsort(-counts, kind="stable")[:LEVELS_SHOWN])
-        return Axis(feature, tuple(int(code) for code in codes), 0.0, float(feature.levels - 1), labels, read)
+        return Axis(
+            feature, tuple(int(code) for code in codes), 0.0, float(feature.levels - 1), labels, read, around
+        )
     seen = known[0] if len(known[0]) else together
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
     for values in known[1:]:
@@ -150,4 +172,4 @@ def axis_of(feature: Feature, columns: Sequence[np.ndarray], labels: Labels, rea
             high = max(high, float(np.quantile(values, 0.995)))
     if low == high:
         low, high = low - 0.5, high + 0.5
-    return Axis(feature, (), low, high, labels, read)
+    return Axis(feature, (), low, high, labels, read, around)

@@ -114,11 +114,11 @@ def connect(app: Dash, service: Service, found: Page) -> None:
             return None, {"source": "", "rows": None}, "No rows are selected.", []
         source = what if by == "select" else str(by)
         chosen = of_data if by == "data" else of_samples
-        if by in ("data", "samples") and not (chosen or {}).get("points"):
+        if by in ("data", "samples") and not (chosen and (chosen["points"] or "range" in chosen)):
             return (no_update,) * 4  # of a picture that is drawn again
 
         def answer() -> Any:
-            rows = found.rows_of(source, part, _given(values, ids))
+            rows = found.rows_of(source, part, across, up, _given(values, ids))
             if by == "select":
                 numbers = found.between(rows, across, up, (a or "", b or "", c or "", d or ""), node, states)
             else:
@@ -136,11 +136,13 @@ def connect(app: Dash, service: Service, found: Page) -> None:
         Output("cells", "children"), Output("row", "data"),
         Input("data", "clickData"), Input("samples", "clickData"),
         Input({"type": "explain", "source": ALL, "row": ALL}, "n_clicks"),
-        State("part", "value"), *given_state, prevent_initial_call=True,
+        State("across", "value"), State("up", "value"), State("part", "value"), *given_state,
+        prevent_initial_call=True,
     )  # fmt: skip
     async def chosen(
-        of_data: Any, of_samples: Any, _clicks: list[int], part: str, values: list[Any], ids: list[Any]
-    ) -> Any:
+        of_data: Any, of_samples: Any, _clicks: list[int], across: str, up: str, part: str, values: list[Any],
+        ids: list[Any],
+    ) -> Any:  # fmt: skip
         by = ctx.triggered_id
         if isinstance(by, dict):
             if not ctx.triggered[0]["value"]:  # a button that has only just come
@@ -158,7 +160,7 @@ def connect(app: Dash, service: Service, found: Page) -> None:
                 place = scored["last"].rows.index(number)
                 frame, at = scored["last"].told["frame"], place
             else:
-                frame, at = found.rows_of(source, part, _given(values, ids)).frame, number
+                frame, at = found.rows_of(source, part, across, up, _given(values, ids)).frame, number
             row = {name: shown(cell) for name, cell in frame.row(at, named=True).items()}
             return editor(found.explored, row), row
 

@@ -19,7 +19,7 @@ from modeflow.exploring.views import Explored, Rows
 __all__ = ["DensityMap", "density_map", "grid_size", "level_of_mass"]
 
 #: Cells a side, at most and at least; seconds that the densities of a grid may take.
-_MOST, _LEAST, _SECONDS = 40, 14, 0.12
+_MOST, _LEAST, _SECONDS = 32, 14, 0.08
 #: Rows drawn for a map that is counted, and cells a side.
 _DRAWN, _COUNTED = 5000, 28
 #: Samples that say how much of the probability is less dense.
@@ -91,22 +91,17 @@ def _by_density(
     words: str,
     states: frozenset[int] | None,
 ) -> DensityMap:
-    x, y = _grids(explored, across, up, grid_size(explored.seconds))
-    rows = np.full((len(x) * len(y), len(explored.names)), np.nan)
-    rows[:, explored.names.index(across)] = np.tile(x, len(y))
-    if up is not None:
-        rows[:, explored.names.index(up)] = np.repeat(y, len(x))
-    for name, value in given.items():
-        rows[:, explored.names.index(name)] = value
+    grid = _Grid.of(explored, across, up, grid_size(explored.seconds))
+    rows = grid.rows(explored, given)
     log_prob, kind = explored.density(rows)
     if states is not None:
         with np.errstate(divide="ignore"):
             log_prob = log_prob + np.log(explored.state_shares(rows, states))
         words = ", ".join(filter(None, (words, _states_text(states))))
     said = f"{kind[0].upper()}{kind[1:]}" + (f"; {words}" if words else "")
-    density = _relative(log_prob.reshape(len(y), len(x)))
-    level = _level_of_samples(explored, across, up, given, states, x, y, density)
-    return _map(explored, across, up, x, y, density, level, said)
+    density = _relative(log_prob.reshape(grid.shape))
+    level = _level_of_samples(explored, given, states, grid, density)
+    return DensityMap(grid.x, grid.y, density, level, said + ".")
 
 
 def _by_counts(
@@ -122,40 +117,60 @@ def _by_counts(
     values = rows.values[_in_states(rows, states)]
     if states is not None:
         words = ", ".join(filter(None, (words, _states_text(states))))
-    x, y = _grids(explored, across, up, _COUNTED)
-    counts = np.zeros((len(y), len(x)))
-    i = _nearest(x, values[:, explored.names.index(across)])
-    j = np.zeros(len(values), dtype=np.int64)
-    if up is not None:
-        j = _nearest(y, values[:, explored.names.index(up)])
-    inside = (i >= 0) & (j >= 0)
-    np.add.at(counts, (j[inside], i[inside]), 1.0)
+    grid = _Grid.of(explored, across, up, _COUNTED)
+    counts = np.zeros(grid.shape)
+    np.add.at(counts, grid.cells(explored, values), 1.0)
     for axis, name in ((1, across), (0, up)):
         if name is not None and not explored.axes[name].codes:
             counts = gaussian_filter1d(counts, 1.0, axis=axis, mode="nearest")
-    said = "; ".join(
-        filter(None, (f"An estimate, counted among {len(values):,} samples and smoothed", words))
-    )
-    return _map(explored, across, up, x, y, counts / (counts.max() or 1.0), level_of_mass(counts), said)
+    counted = f"An estimate, counted among {len(values):,} samples and smoothed"
+    said = "; ".join(filter(None, (counted, words)))
+    return DensityMap(grid.x, grid.y, counts / (counts.max() or 1.0), level_of_mass(counts), said + ".")
 
 
-def _grids(explored: Explored, across: str, up: str | None, most: int) -> tuple[np.ndarray, np.ndarray]:
-    x = explored.axes[across].grid(most)
-    return x, np.zeros(1) if up is None else explored.axes[up].grid(most)
+@dataclass(frozen=True)
+class _Grid:
+    """Cells of one or two columns: what is asked for in each, and where it is drawn.
 
+    Attributes:
+        across, up: names of the columns. at, above: encoded cells, ``(G,)`` and ``(H,)``. x, y: places.
+    """
 
-def _map(
-    explored: Explored,
-    across: str,
-    up: str | None,
-    x: np.ndarray,
-    y: np.ndarray,
-    density: np.ndarray,
-    level: np.ndarray,
-    said: str,
-) -> DensityMap:
-    places = explored.axes[across].places(x), y if up is None else explored.axes[up].places(y)
-    return DensityMap(*places, density, level, said + ".")
+    across: str
+    up: str | None
+    at: np.ndarray
+    above: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+
+    @classmethod
+    def of(cls, explored: Explored, across: str, up: str | None, most: int) -> _Grid:
+        at, x = explored.axes[across].grid(most)
+        above, y = (np.zeros(1), np.zeros(1)) if up is None else explored.axes[up].grid(most)
+        return cls(across, up, at, above, x, y)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.above), len(self.at)
+
+    def rows(self, explored: Explored, given: Mapping[str, float]) -> np.ndarray:
+        """An encoded row for every cell, with what is given, the others missing, ``(H G, D)``."""
+        found = np.full((len(self.at) * len(self.above), len(explored.names)), np.nan)
+        found[:, explored.names.index(self.across)] = np.tile(self.at, len(self.above))
+        if self.up is not None:
+            found[:, explored.names.index(self.up)] = np.repeat(self.above, len(self.at))
+        for name, value in given.items():
+            found[:, explored.names.index(name)] = value
+        return found
+
+    def cells(self, explored: Explored, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The cells in which encoded rows lie, those beyond the grid left out."""
+        i = _nearest(self.x, explored.axes[self.across].places(values[:, explored.names.index(self.across)]))
+        j = np.zeros(len(values), dtype=np.int64)
+        if self.up is not None:
+            j = _nearest(self.y, explored.axes[self.up].places(values[:, explored.names.index(self.up)]))
+        inside = (i >= 0) & (j >= 0)
+        return j[inside], i[inside]
 
 
 def _relative(log_prob: np.ndarray) -> np.ndarray:
@@ -180,12 +195,9 @@ def level_of_mass(mass: np.ndarray) -> np.ndarray:
 
 def _level_of_samples(
     explored: Explored,
-    across: str,
-    up: str | None,
     given: Mapping[str, float],
     states: frozenset[int] | None,
-    x: np.ndarray,
-    y: np.ndarray,
+    grid: _Grid,
     density: np.ndarray,
 ) -> np.ndarray:
     """Of every cell the share of samples that lie where it is less dense.
@@ -197,18 +209,11 @@ def _level_of_samples(
         rows = explored.samples(given)
     except (ConfigError, DataError):
         return level_of_mass(density)
-    values = rows.values[_in_states(rows, states)]
-    i = _nearest(x, values[:, explored.names.index(across)])
-    j = np.zeros(len(values), dtype=np.int64)
-    if up is not None:
-        j = _nearest(y, values[:, explored.names.index(up)])
-    inside = (i >= 0) & (j >= 0)
-    if inside.sum() < _FEWEST:
+    theirs = np.sort(density[grid.cells(explored, rows.values[_in_states(rows, states)])])
+    if len(theirs) < _FEWEST:
         return level_of_mass(density)
-    theirs = np.sort(density[j[inside], i[inside]])
-    return np.asarray(np.searchsorted(theirs, density.ravel(), side="right") / len(theirs)).reshape(
-        density.shape
-    )
+    found = np.searchsorted(theirs, density.ravel(), side="right") / len(theirs)
+    return np.asarray(found.reshape(density.shape))
 
 
 def _nearest(grid: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ __all__ = ["PARTS", "Explored", "Rows", "ScoredFile", "shown"]
 
 #: Parts of the data by what they are called, and rows of each that are shown; rows drawn.
 PARTS = {"held out": "test", "training": "train", "validation": "validation"}
-_SHOWN, _DRAWN = 1500, 700
+_SHOWN, _DRAWN = 1500, 500
 #: Offsets of lattices over which a density is averaged for a picture.
 _OFFSETS = 2
 #: Answers that are kept.
