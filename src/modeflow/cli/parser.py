@@ -345,6 +345,17 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     seed_and_device(reproduce)
 
+    explore = add(
+        "explore",
+        "a page to play with a model: data beside samples, conditions, reasons, a csv to score",
+        "modeflow explore run                         on http://127.0.0.1:8766, for this machine alone\n\n"
+        "Two columns of the data beside samples and the density; select rows, turn states on and off, say\n"
+        "what is given (age = 40), see why a row is odd, drop a csv to score it, download samples.\n"
+        "Needs pip install 'modeflow[explore]'; nothing is loaded from elsewhere.",
+    )
+    served(explore, 8766)
+    seed_and_device(explore, seed="")
+
     add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
 
     bench = add(

@@ -12,7 +12,7 @@ import polars as pl
 from torch import Tensor
 
 from modeflow.data._source import STDIN, is_text_file
-from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
+from modeflow.data.columns import IMPOSSIBLE, Feature, TableSchema, read_mixed
 from modeflow.data.columns.base import shown
 from modeflow.data.columns.files import check_frame_file, plain_rows
 from modeflow.data.columns.frames import frame_kind
@@ -286,6 +286,9 @@ class MixedDomain(RowDomain):
     def facts(self) -> dict[str, Any]:
         kinds = {column.name: column.spec for column in self.schema.columns}
         return {"columns": list(self.schema.names), "kinds": kinds}
+
+    def features(self) -> tuple[Feature, ...]:
+        return self.schema.features()
 
     def scale(self, values: np.ndarray) -> np.ndarray:
         spread = np.nanstd(np.where(np.isfinite(values), values, np.nan), axis=0)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modeflow.data import check_writable
 from modeflow.data._source import is_text_file
+from modeflow.data.columns import Feature
 from modeflow.data.columns.writing import TableWriter
 from modeflow.data.parts import parts_of, reading_part
 from modeflow.domains.base import Domain, RowsToScore
@@ -81,6 +82,10 @@ class RowDomain(Domain):
                 columns = self.add_samples(writer, samples, z)
                 count += len(samples)
         return f"{count} rows, {len(columns)} columns", {"columns": columns, "out": out}
+
+    @abstractmethod
+    def features(self) -> tuple[Feature, ...]:
+        """What the modelled columns are, in the order of `validate`'s, D of them."""
 
     @abstractmethod
     def add_samples(self, writer: TableWriter, samples: Any, z: np.ndarray | None) -> list[str]:

@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, resolve
+from modeflow.data.columns import Feature
 from modeflow.data.columns.base import shown
 from modeflow.data.columns.frames import cells_of
 from modeflow.data.columns.writing import TableWriter
@@ -231,6 +232,15 @@ class TableDomain(RowDomain):
     @property
     def facts(self) -> dict[str, Any]:
         return {"columns": list(self.schema.columns)}
+
+    def features(self) -> tuple[Feature, ...]:
+        schema, (low, high) = self.schema, self.schema.edges
+        return tuple(
+            Feature(name, kind, step=step, offset=offset, low=a, high=b)
+            for name, kind, step, offset, a, b in zip(
+                schema.columns, schema.kinds, schema.steps, schema.offsets, low, high, strict=True
+            )
+        )
 
     def scale(self, values: np.ndarray) -> np.ndarray:
         return mean_and_spread(values, None)[1]

@@ -85,13 +85,13 @@ def build_app(
     *,
     token: str | None = None,
     hosts: Collection[str] | None = LOOPBACK,
-    more: Callable[[FastAPI, Service], None] | None = None,
+    more: Callable[[FastAPI, Service], str | None] | None = None,
 ) -> Guard:
     """The ASGI application of a model.
 
     Arguments:
         served: the model. token: that requests must send; none if None. hosts: names that are answered to;
-            any if None. more: adds routes.
+            any if None. more: adds routes, and says what their pages may load (`Guard`'s policy).
     """
     service = Service(served)
 
@@ -107,9 +107,8 @@ def build_app(
     )  # fmt: skip
     _errors(app)
     _routes(app, service)
-    if more is not None:
-        more(app, service)
-    return Guard(app, served.limits, token, hosts)
+    policy = None if more is None else more(app, service)
+    return Guard(app, served.limits, token, hosts, policy)
 
 
 def _routes(app: FastAPI, service: Service) -> None:

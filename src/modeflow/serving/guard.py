@@ -26,13 +26,9 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 #: What is answered without a token, for whoever watches over the server.
 OPEN = ("/health",)
-#: The page runs its own files and asks its own server, nothing else.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+#: A page would load nothing.
+_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _HEADERS = (
-    (b"content-security-policy", _POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -53,13 +49,20 @@ class Guard:
 
     Arguments:
         app: what is guarded. limits: of a request. token: that has to be sent as a bearer; none if None.
-        hosts: names that are answered to; any if None.
+        hosts: names that are answered to; any if None. policy: what a page may load
+            (Content-Security-Policy); nothing if None.
     """
 
     def __init__(
-        self, app: App, limits: Limits, token: str | None = None, hosts: Collection[str] | None = LOOPBACK
+        self,
+        app: App,
+        limits: Limits,
+        token: str | None = None,
+        hosts: Collection[str] | None = LOOPBACK,
+        policy: str | None = None,
     ) -> None:
         self.app, self.limits, self.token, self.hosts = app, limits, token, hosts
+        self.headers = ((b"content-security-policy", (policy or _POLICY).encode()), *_HEADERS)
         self.inside = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -71,7 +74,7 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
+                message["headers"] = [*message.get("headers", []), *self.headers]
             await send(message)
 
         watched = scope["path"] in OPEN

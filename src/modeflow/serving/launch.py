@@ -89,7 +89,7 @@ def wait_on(
     address: Address,
     served: Served,
     token: str | None = None,
-    more: Callable[..., None] | None = None,
+    more: Callable[..., str | None] | None = None,
     log: str = "warning",
 ) -> None:
     """Answer requests until the process is interrupted.

@@ -74,13 +74,13 @@ class Served:
     """A fitted model of a table, and its answers.
 
     Arguments:
-        run: the run. limits: of a request.
+        run: the run. limits: of a request. usual: rows drawn for what surprises are expected.
 
     Raises:
         ConfigError: a run of images.
     """
 
-    def __init__(self, run: Run, limits: Limits | None = None) -> None:
+    def __init__(self, run: Run, limits: Limits | None = None, usual: int = 200) -> None:
         estimator: Any = run.estimator
         self.run, self.estimator, self.domain = run, estimator, estimator.domain_
         self.limits = Limits() if limits is None else limits
@@ -90,6 +90,7 @@ class Served:
         columns = self.domain.schema.columns
         self.column_names = tuple(getattr(column, "name", column) for column in columns)
         self.most_columns = len(self.column_names) + _MORE_COLUMNS
+        self._usual_rows = usual
         self._usual: np.ndarray | None = None
         self._held = _held_scores(run)
 
@@ -260,7 +261,8 @@ class Served:
     def _expected(self) -> np.ndarray:
         """Expected surprises of the columns, ``(D,)``; measured when they are first asked for."""
         if self._usual is None:
-            self._usual = expected(self.estimator.surprises(self.estimator.sample(200, random_state=0)[0]))
+            drawn, _ = self.estimator.sample(self._usual_rows, random_state=0)
+            self._usual = expected(self.estimator.surprises(drawn))
         return self._usual
 
 

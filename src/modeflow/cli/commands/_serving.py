@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from modeflow.cli.commands._files import open_run
@@ -15,32 +15,35 @@ from modeflow.errors import ConfigError
 __all__ = ["listen", "served_run"]
 
 
-def served_run(args: argparse.Namespace, extra: str) -> Any:
+def served_run(args: argparse.Namespace, extra: str, needs: Sequence[str], **options: Any) -> Any:
     """The run, loaded for serving within the limits asked for (`Served`).
 
+    Arguments:
+        extra: that the command needs. needs: what is in it. options: of `Served`.
+
     Raises:
-        ConfigError: without the extra that the command needs.
+        ConfigError: without the extra.
     """
-    lacking = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    lacking = [name for name in needs if importlib.util.find_spec(name) is None]
     if lacking:
         raise ConfigError(f"this command needs {' and '.join(lacking)}: pip install 'modeflow[{extra}]'")
     from modeflow.serving.model import Limits, Served
 
     limits = Limits(rows=args.max_rows, megabytes=args.max_megabytes)
-    return Served(open_run(args), limits)
+    return Served(open_run(args), limits, **options)
 
 
 def listen(
     args: argparse.Namespace,
     served: Any,
     host: str,
-    token_file: str | None = None,
-    more: Callable[..., None] | None = None,
+    token: str | None = None,
+    made: bool = False,
+    more: Callable[..., str | None] | None = None,
 ) -> int:
-    """Answer requests until Ctrl-C, having said where."""
-    from modeflow.serving.launch import Address, token_for, wait_on
+    """Answer requests until Ctrl-C, having said where; and the token, where it was made now."""
+    from modeflow.serving.launch import Address, wait_on
 
-    token, made = token_for(host, token_file)
     address = Address(host, args.port)
     if args.json:
         told = {"run": args.run_folder, "url": address.url, "token": token if made else None}

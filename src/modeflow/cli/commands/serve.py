@@ -9,4 +9,7 @@ from modeflow.cli.commands._serving import listen, served_run
 
 def run(args: argparse.Namespace) -> int:
     """Answer requests about rows by the model of a run."""
-    return listen(args, served_run(args, "serve"), args.host, args.token_file)
+    served = served_run(args, "serve", ("fastapi", "uvicorn"))
+    from modeflow.serving.launch import token_for
+
+    return listen(args, served, args.host, *token_for(args.host, args.token_file))
