@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
@@ -90,6 +91,11 @@ class Approximate(ABC):
     def centre(self) -> Tensor:
         """A point in its middle, ``(B, L)``: the mean of a Gaussian, or its image."""
         return self.location
+
+    @property
+    def moment_draws(self) -> float:
+        """Draws that `moments` are of; infinite where they are in closed form."""
+        return _MOMENT_DRAWS if type(self).moments is Approximate.moments else math.inf
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every dimension, ``(B, L)`` each; by 64 draws where not in closed

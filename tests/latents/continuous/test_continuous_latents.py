@@ -13,6 +13,7 @@ from modeflow.errors import ConfigError
 from modeflow.flows import NSF
 from modeflow.latents import ContinuousELBO, ContinuousLatentModel, build_posterior
 from modeflow.latents.posteriors import DiagonalGaussian
+from modeflow.models import FlowVAE
 from modeflow.testing import perturb
 from modeflow.training import TrainConfig, Trainer
 from modeflow.transforms import ConditionalAffine
@@ -178,3 +179,15 @@ def test_the_mutual_information_is_that_of_a_mixture_of_posteriors():
     assert abs(found["mutual_information"] - math.log(2)) < 1e-6 and found["active"] >= 1
     alike = model.measure(x[:1].repeat(40, 1))["continuous"]
     assert abs(alike["mutual_information"]) < 1e-10 and alike["active"] == 0
+
+
+def test_means_that_are_draws_make_no_number_active():
+    """A flow posterior that is the same for every row: the means of 64 draws vary by more than 0.01."""
+    model = FlowVAE(4, 3, posterior="planar").eval()
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.zero_()
+    x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    means, spread = model.read_spread(x)
+    assert (means.var(0) > 0.01).all() and (spread.square().mean(0) > 0.8).all()
+    assert model.measure(x)["continuous"]["active"] == 0

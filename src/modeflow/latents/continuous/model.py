@@ -307,12 +307,12 @@ class ContinuousLatentModel(LatentModel):
         if len(x) == 0:
             return {}
         parts = [self._use_of(part.to(self.device, self.dtype)) for part in x.split(self.chunk_rows)]
-        means, costs = (torch.cat(each) for each in zip(*parts, strict=True))
+        means, costs, noise = (torch.cat(each) for each in zip(*parts, strict=True))
         found: dict[str, Any] = {"dimensions": self.latent_features, "kl": float(costs.sum(1).mean())}
         if costs.shape[1] == self.latent_features > 1:
             found["kl_each"] = costs.mean(0).tolist()
         if self.encoder.support == "space" and len(x) > 1:
-            found["active"] = int((means.var(0) > _ACTIVE).sum())
+            found["active"] = int((means.var(0) - noise.mean(0) > _ACTIVE).sum())
         few = x[:_INFORMED_ROWS].to(self.device, self.dtype)
         found |= {"mutual_information": self._information(few), "rows": len(few)}
         if self.amortised_posterior(few[:1]).has_numbers:
@@ -320,11 +320,13 @@ class ContinuousLatentModel(LatentModel):
             found["gaps"] = inference_gaps(self, some, _GAP_STEPS, _GAP_DRAWS).to_dict()
         return {"continuous": found}
 
-    def _use_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Means of z, and what it costs, by part where that is known, ``(B, L)`` and ``(B, P)``."""
+    def _use_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means of z ``(B, L)``, what it costs, by part where that is known ``(B, P)``, and the variance that
+        the means have by being those of draws, ``(B, L)``."""
         q = self.approximate_posterior(x)
-        each = q.kl(self.prior)
-        return q.moments()[0], self.latent_cost(x).unsqueeze(1) if each is None else each
+        each, (mean, spread) = q.kl(self.prior), q.moments()
+        cost = self.latent_cost(x).unsqueeze(1) if each is None else each
+        return mean, cost, spread.square() / q.moment_draws
 
     def _information(self, x: Tensor) -> float:
         """``E log q(z | x) - log (1/N) Σ_i q(z | x_i)`` over these rows, four draws of z each."""
