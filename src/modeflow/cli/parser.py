@@ -328,6 +328,24 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     seed_and_device(serve, seed="")
 
+    export = add(
+        "export",
+        "the density as a file that other programs evaluate: ONNX or torch.export",
+        "modeflow export run --to model.onnx          for onnxruntime\n"
+        "  modeflow export run --to model.pt2           for torch.export.load\n\n"
+        "The file takes rows in the units of the data, float64 (N, D), any N, and gives log p of each, as\n"
+        "`modeflow score` does. Couplings, autoregressive layers, states and trees of them; images,\n"
+        "a continuous latent and columns on lattices are refused. .onnx needs\n"
+        "pip install 'modeflow[onnx]'.",
+    )
+    export.add_argument("run_folder", metavar="RUN")
+    export.add_argument("--to", required=True, metavar="FILE", help="file to write, .onnx or .pt2")
+    export.add_argument(
+        "--precision", choices=("float64", "float32"), default="float64",
+        help="of the model (float64): equal to 1e-6 of a score, float32 to 1e-2",
+    )  # fmt: skip
+    export.set_defaults(device=None)
+
     add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
 
     bench = add(
