@@ -19,6 +19,7 @@ import image_page
 import imputation_page
 import islands_page
 import latent_models_page
+import reliability_page
 import stacking_page
 import streaming_page
 import synthetic_page
@@ -530,6 +531,7 @@ def documents() -> dict[Path, str]:
             large.read_text(encoding="utf-8"), streaming_page.lines(read("streaming")), "streaming"
         ),
         images: between(images.read_text(encoding="utf-8"), image_page.lines(read("images"))),
+        ROOT / "docs" / "reliability.md": "\n".join(reliability_page.page(read("reliability"))),
         **flow_pages.render(read("flows")),
     }
 

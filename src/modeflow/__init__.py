@@ -49,7 +49,7 @@ _HOME = {
 
 
 #: Rooms that are reached from here without an import of their own.
-_ROOMS = ("flows", "inference", "models", "testing")
+_ROOMS = ("export", "flows", "inference", "models", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from modeflow.cli import main
 from modeflow.domains import TableDomain
 from modeflow.errors import ConfigError, DataError
 from modeflow.runs import RunConfig, load_run, streamed
+from modeflow.runs.lock import locked
 
 SMALL = ["--quiet", "--set", "max_epochs=2", "--set", "n_states=2", "--set", "flow=nsf-coupling",
          "--set", "flow_options.layers=1", "--set", "flow_options.hidden_features=8"]  # fmt: skip
@@ -77,3 +85,45 @@ def test_a_fit_on_many_files(folder, tmp_path, capsys):
     (folder / "q.csv").unlink()
     code = main(["fit", f"{folder}/*.csv", "-o", str(tmp_path / "other"), *SMALL])
     assert code == 2 and "sample" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+PROGRAM = """
+import sys
+from functools import partial
+from modeflow.cli import main
+from modeflow.estimators import settings
+settings.TrainConfig = partial(settings.TrainConfig, checkpoint_every_seconds=0.0)  # a checkpoint a step
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_killed_fit_resumes_bit_by_bit(folder, tmp_path):
+    """A real SIGKILL while it trains from the rows written: `modeflow fit --resume` ends where it would."""
+    longer = [each.replace("max_epochs=2", "max_epochs=6") for each in SMALL]
+    run, last = tmp_path / "killed", tmp_path / "killed" / "checkpoints" / "last.safetensors"
+    told = [sys.executable, "-c", PROGRAM, "fit", f"{folder}/*.csv", "-o", str(run), *longer]
+    process = subprocess.Popen(told, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    seen: set[int] = set()
+    while process.poll() is None and len(seen) < 4:
+        seen |= {last.stat().st_mtime_ns} if last.exists() else set()
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the fit ended before it was killed"
+    assert (run / "rows" / "rows.f64").exists() and not (run / "model.safetensors").exists()
+    assert main(["fit", "-o", str(run), "--resume", "--quiet"]) == 0
+    assert not (run / "rows").exists() and not (run / ".lock").exists()
+    assert main(["fit", f"{folder}/*.csv", "-o", str(tmp_path / "whole"), *longer]) == 0
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert np.array_equal(*(np.load(tmp_path / name / "test_scores.npy") for name in ("whole", "killed")))
+
+
+def test_a_folder_is_fitted_into_by_one_process(folder, tmp_path, capsys):
+    told = ["fit", f"{folder}/*.csv", "-o", str(tmp_path / "run"), *SMALL]
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"):
+        assert main(told) == 2
+    assert "another process is fitting" in capsys.readouterr().err
+    assert not any((tmp_path / "run").iterdir())
+    (tmp_path / "run" / ".lock").touch()  # left by a process that was killed
+    assert main(told) == 0 and not (tmp_path / "run" / ".lock").exists()

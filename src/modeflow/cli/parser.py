@@ -349,12 +349,29 @@ def build_parser() -> argparse.ArgumentParser:
         "explore",
         "a page to play with a model: data beside samples, conditions, reasons, a csv to score",
         "modeflow explore run                         on http://127.0.0.1:8766, for this machine alone\n\n"
-        "Two columns of the data beside samples and the density; select rows, turn states on and off, say\n"
-        "what is given (age = 40), see why a row is odd, drop a csv to score it, download samples.\n"
-        "Needs pip install 'modeflow[explore]'; nothing is loaded from elsewhere.",
+        "Two columns of the data beside samples and the density; select rows, turn states on and off, say what\n"
+        "is given (age = 40), see why a row is odd. Needs pip install 'modeflow[explore]'.",
     )
     served(explore, 8766)
     seed_and_device(explore, seed="")
+
+    export = add(
+        "export",
+        "the density as a file that other programs evaluate: ONNX or torch.export",
+        "modeflow export run --to model.onnx          for onnxruntime\n"
+        "  modeflow export run --to model.pt2           for torch.export.load\n\n"
+        "The file takes rows in the units of the data, float64 (N, D), any N, and gives log p of each, as\n"
+        "`modeflow score` does. Couplings, autoregressive layers, states and trees of them; images,\n"
+        "a continuous latent and columns on lattices are refused. .onnx needs\n"
+        "pip install 'modeflow[onnx]'.",
+    )
+    export.add_argument("run_folder", metavar="RUN")
+    export.add_argument("--to", required=True, metavar="FILE", help="file to write, .onnx or .pt2")
+    export.add_argument(
+        "--precision", choices=("float64", "float32"), default="float64",
+        help="of the model (float64): equal to 1e-6 of a score, float32 to 1e-2",
+    )  # fmt: skip
+    export.set_defaults(device=None)
 
     add("models", "the models there are, each with its paper and its cost", "modeflow models --json")
 

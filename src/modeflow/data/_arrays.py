@@ -51,9 +51,15 @@ def _numpy_load(file: Path) -> Any:
     try:
         if part is not None and part.rows is not None:
             return np.array(np.load(file, mmap_mode="r", allow_pickle=False)[slice(*part.rows)])
-        return np.load(file, allow_pickle=False)
+        found = np.load(file, allow_pickle=False)
     except Exception as error:
         raise DataError(_numpy_complaint(file, error)) from error
+    # numpy looks at what a file begins with, and not at its name.
+    if isinstance(found, np.ndarray) == (file.suffix.lower() == ".npz"):
+        raise DataError(
+            f"'{file}' holds what its name does not say: .npy is one array, .npz an archive of them"
+        )
+    return found
 
 
 def _npz_member(archive: Any, key: str, file: Path) -> np.ndarray:

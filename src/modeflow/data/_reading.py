@@ -134,7 +134,7 @@ def parquet_frame(file: Path, columns: Sequence[str] | None) -> tuple[pl.DataFra
             start, end = part.rows
             frame = pl.scan_parquet(file).slice(start, end - start).collect()
         stored = _pandas_index(file)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise DataError(f"'{file}' cannot be read as parquet ({first_line(error)})") from error
     notes: list[str] = []
     if columns is None:

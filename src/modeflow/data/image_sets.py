@@ -365,7 +365,7 @@ def is_image_source(data: str | os.PathLike[str] | None) -> bool:
 def _axes(path: Path) -> int:
     try:
         return int(np.load(path, mmap_mode="r", allow_pickle=False).ndim)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # numpy reads a header as Python text, and says what Python says of it
         return 0
 
 
@@ -400,7 +400,7 @@ def load_images(
             raise DataError(f"'{text}': images are read from a folder, or from a .npy array")
         try:
             loaded = ImageSet(text, np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:
             raise DataError(f"'{text}' cannot be read: {error}") from error
     else:
         known = _known(text)

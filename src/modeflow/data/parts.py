@@ -111,14 +111,14 @@ def _parquet_shape(file: Path) -> tuple[int, int]:
     try:
         lazy = pl.scan_parquet(file)
         return int(lazy.select(pl.len()).collect().item()), len(lazy.collect_schema())
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise DataError(f"'{file}' cannot be read as parquet ({first_line(error)})") from error
 
 
 def _array_shape(file: Path) -> tuple[int, int]:
     try:
         shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError):
+    except Exception:  # numpy reads a header as Python text, and says what Python says of it
         return 0, 0  # said by who reads it
     return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -90,6 +91,23 @@ class Beside(OwnPrecision):
             u: rows in the units of the model. without: a column to be integrated out, whose values say
                 nothing then (NaN, too).
         """
+        return self._log_prob(u, self._parts(), without)
+
+    def traceable(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """`lift` of rows ``(B, D)`` and their log-densities ``(B,)``, without a branch on numbers."""
+        parts, log_rest = self._parts(), self.log_rest
+
+        def lifted(u: Tensor, log_prob: Tensor) -> Tensor:
+            beside = self._log_prob(u, parts).to(log_prob)
+            return torch.logaddexp(log_prob + log_rest.to(log_prob), beside)
+
+        return lifted
+
+    def _parts(self) -> list[_Part]:
+        parts = zip(self.log_weights, self.means, self.whiten, self.freedom.tolist(), strict=True)
+        return [_Part(weight, mean, whiten, freedom) for weight, mean, whiten, freedom in parts]
+
+    def _log_prob(self, u: Tensor, parts: Sequence[_Part], without: int | None = None) -> Tensor:
         x = u.to(torch.float64)
         features = x.shape[1]
         if without is not None:
@@ -97,21 +115,19 @@ class Beside(OwnPrecision):
         v, far = tails_let_out(x, self.tail)
         volume_of_tails = far.sum(1)
         total: Tensor | None = None
-        for log_weight, mean, whiten, freedom in zip(
-            self.log_weights, self.means, self.whiten, self.freedom, strict=True
-        ):
-            normal = bool(torch.isinf(freedom))
-            z = ((x if normal else v) - mean) @ whiten.T
+        for part in parts:
+            normal = math.isinf(part.freedom)
+            z = ((x if normal else v) - part.mean) @ part.whiten.T
             by = z.abs().amax(1).clamp_min(1.0)  # its square may be too large for a number
             z = z / by.unsqueeze(1)
-            volume, size = whiten.diagonal().log().sum(), features
+            volume, size = part.whiten.diagonal().log().sum(), features
             square = z.square().sum(1)
             if without is not None:  # |S_-j| = |S| P_jj, and the form without x_j, P the inverse of S
-                column = whiten[:, without]
+                column = part.whiten[:, without]
                 share = column.square().sum()
                 square = (square - (z @ column).square() / share).clamp_min(0)
                 volume, size = volume - 0.5 * share.log(), features - 1
-            one = log_weight + volume + _log_t(square, by, size, freedom)
+            one = part.log_weight + volume + _log_t(square, by, size, part.freedom)
             if not normal:
                 one = one + volume_of_tails
             total = one if total is None else torch.logaddexp(total, one)
@@ -170,11 +186,20 @@ class Beside(OwnPrecision):
         return stretch.unsqueeze(1).to(freedom.device)
 
 
-def _log_t(square: Tensor, by: Tensor, size: int, freedom: Tensor) -> Tensor:
+class _Part(NamedTuple):
+    """One t, of which it is known whether it is a Gaussian."""
+
+    log_weight: Tensor
+    mean: Tensor
+    whiten: Tensor
+    freedom: float
+
+
+def _log_t(square: Tensor, by: Tensor, size: int, freedom: float) -> Tensor:
     """Log-density of a t of unit scale in so many dimensions, by the squared distance over `by` squared."""
-    if bool(torch.isinf(freedom)):
+    if math.isinf(freedom):
         return -0.5 * square * by.square() - 0.5 * size * math.log(2 * math.pi)
     half = (freedom + size) / 2
-    scale = torch.lgamma(half) - torch.lgamma(freedom / 2) - 0.5 * size * torch.log(freedom * math.pi)
+    scale = math.lgamma(half) - math.lgamma(freedom / 2) - 0.5 * size * math.log(freedom * math.pi)
     near, far = torch.log1p(square * by.square() / freedom), 2 * by.log() + torch.log(square / freedom)
     return scale - half * torch.where(near.isinf(), far, near)

@@ -22,6 +22,7 @@ from modeflow.accelerate import native_gaussian, native_gaussian_gradients
 from modeflow.densities.features import Feature
 from modeflow.errors import DataError
 from modeflow.native import applies
+from modeflow.nets.tracing import tracing
 from modeflow.transforms.noise import open_uniform
 from modeflow.transforms.surjections import normal
 
@@ -257,7 +258,7 @@ def whole_codes(x: Tensor, levels: Sequence[int]) -> Tensor:
     codes = x.long()
     most = torch.tensor(levels, device=x.device).unsqueeze(-1)
     wrong = (codes != x) | (codes < 0) | (codes >= most)
-    if bool(wrong.any()):
+    if not tracing() and bool(wrong.any()):
         j, row = (int(i) for i in wrong.nonzero()[0])
         raise DataError(
             f"row {row + 1} of the batch has code {float(x[j, row]):g} where whole numbers 0 to "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from modeflow.densities.features import Feature, check_flags, hide_absent, missing
 from modeflow.densities.leaf_kinds import CategoricalLeaves, CellLeaves, CircularLeaves, GaussianLeaves, Leaf
 from modeflow.errors import ConfigError, ShapeError
+from modeflow.nets.tracing import tracing
 from modeflow.options import check_sizes
 
 __all__ = ["Leaves"]
@@ -87,7 +88,7 @@ class Leaves(nn.Module):
         for leaf, columns, some in zip(self._leaves, self.columns, which, strict=True):
             values = x[:, [columns[i] for i in some]].mT
             missing = torch.isnan(values)
-            if bool(missing.any()):
+            if tracing() or bool(missing.any()):
                 found = leaf.log_probs(torch.where(missing, leaf.safe, values), some)
                 parts.append(found.masked_fill(missing.unsqueeze(-1), 0.0))
             else:

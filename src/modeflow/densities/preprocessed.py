@@ -123,6 +123,27 @@ class Preprocessed(Density):
         draws = 1 if self.training else self.draws
         return log_mean_of_draws(even_streams(x, draws, self), one)
 
+    def traceable(self, log_prob: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """`averaged` of a ``log_prob`` without a branch that looks at numbers, for `torch.export`.
+
+        Raises:
+            ConfigError: where the transform draws.
+        """
+        if self.transform.exactness != "exact":
+            raise ConfigError(
+                "columns on lattices, or with values that repeat, are scored by a mean over points drawn in "
+                "their cells, which is no graph: use modeflow score, or fit with dequantize='none' where the "
+                "numbers are measurements"
+            )
+        lift = None if self.beside is None else self.beside.traceable()
+
+        def averaged(x: Tensor) -> Tensor:
+            u, logabsdet = self.encode(x)
+            found = log_prob(u)
+            return logabsdet + (found if lift is None else lift(u, found))
+
+        return averaged
+
     def encode_drawn(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`encode`, where the transform draws by one draw that is a function of the row."""
         if self.transform.exactness == "exact":  # no noise, and no need to hash the rows for it

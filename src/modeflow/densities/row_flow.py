@@ -12,6 +12,7 @@ from modeflow.densities.base import Density
 from modeflow.densities.features import Feature, missing
 from modeflow.densities.flow import Flow
 from modeflow.errors import ConfigError, DataError
+from modeflow.nets.tracing import tracing
 from modeflow.transforms import Composite, MaskedAutoregressive, Permutation, RQSplineElementwise, Transform
 from modeflow.transforms.coupling import Coupling
 
@@ -141,10 +142,13 @@ class ThroughFlow(Density):
         Raises:
             DataError: a feature that is missing beside a real, though no flag says that it does not exist.
         """
-        if not bool(x.isnan().any()):
+        if tracing() and self.outside == 0.0:  # none can be absent, and none is missing
+            return None
+        if not tracing() and not bool(x.isnan().any()):
             return None
         there = ~real.isnan()
-        refuse_missing(x, self.columns, range(len(self.columns)), self.remedy, there.any(1))
+        if not tracing():
+            refuse_missing(x, self.columns, range(len(self.columns)), self.remedy, there.any(1))
         return there
 
     def _join(self, x: Tensor, real: Tensor, there: Tensor | None) -> Tensor:

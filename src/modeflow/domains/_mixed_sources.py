@@ -89,7 +89,11 @@ def load_mixed(settings: Mapping[str, Any]) -> MixedData:
         path = Path(settings["schema"]).expanduser()
         if not path.is_file():
             raise ConfigError(f"there is no schema at '{path}': `modeflow schema DATA -o {path}` makes one")
-        specs = TableSchema.specs_of_yaml(path.read_text(encoding="utf-8"))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"'{path}' is no schema: it is not text in UTF-8 ({error.reason})") from error
+        specs = TableSchema.specs_of_yaml(text)
     frame, notes = _read(source, settings)
     if isinstance(settings["columns"], Mapping):
         specs |= settings["columns"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -129,6 +130,19 @@ class LatentModel(Density):
             the states switched off.
         """
         return []
+
+    def traceable(self) -> Callable[[Tensor], Tensor]:
+        """`log_prob` without a branch that looks at numbers, for `torch.export` (`modeflow.export`).
+
+        What parameters decide (states in use, the tree) is decided when this is called.
+
+        Raises:
+            ConfigError: a density that is no sum over states.
+        """
+        raise ConfigError(
+            f"a {self.describe().kind} latent has no density in closed form, only one by draws or by search: "
+            "fit with latent='discrete' or latent='tree'"
+        )
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
         """The loss on a batch; in the first steps with `starting_likelihood` in the flow's place.

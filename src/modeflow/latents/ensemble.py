@@ -82,6 +82,12 @@ class Ensemble(LatentModel):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._members_log_prob(x).logsumexp(1)
 
+    def traceable(self) -> Callable[[Tensor], Tensor]:
+        members = [member.traceable() for member in self._each()]
+        return lambda x: (
+            torch.stack([log_prob(x) for log_prob in members], 1).logsumexp(1) - math.log(len(members))
+        )
+
     def log_joint(self, x: Tensor) -> Tensor:
         self._check_event(x)
         return torch.cat([member.log_joint(x) for member in self._each()], 1) - math.log(len(self.members))

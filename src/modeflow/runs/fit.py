@@ -18,6 +18,7 @@ from modeflow.estimators import DensityEstimator
 from modeflow.progress import showing
 from modeflow.runs.config import RunConfig
 from modeflow.runs.folder import Run, write_held_scores, write_json
+from modeflow.runs.lock import LOCK, locked
 from modeflow.runs.measure import measure
 from modeflow.runs.streamed import FOLDER, Streamed, discard, is_streamed, stream
 from modeflow.training import signals_held
@@ -51,13 +52,13 @@ def fit_run(
     folder = Path(out).expanduser()
     _check_folder(folder, resume)
     with signals_held():
-        with _new_run(config, folder):
+        with _new_run(config, folder, resume):
             estimator, result, held = _fit(config, folder, resume, quiet, announce)
+            estimator.save(folder / "model.safetensors")
+            write_held_scores(folder, held)
+            write_json(folder / "result.json", result)
         for note in result["warnings"]:
             warnings.warn(note, UserWarning, stacklevel=2)
-        estimator.save(folder / "model.safetensors")
-        write_held_scores(folder, held)
-        write_json(folder / "result.json", result)
     return Run(folder, config, estimator, result)
 
 
@@ -102,22 +103,35 @@ def _fit(
 
 
 @contextmanager
-def _new_run(config: RunConfig, folder: Path) -> Iterator[None]:
-    """Make the folder of a run, and take it away again where nothing was trained in it."""
-    new_folder, new_run = not folder.exists(), not (folder / "config.yaml").exists()
+def _new_run(config: RunConfig, folder: Path, resume: bool) -> Iterator[None]:
+    """Make the folder of a run for this process alone, and take it away again where nothing was trained in
+    it."""
+    new_folder, refused = not folder.exists(), False
     folder.mkdir(parents=True, exist_ok=True)
-    if new_run:
-        config.write(folder / "config.yaml")
-    try:
-        yield
-    except (ConfigError, DataError):
-        # Refused before a step was made: no run, so that the corrected command finds the folder free.
-        if new_run and not (folder / "checkpoints").exists() and not (folder / "selection").exists():
-            discard(folder / FOLDER)
-            (folder / "config.yaml").unlink()
-            if new_folder and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
+    with locked(folder):
+        _check_folder(folder, resume)  # once more: another process may have been faster
+        new_run = not (folder / "config.yaml").exists()
+        if new_run:
+            config.write(folder / "config.yaml")
+        try:
+            yield
+        except (ConfigError, DataError):
+            # Refused before a step was made: no run, so that the corrected command finds the folder free.
+            if new_run and not (folder / "checkpoints").exists() and not (folder / "selection").exists():
+                discard(folder / FOLDER)
+                (folder / "config.yaml").unlink()
+                refused = new_folder
+            raise
+        finally:
+            if refused:
+                _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """But for the lock, which is this process's own."""
+    if [path.name for path in folder.iterdir()] in ([], [LOCK]):
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _check_folder(folder: Path, resume: bool) -> None:

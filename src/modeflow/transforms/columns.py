@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modeflow.nets.tracing import tracing
 from modeflow.transforms.affine import Standardize, moments
 from modeflow.transforms.base import Transform
 from modeflow.transforms.heaped import Heaps, find_heaps
@@ -238,7 +239,7 @@ class Columns(Standardize):
     def entries(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The units of the model and the log-derivative of each entry, ``(N, D)`` both; 0 where it is NaN."""
         there = x == x
-        if there.all():
+        if not tracing() and there.all():
             return self._entries(x)
         u, slope = self._entries(torch.where(there, x, self._filler(x)))
         return torch.where(there, u, torch.nan), torch.where(there, slope, 0.0)

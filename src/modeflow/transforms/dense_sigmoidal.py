@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeflow.errors import ConfigError
-from modeflow.transforms.monotonic import Monotonic
+from modeflow.transforms.monotonic import Monotonic, positive
 
 __all__ = ["DenseSigmoidalElementwise"]
 
@@ -51,9 +51,9 @@ class DenseSigmoidalElementwise(Monotonic):
             raw_u, raw_a, b, raw_w = (next(parts) for _ in range(4))
             log_u = torch.log_softmax(raw_u.unflatten(-1, (units, inputs)), -1)
             log_w = torch.log_softmax(raw_w.unflatten(-1, (outputs, units)), -1)
-            a = F.softplus(raw_a + math.log(math.e - 1))
+            a, log_a = positive(raw_a + math.log(math.e - 1))
             z = a * (log_u.exp() * h.unsqueeze(-2)).sum(-1) + b
-            slope = torch.logsumexp(log_u + log_slope.unsqueeze(-2), -1) + a.log()
+            slope = torch.logsumexp(log_u + log_slope.unsqueeze(-2), -1) + log_a
             below, above = F.logsigmoid(z), F.logsigmoid(-z)
             log_s = torch.logsumexp(log_w + below.unsqueeze(-2), -1)
             log_rest = torch.logsumexp(log_w + above.unsqueeze(-2), -1)

@@ -152,7 +152,7 @@ class MixedColumns(Surjection):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cells with atoms taken out, ``(N, D)``, and the flags, ``(N, flagged)``."""
-        flags = x.new_zeros(len(x), len(self.flagged))
+        flags = x.new_zeros(x.shape[0], len(self.flagged))
         if self.flagged:
             x = x.clone()
         for place, j in enumerate(self.flagged):
@@ -213,4 +213,4 @@ class MixedColumns(Surjection):
 
 def _drawn(lattice: Cells | None, x: Tensor) -> tuple[Tensor, Tensor]:
     """Points of the cells of what lies on lattices, and the logarithm of the steps of a row's cells."""
-    return (x, x.new_zeros(len(x))) if lattice is None else lattice(x)
+    return (x, x.new_zeros(x.shape[0])) if lattice is None else lattice(x)

@@ -54,6 +54,12 @@ class Monotonic(Elementwise):
         return x, -self.forward(x, params)[1]
 
 
+def positive(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """``a = softplus(raw)`` and ``log a``, which is a number also where a is too small for one."""
+    log_a = torch.where(raw < -30, raw, F.softplus(raw.clamp_min(-30)).log())
+    return F.softplus(raw), log_a
+
+
 class SigmoidalElementwise(Monotonic):
     r"""Deep sigmoidal flow's layer (NAF-DSF): a mixture of sigmoids, through a logit.
 
@@ -79,11 +85,11 @@ class SigmoidalElementwise(Monotonic):
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         raw_w, raw_a, b = params.chunk(3, dim=-1)
         log_w = torch.log_softmax(raw_w, -1)
-        a = F.softplus(raw_a + math.log(math.e - 1))
+        a, log_a = positive(raw_a + math.log(math.e - 1))
         z = a * x.unsqueeze(-1) + b
         below, above = F.logsigmoid(z), F.logsigmoid(-z)
         log_s, log_rest = torch.logsumexp(log_w + below, -1), torch.logsumexp(log_w + above, -1)
-        slope = torch.logsumexp(log_w + a.log() + below + above, -1)
+        slope = torch.logsumexp(log_w + log_a + below + above, -1)
         return log_s - log_rest, slope - log_s - log_rest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +139,16 @@ class DiscreteLatentModel(LatentModel):
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return torch.logsumexp(self.log_joint(x), dim=-1)
+
+    def traceable(self) -> Callable[[Tensor], Tensor]:
+        if self.n_states == 1:
+            return lambda x: self.likelihood._log_prob(x, None)
+        states = self.prior.active_states()
+        z, log_prior = (
+            F.one_hot(states, self.n_states).to(self.dtype),
+            self.prior.log_probs()[states].detach(),
+        )
+        return lambda x: torch.logsumexp(self.likelihood._log_prob_of_each(x, z) + log_prior, dim=-1)
 
     def posterior(self, x: Tensor) -> Tensor:
         """The exact posterior ``p(z = k | x)`` by Bayes, over the active states, shape ``(B, A)``.

@@ -36,7 +36,7 @@ class LeafLikelihood(Density):
 
     def straighten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the leaves see of rows, ``(B, F)``, and the log-determinant of the map there, ``(B,)``."""
-        return self.leaves.hide_absent(x), x.new_zeros(len(x))
+        return self.leaves.hide_absent(x), x.new_zeros(x.shape[0])
 
     def sums_out(self, x: Tensor) -> Tensor:
         """Of which rows the missing cells are summed and integrated out exactly, ``(B,)``: of all."""

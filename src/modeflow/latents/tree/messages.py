@@ -37,7 +37,7 @@ from modeflow.native import applies
 #: times as much. As no entry of A is below 1e-6 / K, what this adds to a sum is below its rounding.
 _LOWEST = {torch.float32: -50.0, torch.float64: -300.0}
 
-__all__ = ["Upward", "downward", "tree_log_prob", "upward"]
+__all__ = ["Upward", "downward", "plain_log_prob", "tree_log_prob", "upward"]
 
 
 @dataclass
@@ -144,6 +144,27 @@ def downward(
                 own = _edges(children)
                 torch.div(posterior[parent], up.messages[own], out=ratios[own])
     return posterior, counts
+
+
+def plain_log_prob(leaves: Tensor, root: Tensor, transitions: Tensor, tree: Tree) -> Tensor:
+    """`tree_log_prob` in operations that write nothing in place, for graphs; arguments as of `upward`."""
+    lowest = _LOWEST.get(leaves.dtype, -50.0)
+    top, said, here = leaves.new_zeros(leaves.shape[1]), leaves[:0], leaves[:0]
+    for depth in reversed(range(len(tree.levels))):
+        level = tree.levels[depth]
+        logs = list(leaves[level])
+        if depth < len(tree.families):
+            start = tree.levels[depth + 1].start
+            for parent, children in tree.families[depth]:
+                own = said[children.start - start : children.stop - start].sum(0)
+                logs[parent - level.start] = logs[parent - level.start] + own
+        each = torch.stack(logs)
+        largest = each.amax(-1, keepdim=True)
+        here = (each - largest).clamp_min(lowest).exp()
+        top = top + largest.sum(0).squeeze(-1)
+        if depth > 0:
+            said = torch.bmm(here, transitions[_edges(level)].mT).log()
+    return (here[0] * root).sum(-1).log() + top
 
 
 class _TreeLogProb(torch.autograd.Function):

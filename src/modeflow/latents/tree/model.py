@@ -8,6 +8,7 @@ r"""The model with a tree of states: one K-state latent a feature, density exact
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from modeflow.errors import ConfigError
 from modeflow.latents.base import Description, LatentModel
 from modeflow.latents.starting import Starter
 from modeflow.latents.tree.likelihood import LeafLikelihood
-from modeflow.latents.tree.messages import Upward, downward, tree_log_prob, upward
+from modeflow.latents.tree.messages import Upward, downward, plain_log_prob, tree_log_prob, upward
 from modeflow.latents.tree.prior import TreePrior
 from modeflow.transforms.noise import open_uniform
 
@@ -92,6 +93,16 @@ class TreeLatentModel(LatentModel):
         if torch.is_grad_enabled():
             return log_prob(x)
         return torch.cat([log_prob(part) for part in self._blocks(x)])
+
+    def traceable(self) -> Callable[[Tensor], Tensor]:
+        tree = self.prior.tree
+
+        def log_prob(x: Tensor) -> Tensor:
+            leaves, logabsdet = self._leaves(x)
+            probs = self.prior.root_probs(), self.prior.transition_probs()
+            return logabsdet + plain_log_prob(leaves, *probs, tree)
+
+        return log_prob
 
     def _blocks(self, x: Tensor, times: int = 1) -> tuple[Tensor, ...]:
         """Rows that are evaluated at once, so many times each, where no gradient is needed: few enough to
