@@ -349,7 +349,7 @@ def build_parser() -> argparse.ArgumentParser:
         "explore",
         "a page to play with a model: data beside samples, conditions, reasons, a csv to score",
         "modeflow explore run                         on http://127.0.0.1:8766, for this machine alone\n\n"
-        "Two columns of the data beside samples and the density; states, conditions, reasons, files to score.\n"
+        "Data beside samples and the density; states, conditions, reasons, files to score.\n"
         "Needs pip install 'modeflow[explore]'.",
     )
     served(explore, 8766)
