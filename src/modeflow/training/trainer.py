@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from modeflow.densities import Density
-from modeflow.errors import TrainingError
+from modeflow.errors import ConfigError, TrainingError
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, FabricWorld, World, resolve_device
 from modeflow.training.history import History
 from modeflow.training.job import Job
+from modeflow.training.joined import group, joined_world
 from modeflow.training.loop import Augment, Evaluate, Loop
 from modeflow.training.rows import Rows
 from modeflow.training.seeding import seeded
@@ -126,8 +127,16 @@ class Trainer:
         if self.config.precision == "64-true":
             model.double()
             rows = rows.double()
+        together = group()
+        if self.config.devices > 1 and together is not None:
+            raise ConfigError("torchrun has started the processes: leave out devices")
         if self.config.devices > 1:
             return self._fit_in_processes(model, rows, job)
+        world: World
+        if together is not None:
+            world, device = joined_world(device, self.config.precision)
+        else:
+            world = self._world(device)
         loop = self._remembered(model, rows)
         fresh = loop is None
         self._loop = None  # until this call has succeeded: after an error there is nothing to go on with
@@ -136,7 +145,6 @@ class Trainer:
             with seeded(self.config.seed, foreign=job.draws_elsewhere(model)):
                 model.to(device)
                 if loop is None:
-                    world = self._world(device)
                     loop = Loop(
                         model, rows.to(device), self.config, self.run_dir, job.augment, job.evaluate, world
                     )

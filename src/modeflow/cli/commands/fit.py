@@ -50,7 +50,29 @@ def _share(text: str | None) -> float | str | None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, write the run folder, print what was measured on the test rows."""
+    import contextlib
+    import io
+    import shutil
+    import tempfile
 
+    from modeflow.training.joined import group
+
+    member = group()
+    if member is None or member.rank == 0:
+        return _run(args)
+    # One of torchrun's others: it does the same, and nobody sees it.
+    with (
+        tempfile.TemporaryDirectory(prefix="modeflow-") as scratch,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        folder = Path(scratch) / "run"
+        if args.resume and Path(args.out).is_dir():
+            shutil.copytree(args.out, folder)
+        args.out, args.quiet = str(folder), True
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from modeflow.data import read_once
 
     def announce(note: str) -> None:
