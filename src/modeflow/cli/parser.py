@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from modeflow._version import __version__
+from modeflow.cli.filling import add_filling
 from modeflow.errors import nearest
 
 __all__ = ["build_parser"]
@@ -272,22 +273,7 @@ def build_parser() -> argparse.ArgumentParser:
     assign.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(assign, seed="")
 
-    impute = add(
-        "impute", "fill missing cells of a mixed table", "modeflow impute run data.csv -o filled.csv -m 5"
-    )
-    impute.add_argument("run_folder", metavar="RUN")
-    impute.add_argument("data", metavar="DATA")
-    impute.add_argument("-o", "--out", metavar="FILE", help="write the rows (.csv, .parquet; - for stdout)")
-    impute.add_argument("-m", type=int, default=1, metavar="M", help="so many tables, numbered in a column")
-    impute.add_argument(
-        "--unseen", choices=("error", "missing"), default="error",
-        help="a cell that its column cannot have is an error (default), or filled as if it were missing",
-    )  # fmt: skip
-    impute.add_argument("--mean", action="store_true", help="means and likeliest levels, in place of draws")
-    files(impute)
-    many(impute)
-    impute.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
-    seed_and_device(impute, "that of the fit")
+    add_filling(add, files, many, seed_and_device)
 
     report = add("report", "a page about a run: RUN/report.html", "modeflow report run")
     report.add_argument("run_folder", metavar="RUN")

@@ -7,6 +7,7 @@ from modeflow.data.catalogue import list_datasets, load_dataset, resolve
 from modeflow.data.checks import check_fit_table
 from modeflow.data.dataset import Dataset, DatasetInfo, DatasetKind
 from modeflow.data.download import download
+from modeflow.data.holes import HIDDEN, hidden_pixels, read_mask
 from modeflow.data.image_sets import IMAGE_SETS, download_images, is_image_source, load_images
 from modeflow.data.images import ImageSet, ImageSplit, as_images, image_grid, save_png, split_images
 from modeflow.data.lattice import Lattice
@@ -18,6 +19,7 @@ from modeflow.data.toys import TOYS, GaussianModes, Toy, toy, toy_names
 
 __all__ = [
     "BENCHMARKS",
+    "HIDDEN",
     "IMAGE_SETS",
     "SUFFIXES",
     "TOYS",
@@ -41,12 +43,14 @@ __all__ = [
     "download",
     "download_benchmark",
     "download_images",
+    "hidden_pixels",
     "image_grid",
     "is_image_source",
     "list_datasets",
     "load_benchmark",
     "load_dataset",
     "load_images",
+    "read_mask",
     "read_once",
     "read_rows",
     "read_source",

@@ -150,16 +150,17 @@ def split_images(data: ImageSet, seed: int = 0, validation: float = 0.1, test: f
     )
 
 
-def as_images(values: Any, levels: int = 256, source: str = "images") -> np.ndarray:
-    """Check images; return them as uint8 ``(N, H, W, C)``.
+def as_images(values: Any, levels: int = 256, source: str = "images", holes: bool = False) -> np.ndarray:
+    """Check images; return them as uint8 ``(N, H, W, C)``, or as float32 where pixels are hidden (NaN).
 
     Arguments:
         values: whole numbers 0 to ``levels - 1``, ``(N, H, W)`` or ``(N, H, W, C)`` with 1 to 4 channels.
         levels: number of values of a pixel, at most 256.
-        source: for messages.
+        source: for messages. holes: whether pixels may be hidden.
 
     Raises:
-        DataError: another shape, no images, or pixels that are no whole numbers of the range.
+        DataError: another shape, no images, an image of hidden pixels alone, or pixels that are no whole
+            numbers of the range.
     """
     if not 2 <= levels <= 256:
         raise ConfigError(f"levels must be 2 to 256, received {levels}")
@@ -178,6 +179,12 @@ def as_images(values: Any, levels: int = 256, source: str = "images") -> np.ndar
         images = images.astype(np.uint8)
     if images.dtype.kind not in "uif":
         raise DataError(f"'{source}': pixels must be numbers, received {images.dtype}")
+    missing = np.isnan(images) if holes and images.dtype.kind == "f" else np.zeros(1, bool)
+    if missing.any():
+        if (empty := missing.reshape(len(images), -1).all(1)).any():
+            raise DataError(f"'{source}': all pixels of image {int(empty.argmax()) + 1} are hidden")
+        seen = as_images(np.where(missing, 0.0, images), levels, source)
+        return np.where(missing, np.float32(np.nan), seen.astype(np.float32))
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise DataError(f"'{source}': there are pixels that are no finite numbers")
     if images.dtype.kind == "f" and not (images == np.floor(images)).all():

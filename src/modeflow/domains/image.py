@@ -45,6 +45,8 @@ class ImageDomain(Domain):
     """Images ``(channels, height, width)`` whose pixels are whole numbers 0 to ``levels - 1``.
 
     As arrays they are ``(N, H, W, C)``; the noise that a density of real numbers needs is the model's own.
+    Pixels may be hidden (NaN) where the model takes that; bits per dimension are then those of what is seen,
+    divided by all dimensions.
     """
 
     shape: tuple[int, int, int]
@@ -118,7 +120,7 @@ class ImageDomain(Domain):
 
     @classmethod
     def learn(cls, estimator: Any, X: Any) -> tuple[Self, np.ndarray]:
-        images = as_images(X, estimator.levels, "X")
+        images = as_images(X, estimator.levels, "X", holes=True)
         _, height, width, channels = images.shape
         return cls((channels, height, width), estimator.levels), images
 
@@ -129,17 +131,17 @@ class ImageDomain(Domain):
         return self._checked(X, "validation")
 
     def _checked(self, X: Any, what: str) -> np.ndarray:
-        images = as_images(X, 256, what)
+        images = as_images(X, 256, what, holes=True)
         channels, height, width = self.shape
         if images.shape[1:] != (height, width, channels):
             raise DataError(
                 f"{what}: images are {images.shape[1]} x {images.shape[2]} with {images.shape[3]} channels, "
                 f"those of the model {height} x {width} with {channels}"
             )
-        return as_images(images, self.levels, what)
+        return as_images(images, self.levels, what, holes=True)
 
     def to_tensor(self, values: np.ndarray) -> Tensor:
-        """``(N, H, W, C)`` to bytes ``(N, C, H, W)`` (the model casts them)."""
+        """``(N, H, W, C)`` to bytes ``(N, C, H, W)``, which the model casts; numbers if some are hidden."""
         return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
 
     def from_tensor(self, x: Tensor) -> np.ndarray:
@@ -174,8 +176,9 @@ class ImageDomain(Domain):
         return -log_prob / (self.dims * np.log(2))
 
     def trivial(self, train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> Trivial:
+        seen = (~np.isnan(rows)).reshape(len(rows), -1).sum(1)
         return Trivial(
-            np.full(len(rows), -self.dims * math.log(self.levels)),
+            -seen * math.log(self.levels),
             f"pixels drawn uniformly from their {self.levels} values",
             self.dims * math.log(2),
             _LOST,

@@ -247,7 +247,9 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
         Arguments:
             given: whether the cells that are there are those that a user gave, and the others are asked for.
         """
-        holes = np.flatnonzero(np.isnan(values).any(1)) if values.dtype.kind == "f" else np.zeros(0, int)
+        if values.dtype.kind != "f":
+            return
+        holes = np.flatnonzero(np.isnan(values).reshape(len(values), -1).any(1))
         if not len(holes):
             return
         model = self._scorer()
@@ -259,6 +261,11 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
                 "under a flow rows are drawn given levels and angles, not given numbers: fit with "
                 "latent='tree' and latent_options={'likelihood': 'leaves'} (exact) or {'likelihood': 'flow', "
                 "'proposal': True} (an estimate)"
+            )
+        if not summed.all() and not self.domain_.of_tables:
+            raise DataError(
+                f"image {holes[int(summed.argmin())] + 1} has hidden pixels (NaN), which this model does not "
+                "leave out: fit with model='latent-flow'"
             )
         if not summed.all():
             raise DataError(

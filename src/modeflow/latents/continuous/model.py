@@ -257,7 +257,7 @@ class ContinuousLatentModel(LatentModel):
         return []
 
     def sums_out(self, x: Tensor) -> Tensor:
-        return torch.ones_like(x[:, 0], dtype=torch.bool) if self.fills else super().sums_out(x)
+        return x.new_ones(len(x), dtype=torch.bool) if self.fills else super().sums_out(x)
 
     @torch.no_grad()
     def complete(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
