@@ -207,8 +207,8 @@ def test_samples_are_downloaded(page):
 
 def test_it_is_as_wide_as_a_telephone(page):
     page.set_viewport_size({"width": 400, "height": 800})
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.wait_for_function("document.documentElement.scrollWidth <= 400")
+    page.wait_for_function("[...document.querySelectorAll('.main-svg')].every(e => e.clientWidth <= 400)")
     for name in ("data", "samples", "map"):
         box = page.locator(f"#{name} .main-svg").first.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 400 and box["height"] > 250
