@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modeflow.densities import Flow, GaussianMixtureBase, RecurrentDensity, ResampledBase, StandardNormal
 from modeflow.flows import AEF, CIF, NSF, TAN, Funnel, GMMBaseFlow, NAFDense, NoisyAEF, ResampledFlow, SurVAE
+from modeflow.latents import VampPrior, build_posterior
 from modeflow.nets import ResidualMLP
 from modeflow.testing import DensityCase, TransformCase, triangular
 from modeflow.transforms import (
@@ -103,9 +104,20 @@ def in_order() -> Flow:
     return Flow(Composite([Sort(), OrderedToReal(), LULinear(2)]), StandardNormal(2))
 
 
+class Vamp(VampPrior):
+    """With its encoder, which elsewhere the model holds."""
+
+    def __init__(self, posterior: str) -> None:
+        encoder = build_posterior(posterior, 2, 3, (8,))
+        super().__init__(encoder, torch.randn(3, 3))
+        self.encoder = encoder
+
+
 DENSITIES: dict[str, DensityCase] = {
     "gaussian-mixture-2": DensityCase(lambda: GaussianMixtureBase(2, 3), 2),
     "gaussian-mixture-5": DensityCase(lambda: GaussianMixtureBase(5, 3), 5),
+    "vamp-2": DensityCase(lambda: Vamp("gaussian"), 2),
+    "vamp-2-full": DensityCase(lambda: Vamp("full-gaussian"), 2),
     "gmm-base-2-context": DensityCase(
         lambda: GMMBaseFlow(2, 2, components=3, bins=4, blocks=1, seed=any_seed(), **SMALL), 2, 2
     ),

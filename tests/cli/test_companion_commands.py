@@ -45,7 +45,7 @@ CASES = {
         "numbers",
         ["--set", "latent_options.codes=2", "--set", "latent_options.prior_options={steps: 3, draws: 2}"],
     ),
-    "vae": ("binary", ["--set", "likelihood=bernoulli"]),
+    "vae": ("binary", ["--set", "likelihood=bernoulli", "--set", "latent_options.prior=vamp"]),
     "vlae": ("binary", ["--set", "likelihood=bernoulli"]),
     "discrete-vae": ("numbers", ["--set", "n_states=3"]),
 }

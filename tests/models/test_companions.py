@@ -240,6 +240,8 @@ MIXED = {
     "Langevin steps after an IAF posterior": lambda: FlowVAE(D, 2, langevin_steps=2),
     "chains from an encoder with a flow prior": lambda: LAE(D, 2, prior="flow"),
     "a mixture prior with a VAE": lambda: VAE(D, 2, prior="mixture"),
+    "a prior of posteriors by a flow": lambda: FlowVAE(D, 2, posterior="planar", prior="vamp"),
+    "a prior of posteriors with NVF": lambda: ContinuousNVF(D, 2, prior="vamp"),
     "a sphere with a flow likelihood": lambda: ContinuousNVF(D, 3, posterior="vmf"),
     "a Laplace posterior with Brenier maps": lambda: VLAE(D, 2, likelihood="brenier"),
     "predicted scales": lambda: VAE(D, 2, scale="predicted", min_scale=0.1),

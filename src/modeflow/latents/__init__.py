@@ -86,6 +86,7 @@ from modeflow.latents.tree import (
     chow_liu,
     mutual_information,
 )
+from modeflow.latents.vamp import VampPrior, VampStart
 
 __all__ = [
     "CONTINUOUS_OBJECTIVES",
@@ -157,6 +158,8 @@ __all__ = [
     "TreePrior",
     "TreeStart",
     "Truncated",
+    "VampPrior",
+    "VampStart",
     "VectorQuantizer",
     "VonMisesFisherPosterior",
     "WakePhase",

@@ -7,6 +7,7 @@ name                  p(z)
 ``mixture``           a mixture of 16 Gaussians, learned (`GaussianMixtureBase`)
 ``flow``              a spline flow of 4 coupling layers, learned (`modeflow.flows.NSF`)
 ``diffusion-bridge``  20 steps back from noise, learned (`DiffusionBridge`): a bound
+``vamp``              the mean of q(z|u) of 50 pseudo-inputs u, learned (`VampPrior`)
 ``sphere``            uniform on the unit sphere, for posteriors on it (`UniformSphere`)
 ====================  ===============================================================
 
@@ -25,7 +26,9 @@ from modeflow.densities.bridge import DiffusionBridge
 from modeflow.densities.mixtures import GaussianMixtureBase
 from modeflow.densities.normal import StandardNormal
 from modeflow.densities.sphere import UniformSphere
+from modeflow.errors import ConfigError
 from modeflow.flows.spline import NSF
+from modeflow.latents.vamp import VampPrior
 from modeflow.options import check_choice
 
 __all__ = ["PRIORS", "CategoricalPrior", "build_prior"]
@@ -43,27 +46,39 @@ def _bridge(features: int) -> Density:
     return DiffusionBridge(features, hidden_features=64, draws=1)  # those of z are draws enough
 
 
-#: Priors of a continuous z by name, each made from the width of z.
-PRIORS: Mapping[str, Callable[[int], Density]] = {
+#: Priors of a continuous z by name, each made from the width of z; `VampPrior` from an encoder and inputs.
+PRIORS: Mapping[str, Callable[..., Density]] = {
     "normal": StandardNormal,
     "mixture": _mixture,
     "flow": _flow,
     "diffusion-bridge": _bridge,
+    "vamp": VampPrior,
     "sphere": UniformSphere,
 }
 
 
-def build_prior(name: str, features: int) -> Density:
+def build_prior(
+    name: str,
+    features: int,
+    encoder: nn.Module | None = None,
+    inputs: Tensor | None = None,
+    unit: float = 1.0,
+) -> Density:
     """A prior of a continuous z by name.
 
     Arguments:
         name: in `PRIORS`. features: L.
+        encoder, inputs, unit: of a `VampPrior`, which needs the first two.
 
     Raises:
-        ConfigError: for an unknown name, or a z that it is not for.
+        ConfigError: for an unknown name, a z that it is not for, or what it needs and is not given.
     """
     check_choice("prior", name, PRIORS)
-    return PRIORS[name](features)
+    if PRIORS[name] is not VampPrior:
+        return PRIORS[name](features)
+    if encoder is None or inputs is None:
+        raise ConfigError("prior='vamp' is made of an encoder: give build_prior the encoder and the inputs")
+    return VampPrior(encoder, inputs, features, unit)
 
 
 class CategoricalPrior(Density):

@@ -21,6 +21,7 @@ from modeflow.latents.continuous.objective import (
 )
 from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.langevin import ChainPosterior, Langevin, log_joint_of, own_noise
+from modeflow.latents.vamp import VampPrior
 from modeflow.transforms.base import weakest
 from modeflow.transforms.noise import row_noise
 
@@ -107,6 +108,8 @@ class ContinuousLatentModel(LatentModel):
             )
         self.refine = refine
         self.encoder.check(likelihood, prior)
+        if isinstance(prior, VampPrior):
+            prior.check(self.encoder, self.loss.alone)
         closed = self.encoder.closed_kl and isinstance(prior, self.encoder.closed_prior)
         if self.loss.free_bits and not closed:
             raise ConfigError(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from modeflow.densities.base import Density
@@ -21,6 +22,7 @@ from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOpti
 from modeflow.latents.posteriors import POSTERIORS, build_posterior
 from modeflow.latents.priors import PRIORS, build_prior
 from modeflow.latents.schedules import whole_steps
+from modeflow.latents.vamp import VampStart, check_own_posterior
 from modeflow.nets.encoder import ConvVectorEncoder
 from modeflow.options import check_choice, check_sizes
 
@@ -28,6 +30,8 @@ __all__ = ["ContinuousOptions", "ImageContinuous"]
 
 #: Longest warm-up, in steps: early stopping may come soon after.
 _LONGEST_WARMUP = 2_000
+#: Pseudo-inputs: a step of the training encodes as many rows more.
+_PSEUDO_INPUTS = 50
 #: Options of objectives.
 _OF_OBJECTIVES = ("kl_warmup_steps", "free_bits", "alpha", "order", "gradient", "train_draws")
 
@@ -41,8 +45,9 @@ class _Continuous(LatentOptions):
         posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
             "planar", "radial"), or one on the unit sphere ("vmf", "power-spherical"); see
             `modeflow.latents.posteriors`.
-        prior: p(z), "normal", "mixture", "flow" or "sphere"; see `modeflow.latents.priors`. None for
-            "sphere" with a posterior on it, and "normal" with any other.
+        prior: p(z), "normal", "mixture", "flow", "diffusion-bridge", "vamp" or "sphere"; see
+            `modeflow.latents.priors`. None for "sphere" with a posterior on it, and "normal" with any other.
+        pseudo_inputs: K, of prior="vamp"; 50 if None.
         objective: what is minimised, "elbo", "iwae", "renyi", "cubo" or "wake" (reweighted wake-sleep); see
             `modeflow.latents.continuous.objective`. Where an option below is none of its own it is refused.
         kl_warmup_steps: of "elbo", "iwae" and "renyi", optimiser steps over which the weight of the KL term
@@ -69,6 +74,7 @@ class _Continuous(LatentOptions):
     features: int
     posterior: str = "gaussian"
     prior: str | None = None
+    pseudo_inputs: int | None = None
     objective: str = "elbo"
     kl_warmup_steps: int | None = None
     free_bits: float | None = None
@@ -96,12 +102,22 @@ class _Continuous(LatentOptions):
             )
         if self.prior_name == "sphere" and self.features < 2:
             raise ConfigError("a sphere needs features=2 (a circle) or more")
+        if self.prior_name == "vamp":
+            check_own_posterior(chosen, f"posterior='{self.posterior}'")
+            check_sizes(pseudo_inputs=self.n_inputs)
+        elif self.pseudo_inputs is not None:
+            raise ConfigError(f"pseudo_inputs are of prior='vamp': prior='{self.prior_name}' has none")
         self._check_langevin()
         objective = self.build_objective()
         if objective.alone and chosen.follows:
             raise ConfigError(
                 f"posterior='{self.posterior}' is made of the likelihood, which objective='{self.objective}' "
                 "would move with q: take objective='elbo', 'iwae' or 'renyi'"
+            )
+        if objective.alone and self.prior_name == "vamp":
+            raise ConfigError(
+                f"prior='vamp' is made of q, which objective='{self.objective}' moves by something else than "
+                "the likelihood: take objective='elbo', 'iwae' or 'renyi'"
             )
         if objective.free_bits and not self._closed:
             raise ConfigError(
@@ -114,6 +130,11 @@ class _Continuous(LatentOptions):
         """The prior by its name, filled in."""
         usual = "sphere" if POSTERIORS[self.posterior].support == "sphere" else "normal"
         return usual if self.prior is None else self.prior
+
+    @property
+    def n_inputs(self) -> int:
+        """K of prior="vamp", filled in."""
+        return _PSEUDO_INPUTS if self.pseudo_inputs is None else self.pseudo_inputs
 
     def _check_langevin(self) -> None:
         if self.chained:
@@ -217,13 +238,18 @@ class ContinuousOptions(_Continuous, TableLatent):
         self, features: int, n_states: int, likelihood: Callable[[int], Density]
     ) -> ContinuousLatentModel:
         size = int(self.features)
-        prior, density, steps = build_prior(self.prior_name, size), likelihood(size), self.build_langevin()
+        name, steps = self.prior_name, self.build_langevin()
+        prior = None if name == "vamp" else build_prior(name, size)
+        density = likelihood(size)
         q = build_posterior(self.posterior, size, features, self.encoder_features, langevin=steps)
+        if prior is None:  # once there is the encoder that it is made of
+            prior = build_prior(name, size, q, torch.randn(int(self.n_inputs), features))
         refine, refinement = None if self.chained else steps, self.build_refinement()
         model = ContinuousLatentModel(
             prior, density, q, self.build_objective(), int(self.draws), refine=refine, refinement=refinement
         )
-        model.starter = GeodesicStart() if q.starts else None
+        first = GeodesicStart() if q.starts else None
+        model.starter = VampStart(first) if name == "vamp" else first
         return model
 
 
@@ -258,6 +284,13 @@ class ImageContinuous(_Continuous, ImageLatent):
         steps = self.build_langevin()
         q = build_posterior(self.posterior, size, make_net=reads, langevin=steps)
         loss, draws = self.build_objective(), int(self.draws)
-        prior = build_prior(self.prior_name, size)
+        vamp = self.prior_name == "vamp"
+        if vamp:
+            inputs = (images.levels - 1) * torch.rand(int(self.n_inputs), *images.shape)
+            prior = build_prior("vamp", size, q, inputs, images.levels / 4)
+        else:
+            prior = build_prior(self.prior_name, size)
         refine, refinement = None if self.chained else steps, self.build_refinement()
-        return ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refine, refinement)
+        model = ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refine, refinement)
+        model.starter = VampStart() if vamp else None
+        return model
