@@ -40,6 +40,8 @@ def test_hidden_pixels_of_images_are_filled(pictures, tmp_path, capsys):
     assert said["images"] == 40 and said["hidden"] == 0.5
     error = np.abs(filled[:, :2].astype(float) - true[:, :2]).mean()
     assert abs(said["absolute_error"]["value"] - error) < 1e-9
+    rows = true[:, 2:].astype(float).mean((1, 2, 3), keepdims=True)  # these pixels are seen in no image
+    assert abs(said["absolute_error"]["of_means"] - np.abs(rows - true[:, :2]).mean()) < 1e-9
     # Twelve images across, four of each kind, of 48 pixels, and two rows of them for every eight.
     assert Image.open(out).size == (12 * 50 - 2, 6 * 50 - 2)
     first = filled.copy()
@@ -69,7 +71,12 @@ def test_images_are_recovered_from_their_visible_pixels_alone(pictures, tmp_path
         out = tmp_path / f"out{i}"
         command = ["recover", str(file), "-o", str(out), "--mask", str(tmp_path / "mask.npy"), "--json"]
         assert main([*command, *SMALL]) == 0
-        assert json.loads(capsys.readouterr().out)["images"] == 40
+        said = json.loads(capsys.readouterr().out)
+        assert said["images"] == 40
+        levels = np.load(file) >> 6
+        means = np.nanmean(np.where(hidden, np.nan, levels), 0)  # of every pixel where it is seen
+        each = [np.abs(means - image)[holes].mean() for image, holes in zip(levels, hidden, strict=True)]
+        assert abs(said["absolute_error"]["of_means"] - np.mean(each)) < 1e-9
         assert (out / "recovered.png").is_file() and (out / "model.safetensors").is_file()
         found.append(np.load(out / "recovered.npy")[..., 0])
     assert np.array_equal(found[0], found[1])

@@ -48,7 +48,7 @@ def write_filled(
 ) -> tuple[dict[str, Any], list[str]]:
     """Write the filled images, and the picture; what there is to say of them.
 
-    The error is of hidden pixels, beside that of filling every image with the mean of what is seen of it.
+    The error is of hidden pixels, beside that of the plainest fill (`_plain`).
     """
     from modeflow.data import image_grid, save_png
     from modeflow.data.table import atomic_write
@@ -65,20 +65,29 @@ def write_filled(
     grid = image_grid(beside, columns=columns, levels=levels, scale=scale)
     picture = save_png(target.with_suffix(".png"), grid)
     some = hidden.reshape(len(hidden), -1).any(1)
-    seen = np.nanmean(np.where(hidden, np.nan, images.astype(float)), axis=(1, 2, 3), keepdims=True)
-    errors = [_errors(guess, images, hidden)[some] for guess in (filled.astype(float), seen)]
+    guesses = (filled.astype(float), _plain(images, hidden))
+    errors = [_errors(guess, images, hidden)[some] for guess in guesses]
     (ours, spread), (other, _) = [(float(e.mean()), float(e.std() / len(e) ** 0.5)) for e in errors]
     share = float(hidden.mean())
     result = {
         "images": len(images), "hidden": share, "picture": str(picture), "array": str(array),
-        "absolute_error": {"value": ours, "standard_error": spread, "of_the_mean_of_what_is_seen": other},
+        "absolute_error": {"value": ours, "standard_error": spread, "of_means": other},
     }  # fmt: skip
     lines = [
         f"{len(images)} images, {share:.1%} of the pixels hidden",
         f"absolute error of hidden pixels {ours:.3f} ± {spread:.3f} of {levels} levels "
-        f"(the mean of what is seen: {other:.3f})",
+        f"(means of what is seen: {other:.3f})",
     ]
     return result, lines
+
+
+def _plain(images: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """The mean of a pixel over the images in which it is seen; where it is in none, of what is seen of the
+    image."""
+    seen = np.where(hidden, 0.0, images)
+    count = (~hidden).sum(0)
+    of_image = seen.sum((1, 2, 3), keepdims=True) / np.maximum((~hidden).sum((1, 2, 3), keepdims=True), 1)
+    return np.where(count > 0, seen.sum(0) / np.maximum(count, 1), of_image)
 
 
 def _errors(guess: np.ndarray, images: np.ndarray, hidden: np.ndarray) -> np.ndarray:
