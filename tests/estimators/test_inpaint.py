@@ -72,7 +72,7 @@ def conditional(model, x):
 
 def test_hidden_pixels_have_their_conditional_mean(fitted, images):
     """Every score of a normal below five: a false alarm in 200,000 for the eight pixels."""
-    hidden, n = hidden_pixels((1, 4, 4, 1), "left"), 2000
+    hidden, n = hidden_pixels((1, 4, 4, 1), "left"), 1200
     x = np.where(hidden, np.nan, images[:1])
     latent = fitted.latent_
     mean, variance = conditional(latent, fitted.domain_.to_tensor(x).to(latent.dtype))
