@@ -208,9 +208,7 @@ class Served:
         if m > 1:
             tables = [table.with_columns(imputation=pl.lit(i)) for i, table in enumerate(tables, 1)]
         frame = pl.concat(tables)
-        return Answer(
-            frame, told, self.domain.listed(frame, None) if m == 1 else _numbered(self.domain, filled)
-        )
+        return Answer(frame, told, self.domain.listed(frame, None))
 
     @shield()
     def reasons(self, columns: Mapping[str, Any]) -> Answer:
@@ -272,13 +270,6 @@ def _held_scores(run: Run) -> np.ndarray:
         return run.held_scores()
     except ModelFileError:
         return np.zeros(0)
-
-
-def _numbered(domain: Any, tables: list[Any]) -> dict[str, Any]:
-    """Tables of the model's columns as JSON, each row with the number of its table."""
-    parts = [domain.listed(table, None) for table in tables]
-    rows = [[*row, i] for i, part in enumerate(parts, 1) for row in part["rows"]]
-    return {"columns": [*parts[0]["columns"], "imputation"], "rows": rows}
 
 
 def plain_numbers(values: np.ndarray) -> list[float | int | None]:
