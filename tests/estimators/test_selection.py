@@ -56,6 +56,16 @@ def test_the_number_of_states_is_the_number_of_islands():
     assert tried[1]["rows"] == 450  # hopeless on one half
 
 
+def test_of_many_rows_some_are_compared_by(monkeypatch):
+    monkeypatch.setattr("modeflow.estimators.selection._MOST_ROWS", 600)
+    x, truth = blobs(1500, 0, (0.3, 0.3, 0.2, 0.2))
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, len(x))
+    estimator = NVF("auto", **{**SMALL, "max_epochs": 4}).fit(x, sample_weight=weight)
+    assert estimator.n_states_ == 4
+    assert adjusted_rand_score(truth, estimator.predict(x)) > 0.98
+    assert {c["rows"] for c in estimator.selection_} <= {300, 600}
+
+
 def test_islands_that_are_no_gaussians_are_kept_through_training():
     x, truth = make_moons(800, noise=0.06, random_state=0)
     flow = {**FLOW, "layers": 3, "hidden_features": 24}

@@ -150,3 +150,9 @@ def test_surprises_are_those_of_a_fine_grid(fitted):
         many[:, j] = np.tile(grid, len(X))
         mass = np.exp(fitted.score_samples(many)).reshape(len(X), -1).sum(1) * (grid[1] - grid[0])
         np.testing.assert_allclose(found[:, j], np.log(mass) - fitted.score_samples(X), atol=2e-2)
+
+
+@pytest.mark.parametrize("latent", ["tree", "continuous"])
+def test_what_cannot_be_is_refused_when_it_is_asked_for(latent):
+    with pytest.raises(ConfigError, match="leave stacking='auto'"):
+        NVF(latent=latent, **{**STACKED, "flow": "auto"}).fit(islands())

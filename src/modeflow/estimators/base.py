@@ -128,6 +128,7 @@ class DensityEstimator(FittedDensity):
         rng = check_random_state(self.random_state)
         settings = Settings.of(self, int(rng.randint(2**31 - 1)))
         domain, values = self._kind(X).learn(self, X)
+        settings.stacks(domain)  # refused before anything takes time
         weight = _weights(sample_weight, values)
         strata = _strata(stratify, len(values))
         if weight is not None:
@@ -183,7 +184,7 @@ class DensityEstimator(FittedDensity):
             return left.only, None, [], False
         selection = Selection(settings, data, folder, quiet, resume)
         choice = selection.run(left)
-        peaks = selection.peaks(np.arange(len(data.train)))
+        peaks = selection.peaks_of_first(len(data.train))
         trials = [trial.to_dict() for trial in selection.trials.values()]
         return choice, peaks, trials, selection.interrupted
 

@@ -13,7 +13,8 @@ more than two standard errors, and is so again after a longer training of both, 
 column at least. Where one half decides, by three errors, nothing is fitted to the other. So is a tree of
 states beside the flat latent, and flat states beside the tree where rows are mixed; and, where that is asked
 for, a tree of half or twice as many states beside the one that was chosen. Only what is chosen is then fitted
-at length. A density that is a bound is compared by its bound.
+at length. A density that is a bound is compared by its bound. Of many rows as many as show a difference of a
+hundredth of a nat are drawn and compared by, so that the choice costs no more than they do.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ _DUEL = 3
 _LAST, _TIMES_AS_LONG = 12, 6
 #: Most candidates after the first few: neighbours of the best so far.
 _NEIGHBOURS = 2
+#: Rows that candidates are compared by at the most: differences of a nat a row are known to a hundredth.
+_MOST_ROWS = 40_000
 #: Share of a half that ends the training of a candidate early.
 _STOPPING_SHARE = 0.15
 
@@ -97,8 +100,15 @@ class Selection:
             weight = np.concatenate(
                 [np.ones(n) if w is None else w for w, n in zip(weights, sizes, strict=True)]
             )
-        self.weight, self._values = weight, values
+        self._count = len(values)
         order = np.random.default_rng([settings.seed, 1]).permutation(len(values))
+        if len(values) > _MOST_ROWS:
+            values, weight = (
+                values[order[:_MOST_ROWS]],
+                None if weight is None else weight[order[:_MOST_ROWS]],
+            )
+            order = np.arange(_MOST_ROWS)
+        self.weight, self._values = weight, values
         self.halves = order[::2], order[1::2]
         self._trained: list[np.ndarray] = []
         self._companions: dict[int, Companions] = {}
@@ -127,6 +137,10 @@ class Selection:
         place = np.searchsorted(index, rows).clip(max=len(index) - 1)
         known = np.flatnonzero(index[place] == rows)
         return known, self._survey.relief.take(place[known])
+
+    def peaks_of_first(self, count: int) -> Peaks | None:
+        """Of the first rows, which are trained on; None where candidates were compared by some rows alone."""
+        return self.peaks(np.arange(count)) if self._rows == self._count else None
 
     # -- which ----------------------------------------------------------------------------------
 
@@ -216,7 +230,7 @@ class Selection:
 
     def _best_tree(self, first: Choice) -> Choice:
         """The tree, or one of half or twice as many states where that is clearly better."""
-        near = [Choice(first.flow, k) for k in trees_beside(first.n_states, self._rows)]
+        near = [Choice(first.flow, k) for k in trees_beside(first.n_states, self._count)]
         if not near:
             return first
         ahead = self._ahead([first, *near])

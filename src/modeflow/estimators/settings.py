@@ -226,10 +226,18 @@ class Settings:
         """Whether other densities stand beside the model: unless said otherwise, where the flow is left open.
 
         Who names a flow, or a model without one, gets that.
+
+        Raises:
+            ConfigError: where it is asked for and cannot be.
         """
         asked = self.params.get("stacking", False)
         possible = domain.stacks and not self.bare
         possible &= not self.many_valued
+        if not possible and asked != "auto" and asked:
+            raise ConfigError(
+                "stacking=True is for numbers with all cells there, under a flow and flat states, or where "
+                "both are left to be chosen: leave stacking='auto'"
+            )
         usual = self.open_flow and self.params.get("likelihood", "flow") == "flow"
         return possible and (usual if asked == "auto" else bool(asked))
 
