@@ -187,6 +187,11 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--drop-missing", action="store_true", help="leave out rows with missing cells, and count them"
     )
+    fit.add_argument(
+        "--stream", action=argparse.BooleanOptionalAction, default=None,
+        help="read DATA in parts and train from the run folder, or hold it in memory; by default many files "
+        "are streamed, and one of more than 256 MB of text or 33 million cells",
+    )  # fmt: skip
     fit.add_argument("--array", metavar="NAME", help="array to read from .npz or .h5")
     fit.add_argument("--test", metavar="SHARE|FILE", help="test rows: a share (0.1) or a file")
     fit.add_argument("--validation", metavar="SHARE|FILE", help="validation rows: a share (0.1) or a file")
@@ -270,6 +275,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-o", "--out", metavar="FILE", help="write state and probabilities per row (- for stdout)"
     )
     files(assign)
+    many(assign)
     assign.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(assign, seed="")
 
