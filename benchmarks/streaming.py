@@ -39,8 +39,7 @@ def rows(n: int, seed: int) -> pl.DataFrame:
 
 
 def mixed(n: int, seed: int) -> pl.DataFrame:
-    """Eight columns of two kinds of customers: numbers, whole numbers, levels, dates, every tenth of some cells
-    missing."""
+    """Eight columns of two kinds of customers: numbers, levels, dates, a tenth of four missing."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, 2, n)
     amount = np.exp(rng.normal(3 + kind, 0.5))

@@ -36,9 +36,9 @@ def domain_of(
     if files := files_of(source):
         every = -(-len(files) // _LOOKED_AT)
         return _of_parts(_beginnings(files[::every]), said)
-    if source is not None and said.get("stream") is not False and can_be_cut(source):
-        if said.get("stream") or is_large(source):
-            return _of_parts(parts_of(source), said)
+    asked = said.get("stream")
+    if source is not None and asked is not False and can_be_cut(source) and (asked or is_large(source)):
+        return _of_parts(parts_of(source), said)
     return _domain_of(source, said)
 
 

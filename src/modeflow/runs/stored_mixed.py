@@ -25,7 +25,7 @@ from modeflow.domains._mixed_rows import refuse_empty
 from modeflow.domains._mixed_sources import MixedData, inferred, specs_of
 from modeflow.domains._table_sources import column_names
 from modeflow.errors import DataError
-from modeflow.progress import track
+from modeflow.runs.stored_files import each_part
 from modeflow.runs.stored_values import Sample, cast
 from modeflow.training import StoredRows
 
@@ -55,8 +55,7 @@ def write(
     if not reading.rows:
         return reading.told(0, "", None)
     specs, _ = specs_of(settings, list(reading.sample.types))
-    schema = inferred(reading.sample.frame(), specs, settings)
-    wider = False
+    schema, wider = reading.inferred(specs), False
     while True:
         encoded = _encode(reading, schema, path, draw(reading.total) if reading.total else ())
         if not encoded.refused:
@@ -69,8 +68,7 @@ def write(
             except DataError:  # a slip of the pen, not a level: of the files that hold it
                 pass
         for file, why in encoded.refused.items():
-            reading.failed[str(file)] = why
-            del reading.rows[file]
+            reading.leave_out(file, why)
     columns = [
         replace(column, missing=True) if column.name in encoded.holes else column for column in schema.columns
     ]
@@ -97,6 +95,7 @@ class _Reading:
         self.settings = settings
         self.rows: dict[Path, int] = {}
         self.failed: dict[str, str] = {}
+        self.numbers: dict[int, Path] = {}
         self.notes: list[str] = []
         self.columns: list[str] | None = None
         self.sample = Sample(settings["seed"])
@@ -107,33 +106,59 @@ class _Reading:
 
     def look(self, files: Sequence[Path]) -> None:
         """Read every file."""
-        for file in _shown(files, "look at columns"):
-            try:
-                count, columns = 0, self.columns
-                self.sample.begin()
-                for frame, notes in self.frames(file):
-                    self.columns = list(frame.columns)
-                    self.sample.add(frame)
-                    count += frame.height
-                    self.notes += [
-                        note for note in notes if len(self.notes) < _NOTES and note not in self.notes
-                    ]
-            except DataError as error:
-                self.failed[str(file)] = str(error)
+        self.sample.begin()
+        before, count = self.columns, 0
+        for file, part in each_part(files, "look at columns", self._looked_at):
+            if isinstance(part, DataError):
+                self.failed[str(file)] = str(part)
                 self.sample.take_back()
-                self.columns = columns
-            else:
-                self.sample.keep()
+                self.columns = before
+            elif part is None:
+                self.numbers[self.sample.keep()] = file
                 self.rows[file] = count
+            else:
+                count += part
+                continue
+            before, count = self.columns, 0
 
-    def frames(self, file: Path) -> Iterator[tuple[pl.DataFrame, list[str]]]:
+    def inferred(self, specs: Mapping[str, Any]) -> TableSchema:
+        """What columns are; a file with words among numbers is passed over, unless every second one is so.
+
+        Raises:
+            DataError: see `inferred`.
+        """
+        try:
+            return inferred(self.sample.frame(), specs, self.settings)
+        except DataError:
+            slips = self.sample.slips(list(specs))
+            if not slips or 2 * len(slips) >= len(self.rows):
+                raise
+        for number, why in slips.items():
+            self.sample.drop(number)
+            self.leave_out(self.numbers[number], why)
+        return inferred(self.sample.frame(), specs, self.settings)
+
+    def leave_out(self, file: Path, why: str) -> None:
+        """Pass a file over."""
+        self.failed[str(file)] = why
+        del self.rows[file]
+
+    def _looked_at(self, file: Path) -> Iterator[tuple[int, float]]:
+        for (frame, notes), done in self.frames(file):
+            self.columns = list(frame.columns)
+            self.sample.add(frame)
+            self.notes += [note for note in notes if len(self.notes) < _NOTES and note not in self.notes]
+            yield frame.height, done
+
+    def frames(self, file: Path) -> Iterator[tuple[tuple[pl.DataFrame, list[str]], float]]:
         """The rows of a file, part by part, with the columns of the files before it."""
         header = self.settings["header"] if is_text_file(file) else None
         wanted = column_names(self.settings["columns"]) or self.columns
         for part in parts_of(file, header, wanted or ()):
             with reading_part(part):
                 told = part.header if not part.whole else header
-                yield read_mixed(file, wanted, header=told, known=wanted or ())
+                read = read_mixed(file, wanted, header=told, known=wanted or ())
+            yield read, part.done
 
     def told(self, rows: int, content: str, schema: TableSchema | None) -> dict[str, Any]:
         """Plain values for the run folder."""
@@ -160,35 +185,37 @@ class _Encoded:
 
 def _encode(reading: _Reading, schema: TableSchema, path: Path, places: Sequence[np.ndarray]) -> _Encoded:
     """Encode the rows of all files that can be read, and keep those at some places as they are."""
-    encoded, digest, row = _Encoded(), hashlib.sha256(), 0
+    encoded, digest, row, first = _Encoded(), hashlib.sha256(), 0, 0
     picked: list[list[pl.DataFrame]] = [[] for _ in places]
     wanted = [np.sort(each) for each in places]
     with path.open("wb") as out:
-        for file in _shown(list(reading.rows), "encode"):
-            first = 0
-            for frame, _ in reading.frames(file):
-                frame = cast(frame, reading.sample.types)
-                try:
-                    values = schema.encode(frame)
-                    refuse_empty(values, first + np.arange(len(values)))
-                except DataError as error:
-                    encoded.refused.setdefault(file, _in_file(str(error), first))
-                    _gather(encoded.odd, schema, frame)
-                    first += frame.height
-                    continue
-                first += frame.height
-                if encoded.refused:
-                    continue
-                holes = np.isnan(values).any(0)
-                encoded.holes |= {name for name, hole in zip(schema.names, holes, strict=True) if hole}
-                numbers = np.ascontiguousarray(values, dtype="<f8").tobytes()
-                out.write(numbers)
-                digest.update(numbers)
-                for pieces, rows in zip(picked, wanted, strict=True):
-                    start, end = np.searchsorted(rows, [row, row + len(values)])
-                    if end > start:
-                        pieces.append(frame[rows[start:end] - row])
-                row += len(values)
+        for file, part in each_part(list(reading.rows), "encode", reading.frames):
+            if part is None or isinstance(part, DataError):
+                if part is not None:  # it is no longer what it was
+                    encoded.refused.setdefault(file, str(part))
+                first = 0
+                continue
+            frame = cast(part[0], reading.sample.types)
+            first += frame.height
+            try:
+                values = schema.encode(frame)
+                refuse_empty(values, np.arange(len(values)))
+            except DataError as error:
+                encoded.refused.setdefault(file, _in_file(str(error), first - frame.height))
+                _gather(encoded.odd, schema, frame)
+                continue
+            if encoded.refused:
+                continue
+            holes = np.isnan(values).any(0)
+            encoded.holes |= {name for name, hole in zip(schema.names, holes, strict=True) if hole}
+            numbers = np.ascontiguousarray(values, dtype="<f8").tobytes()
+            out.write(numbers)
+            digest.update(numbers)
+            for pieces, rows in zip(picked, wanted, strict=True):
+                start, end = np.searchsorted(rows, [row, row + len(values)])
+                if end > start:
+                    pieces.append(frame[rows[start:end] - row])
+            row += len(values)
     if not encoded.refused:
         for name, pieces in zip(_PARTS, picked, strict=True):
             pl.concat(pieces).write_parquet(path.parent / f"{name}.parquet")
@@ -214,8 +241,3 @@ def _gather(odd: dict[str, list[Any]], schema: TableSchema, frame: pl.DataFrame)
 
 def _in_file(why: str, first: int) -> str:
     return why if not first or "data row" not in why else f"{why} (of the rows from {first + 1} on)"
-
-
-def _shown(files: Sequence[Path], what: str) -> Iterator[Path]:
-    sizes = {file: file.stat().st_size for file in files}
-    return track(files, what, sum(sizes.values()), lambda file: sizes[file])

@@ -15,7 +15,7 @@ from modeflow.data._source import is_text_file
 from modeflow.data.parts import parts_of, reading_part
 from modeflow.domains._table_sources import column_names
 from modeflow.errors import DataError
-from modeflow.progress import track
+from modeflow.runs.stored_files import each_part
 from modeflow.training import StoredRows
 
 __all__ = ["SETTINGS", "drawn", "write"]
@@ -42,36 +42,44 @@ def write(
     failed: dict[str, str] = {}
     notes: list[str] = []
     digest, rows = hashlib.sha256(), 0
-    sizes = {file: file.stat().st_size for file in files}
+    start, before, told = 0, 0, digest.copy()
+
+    def tables(file: Path) -> Iterator[tuple[Table, float]]:
+        return _tables(file, settings, columns)
+
     with path.open("w+b") as out:
-        for file in track(files, "read", sum(sizes.values()), lambda file: sizes[file]):
-            start, before, told = out.tell(), rows, digest.copy()
-            try:
-                for table in _tables(file, settings, columns):
-                    columns = list(table.columns)
-                    notes += [note for note in table.notes if len(notes) < _NOTES and note not in notes]
-                    numbers = np.ascontiguousarray(table.values, dtype="<f8").tobytes()
-                    out.write(numbers)
-                    digest.update(numbers)
-                    rows += len(table)
-            except DataError as error:
-                failed[str(file)] = str(error)
+        for file, table in each_part(files, "read", tables):
+            if isinstance(table, DataError):
+                failed[str(file)] = str(table)
                 out.seek(start)
                 out.truncate()
                 rows, digest = before, told
                 columns = columns if rows else None
+            if table is None or isinstance(table, DataError):
+                start, before, told = out.tell(), rows, digest.copy()
+                continue
+            columns = list(table.columns)
+            notes += [note for note in table.notes if len(notes) < _NOTES and note not in notes]
+            numbers = np.ascontiguousarray(table.values, dtype="<f8").tobytes()
+            out.write(numbers)
+            digest.update(numbers)
+            rows += len(table)
     content = digest.hexdigest()[:16]
     return {"columns": columns, "rows": rows, "content": content, "failed": failed, "notes": notes}
 
 
-def _tables(file: Path, settings: Mapping[str, Any], columns: list[str] | None) -> Iterator[Table]:
+def _tables(
+    file: Path, settings: Mapping[str, Any], columns: list[str] | None
+) -> Iterator[tuple[Table, float]]:
     """The rows of a file, part by part, with the columns of the files before it."""
     header = settings["header"] if is_text_file(file) else None
     wanted = column_names(settings["columns"]) or columns
     how = {key: settings[key] for key in ("drop_missing", "skip_text")}
     for part in parts_of(file, header, wanted or ()):
         with reading_part(part):
-            yield read_table(file, wanted, header=part.header if not part.whole else header, **how)
+            told = part.header if not part.whole else header
+            table = read_table(file, wanted, header=told, **how)
+        yield table, part.done
 
 
 def drawn(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modeflow.data.columns.frames import cells_of
+from modeflow.data.columns.remarks import stray_row
 from modeflow.errors import DataError
 
 __all__ = ["Sample", "agreed", "cast"]
@@ -17,6 +19,8 @@ ROWS = 131_072
 #: Most distinct values of a column that are kept from all rows. More than the levels that a column may have.
 VALUES = 2048
 
+#: Column of a sample that says which file a row is of.
+_FILE = "\0file"
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 
@@ -37,9 +41,10 @@ class Sample:
         self._limit = 1.0
         self._frames: list[pl.DataFrame] = []
         self._keys: list[np.ndarray] = []
-        self._begun = 0
-        self._held = 0
-        self._values: dict[str, set[Any]] = {}
+        self._files = self._held = 0
+        #: By column its values, each with the first file that has it.
+        self._values: dict[str, dict[Any, int]] = {}
+        self._rows: dict[int, int] = {}
         self._many: set[str] = set()
         self.begin()
 
@@ -58,7 +63,8 @@ class Sample:
         self._new_types = agreed(self._new_types, frame)
         keys = self._rng.random(frame.height)
         taken = keys < self._limit
-        self._new.append((frame.filter(pl.Series(taken)), keys[taken]))
+        of_file = pl.lit(self._files, dtype=pl.Int32).alias(_FILE)
+        self._new.append((frame.filter(pl.Series(taken)).with_columns(of_file), keys[taken]))
         self._new_rows += frame.height
         if sum(len(k) for _, k in self._new) > 2 * ROWS:
             self._new = [_smallest([f for f, _ in self._new], [k for _, k in self._new], self._new_types)]
@@ -83,12 +89,15 @@ class Sample:
         """The file is none that can be read."""
         self.begin()
 
-    def keep(self) -> None:
-        """The file has ended."""
+    def keep(self) -> int:
+        """The file has ended; its number, from 0."""
         self.types, self._many = self._new_types, self._new_many
         self.total += self._new_rows
+        self._rows[self._files] = self._new_rows
         for name, values in self._new_values.items():
-            self._values.setdefault(name, set()).update(values)
+            known = self._values.setdefault(name, {})
+            for value in values:
+                known.setdefault(value, self._files)
         for frame, keys in self._new:
             self._frames.append(frame)
             self._keys.append(keys)
@@ -96,11 +105,42 @@ class Sample:
         self.begin()
         if self._held > 2 * ROWS:
             self._compact()
+        self._files += 1
+        return self._files - 1
+
+    def drop(self, file: int) -> None:
+        """A file that was kept is left out after all."""
+        self.total -= self._rows.pop(file)
+        for i, frame in enumerate(self._frames):
+            others = frame[_FILE] != file
+            self._frames[i], self._keys[i] = frame.filter(others), self._keys[i][others.to_numpy()]
+        for name, values in self._values.items():
+            self._values[name] = {value: first for value, first in values.items() if first != file}
+
+    def slips(self, but: Sequence[str] = ()) -> dict[int, str]:
+        """Files with words in columns that are numbers in all others, and what these are.
+
+        Arguments:
+            but: columns of which it is said what they are.
+        """
+        found: dict[int, str] = {}
+        sample, own = self.frame(), self._frames[0]
+        for column in sample:
+            name, cells = column.name, cells_of(column, column.name)
+            if name in but or cells.bad is None or stray_row(cells) is None:
+                continue
+            words = set(column.filter(pl.Series(cells.bad)).to_list())
+            files = set(own.filter(own[name].is_in(list(words)))[_FILE].to_list())
+            files |= {file for value, file in self._values.get(name, {}).items() if value in words}
+            said = f"column '{name}' holds numbers, and text such as {min(words)!r}: correct these cells"
+            found |= dict.fromkeys(files - found.keys(), said)
+        return found
 
     def _compact(self) -> None:
         frame, keys = _smallest(self._frames, self._keys, self.types)
         self._frames, self._keys, self._held = [frame], [keys], len(keys)
-        self._limit = min(self._limit, float(keys.max()))
+        if len(keys) >= ROWS:
+            self._limit = min(self._limit, float(keys.max()))
 
     def frame(self, more: Mapping[str, Sequence[Any]] | None = None) -> pl.DataFrame:
         """The sample; of all rows where they are no more than `ROWS`, else with the values that it lacks.
@@ -109,12 +149,12 @@ class Sample:
             more: values by column that it must hold as well.
         """
         self._compact()
-        frame = self._frames[0]
+        frame = self._frames[0].drop(_FILE)
         if frame.height == self.total:
             return frame
         columns = []
         for column in frame:
-            values = self._values.get(column.name, set()) | set((more or {}).get(column.name, ()))
+            values = set(self._values.get(column.name, ())) | set((more or {}).get(column.name, ()))
             columns.append(_holding(column, values))
         return pl.DataFrame(columns)
 
@@ -145,7 +185,7 @@ def agreed(types: Mapping[str, Any], frame: pl.DataFrame) -> dict[str, Any]:
 
 def cast(frame: pl.DataFrame, types: Mapping[str, Any]) -> pl.DataFrame:
     """A table with its columns of these types."""
-    other = [c.cast(types[c.name]) for c in frame if c.dtype != types[c.name]]
+    other = [c.cast(types[c.name]) for c in frame if c.dtype != types.get(c.name, c.dtype)]
     return frame.with_columns(other) if other else frame
 
 
