@@ -117,36 +117,34 @@ def test_states_of_many_files(run, tmp_path, capsys):
 
 
 def test_cells_are_filled_part_by_part(run, tmp_path, capsys, small_parts):
-    """Cells that are there stay; a mean is that of the whole file; draws are those of a part's own seed."""
+    """Cells that are there stay, and what fills the others is drawn by the seed, the file and the first row
+    of the part: not by what else is in the file."""
     once = rows(150, 7)
-    table, out = pl.concat([once, once, once]), tmp_path / "f.parquet"
-    table.write_parquet(tmp_path / "t.parquet")
-    holes = {name: table[name].is_null() for name in table.columns}
+    table, file, out = pl.concat([once] * 6), tmp_path / "t.parquet", tmp_path / "f.parquet"
 
-    def filled(*how):
-        code, told = called(capsys, "impute", run, tmp_path / "t.parquet", "-o", out, "--json", *how)
+    def filled(source, *how):
+        source.write_parquet(file)
+        code, told = called(capsys, "impute", run, file, "-o", out, "--json", *how)
         assert code == 0
-        return json.loads(told), pl.read_parquet(out)
+        return json.loads(told)["filled"], pl.read_parquet(out)
 
-    told, mean = filled("--mean")
-    whole = filled("-m", 1)[1]
-    small_parts(256)  # the least
-    bigger = pl.concat([table, table])
-    bigger.write_parquet(tmp_path / "t.parquet")
-    assert [part.rows for part in parts.parts_of(tmp_path / "t.parquet")][0] == (0, 256)
-    cut_told, cut = filled("--mean")
-    assert cut_told["filled"] == {name: 2 * n for name, n in told["filled"].items()}
-    assert cut.equals(pl.concat([mean, mean])), "of a mean there is no part"
-    drawn = filled("-m", 1)[1]
-    for frame, source in ((mean, table), (whole, table), (drawn, bigger)):
-        assert not sum(frame.null_count().row(0)) and frame.schema == source.schema
-        for name in source.columns:
-            there = source[name].is_not_null()
-            assert frame[name].filter(there).equals(source[name].filter(there))
-    assert drawn.equals(filled("-m", 1)[1]) and not drawn.equals(filled("-m", 1, "--seed", 5)[1])
+    counts, whole = filled(table)
+    small_parts(256)
+    table.write_parquet(file)
+    assert [part.rows for part in parts.parts_of(file)] == [(0, 256), (256, 512), (512, 768), (768, 900)]
+    told, cut = filled(table)
+    assert told == counts == {name: n for name in table.columns if (n := table[name].null_count())}
+    for frame in (whole, cut, filled(table, "--mean")[1]):
+        assert not sum(frame.null_count().row(0)) and frame.schema == table.schema
+        for name in table.columns:
+            there = table[name].is_not_null()
+            assert frame[name].filter(there).equals(table[name].filter(there))
+    assert cut.equals(filled(table)[1]) and not cut.equals(filled(table, "--seed", 5)[1])
+    assert filled(table[:800])[1][:768].equals(cut[:768])
     # The same rows lie in other parts, whose draws are others.
-    first, later = drawn["a"][:150].filter(holes["a"][:150]), drawn["a"][450:600].filter(holes["a"][:150])
-    assert len(first) > 20 and not np.isin(first, later).any()
+    hole = once["a"].is_null()
+    first, later = cut["a"][:150].filter(hole), cut["a"][450:600].filter(hole)
+    assert len(first) > 10 and not np.isin(first, later).any()
 
 
 def test_filling_many_files_goes_on_where_it_ended(run, tmp_path, capsys):

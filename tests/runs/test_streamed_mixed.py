@@ -142,19 +142,33 @@ def test_a_file_counts_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     assert "convert it" in found.failed[f"{tmp_path}/many/r.parquet"]
 
 
+def test_infinite_numbers_are_the_fault_of_their_file(tmp_path):
+    many, _ = written(tmp_path / "many", "parquet")
+    table = pl.read_parquet(tmp_path / "many" / "p1.parquet")
+    table.with_columns(x=pl.when(pl.int_range(120) == 3).then(np.inf).otherwise("x")).write_parquet(
+        tmp_path / "many" / "p1.parquet"
+    )
+    found = streamed.stream(MixedDomain, settings(many), tmp_path / "rows")
+    assert "infinite" in found.failed[f"{tmp_path}/many/p1.parquet"] and found.stored.total == 240
+
+
 def test_a_sample_is_drawn_evenly(monkeypatch):
     """By file: 400 of 2,000 rows, of five files that are given in parts. A chi-square of 4 degrees of freedom
     is below 23.5 but once in 10,000 seeds; the seed is fixed."""
     monkeypatch.setattr(stored_values, "ROWS", 400)
+    monkeypatch.setattr(stored_values, "VALUES", 30)
     sample = Sample(3)
     for i in range(6):
         for _ in range(4):
-            sample.add(pl.DataFrame({"file": [i] * 100, "v": np.arange(100)}))
+            few = np.random.default_rng(i).normal(size=100 // 5).repeat(5)
+            sample.add(pl.DataFrame({"file": [i] * 100, "v": np.arange(100), "few": few}))
         if i == 5:  # a bad one
             sample.take_back()
         else:
             sample.keep()
     counts = np.bincount(sample.frame()["file"].to_numpy(), minlength=6)
+    # Of numbers that are few in every file, but many together, the ends alone are kept.
+    assert len(sample._values["few"]) == 2 and set(sample._values["file"]) == {0, 1, 2, 3, 4}
     assert sample.total == 2000 and counts.sum() == 400 and counts[5] == 0
     assert ((counts[:5] - 80) ** 2 / 80).sum() < 23.5
 
@@ -195,7 +209,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_killed_fit_of_a_mixed_table_resumes_bit_by_bit(tmp_path):
-    many, _ = written(tmp_path / "many", "csv")
+    many, _ = written(tmp_path / "many", "csv", count=2, n=80)
     longer = [each.replace("max_epochs=2", "max_epochs=4") for each in SMALL]
     run, last = tmp_path / "killed", tmp_path / "killed" / "checkpoints" / "last.safetensors"
     told = [sys.executable, "-c", PROGRAM, "fit", many, "-o", str(run), *longer]

@@ -169,8 +169,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fit.more_help = _settings_help
     fit.add_argument(
-        "data", nargs="?", metavar="DATA", help="table, images, or a name listed by `modeflow data`"
-    )
+        "data", nargs="?", metavar="DATA",
+        help="table, several (a pattern such as 'folder/*.csv', or their folder), images, or a name "
+        "listed by `modeflow data`",
+    )  # fmt: skip
     fit.add_argument("-o", "--out", required=True, metavar="RUN", help="run folder to write")
     fit.add_argument("--model", metavar="NAME", help="nvf (default), or a flow listed by `modeflow models`")
     fit.add_argument("--config", metavar="FILE", help="YAML file of settings (or another RUN)")
@@ -267,7 +269,8 @@ def build_parser() -> argparse.ArgumentParser:
     assign = add(
         "assign",
         "z of every row: posterior over the states (modes), codes, or the place on a continuous latent",
-        "modeflow assign run table.csv -o modes.csv",
+        "modeflow assign run table.csv -o modes.csv\n"
+        "  modeflow assign run 'folder/*.parquet' -o modes --jobs 2",
     )
     assign.add_argument("run_folder", metavar="RUN")
     assign.add_argument("data", metavar="DATA")

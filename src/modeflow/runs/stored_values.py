@@ -74,9 +74,11 @@ class Sample:
     def _note(self, column: pl.Series) -> None:
         name = column.name
         known = self._new_values.setdefault(name, set())
+        if column.dtype.is_float():
+            column = column.filter(column.is_finite())
         if column.dtype.is_numeric():
             ends = (column.min(), column.max())
-            known |= {end for end in ends if end is not None and end == end}
+            known |= {end for end in ends if end is not None}
         if name in self._new_many:
             return
         found = column.drop_nulls().unique()
@@ -98,6 +100,11 @@ class Sample:
             known = self._values.setdefault(name, {})
             for value in values:
                 known.setdefault(value, self._files)
+            if len(known) > VALUES:
+                self._many.add(name)
+            if name in self._many and self.types[name].is_numeric():
+                ends = min(known, default=None), max(known, default=None)
+                self._values[name] = {end: known[end] for end in ends if end is not None}
         for frame, keys in self._new:
             self._frames.append(frame)
             self._keys.append(keys)
@@ -118,7 +125,7 @@ class Sample:
             self._values[name] = {value: first for value, first in values.items() if first != file}
 
     def slips(self, but: Sequence[str] = ()) -> dict[int, str]:
-        """Files with words in columns that are numbers in all others, and what these are.
+        """Files with words in columns of numbers, or with infinite ones, and what is wrong.
 
         Arguments:
             but: columns of which it is said what they are.
@@ -127,7 +134,12 @@ class Sample:
         sample, own = self.frame(), self._frames[0]
         for column in sample:
             name, cells = column.name, cells_of(column, column.name)
-            if name in but or cells.bad is None or stray_row(cells) is None:
+            if name in but:
+                continue
+            if column.dtype.is_float() and column.is_infinite().any():
+                files = set(own.filter(own[name].is_infinite())[_FILE].to_list())
+                found |= dict.fromkeys(files - found.keys(), f"column '{name}' holds infinite numbers")
+            if cells.bad is None or stray_row(cells) is None:
                 continue
             words = set(column.filter(pl.Series(cells.bad)).to_list())
             files = set(own.filter(own[name].is_in(list(words)))[_FILE].to_list())
