@@ -23,7 +23,7 @@ def _table(sizes: dict[int, Any]) -> list[str]:
         body.append(
             [
                 f"{n:,}",
-                *(f"{row[name]['peak_mb']:,.0f}" for name in _MEGABYTES.values()),
+                *(f"{row[name]['peak_mb']:,.0f}" if name in row else "–" for name in _MEGABYTES.values()),
                 "–" if whole is None else f"{whole['peak_mb']:,.0f}",
                 f"{row['fit, streamed']['rows_per_second']:,.0f}",
                 "–" if whole is None else f"{whole['rows_per_second']:,.0f}",
