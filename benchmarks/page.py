@@ -528,7 +528,9 @@ def documents() -> dict[Path, str]:
         readme: text,
         speed_page: between(speed_page.read_text(encoding="utf-8"), measured),
         large: between(
-            large.read_text(encoding="utf-8"), streaming_page.lines(read("streaming")), "streaming"
+            large.read_text(encoding="utf-8"),
+            [*streaming_page.lines(read("streaming")), *streaming_page.mixed(read("streaming_mixed"))],
+            "streaming",
         ),
         images: between(images.read_text(encoding="utf-8"), image_page.lines(read("images"))),
         ROOT / "docs" / "reliability.md": "\n".join(reliability_page.page(read("reliability"))),

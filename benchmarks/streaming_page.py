@@ -15,16 +15,15 @@ def _days(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} hours" if seconds < 86_400 else f"{seconds / 86_400:,.1f} days"
 
 
-def lines(content: dict[str, Any]) -> list[str]:
-    """Peaks and rates of every size; the rates of the largest, times a billion rows."""
-    sizes = {int(n): row for n, row in content["sizes"].items()}
+def _table(sizes: dict[int, Any]) -> list[str]:
+    """Peaks and rates of every size."""
     body = []
     for n, row in sizes.items():
         whole = row.get("fit, in memory")
         body.append(
             [
                 f"{n:,}",
-                *(f"{row[name]['peak_mb']:,.0f}" for name in _MEGABYTES.values()),
+                *(f"{row[name]['peak_mb']:,.0f}" if name in row else "–" for name in _MEGABYTES.values()),
                 "–" if whole is None else f"{whole['peak_mb']:,.0f}",
                 f"{row['fit, streamed']['rows_per_second']:,.0f}",
                 "–" if whole is None else f"{whole['rows_per_second']:,.0f}",
@@ -32,6 +31,31 @@ def lines(content: dict[str, Any]) -> list[str]:
         )
     header = ["rows", "MB, fit", "MB, score of many files", "of one file", "MB, fit in memory"]
     header += ["rows a second, fit", "in memory"]
+    return table(header, body)
+
+
+def mixed(content: dict[str, Any]) -> list[str]:
+    """The same of a table of numbers, levels, dates and missing cells."""
+    sizes = {int(n): row for n, row in content["sizes"].items()}
+    peaks = [row["fit, streamed"]["peak_mb"] for row in sizes.values()]
+    return [
+        f"Mixed: {content['columns']} columns, two of numbers, two of whole numbers, two of words, one of booleans and one of dates, a tenth "
+        "of the cells of four missing; a tree of 8 states a column over leaves. One measurement each, on a machine whose two cores some ten "
+        f"processes shared: rates are lower bounds. From {min(sizes):,} to {max(sizes):,} rows the peak of a fit rises by "
+        f"{100 * (peaks[-1] / peaks[0] - 1):.0f} %.",
+        "",
+        *_table(sizes),
+        "",
+        place(content),
+        "",
+        "`python benchmarks/streaming.py --mixed`",
+        "",
+    ]
+
+
+def lines(content: dict[str, Any]) -> list[str]:
+    """Peaks and rates of every size; the rates of the largest, times a billion rows."""
+    sizes = {int(n): row for n, row in content["sizes"].items()}
     small, large = min(sizes), max(sizes)
     rate = sizes[large]["fit, streamed"]["rows_per_second"]
     scored = [sizes[n]["score, many files"]["seconds"] for n in (small, large)]
@@ -41,7 +65,7 @@ def lines(content: dict[str, Any]) -> list[str]:
         "units over 3 states. Peak resident memory of the whole process; rows a second of a fit are those of its last epoch, "
         "validation included, one measurement each; the machine was shared with other work for a part of the largest fit.",
         "",
-        *table(header, body),
+        *_table(sizes),
         "",
         f"At these rates ({rate:,.0f} rows a second and epoch; {scoring:,.0f} scored, the start of the process left out) a billion "
         f"rows of {content['columns']} columns are an epoch of {_days(_LARGE / rate)} and {_days(_LARGE / scoring)} of scoring on one "

@@ -169,8 +169,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     fit.more_help = _settings_help
     fit.add_argument(
-        "data", nargs="?", metavar="DATA", help="table, images, or a name listed by `modeflow data`"
-    )
+        "data", nargs="?", metavar="DATA",
+        help="table, several (a pattern such as 'folder/*.csv', or their folder), images, or a name "
+        "listed by `modeflow data`",
+    )  # fmt: skip
     fit.add_argument("-o", "--out", required=True, metavar="RUN", help="run folder to write")
     fit.add_argument("--model", metavar="NAME", help="nvf (default), or a flow listed by `modeflow models`")
     fit.add_argument("--config", metavar="FILE", help="YAML file of settings (or another RUN)")
@@ -187,6 +189,11 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--drop-missing", action="store_true", help="leave out rows with missing cells, and count them"
     )
+    fit.add_argument(
+        "--stream", action=argparse.BooleanOptionalAction, default=None,
+        help="read DATA in parts and train from the run folder, or hold it in memory; by default many files "
+        "are streamed, and one of more than 256 MB of text or 33 million cells",
+    )  # fmt: skip
     fit.add_argument("--array", metavar="NAME", help="array to read from .npz or .h5")
     fit.add_argument("--test", metavar="SHARE|FILE", help="test rows: a share (0.1) or a file")
     fit.add_argument("--validation", metavar="SHARE|FILE", help="validation rows: a share (0.1) or a file")
@@ -262,7 +269,8 @@ def build_parser() -> argparse.ArgumentParser:
     assign = add(
         "assign",
         "z of every row: posterior over the states (modes), codes, or the place on a continuous latent",
-        "modeflow assign run table.csv -o modes.csv",
+        "modeflow assign run table.csv -o modes.csv\n"
+        "  modeflow assign run 'folder/*.parquet' -o modes --jobs 2",
     )
     assign.add_argument("run_folder", metavar="RUN")
     assign.add_argument("data", metavar="DATA")
@@ -270,6 +278,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-o", "--out", metavar="FILE", help="write state and probabilities per row (- for stdout)"
     )
     files(assign)
+    many(assign)
     assign.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")
     seed_and_device(assign, seed="")
 

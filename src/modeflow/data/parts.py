@@ -22,7 +22,7 @@ from modeflow.data.image_sets import is_image_source
 from modeflow.data.table import SUFFIXES, existing_file, file_kind
 from modeflow.errors import DataError
 
-__all__ = ["Part", "files_of", "parts_of", "reading_part"]
+__all__ = ["Part", "can_be_cut", "files_of", "is_large", "parts_of", "reading_part"]
 
 #: Bytes of text in a part, rows at most, and cells at most. Files of one part are read as they always were.
 _BYTES, _ROWS, _CELLS = 8 << 20, 65_536, 1 << 20
@@ -31,6 +31,9 @@ _OPENERS: tuple[tuple[bytes, Any], ...] = (
     (b"BZh", bz2.open),
     (b"\xfd7zXZ\x00", lzma.open),
 )
+#: What is too much to be held in memory unasked: cells of .parquet and .npy, bytes of text, and of text that
+#: is packed.
+LARGE_CELLS, LARGE_BYTES, LARGE_PACKED = 1 << 25, 256 << 20, 64 << 20
 #: Beginnings of text that is not cut: in wide characters a byte of a line end is none.
 _UNCUT = (b"\xff\xfe", b"\xfe\xff", b"PK\x03\x04")
 
@@ -66,6 +69,29 @@ def _is_table(file: Path) -> bool:
         return bool(file_kind(file))
     except DataError:
         return False
+
+
+def can_be_cut(source: str | os.PathLike[str]) -> bool:
+    """Whether DATA is a file of a kind that `parts_of` reads in parts, be it large or small."""
+    file = Path(source).expanduser()
+    return file.is_file() and _is_table(file) and file_kind(file) in (*TEXT_SUFFIXES, ".parquet", ".npy")
+
+
+def is_large(source: str | os.PathLike[str]) -> bool:
+    """Whether DATA is a file that can be read in parts, and holds more than is read whole unasked: 2^25 cells
+    of .parquet and .npy, 256 MB of text, 64 MB of packed text."""
+    if not can_be_cut(source):
+        return False
+    file = Path(source).expanduser()
+    kind = file_kind(file)
+    if kind in TEXT_SUFFIXES:
+        packed = file.suffix.lower() in (".gz", ".bz2", ".xz")
+        return file.stat().st_size > (LARGE_PACKED if packed else LARGE_BYTES)
+    try:
+        rows, columns = _parquet_shape(file) if kind == ".parquet" else _array_shape(file)
+    except DataError:
+        return False  # said by who reads it
+    return rows * columns > LARGE_CELLS
 
 
 def parts_of(

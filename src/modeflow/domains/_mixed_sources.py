@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,16 @@ from modeflow.domains._mixed_rows import refuse_empty
 from modeflow.domains._table_sources import column_names
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["MixedData", "MixedParts", "is_mixed", "is_mixed_source", "load_mixed", "split_mixed"]
+__all__ = [
+    "MixedData",
+    "MixedParts",
+    "inferred",
+    "is_mixed",
+    "is_mixed_source",
+    "load_mixed",
+    "specs_of",
+    "split_mixed",
+]
 
 #: Rows that a split leaves in each part.
 _LEAST = 1
@@ -84,23 +93,9 @@ def load_mixed(settings: Mapping[str, Any]) -> MixedData:
     source = settings["data"]
     if source is None:
         raise ConfigError("no data: give DATA, a file or a name listed by `modeflow data`")
-    specs: dict[str, Any] = {}
-    if settings["schema"] is not None:
-        path = Path(settings["schema"]).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"there is no schema at '{path}': `modeflow schema DATA -o {path}` makes one")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"'{path}' is no schema: it is not text in UTF-8 ({error.reason})") from error
-        specs = TableSchema.specs_of_yaml(text)
     frame, notes = _read(source, settings)
-    if isinstance(settings["columns"], Mapping):
-        specs |= settings["columns"]
-    if column_names(settings["columns"]) is None:
-        names = [name for name in dropped_columns(source, frame.columns) if name not in specs]
-        specs |= dict.fromkeys(names, "drop")
-        notes += [dropped_note(source, names)] if names else []
+    specs, dropped = specs_of(settings, frame.columns)
+    notes += dropped
     numbers = np.arange(frame.height)
     known = None if Path(source).is_file() else MIXED_SETS.get(os.fspath(source))
     test_rows = 0 if known is None else known.test_rows
@@ -110,10 +105,45 @@ def load_mixed(settings: Mapping[str, Any]) -> MixedData:
         taken = np.sort(np.append(order[: int(settings["rows"])], np.arange(first, frame.height)))
         frame, numbers = frame[taken], taken
     # Of all rows: a level that is rare is not to be unheard of because chance put it into another part.
-    schema = TableSchema.infer(frame, specs, str(source))
-    schema.check(_schema_remedy(source, settings["schema"]))
+    schema = inferred(frame, specs, settings)
     refuse_empty(schema.encode(frame), numbers)
     return MixedData(str(source), frame, (*notes, *schema.notes), schema, test_rows)
+
+
+def specs_of(settings: Mapping[str, Any], columns: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """What the settings of a run say of columns, by name, and what is noted of that.
+
+    Raises:
+        ConfigError: no such schema, or none.
+    """
+    source, specs = settings["data"], dict[str, Any]()
+    if settings["schema"] is not None:
+        path = Path(settings["schema"]).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"there is no schema at '{path}': `modeflow schema DATA -o {path}` makes one")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"'{path}' is no schema: it is not text in UTF-8 ({error.reason})") from error
+        specs = TableSchema.specs_of_yaml(text)
+    if isinstance(settings["columns"], Mapping):
+        specs |= settings["columns"]
+    if column_names(settings["columns"]) is not None:
+        return specs, []
+    names = [name for name in dropped_columns(source, list(columns)) if name not in specs]
+    specs |= dict.fromkeys(names, "drop")
+    return specs, [dropped_note(source, names)] if names else []
+
+
+def inferred(frame: pl.DataFrame, specs: Mapping[str, Any], settings: Mapping[str, Any]) -> TableSchema:
+    """What the columns of the table of a run are.
+
+    Raises:
+        DataError: columns that contradict what is said, or that name rows.
+    """
+    schema = TableSchema.infer(frame, specs, str(settings["data"]))
+    schema.check(_schema_remedy(settings["data"], settings["schema"]))
+    return schema
 
 
 def split_mixed(data: MixedData, settings: Mapping[str, Any]) -> MixedParts:

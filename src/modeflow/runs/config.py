@@ -37,6 +37,7 @@ RUN_DEFAULTS: dict[str, Any] = {
     "model": "nvf",
     "data": None,
     "rows": None,
+    "stream": None,
     "seed": 0,
     "test": 0.1,
     "validation": 0.1,

@@ -1,31 +1,27 @@
-"""A run on many files: its rows are written once, as numbers, to a file in the run folder, and trained from
-there.
+"""A run on more rows than memory: they are written once, as numbers, to a file in the run folder, and trained
+from there.
 
-One pass over the files reads every row, in parts of a bounded size; what is wrong with one is known before
-a step is made. Validation and test rows, and a sample of those to train on, are then drawn by the seed: by
-these columns are found, flows and numbers of states chosen, the latent started and the likelihood told.
+Every row is read, in parts of a bounded size; what is wrong with one is known before a step is made.
+Validation and test rows, and a sample of those to train on, are then drawn by the seed: by these columns are
+found, flows and numbers of states chosen, the latent started and the likelihood told.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from modeflow.data import Dataset, Split, Table, read_table
-from modeflow.data._source import is_text_file
-from modeflow.data.parts import files_of, parts_of, reading_part
+from modeflow.data.parts import can_be_cut, files_of, is_large
 from modeflow.data.table import atomic_write
-from modeflow.domains import TableDomain
-from modeflow.domains._table_sources import column_names
 from modeflow.errors import ConfigError, DataError
-from modeflow.progress import track
+from modeflow.runs import stored_mixed, stored_numbers
 from modeflow.training import StoredRows
 
 __all__ = ["FOLDER", "Streamed", "discard", "is_streamed", "stream"]
@@ -36,13 +32,28 @@ SAMPLE = 100_000
 FOLDER = "rows"
 
 
+class _Kind(NamedTuple):
+    """How rows of a domain are written: see `stored_numbers`."""
+
+    settings: tuple[str, ...]
+    write: Callable[..., dict[str, Any]]
+    drawn: Callable[..., tuple[Any, list[Any]]]
+
+
+#: By the name of the domain.
+_KINDS: Mapping[str, _Kind] = {
+    "table": _Kind(stored_numbers.SETTINGS, stored_numbers.write, stored_numbers.drawn),
+    "mixed": _Kind(stored_mixed.SETTINGS, stored_mixed.write, stored_mixed.drawn),
+}
+
+
 @dataclass(frozen=True)
 class _Parts:
     """A sample of the training rows, the validation and the test rows."""
 
-    train: Table
-    validation: Table
-    test: Table
+    train: Any
+    validation: Any
+    test: Any
     rows: int
 
     @property
@@ -55,53 +66,98 @@ class _Parts:
 
 @dataclass(frozen=True)
 class Streamed:
-    """The rows of many files.
+    """The rows of many files, or of a large one.
 
     Attributes:
         data: its name, and a sample. parts: see `_Parts`. stored: all training rows. failed: files that were
             passed over, and why.
     """
 
-    data: Dataset
+    data: Any
     parts: Any
     stored: StoredRows
     failed: Mapping[str, str]
 
 
 def is_streamed(settings: Mapping[str, Any]) -> bool:
-    """Whether DATA names many tables."""
-    return settings["data"] != "-" and files_of(settings["data"]) is not None
+    """Whether DATA names many tables, or one that is large, or is to be read so (``stream``).
+
+    Raises:
+        ConfigError: ``stream`` says what DATA cannot be.
+    """
+    source, said = settings["data"], settings["stream"]
+    if said not in (None, True, False):
+        raise ConfigError(f"stream must be true, false or null, received {said!r}")
+    if source is None or source == "-":
+        return False
+    if files_of(source) is not None:
+        if said is False:
+            raise ConfigError(f"'{source}' names many files, which are streamed: leave out --no-stream")
+        return True
+    if said:
+        if settings["domain"] not in _KINDS or not can_be_cut(source):
+            raise ConfigError(f"--stream is for files of text, .parquet and .npy, and '{source}' is none")
+        return True
+    # What a stream cannot do is done in memory, as far as that goes.
+    plain = settings["domain"] in _KINDS and settings["rows"] is None and _shares(settings)
+    return said is None and plain and is_large(source)
+
+
+def _shares(settings: Mapping[str, Any]) -> bool:
+    return all(not isinstance(settings[name], str) for name in ("test", "validation"))
 
 
 def stream(domain: Any, settings: Mapping[str, Any], folder: Path) -> Streamed:
     """Read the files of a run, or take up what was read of them before.
 
     Raises:
-        DataError: no file that can be used. ConfigError: settings that are for a single file.
+        DataError: no file that can be used. ConfigError: settings that are for what is held in memory.
     """
-    if domain is not TableDomain:
-        raise ConfigError(
-            f"'{settings['data']}': many files are fitted as tables of numbers; with columns of words, times "
-            "or missing cells give one file, or leave them out (--columns, --skip-text, --drop-missing)"
-        )
+    source = settings["data"]
+    if domain.name not in _KINDS:
+        raise ConfigError(f"'{source}': many files are fitted as tables, and these hold {domain.word}s")
     for name in ("rows", "array"):
         if settings[name] is not None:
-            raise ConfigError(f"{name} is for a single file, and '{settings['data']}' names many")
-    shares = [settings["test"], settings["validation"]]
-    if any(isinstance(share, str) or not 0 < share < 1 for share in shares):
-        raise ConfigError("of many files test and validation are shares between 0 and 1")
-    files = files_of(settings["data"])
-    assert files is not None
+            raise ConfigError(f"{name} is for a single file held in memory, and '{source}' is streamed")
+    if not _shares(settings) or any(not 0 < settings[name] < 1 for name in ("test", "validation")):
+        raise ConfigError("of what is streamed test and validation are shares between 0 and 1")
+    files = files_of(source) or [Path(source).expanduser()]
+    kind = _KINDS[domain.name]
+    schema = settings.get("schema")
     asked = json.dumps(
-        [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-        + [settings[key] for key in ("columns", "header", "drop_missing", "skip_text")]
+        [
+            [str(f), f.stat().st_size, f.stat().st_mtime_ns]
+            for f in (*files, *([Path(schema)] if schema else []))
+        ]
+        + [settings[key] for key in (*kind.settings, "seed", "test", "validation")],
+        default=str,
     )
-    meta = folder / "rows.json"
+    meta, rows = folder / "rows.json", folder / "rows.f64"
     found = json.loads(meta.read_text(encoding="utf-8")) if meta.exists() else {}
     if found.get("asked") != asked:
-        found = {"asked": asked, **_write(files, settings, folder / "rows.f64")}
-        atomic_write(meta, lambda file: file.write_text(json.dumps(found), encoding="utf-8"))
-    return _drawn(found, settings, folder / "rows.f64")
+        folder.mkdir(parents=True, exist_ok=True)
+        written = kind.write(files, settings, rows, partial(_places, settings))
+        if not written["rows"]:
+            first, why = next(iter(written["failed"].items()))
+            raise DataError(
+                why if len(files) == 1 else f"none of {len(files)} files can be used; '{first}': {why}"
+            )
+        if written["failed"] and len(files) == 1:
+            raise DataError(next(iter(written["failed"].values())))
+        found = {"asked": asked, **written}
+        atomic_write(meta, lambda file: file.write_text(json.dumps(found, default=str), encoding="utf-8"))
+    places = _places(settings, found["rows"])
+    everything = StoredRows(rows, len(found["columns"]), found["rows"], content=found["content"])
+    stored = replace(everything, held=np.sort(np.concatenate(places[:2])))
+    data, (test, validation, train) = kind.drawn(found, str(source), folder, everything, places)
+    notes = (
+        *found["notes"],
+        f"'{source}': {found['rows']} rows, of which {len(stored)} are trained on; columns, choices and "
+        f"start are those of {len(train)} of them",
+        *(f"passed over '{file}': {why}" for file, why in found["failed"].items()),
+    )
+    parts = _Parts(train, validation, test, len(stored))
+    return Streamed(replace(data, notes=notes), parts, stored, found["failed"])
 
 
 def discard(folder: Path) -> None:
@@ -109,50 +165,8 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(files: list[Path], settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns: list[str] | None = None
-    failed: dict[str, str] = {}
-    notes: list[str] = []
-    digest, rows = hashlib.sha256(), 0
-    sizes = {file: file.stat().st_size for file in files}
-    with path.open("w+b") as out:
-        for file in track(files, "read", sum(sizes.values()), lambda file: sizes[file]):
-            start, before, told = out.tell(), rows, digest.copy()
-            try:
-                for table in _tables(file, settings, columns):
-                    columns = list(table.columns)
-                    notes += [note for note in table.notes if len(notes) < 20 and note not in notes]
-                    numbers = np.ascontiguousarray(table.values, dtype="<f8").tobytes()
-                    out.write(numbers)
-                    digest.update(numbers)
-                    rows += len(table)
-            except DataError as error:
-                failed[str(file)] = str(error)
-                out.seek(start)
-                out.truncate()
-                rows, digest = before, told
-                columns = columns if rows else None
-    if columns is None or not rows:
-        first, why = next(iter(failed.items()))
-        raise DataError(f"none of {len(files)} files can be used; '{first}': {why}")
-    content = digest.hexdigest()[:16]
-    return {"columns": columns, "rows": rows, "content": content, "failed": failed, "notes": notes}
-
-
-def _tables(file: Path, settings: Mapping[str, Any], columns: list[str] | None) -> Any:
-    """The rows of a file, part by part, with the columns of the files before it."""
-    header = settings["header"] if is_text_file(file) else None
-    wanted = column_names(settings["columns"]) or columns
-    how = {key: settings[key] for key in ("drop_missing", "skip_text")}
-    for part in parts_of(file, header, wanted or ()):
-        with reading_part(part):
-            yield read_table(file, wanted, header=part.header if not part.whole else header, **how)
-
-
-def _drawn(found: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> Streamed:
-    rows, columns = int(found["rows"]), tuple(found["columns"])
-    everything = StoredRows(path, len(columns), rows, content=found["content"])
+def _places(settings: Mapping[str, Any], rows: int) -> Sequence[np.ndarray]:
+    """Rows of the test and the validation part, and of a sample of the others, which rises."""
     counts = [min(SAMPLE, max(1, round(settings[name] * rows))) for name in ("test", "validation")]
     if rows - sum(counts) < 2:
         raise DataError(f"{rows} rows are too few to fit: 4 are needed, and many more are wanted")
@@ -160,17 +174,7 @@ def _drawn(found: Mapping[str, Any], settings: Mapping[str, Any], path: Path) ->
     chosen = _distinct(np.random.default_rng(settings["seed"]), rows, sum(counts))
     places = np.split(chosen, np.cumsum(counts)[:-1])
     places[2] = np.sort(places[2])
-    source = str(settings["data"])
-    test, validation, train = (Table(everything.file_rows(each), columns, source) for each in places)
-    stored = replace(everything, held=np.sort(np.concatenate(places[:2])))
-    notes = (
-        *found["notes"],
-        f"'{source}': {rows} rows, of which {len(stored)} are trained on; columns, choices and start are "
-        f"those of {counts[2]} of them",
-        *(f"passed over '{file}': {why}" for file, why in found["failed"].items()),
-    )
-    data = Dataset(source, "file", replace(train, notes=notes), Split(train, validation, test), notes=notes)
-    return Streamed(data, _Parts(data.table, validation, test, len(stored)), stored, found["failed"])
+    return places
 
 
 def _distinct(rng: np.random.Generator, n: int, count: int) -> np.ndarray:

@@ -29,6 +29,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "columns": args.columns and [c.strip() for c in args.columns.split(",")],
         "schema": args.schema,
         "rows": args.rows,
+        "stream": args.stream,
         "array": args.array,
         "header": args.header,
         "drop_missing": args.drop_missing or None,
