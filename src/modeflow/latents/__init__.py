@@ -27,6 +27,7 @@ from modeflow.latents.continuous import (
     WakePhase,
     inference_gaps,
 )
+from modeflow.latents.cores import CoreStart
 from modeflow.latents.discrete import (
     OBJECTIVES,
     ClusterStart,
@@ -59,8 +60,10 @@ from modeflow.latents.posteriors import (
     Approximate,
     AutoregressivePosterior,
     CategoricalEncoder,
+    CorePosterior,
     FlowPosterior,
     FullGaussianPosterior,
+    FunnelPosterior,
     GaussianPosterior,
     LaplacePosterior,
     PlanarPosterior,
@@ -108,6 +111,8 @@ __all__ = [
     "ContinuousLatentModel",
     "ContinuousObjective",
     "ContinuousOptions",
+    "CorePosterior",
+    "CoreStart",
     "Description",
     "DiscreteLatentModel",
     "DiscreteOptions",
@@ -116,6 +121,7 @@ __all__ = [
     "FlowOverLeaves",
     "FlowPosterior",
     "FullGaussianPosterior",
+    "FunnelPosterior",
     "Gap",
     "Gaps",
     "GaussianPosterior",

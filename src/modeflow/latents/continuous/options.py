@@ -16,6 +16,7 @@ from modeflow.latents.continuous.objective import ContinuousObjective, MCMCLikel
 from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.continuous.start import GeodesicStart
 from modeflow.latents.continuous.weighted import CONTINUOUS_OBJECTIVES
+from modeflow.latents.cores import CoreStart
 from modeflow.latents.langevin import ChainPosterior, Langevin, LangevinPosterior
 from modeflow.latents.named import build_named, option_names
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
@@ -43,8 +44,8 @@ class _Continuous(LatentOptions):
     Arguments:
         features: dimension L of z.
         posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
-            "planar", "radial"), or one on the unit sphere ("vmf", "power-spherical"); see
-            `modeflow.latents.posteriors`.
+            "planar", "radial"), one on the unit sphere ("vmf", "power-spherical"), or a point, with which the
+            density is exact ("aef", "funnel"); see `modeflow.latents.posteriors`.
         prior: p(z), "normal", "mixture", "flow", "diffusion-bridge", "vamp" or "sphere"; see
             `modeflow.latents.priors`. None for "sphere" with a posterior on it, and "normal" with any other.
         pseudo_inputs: K, of prior="vamp"; 50 if None.
@@ -107,8 +108,14 @@ class _Continuous(LatentOptions):
             check_sizes(pseudo_inputs=self.n_inputs)
         elif self.pseudo_inputs is not None:
             raise ConfigError(f"pseudo_inputs are of prior='vamp': prior='{self.prior_name}' has none")
+        self._check_point()
         self._check_langevin()
         objective = self.build_objective()
+        if objective.alone and chosen.point:
+            raise ConfigError(
+                f"posterior='{self.posterior}' is a point, which objective='{self.objective}' cannot move: "
+                "take objective='elbo'"
+            )
         if objective.alone and chosen.follows:
             raise ConfigError(
                 f"posterior='{self.posterior}' is made of the likelihood, which objective='{self.objective}' "
@@ -135,6 +142,16 @@ class _Continuous(LatentOptions):
     def n_inputs(self) -> int:
         """K of prior="vamp", filled in."""
         return _PSEUDO_INPUTS if self.pseudo_inputs is None else self.pseudo_inputs
+
+    def _check_point(self) -> None:
+        if not POSTERIORS[self.posterior].point:
+            return
+        useless = [n for n in ("refine_steps", "langevin_steps") if getattr(self, n)]
+        useless += ["gradient"] * (self.gradient not in (None, "total"))
+        if useless:
+            raise ConfigError(
+                f"posterior='{self.posterior}' is a point, which has no use for {useless[0]}: leave it out"
+            )
 
     def _check_langevin(self) -> None:
         if self.chained:
@@ -202,6 +219,8 @@ class _Continuous(LatentOptions):
     def for_steps(self, steps: int) -> Self:
         if self.chained or self.kl_warmup_steps is not None or not self._warms:
             return self
+        if POSTERIORS[self.posterior].point:  # nothing is to be gained by forgetting z
+            return replace(self, kl_warmup_steps=0)
         return replace(self, kl_warmup_steps=self._warmup(steps))
 
     def build_refinement(self) -> Refinement | None:
@@ -248,7 +267,7 @@ class ContinuousOptions(_Continuous, TableLatent):
         model = ContinuousLatentModel(
             prior, density, q, self.build_objective(), int(self.draws), refine=refine, refinement=refinement
         )
-        first = GeodesicStart() if q.starts else None
+        first = GeodesicStart() if q.starts else CoreStart() if q.point else None
         model.starter = VampStart(first) if name == "vamp" else first
         return model
 
@@ -292,5 +311,5 @@ class ImageContinuous(_Continuous, ImageLatent):
             prior = build_prior(self.prior_name, size)
         refine, refinement = None if self.chained else steps, self.build_refinement()
         model = ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refine, refinement)
-        model.starter = VampStart() if vamp else None
+        model.starter = VampStart() if vamp else CoreStart() if q.point else None
         return model
