@@ -25,6 +25,7 @@ from modeflow.latents.continuous import (
     Refinement,
     RenyiBound,
     WakePhase,
+    WakeSleep,
     inference_gaps,
 )
 from modeflow.latents.cores import CoreStart
@@ -169,6 +170,7 @@ __all__ = [
     "VectorQuantizer",
     "VonMisesFisherPosterior",
     "WakePhase",
+    "WakeSleep",
     "build_objective",
     "build_posterior",
     "build_prior",

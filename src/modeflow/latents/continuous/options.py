@@ -34,7 +34,7 @@ _LONGEST_WARMUP = 2_000
 #: Pseudo-inputs: a step of the training encodes as many rows more.
 _PSEUDO_INPUTS = 50
 #: Options of objectives.
-_OF_OBJECTIVES = ("kl_warmup_steps", "free_bits", "alpha", "order", "gradient", "train_draws")
+_OF_OBJECTIVES = ("kl_warmup_steps", "free_bits", "alpha", "order", "sleep_share", "gradient", "train_draws")
 
 
 @dataclass(kw_only=True)
@@ -49,7 +49,7 @@ class _Continuous(LatentOptions):
         prior: p(z), "normal", "mixture", "flow", "diffusion-bridge", "vamp" or "sphere"; see
             `modeflow.latents.priors`. None for "sphere" with a posterior on it, and "normal" with any other.
         pseudo_inputs: K, of prior="vamp"; 50 if None.
-        objective: what is minimised, "elbo", "iwae", "renyi", "cubo" or "wake" (reweighted wake-sleep); see
+        objective: what is minimised, "elbo", "iwae", "renyi", "cubo", "wake" or "wake-sleep"; see
             `modeflow.latents.continuous.objective`. Where an option below is none of its own it is refused.
         kl_warmup_steps: of "elbo", "iwae" and "renyi", optimiser steps over which the weight of the KL term
             rises to one; None for a quarter of all in tables, at most 2,000, and for a tenth in images.
@@ -57,6 +57,8 @@ class _Continuous(LatentOptions):
             needs them.
         alpha: of "renyi", α, 0 or more: 0 is "iwae", 1 is "elbo"; 0.5 if None.
         order: of "cubo", n, above 1; 2 if None.
+        sleep_share: of "wake-sleep", how much of what moves q is by rows that the model dreams, from 0 to 1;
+            0.5 if None.
         gradient: to q, "total" (if None), of "elbo" also "stl" (sticking the landing), of the others "dreg"
             (doubly reparametrised): the same on average, with less noise.
         train_draws: of z a row in a step of the training; None for 1 of "elbo" and 8 of the others.
@@ -81,6 +83,7 @@ class _Continuous(LatentOptions):
     free_bits: float | None = None
     alpha: float | None = None
     order: float | None = None
+    sleep_share: float | None = None
     gradient: str | None = None
     train_draws: int | None = None
     draws: int = 16
