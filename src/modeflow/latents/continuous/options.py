@@ -69,7 +69,8 @@ class _Continuous(LatentOptions):
             "encoded-langevin", 2 of "amortised-langevin"); with another in space, by which z is refined where
             it is read (None for none).
         langevin_step_size: η of z' = z + η ∇ log p(x, z) + √(2η) ξ; None for 0.01, and 0.001 of
-            "amortised-langevin"; these and "encoded-langevin" adapt it where `langevin_adjusted`.
+            "amortised-langevin"; this and "encoded-langevin" adapt it where `langevin_adjusted`, "langevin"
+            where it is None.
         langevin_adjusted: whether each step is accepted or refused by Metropolis; None for no, and yes of
             "encoded-langevin" and "amortised-langevin".
     """
@@ -201,6 +202,7 @@ class _Continuous(LatentOptions):
             usual.steps if steps is None else steps,
             usual.step_size if size is None else size,
             usual.adjusted if adjusted is None else adjusted,
+            self.chained and usual.adapts and size is None,
         )
 
     @property
