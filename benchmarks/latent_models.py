@@ -27,6 +27,7 @@ import os
 import platform
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Mapping
@@ -123,27 +124,39 @@ def data_of(contestant: Contestant, settings: Settings) -> Data:
 
 
 def trained(
-    model: LatentModel, contestant: Contestant, data: Data, config: TrainConfig, seconds: float
+    model: LatentModel,
+    contestant: Contestant,
+    data: Data,
+    config: TrainConfig,
+    seconds: float,
+    of_processor: bool = False,
 ) -> History:
-    """Train until it ends by itself or its time is up; the model then holds the best weights."""
-    trainer = Trainer(config, None, True)
+    """Train until it ends by itself or its time is up; the model then holds the best weights.
+
+    Arguments:
+        seconds: by the clock, or, `of_processor`, such as this process has had a processor.
+    """
+    kind, timer = (
+        (signal.SIGPROF, signal.ITIMER_PROF) if of_processor else (signal.SIGALRM, signal.ITIMER_REAL)
+    )
+    trainer, rung = Trainer(config, None, True), threading.Event()
 
     def up(*_: object) -> None:
+        rung.set()
         signal.raise_signal(signal.SIGINT)  # the trainer ends after the step under way
 
     # A program that was started in the background ignores Ctrl-C.
     interrupts = signal.signal(signal.SIGINT, signal.default_int_handler)
-    before = signal.signal(signal.SIGALRM, up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    began = time.monotonic()
+    before = signal.signal(kind, up)
+    signal.setitimer(timer, seconds)
     try:
         trainer.fit(model, data.train, data.validation[: contestant.held], evaluate=validated)
     except KeyboardInterrupt:
-        if time.monotonic() - began < seconds:
+        if not rung.is_set():
             raise
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(timer, 0)
+        signal.signal(kind, before)
         signal.signal(signal.SIGINT, interrupts)
     assert trainer.history is not None
     return trainer.history

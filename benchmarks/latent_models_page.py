@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from latent_contestants import CONTESTANTS
+from latent_contestants import CONTESTANTS, Contestant
 from markdown_parts import number, place, table
 
 GROUPS = {
@@ -72,10 +72,16 @@ PUBLISHED = (
 
 
 class Found:
-    """Results by model and seed."""
+    """Results by model and seed.
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.content = content
+    Arguments:
+        content: of the file. contestants: what they are of.
+    """
+
+    def __init__(
+        self, content: Mapping[str, Any], contestants: Mapping[str, Contestant] = CONTESTANTS
+    ) -> None:
+        self.content, self.contestants = content, contestants
         self.runs: dict[str, dict[int, dict[str, Any]]] = {}
         for run in content["runs"]:
             if "error" not in run:
@@ -84,7 +90,7 @@ class Found:
 
     def of(self, group: str) -> list[str]:
         """Models of a group, the highest bound first."""
-        names = [name for name in self.runs if CONTESTANTS[name].group == group]
+        names = [name for name in self.runs if self.contestants[name].group == group]
         return sorted(names, key=lambda name: -self.bound(name)[0])
 
     def mean(self, name: str, key: str) -> float | None:
@@ -205,7 +211,7 @@ def equal_epochs(content: Mapping[str, Any]) -> list[str]:
 def _cells(found: Found, name: str, group: str) -> list[str]:
     runs = list(found.runs[name].values())
     value, error = found.bound(name)
-    contestant, kind = CONTESTANTS[name], runs[0]["test"]["kind"]
+    contestant, kind = found.contestants[name], runs[0]["test"]["kind"]
 
     def cell(key: str, digits: int) -> str:
         mean = found.mean(name, key)

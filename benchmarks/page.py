@@ -19,6 +19,7 @@ import image_page
 import imputation_page
 import islands_page
 import latent_models_page
+import latent_small_page
 import reliability_page
 import stacking_page
 import streaming_page
@@ -520,8 +521,9 @@ def documents() -> dict[Path, str]:
     measured += tree_page.tree(read("tree"))
     others = {}
     if (RESULTS / "latent_models.json").exists():
-        latent = "\n".join(latent_models_page.lines(read("latent_models")))
-        others[ROOT / "docs" / "latent_models.md"] = latent
+        latent = latent_models_page.lines(read("latent_models"))
+        latent += latent_small_page.sections(read, lambda name: (RESULTS / f"{name}.json").exists())
+        others[ROOT / "docs" / "latent_models.md"] = "\n".join(latent)
     return {
         **others,
         ROOT / "docs" / "benchmarks.md": page,

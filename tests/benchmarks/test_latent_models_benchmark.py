@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ PARTS = (
     "latent_measures",
     "latent_models",
     "latent_models_page",
+    "latent_small",
+    "latent_small_page",
     "markdown_parts",
 )
 
@@ -197,3 +199,25 @@ def test_claims_are_decided_by_pairs_and_seeds(latent):
     assert "−94.15" in text and "ValueError: broken" in text and "after 4 epochs" in text
     # Differences of the same images: far below the error of either mean.
     assert page.Found(content).difference("vlae", "vae")[2] < 0.15 < page.Found(content).bound("vae")[1]
+
+
+def test_the_small_size_is_fitted_for_so_long_as_a_processor_works_on_it(latent):
+    from latent_small import Settings, bits, fit, grey, levels
+    from latent_small_page import small
+
+    settings = Settings(processor_seconds=0.3, draws=4)
+    parts, _ = levels(settings)
+    assert [len(part) for part in parts] == [1200, 277, 320]
+    binary, (numbers, constant) = bits(settings), grey(settings)
+    assert [len(p) for p in (binary.train, binary.validation, binary.test)] == [9600, 554, 1280]
+    assert set(binary.train.unique().tolist()) == {0.0, 1.0}
+    assert torch.allclose(numbers.train.mean(0), torch.zeros(64), atol=1e-5)
+    # The map undone, by its slope at every pixel: a change of variables of the mean.
+    assert np.isfinite(constant) and constant < 0
+    run = fit("aef", 0, replace(settings, processor_seconds=0.2))
+    assert run["stopped"] == "interrupted" and run["steps"] > 0 and run["test"]["kind"] == "lower bound"
+    runs = [{**run, "model": name, "seed": seed} for name in ("vae", "aef") for seed in (0, 1)]
+    content = {"settings": asdict(settings), "runs": runs, "date": "today"}
+    content["machine"] = {"versions": {}, "processor": "one", "cores": 1}
+    page = "\n".join(small(content))
+    assert "AEF above the VAE" in page

@@ -15,12 +15,20 @@ class PosteriorCase:
         sphere: whether z lies on the unit sphere; such have their tests in ``test_sphere.py``.
         chains: whether it is learned by chains, and not by a lower bound.
         of_means: whether it needs a likelihood that z moves through its mean alone.
+        point: whether z is a function of x, and the density no bound; such have their tests in
+            ``test_cores.py``.
     """
 
     gap: float | None = None
     sphere: bool = False
     of_means: bool = False
     chains: bool = False
+    point: bool = False
+
+    @property
+    def apart(self) -> bool:
+        """Whether it has tests of its own instead."""
+        return self.sphere or self.point
 
 
 POSTERIOR_CASES: dict[str, PosteriorCase] = {
@@ -37,4 +45,6 @@ POSTERIOR_CASES: dict[str, PosteriorCase] = {
     "langevin": PosteriorCase(gap=1e-9, chains=True),
     "encoded-langevin": PosteriorCase(chains=True),
     "amortised-langevin": PosteriorCase(chains=True),
+    "aef": PosteriorCase(point=True),
+    "funnel": PosteriorCase(point=True),
 }

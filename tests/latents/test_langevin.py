@@ -89,6 +89,46 @@ def test_accepted_by_metropolis_the_law_is_the_posterior():
     agree(z, mean[0], torch.linalg.inv(precision))
 
 
+def test_a_step_that_is_not_given_finds_its_own():
+    """From too small a one, and from one at which chains diverge, to the same; one that is given stays."""
+    torch.manual_seed(0)
+    x = rows(64)
+    likelihood, prior = linear(), StandardNormal(L).double()
+    mean, precision, _ = exact(x)
+    found = []
+    for eta in (0.1, 3.0):
+        posterior = LangevinPosterior(L, MLP, Langevin(3, eta, adapts=True)).double().train()
+        for _ in range(150):
+            posterior.chain(x, likelihood, prior)
+        found.append(float(posterior.log_step))
+        before = posterior.log_step.clone()
+        posterior.eval().chain(x, likelihood, prior)
+        assert torch.equal(posterior.log_step, before)
+    assert abs(found[0] - found[1]) < 0.2
+    z = (
+        mean
+        + torch.linalg.solve_triangular(
+            torch.linalg.cholesky(precision).mT, torch.randn(L, 64, dtype=DOUBLE), upper=True
+        ).mT
+    )
+    log_joint = log_joint_of(x, likelihood, prior)
+    size, ones = torch.tensor(found[0], dtype=DOUBLE).exp(), torch.ones(L, dtype=DOUBLE)
+    rates = [
+        float(langevin_step(log_joint, at(log_joint, z), size, ones, True).acceptance.mean())
+        for _ in range(20)
+    ]
+    assert 0.35 < sum(rates) / 20 < 0.75  # z_K is not yet where the posterior is
+    fixed = LangevinPosterior(L, MLP, Langevin(5, 0.1)).double().train()
+    fixed.chain(x, likelihood, prior)
+    assert float(fixed.log_step.exp()) == pytest.approx(0.1)
+    assert VAE(D, L, posterior="langevin").encoder.langevin.adapts
+    assert not VAE(D, L, posterior="langevin", langevin_step_size=0.01).encoder.langevin.adapts
+    old = {k: v for k, v in VAE(D, L, posterior="langevin").state_dict().items() if "log_step" not in k}
+    again = VAE(D, L, posterior="langevin", langevin_step_size=0.03)
+    again.load_state_dict(old)  # a file of before it was adapted
+    assert float(again.encoder.log_step.exp()) == pytest.approx(0.03)
+
+
 # -- the last layer of an encoder -----------------------------------------------------------------
 
 

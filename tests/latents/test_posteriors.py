@@ -27,8 +27,8 @@ from small_images import small_images
 
 DOUBLE = torch.float64
 # Those by chains are not fitted by a bound: the laws of their chains are in `test_langevin.py`.
-BOUNDED = [name for name in POSTERIORS if not (POSTERIOR_CASES[name].sphere or POSTERIOR_CASES[name].chains)]
-NAMES = [name for name in POSTERIORS if not POSTERIOR_CASES[name].sphere]
+BOUNDED = [name for name in POSTERIORS if not (POSTERIOR_CASES[name].apart or POSTERIOR_CASES[name].chains)]
+NAMES = [name for name in POSTERIORS if not POSTERIOR_CASES[name].apart]
 D = 3
 
 

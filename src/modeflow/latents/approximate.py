@@ -196,6 +196,8 @@ class Posterior(nn.Module, ABC):
     starts: ClassVar[bool] = True
     #: Whether entries of x may be missing (NaN), where the likelihood leaves such out.
     takes_missing: ClassVar[bool] = False
+    #: Whether z is a function of x, so that the weight of a draw is the density and no bound.
+    point: ClassVar[bool] = False
 
     def __init__(self, latent_features: int, make_net: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -237,6 +239,14 @@ class Posterior(nn.Module, ABC):
     ) -> Tensor:
         """A draw of z, ``(B, L)``, of every row, which may have missing entries where it `takes_missing`."""
         raise NotImplementedError
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What of x p(x|z) is to be a density of, others missing (NaN): all, unless z is a `point`."""
+        return x
+
+    def fill(self, x: Tensor, z: Tensor, levels: int | None) -> Tensor:
+        """What p(x|z) has drawn, ``(B, *event)``, with what z alone says of it put in."""
+        return x
 
     def calibrate(self, bound: Callable[[], float]) -> None:
         """Set, after training, what is not learned by the highest mean bound on validation rows."""

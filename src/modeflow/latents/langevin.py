@@ -21,8 +21,8 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +50,10 @@ __all__ = [
 LogJoint = Callable[[Tensor], Tensor]
 #: Number of the stream of noise of a chain: no draw of a bound has it.
 _CHAIN = 1 << 20
-#: Newton steps from where a chain ends to the Gaussian that bounds, and the least curvature of that.
-_NEWTON, _LEAST = 4, 0.05
-#: Of the last layer: the share of its mean that a step keeps; the acceptance that its step size is adapted
-#: to, and how fast.
+#: Steps from where a chain ends to the Gaussian that bounds, and the least curvature of that.
+_NEWTON, _LEAST = 6, 0.05
+#: Of the last layer: the share of its mean that a step keeps; the acceptance that step sizes are adapted to,
+#: and how fast.
 _KEPT, _ACCEPTED, _RATE = 0.99, 0.574, 0.05
 
 
@@ -63,6 +63,7 @@ class Langevin:
 
     Arguments:
         steps: K. step_size: η. adjusted: accept each by Metropolis (MALA).
+        adapts: whether η is only where a `LangevinPosterior` begins, which then finds its own.
 
     Raises:
         ConfigError: for a value that is not allowed.
@@ -71,6 +72,7 @@ class Langevin:
     steps: int
     step_size: float
     adjusted: bool = False
+    adapts: bool = False
 
     def __post_init__(self) -> None:
         check_sizes(langevin_steps=self.steps)
@@ -122,11 +124,16 @@ def curvature(log_joint: LogJoint, z: Tensor) -> tuple[Tensor, Tensor]:
 def peak(log_joint: LogJoint, z: Tensor, steps: int = _NEWTON) -> PrecisionGaussian:
     """The Gaussian at a mode of ``p(x, z)`` near z, by Newton steps that never lose, and the curvature there.
 
+    All steps go by the curvature where they start, for that is what costs: L gradients of a gradient. A few
+    more of them, one gradient each, come as far as if it were taken afresh.
+
     Arguments:
         log_joint: ``(B, L) -> (B,)``. z: from where. steps: of the search.
     """
-    for _ in range(steps):
-        slope, factor = curvature(log_joint, z)
+    slope, factor = curvature(log_joint, z)
+    for step in range(steps):
+        if step:
+            slope = at(log_joint, z).grad
         z = gaining(log_joint, z, torch.cholesky_solve(slope.unsqueeze(-1), factor).squeeze(-1))
     return PrecisionGaussian(z.detach(), curvature(log_joint, z)[1])
 
@@ -195,19 +202,25 @@ class LangevinPosterior(ChainPosterior):
     There is no encoder. Cells of x that are missing (NaN) are no part of U where the likelihood leaves them
     out, in learning and afterwards. The bound is by the Gaussian at the mode near z_K (`ShortRun`).
 
+    Where the steps `adapts`, η follows the curvature of U while the generator is learned: in every step of
+    the training one more move from z_K is proposed, and log η goes by a little times what the chance of
+    Metropolis accepting it has above 0.574, the best of long chains (Roberts and Rosenthal 1998). The move is
+    not made.
+
     Warning:
         Unadjusted steps diverge where η times the curvature of U is above 2; of a Gaussian likelihood that is
-        about |∂g/∂z|² / s² + 1: a scale s that is learned can become too small for η.
+        about |∂g/∂z|² / s² + 1: of a scale s that is learned an η that stands still can become too large.
 
     Reference:
         Xie et al., *A Tale of Two Latent Flows: Learning Latent Space Normalizing Flow with Short-run
         Langevin Flow for Approximate Inference*, 2023, https://arxiv.org/abs/2301.09300
     """
 
-    usual = Langevin(20, 0.01)
+    usual = Langevin(20, 0.01, adapts=True)
     closed_kl = False
     starts = False
     takes_missing = True
+    log_step: Tensor
 
     def __init__(
         self, latent_features: int, make_net: Callable[[int], nn.Module], langevin: Langevin | None = None
@@ -215,15 +228,20 @@ class LangevinPosterior(ChainPosterior):
         nn.Module.__init__(self)
         self.latent_features = latent_features
         self.langevin = self.usual if langevin is None else langevin
+        self.register_buffer("log_step", torch.tensor(math.log(self.langevin.step_size)))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Files of before the step was adapted have none: they go on with the one that they were fitted with.
+        state_dict.setdefault(f"{prefix}log_step", torch.tensor(math.log(self.langevin.step_size)))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def walk(
         self, x: Tensor, likelihood: Density, prior: Density, generator: torch.Generator | None = None
     ) -> Tensor:
         """z_K of every row, ``(B, L)``; with a generator, as another chain of the row."""
         where = x.new_zeros(len(x), self.latent_features, dtype=prior.dtype)
-        return self.langevin.move(
-            log_joint_of(x, likelihood, prior), normal_like(where, generator), generator
-        )
+        steps = replace(self.langevin, step_size=float(self.log_step.exp()))
+        return steps.move(log_joint_of(x, likelihood, prior), normal_like(where, generator), generator)
 
     def approximate(self, x: Tensor, likelihood: Density, prior: Density) -> Approximate:
         with own_noise(x, self):
@@ -232,7 +250,17 @@ class LangevinPosterior(ChainPosterior):
 
     def chain(self, x: Tensor, likelihood: Density, prior: Density) -> list[Tensor]:
         with own_noise(x, self):
-            return [self.walk(x, likelihood, prior)]
+            z = self.walk(x, likelihood, prior)
+            if self.training and self.langevin.adapts and len(z):
+                self._adapt(log_joint_of(x, likelihood, prior), z)
+        return [z]
+
+    @torch.no_grad()
+    def _adapt(self, log_joint: LogJoint, z: Tensor) -> None:
+        """Move η towards an acceptance of 0.574 of one more step from z."""
+        size = self.log_step.exp().to(z)
+        tried = langevin_step(log_joint, at(log_joint, z), size, torch.ones_like(z[0]), True)
+        self.log_step += _RATE * (tried.acceptance.mean().to(self.log_step) - _ACCEPTED)
 
 
 class EncodedLangevinPosterior(ChainPosterior):

@@ -21,9 +21,12 @@ name                    q(z | x)                              KL to its prior   
 ``langevin``            K Langevin steps from N(0, I)         by its draw       none
 ``encoded-langevin``    K Langevin steps from N(m, diag s²)   closed            2 L
 ``amortised-langevin``  Langevin steps of the last layer      closed            256
+``aef``                 a point, affine in a core of x        by its draw       2 L
+``funnel``              a point, monotone in a core of x      by its draw       25 L
 ======================  ====================================  ================  ==================
 
-The last three are learned by what their chains find, see `modeflow.latents.langevin`.
+Those named after Langevin are learned by what their chains find, see `modeflow.latents.langevin`; with the
+last two the density is exact, see `modeflow.latents.cores`.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ from modeflow.latents.approximate import (
     GaussianPosterior,
     Posterior,
 )
+from modeflow.latents.cores import CorePosterior, FunnelPosterior
 from modeflow.latents.flowed import (
     AutoregressivePosterior,
     FlowPosterior,
@@ -67,11 +71,13 @@ __all__ = [
     "AutoregressivePosterior",
     "CategoricalEncoder",
     "ChainPosterior",
+    "CorePosterior",
     "DiagonalGaussian",
     "EncodedLangevinPosterior",
     "FlowPosterior",
     "FullGaussian",
     "FullGaussianPosterior",
+    "FunnelPosterior",
     "GaussianPosterior",
     "LangevinPosterior",
     "LaplacePosterior",
@@ -99,6 +105,8 @@ POSTERIORS: dict[str, type[Posterior]] = {
     "langevin": LangevinPosterior,
     "encoded-langevin": EncodedLangevinPosterior,
     "amortised-langevin": AmortisedLangevinPosterior,
+    "aef": CorePosterior,
+    "funnel": FunnelPosterior,
 }
 
 

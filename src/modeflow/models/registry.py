@@ -139,7 +139,7 @@ COMPANIONS: Mapping[str, Companion] = {
         "Latent-space flow, by short-run Langevin",
         "LatentFlow",
         "Xie et al. 2023, arXiv:2301.09300",
-        log_prob="20 gradients, 5 L to the mode, 16 passes",
+        log_prob="26 gradients, 2 L to the mode, 16 passes",
         table={
             **_continuous("gaussian", posterior="langevin", prior="flow"),
             "likelihood_options": {"scale": LATENT_FLOW_SCALE},

@@ -207,6 +207,8 @@ def _of_continuous(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         shown = ", ".join(f"{kl:.2f}" for kl in each[:16]) + " …" * (len(each) > 16)
         name, value = f"{name}; of each dimension", f"{value} ({shown})"
     rows.append({"name": f"{name})", "value": value})
+    if "mutual_information" not in found:
+        return rows
     most = f"by {found['rows']} of them: at most {math.log(found['rows']):.2f}"
     name = f"mutual information of z and rows, nats ({most})"
     rows.append({"name": name, "value": f"{found['mutual_information']:.3f}"})

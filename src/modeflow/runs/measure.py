@@ -59,7 +59,8 @@ def measure(estimator: DensityEstimator, data: Any, parts: Parts) -> tuple[dict[
             "largest": float(np.abs(differences).max()),
             "rows": len(differences),
         }
-    if latent.describe().kind == "continuous" and estimator.model_.transform.exactness == "exact":
+    bounded = latent.describe().kind == "continuous" and latent.n_draws > 1  # by one draw both are one
+    if bounded and estimator.model_.transform.exactness == "exact":
         bounds = estimator.bounds(test)
         result["bounds"] = {k: v if k == "draws" else v.to_dict() for k, v in bounds.items()}
     result |= estimator.measure_latent(test)

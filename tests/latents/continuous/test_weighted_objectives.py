@@ -26,17 +26,20 @@ from modeflow.latents import (
     ContinuousLatentModel,
     RenyiBound,
     WakePhase,
+    WakeSleep,
     approximate,
     build_posterior,
 )
 from modeflow.latents.continuous import power_mean
 from modeflow.latents.langevin import ChainPosterior
-from modeflow.latents.posteriors import DiagonalGaussian
+from modeflow.latents.posteriors import DiagonalGaussian, FullGaussian
 from modeflow.models import VAE, VLAE
 from modeflow.testing import perturb
 
 #: Of posteriors by chains z is learned by these, and by no bound.
-OWN_BOUND = [name for name, kind in POSTERIORS.items() if not issubclass(kind, ChainPosterior)]
+OWN_BOUND = [
+    name for name, kind in POSTERIORS.items() if not (issubclass(kind, ChainPosterior) or kind.point)
+]
 DOUBLE = torch.float64
 D = 3
 WEIGHTED = {
@@ -341,6 +344,8 @@ def test_what_each_makes_of_a_posterior_that_it_cannot_be():
     assert (covering > 1.3 * inside).all()
     assert torch.allclose(spread(ContinuousELBO(gradient="stl")), inside, rtol=0.02)
     assert torch.allclose(spread(WakePhase(train_draws=32)), covering, rtol=0.1)
+    assert torch.allclose(spread(WakeSleep(train_draws=32)), covering, rtol=0.1)
+    assert torch.allclose(spread(WakeSleep(sleep_share=1.0, train_draws=1)), covering, rtol=0.15)
     assert (spread(CUBO(train_draws=32, gradient="dreg")) > 1.02 * covering).all()
     between = spread(RenyiBound(alpha=0.5, train_draws=32, gradient="dreg"))
     assert (between > 1.05 * inside).all() and (between < covering).all()
@@ -365,6 +370,91 @@ def test_models_take_them_by_name(name):
                 gradient,
             )
             assert all(v.isfinite() and not v.requires_grad for v in loss.terms.values())
+
+
+class Whole(nn.Module):
+    """q(z|x) = N(A x + b, C Cᵀ), all learned."""
+
+    def __init__(self, matrix: Tensor, covariance: Tensor) -> None:
+        super().__init__()
+        factor = torch.linalg.cholesky(covariance)
+        self.matrix, self.bias = nn.Parameter(matrix), nn.Parameter(torch.zeros(len(matrix), dtype=DOUBLE))
+        self.log_scale = nn.Parameter(factor.diagonal().log())
+        self.below = nn.Parameter(factor / factor.diagonal().unsqueeze(1))
+
+    def forward(self, x: Tensor) -> FullGaussian:
+        shape = len(x), *self.below.shape
+        location = x @ self.matrix.T + self.bias
+        return FullGaussian(location, self.log_scale.expand(len(x), -1), self.below.expand(shape))
+
+
+@pytest.mark.parametrize("family", ["full", "diagonal"])
+def test_asleep_q_stands_still_at_the_posterior_and_nowhere_else(family, monkeypatch):
+    """Dreams whose moments are those of p(x, z) to rounding: the gradient is then that of all dreams.
+
+    It is zero at the exact posterior, and of a diagonal family at its mean and marginal variances.
+    """
+    torch.manual_seed(0)
+    model = linear_model(latent=2, objective=WakeSleep(sleep_share=1.0))
+    w = weights_of(model)
+    covariance = torch.linalg.inv(torch.eye(2, dtype=DOUBLE) + w.T @ w)
+    if family == "full":
+        model.encoder.net = Whole(covariance @ w.T, covariance)
+    else:
+        with torch.no_grad():
+            model.encoder.net.log_scale.copy_(0.5 * covariance.diagonal().log())
+    noise = torch.randn(64, 2 + D, dtype=DOUBLE)
+    noise = noise - noise.mean(0)
+    noise = noise @ torch.linalg.inv(torch.linalg.cholesky(noise.T @ noise / 64)).T
+    z, e = noise.split([2, D], 1)
+    monkeypatch.setattr(model.loss, "dream", lambda model, n: (z @ w.T + e, z))
+    x = some_rows(8)
+
+    def slopes() -> list[Tensor]:
+        value = model.objective(x).value
+        found = torch.autograd.grad(value, list(model.encoder.parameters()))
+        return [g.tril(-1) if g.shape == (2, 2) else g for g in found]  # of C what counts is below
+
+    assert max(float(g.abs().max()) for g in slopes()) < 1e-10
+    for p in model.encoder.parameters():
+        with torch.no_grad():
+            p += 0.1
+        assert max(float(g.abs().max()) for g in slopes()) > 1e-3
+        with torch.no_grad():
+            p -= 0.1
+
+
+def test_dreams_are_draws_of_the_model_and_the_two_phases_add_up():
+    torch.manual_seed(0)
+    model = linear_model(off=0.1, latent=2)
+    rows, z = WakeSleep().dream(model, 40_000)
+    w = weights_of(model)
+    both = torch.cat([z, rows], 1)
+    exact = torch.cat([torch.eye(2, dtype=DOUBLE), w], 0)
+    exact = exact @ exact.T + torch.diag(torch.tensor([0.0, 0, 1, 1, 1], dtype=DOUBLE))
+    # Twenty numbers beyond five deviations: a false alarm in eighty thousand.
+    deviation = torch.sqrt((exact.square() + torch.outer(exact.diagonal(), exact.diagonal())) / 40_000)
+    assert ((torch.cov(both.T) - exact).abs() < 5 * deviation).all()
+    x, dreams = some_rows(6), (rows[:6], z[:6])
+
+    def of(objective) -> dict[str, Tensor]:
+        objective.dream = lambda model, n: dreams
+        model.loss = objective
+        torch.manual_seed(1)
+        loss = model.objective(x)
+        assert torch.allclose(loss.value, loss.terms["bound"])  # what is shown
+        return gradients(model, loss.value)
+
+    for gradient in ("total", "dreg"):
+        awake, asleep = (of(WakeSleep(share, 4, gradient)) for share in (0.0, 1.0))
+        mixed, plain = of(WakeSleep(0.3, 4, gradient)), of(WakePhase(4, gradient))
+        for name, value in mixed.items():
+            assert torch.allclose(value, 0.7 * awake[name] + 0.3 * asleep[name], atol=1e-12)
+            assert torch.allclose(awake[name], plain[name], atol=1e-12)
+    with pytest.raises(ConfigError, match="sleep_share must lie from 0 to 1"):
+        VAE(D, 2, objective="wake-sleep", sleep_share=1.5)
+    with pytest.raises(ConfigError, match="no use for 'sleep_share'"):
+        VAE(D, 2, objective="wake", sleep_share=0.5)
 
 
 def test_in_one_line_and_in_an_estimator():

@@ -182,8 +182,9 @@ def _used(result: dict[str, Any]) -> str:
         if gaps:
             lost = f", gaps {gaps['approximation']['value']:.2f} (family) and "
             lost += f"{gaps['amortisation']['value']:.2f} (encoder)"
-        information = f"mutual information {z['mutual_information']:.2f} nats"
-        return f": {active}KL {z['kl']:.2f} nats, {information}{lost}"
+        known = "mutual_information" in z
+        information = f", mutual information {z['mutual_information']:.2f} nats" if known else ""
+        return f": {active}KL {z['kl']:.2f} nats{information}{lost}"
     return f": {codes['used']} in use (perplexity {codes['perplexity']:.1f})" if codes else ""
 
 

@@ -11,7 +11,14 @@ from modeflow.latents.continuous.objective import (
 from modeflow.latents.continuous.options import ContinuousOptions, ImageContinuous
 from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.continuous.start import GeodesicStart
-from modeflow.latents.continuous.weighted import CONTINUOUS_OBJECTIVES, CUBO, IWAE, RenyiBound, WakePhase
+from modeflow.latents.continuous.weighted import (
+    CONTINUOUS_OBJECTIVES,
+    CUBO,
+    IWAE,
+    RenyiBound,
+    WakePhase,
+    WakeSleep,
+)
 
 __all__ = [
     "CONTINUOUS_OBJECTIVES",
@@ -29,6 +36,7 @@ __all__ = [
     "Refinement",
     "RenyiBound",
     "WakePhase",
+    "WakeSleep",
     "inference_gaps",
     "power_mean",
 ]

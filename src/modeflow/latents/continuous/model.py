@@ -22,7 +22,7 @@ from modeflow.latents.continuous.objective import (
 from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.langevin import ChainPosterior, Langevin, log_joint_of, own_noise
 from modeflow.latents.vamp import VampPrior
-from modeflow.transforms.base import weakest
+from modeflow.transforms.base import Exactness, weakest
 from modeflow.transforms.noise import row_noise
 
 __all__ = ["ContinuousLatentModel"]
@@ -59,6 +59,9 @@ class ContinuousLatentModel(LatentModel):
             `read`, `reconstruct`); the bounds stay those of q. Not of a z on the sphere.
         refinement: of q(z|x) for every row, where the model is evaluated; training and what scores it go
             by the encoder alone.
+
+    Where the encoder is a point (`CorePosterior`) z is a function of x, every draw has the same weight, and
+    `log_prob` is exact, of numbers; of whole numbers it is the bound by draws of the noise within them.
 
     Raises:
         ConfigError: parts of different widths, that do not fit, less than one draw, or free bits of another
@@ -101,13 +104,19 @@ class ContinuousLatentModel(LatentModel):
                 f"{type(self.encoder).__name__} is learned by {type(usual).__name__}, not by "
                 f"{type(self.loss).__name__}"
             )
-        if refine is not None and (chained or self.encoder.support != "space"):
+        point = self.encoder.point
+        if refine is not None and (chained or point or self.encoder.support != "space"):
             raise ConfigError(
                 "Langevin steps refine a posterior in R^L that has none of its own, not "
                 f"{type(self.encoder).__name__}"
             )
         self.refine = refine
         self.encoder.check(likelihood, prior)
+        if point and (refinement is not None or self.loss.alone or self.loss.gradient != "total"):
+            raise ConfigError(
+                f"{type(self.encoder).__name__} is a point: it has no density of its own for a refinement or "
+                f"for {type(self.loss).__name__} with gradient={self.loss.gradient!r}: leave those out"
+            )
         if isinstance(prior, VampPrior):
             prior.check(self.encoder, self.loss.alone)
         closed = self.encoder.closed_kl and isinstance(prior, self.encoder.closed_prior)
@@ -120,8 +129,10 @@ class ContinuousLatentModel(LatentModel):
                 f"{type(self.encoder).__name__} is made of the likelihood, which {type(self.loss).__name__} "
                 "would move with q: fit it by the objective elbo, iwae or renyi"
             )
-        self.draws, self.chunk_rows, self.refinement = draws, chunk_rows, refinement
-        self.exactness = weakest("lower bound", likelihood.exactness, prior.exactness)
+        sure = point and likelihood.levels is None
+        self.draws, self.chunk_rows, self.refinement = 1 if sure else draws, chunk_rows, refinement
+        own: Exactness = "exact" if sure else "lower bound"
+        self.exactness = weakest(own, likelihood.exactness, prior.exactness)
         #: Cells that are missing are left out of the likelihood and of what finds z.
         self.fills = self.encoder.takes_missing and likelihood.leaves_out
         self.marginals = self.exactness
@@ -133,7 +144,7 @@ class ContinuousLatentModel(LatentModel):
 
     def likelihood_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         """``log p(x | z)``, shape ``(B,)``, for z ``(B, L)``."""
-        return self.likelihood._log_prob(x, z)
+        return self.likelihood._log_prob(self.encoder.seen(x), z)
 
     # -- the approximate posterior --------------------------------------------------------------------------
 
@@ -149,6 +160,8 @@ class ContinuousLatentModel(LatentModel):
         odder.
         """
         self._check_event(x)
+        if self.encoder.point:
+            raise ConfigError("z is a function of x: there is log p(x), log_prob, and no density of both")
         return log_joint_of(x, self.likelihood, self.prior)(z)
 
     def chain(self, x: Tensor) -> list[Tensor]:
@@ -281,6 +294,17 @@ class ContinuousLatentModel(LatentModel):
     def read_spread(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.approximate_posterior(x).moments()
 
+    @torch.no_grad()
+    def decode(
+        self,
+        context: Tensor | None,
+        n: int,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        drawn = super().decode(context, n, generator, temperature)
+        return drawn if context is None else self.encoder.fill(drawn, context, self.levels)
+
     def describe(self) -> Description:
         return Description(
             "continuous", f"continuous, dimension {self.latent_features}", self.latent_features, "z"
@@ -304,7 +328,7 @@ class ContinuousLatentModel(LatentModel):
         * ``active``, how many dimensions have a mean that varies from row to row by more than 0.01 (not on a
           sphere, where they have no meaning of their own), ``dimensions``, L;
         * ``mutual_information``, of z and x under q, by the mixture of q(z|x) of ``rows`` rows, of whose
-          logarithm it is at the most;
+          logarithm it is at the most (not where z is a function of x);
         * ``gaps``, of some of the rows: `modeflow.latents.Gaps`.
         """
         if len(x) == 0:
@@ -316,6 +340,8 @@ class ContinuousLatentModel(LatentModel):
             found["kl_each"] = costs.mean(0).tolist()
         if self.encoder.support == "space" and len(x) > 1:
             found["active"] = int((means.var(0) - noise.mean(0) > _ACTIVE).sum())
+        if self.encoder.point:
+            return {"continuous": found}
         few = x[:_INFORMED_ROWS].to(self.device, self.dtype)
         found |= {"mutual_information": self._information(few), "rows": len(few)}
         if self.amortised_posterior(few[:1]).has_numbers:

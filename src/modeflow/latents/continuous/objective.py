@@ -2,15 +2,16 @@ r"""What fits a model with a continuous latent.
 
 With q = q(z|x), draws z_s of it and weights ``w_s = p(x, z_s) / q(z_s | x)``:
 
-======== ================================================== =========================== ==============
-name     θ (prior, likelihood) climbs                        φ (encoder) climbs         draws a step
-======== ================================================== =========================== ==============
-`elbo`   E log w, the evidence lower bound                   the same                    1
-`iwae`   log (1/S) Σ w_s                                     the same                    8
-`renyi`  1/(1-α) log (1/S) Σ w_s^(1-α)                       the same                    8
-`cubo`   as `iwae`                                           -1/n log E w^n              8
-`wake`   as `iwae`                                           Σ w̃_s log q(z_s | x)       8
-======== ================================================== =========================== ==============
+============ ============================================== =========================== ==============
+name         θ (prior, likelihood) climbs                    φ (encoder) climbs         draws a step
+============ ============================================== =========================== ==============
+`elbo`       E log w, the evidence lower bound               the same                    1
+`iwae`       log (1/S) Σ w_s                                 the same                    8
+`renyi`      1/(1-α) log (1/S) Σ w_s^(1-α)                   the same                    8
+`cubo`       as `iwae`                                       -1/n log E w^n              8
+`wake`       as `iwae`                                       Σ w̃_s log q(z_s | x)       8
+`wake-sleep` as `iwae`                                       and of rows that it dreams  8
+============ ============================================== =========================== ==============
 
 All but the first are in `modeflow.latents.continuous.weighted`; what learns by draws of z by Markov chains is
 `MCMCLikelihood`.
@@ -50,6 +51,10 @@ class Continuous(Protocol):
     @property
     def prior(self) -> Density:
         """p(z)."""
+
+    @property
+    def likelihood(self) -> Density:
+        """p(x|z)."""
 
     def amortised_posterior(self, x: Tensor) -> Approximate:
         """q(z | x), by the encoder alone."""

@@ -16,6 +16,7 @@ from modeflow.latents.continuous.objective import ContinuousObjective, MCMCLikel
 from modeflow.latents.continuous.refine import Refinement
 from modeflow.latents.continuous.start import GeodesicStart
 from modeflow.latents.continuous.weighted import CONTINUOUS_OBJECTIVES
+from modeflow.latents.cores import CoreStart
 from modeflow.latents.langevin import ChainPosterior, Langevin, LangevinPosterior
 from modeflow.latents.named import build_named, option_names
 from modeflow.latents.options import ImageLatent, Images, ImageShape, LatentOptions, TableLatent, check_widths
@@ -33,7 +34,7 @@ _LONGEST_WARMUP = 2_000
 #: Pseudo-inputs: a step of the training encodes as many rows more.
 _PSEUDO_INPUTS = 50
 #: Options of objectives.
-_OF_OBJECTIVES = ("kl_warmup_steps", "free_bits", "alpha", "order", "gradient", "train_draws")
+_OF_OBJECTIVES = ("kl_warmup_steps", "free_bits", "alpha", "order", "sleep_share", "gradient", "train_draws")
 
 
 @dataclass(kw_only=True)
@@ -43,12 +44,12 @@ class _Continuous(LatentOptions):
     Arguments:
         features: dimension L of z.
         posterior: q(z|x), "gaussian", "full-gaussian", "laplace", one by a flow ("iaf", "maf", "nsf",
-            "planar", "radial"), or one on the unit sphere ("vmf", "power-spherical"); see
-            `modeflow.latents.posteriors`.
+            "planar", "radial"), one on the unit sphere ("vmf", "power-spherical"), or a point, with which the
+            density is exact ("aef", "funnel"); see `modeflow.latents.posteriors`.
         prior: p(z), "normal", "mixture", "flow", "diffusion-bridge", "vamp" or "sphere"; see
             `modeflow.latents.priors`. None for "sphere" with a posterior on it, and "normal" with any other.
         pseudo_inputs: K, of prior="vamp"; 50 if None.
-        objective: what is minimised, "elbo", "iwae", "renyi", "cubo" or "wake" (reweighted wake-sleep); see
+        objective: what is minimised, "elbo", "iwae", "renyi", "cubo", "wake" or "wake-sleep"; see
             `modeflow.latents.continuous.objective`. Where an option below is none of its own it is refused.
         kl_warmup_steps: of "elbo", "iwae" and "renyi", optimiser steps over which the weight of the KL term
             rises to one; None for a quarter of all in tables, at most 2,000, and for a tenth in images.
@@ -56,6 +57,8 @@ class _Continuous(LatentOptions):
             needs them.
         alpha: of "renyi", α, 0 or more: 0 is "iwae", 1 is "elbo"; 0.5 if None.
         order: of "cubo", n, above 1; 2 if None.
+        sleep_share: of "wake-sleep", how much of what moves q is by rows that the model dreams, from 0 to 1;
+            0.5 if None.
         gradient: to q, "total" (if None), of "elbo" also "stl" (sticking the landing), of the others "dreg"
             (doubly reparametrised): the same on average, with less noise.
         train_draws: of z a row in a step of the training; None for 1 of "elbo" and 8 of the others.
@@ -66,7 +69,8 @@ class _Continuous(LatentOptions):
             "encoded-langevin", 2 of "amortised-langevin"); with another in space, by which z is refined where
             it is read (None for none).
         langevin_step_size: η of z' = z + η ∇ log p(x, z) + √(2η) ξ; None for 0.01, and 0.001 of
-            "amortised-langevin"; these and "encoded-langevin" adapt it where `langevin_adjusted`.
+            "amortised-langevin"; this and "encoded-langevin" adapt it where `langevin_adjusted`, "langevin"
+            where it is None.
         langevin_adjusted: whether each step is accepted or refused by Metropolis; None for no, and yes of
             "encoded-langevin" and "amortised-langevin".
     """
@@ -80,6 +84,7 @@ class _Continuous(LatentOptions):
     free_bits: float | None = None
     alpha: float | None = None
     order: float | None = None
+    sleep_share: float | None = None
     gradient: str | None = None
     train_draws: int | None = None
     draws: int = 16
@@ -107,8 +112,14 @@ class _Continuous(LatentOptions):
             check_sizes(pseudo_inputs=self.n_inputs)
         elif self.pseudo_inputs is not None:
             raise ConfigError(f"pseudo_inputs are of prior='vamp': prior='{self.prior_name}' has none")
+        self._check_point()
         self._check_langevin()
         objective = self.build_objective()
+        if objective.alone and chosen.point:
+            raise ConfigError(
+                f"posterior='{self.posterior}' is a point, which objective='{self.objective}' cannot move: "
+                "take objective='elbo'"
+            )
         if objective.alone and chosen.follows:
             raise ConfigError(
                 f"posterior='{self.posterior}' is made of the likelihood, which objective='{self.objective}' "
@@ -135,6 +146,16 @@ class _Continuous(LatentOptions):
     def n_inputs(self) -> int:
         """K of prior="vamp", filled in."""
         return _PSEUDO_INPUTS if self.pseudo_inputs is None else self.pseudo_inputs
+
+    def _check_point(self) -> None:
+        if not POSTERIORS[self.posterior].point:
+            return
+        useless = [n for n in ("refine_steps", "langevin_steps") if getattr(self, n)]
+        useless += ["gradient"] * (self.gradient not in (None, "total"))
+        if useless:
+            raise ConfigError(
+                f"posterior='{self.posterior}' is a point, which has no use for {useless[0]}: leave it out"
+            )
 
     def _check_langevin(self) -> None:
         if self.chained:
@@ -181,6 +202,7 @@ class _Continuous(LatentOptions):
             usual.steps if steps is None else steps,
             usual.step_size if size is None else size,
             usual.adjusted if adjusted is None else adjusted,
+            self.chained and usual.adapts and size is None,
         )
 
     @property
@@ -202,6 +224,8 @@ class _Continuous(LatentOptions):
     def for_steps(self, steps: int) -> Self:
         if self.chained or self.kl_warmup_steps is not None or not self._warms:
             return self
+        if POSTERIORS[self.posterior].point:  # nothing is to be gained by forgetting z
+            return replace(self, kl_warmup_steps=0)
         return replace(self, kl_warmup_steps=self._warmup(steps))
 
     def build_refinement(self) -> Refinement | None:
@@ -248,7 +272,7 @@ class ContinuousOptions(_Continuous, TableLatent):
         model = ContinuousLatentModel(
             prior, density, q, self.build_objective(), int(self.draws), refine=refine, refinement=refinement
         )
-        first = GeodesicStart() if q.starts else None
+        first = GeodesicStart() if q.starts else CoreStart() if q.point else None
         model.starter = VampStart(first) if name == "vamp" else first
         return model
 
@@ -292,5 +316,5 @@ class ImageContinuous(_Continuous, ImageLatent):
             prior = build_prior(self.prior_name, size)
         refine, refinement = None if self.chained else steps, self.build_refinement()
         model = ContinuousLatentModel(prior, density, q, loss, draws, self.chunk_rows, refine, refinement)
-        model.starter = VampStart() if vamp else None
+        model.starter = VampStart() if vamp else CoreStart() if q.point else None
         return model

@@ -1,4 +1,4 @@
-r"""Objectives by several weighted draws of z: IWAE, Rényi's bound, CUBO, and reweighted wake-sleep.
+r"""Objectives by several weighted draws of z: IWAE, Rényi's bound, CUBO, and reweighted wake–sleep.
 
 Every gradient here is that of
 
@@ -21,7 +21,8 @@ cover k   dreg      w̃     f k (ŵ - ŵ²)            0
 A bound of power ``k = 1 - α`` is Rényi's, with k = 1 IWAE; to cover with k = 1 and f = 1 is the wake phase,
 with k = n and ``f = (n - 1) / n`` it is CUBO_n. The lines "dreg" follow from
 ``E[f ∂_φ log q(z)] = E[∂_z f ∂_φ z]``: the same gradient on average, without the term b, whose noise grows
-beside the signal as draws are added (Rainforth et al. 2018).
+beside the signal as draws are added (Rainforth et al. 2018). The sleep phase needs no weights: its draws are
+of the model itself, rows and z.
 
 Reference:
     Tucker, Lawson, Gu, Maddison, *Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives*,
@@ -49,7 +50,7 @@ from modeflow.latents.continuous.objective import (
 )
 from modeflow.latents.schedules import warmup, whole_steps
 
-__all__ = ["CONTINUOUS_OBJECTIVES", "CUBO", "IWAE", "RenyiBound", "WakePhase"]
+__all__ = ["CONTINUOUS_OBJECTIVES", "CUBO", "IWAE", "RenyiBound", "WakePhase", "WakeSleep"]
 
 
 class Counts(NamedTuple):
@@ -250,6 +251,53 @@ class WakePhase(_Cover):
     """
 
 
+class WakeSleep(WakePhase):
+    r"""Reweighted wake–sleep: the likelihood by IWAE; q by the wake phase, and by rows that the model dreams.
+
+    .. math:: \nabla_\phi = (1 - \lambda) \sum_s \tilde w_s \nabla_\phi \log q_\phi(z_s \mid x)
+        + \lambda\, E_{p(\tilde x, \tilde z)} \nabla_\phi \log q_\phi(\tilde z \mid \tilde x)
+
+    Asleep it is minus the gradient of ``E_{p(x)} KL(p(z | x) || q(z | x))``, with no weights and so no bias
+    of few draws: every row is dreamt with its own exact draw of z. But it is over rows of the model, which
+    may lie elsewhere than data, in training above all; awake q follows the data, by weights that are noisy
+    where q is far from the posterior. A step dreams as many rows as it is given.
+
+    Arguments:
+        sleep_share: λ, from 0 (`WakePhase`) to 1 (the sleep phase alone).
+        train_draws, gradient: of the wake phase, as in `WakePhase`.
+
+    Raises:
+        ConfigError: for a value that is not allowed.
+
+    Reference:
+        Hinton, Dayan, Frey, Neal, *The Wake-Sleep Algorithm for Unsupervised Neural Networks*, 1995;
+        Bornschein and Bengio, *Reweighted Wake-Sleep*, 2015, https://arxiv.org/abs/1406.2751
+    """
+
+    def __init__(self, sleep_share: float = 0.5, train_draws: int = 8, gradient: str = "total") -> None:
+        super().__init__(train_draws, gradient)
+        if not 0 <= sleep_share <= 1:
+            raise ConfigError(f"sleep_share must lie from 0 to 1, received {sleep_share!r}")
+        self.sleep_share = float(sleep_share)
+        self.slope, self.apart = 1 - self.sleep_share, sleep_share < 1
+
+    def forward(self, model: Continuous, x: Tensor, weight: Tensor | None, step: int | None) -> Loss:
+        awake = super().forward(model, x, weight, step)
+        if self.sleep_share == 0:
+            return awake
+        rows, z = self.dream(model, len(x))
+        asleep = -model.amortised_posterior(rows).log_prob(z).mean()
+        # Its gradient alone: what is shown stays the bound.
+        value = awake.value + self.sleep_share * (asleep - asleep.detach())
+        return Loss(value, {**awake.terms, "sleep": asleep.detach()})
+
+    @torch.no_grad()
+    def dream(self, model: Continuous, n: int) -> tuple[Tensor, Tensor]:
+        """Rows of the model, and the z that each was drawn with: ``(n, *event)`` and ``(n, L)``."""
+        z = model.prior.draw_events(n, None, None)
+        return model.likelihood.draw_events(n, z, None), z
+
+
 #: Objectives of a continuous latent by name.
 CONTINUOUS_OBJECTIVES: Mapping[str, type[ContinuousObjective]] = {
     "elbo": ContinuousELBO,
@@ -257,4 +305,5 @@ CONTINUOUS_OBJECTIVES: Mapping[str, type[ContinuousObjective]] = {
     "renyi": RenyiBound,
     "cubo": CUBO,
     "wake": WakePhase,
+    "wake-sleep": WakeSleep,
 }
