@@ -42,8 +42,8 @@ NOISE = (0.1, 0.3, 1.0)
 STATES, EPOCHS = 8, 20
 #: Axes that a tree has at the most.
 _AXES = 64
-#: Densities evaluated at once where a cell is integrated over.
-_AT_ONCE = 2**17
+#: Numbers at once where cells are integrated over, at about so many nodes.
+_AT_ONCE, _NODES = 2**23, 120
 
 
 def as_numbers(X: Any) -> np.ndarray | None:
@@ -233,7 +233,7 @@ class BlurredTrees:
 def _without(view: _View, t: np.ndarray, column: int) -> np.ndarray:
     """Log-density of standardised rows ``(N, D)`` without a column, integrated over it, ``(N,)``."""
     found = np.empty(len(t))
-    size = max(1, _AT_ONCE // 300)
+    size = max(1, _AT_ONCE // (_NODES * t.shape[1]))
     for first in range(0, len(t), size):
         rows = t[first : first + size]
         base, step = rows @ view.whiten, view.whiten[column]
