@@ -64,7 +64,7 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         density: an `NVF` that is not fitted, whose parameters are used; its seed is that of the detector
             where that has one, and its parameters are reached as ``density__NAME``. None: of complete numbers
             the mean log-density of rows with three amounts of noise, by trees along their principal axes
-            (`modeflow.estimators.blurred`), which ranks best and asks of new rows that they are complete; of
+            (`modeflow.estimators.blurred`), which ranks better and asks for new rows without holes; of
             all other tables ``NVF(latent="tree", latent_options={"likelihood": "leaves", "states": 8},
             max_epochs=20)``, which takes all kinds of columns and missing cells, and knows every marginal.
         contamination: the share of the rows of `fit` that `predict` calls odd, in (0, 0.5]; or ``"auto"``: it
@@ -154,6 +154,9 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, nats in the units of the data, ``(N,)``; low for odd ones.
+
+        Of numbers without a `density` it is the mean of the log-densities through three amounts of noise,
+        which is no density itself.
 
         Raises:
             DataError: other columns than those fitted, or missing cells that the density does not sum out.
