@@ -128,6 +128,9 @@ def test_reasons_name_the_column(client, mixed_run):
     told = client("/reasons", {"rows": [ROW, {**ROW, "height": 400.0}]}).json()
     assert told["p_value"][1] == 1 / (len(mixed_run.held_scores()) + 1)
     assert told["why"][1].startswith("height (+") and told["nats"]["height"][1] > 10
+    scored = client("/score", {"rows": [ROW, {**ROW, "height": 400.0}]}).json()
+    np.testing.assert_allclose(told["log_density"], scored["log_density"], rtol=1e-9)
+    assert told["density"] == scored["density"]
     assert client("/reasons", {"rows": [ROW] * 5}).status_code == 422
 
 

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from modeflow.domains import MixedDomain
 from modeflow.errors import ConfigError, DataError, ModelFileError
+from modeflow.estimators.blurred import EPOCHS, STATES, BlurredTrees, as_numbers, complete_numbers, within
 from modeflow.estimators.fitted import content_of, log_sum_exp
-from modeflow.estimators.labelled import AnyColumns
+from modeflow.estimators.labelled import AnyColumns, is_frame
 from modeflow.estimators.models import NVF
 from modeflow.estimators.storage import Stored, plain_value, save_estimator, stored_params
 from modeflow.estimators.surprises import expected, left_out, surprises_of
@@ -38,9 +39,8 @@ __all__ = ["NVFOutlier"]
 
 #: Held-out rows by which it is learned what surprises are usual.
 _USUAL_ROWS = 200
-#: States and epochs of the density where none is given: few, as odd rows among those fitted have no states of
-#: their own then, and a fit takes seconds.
-_STATES, _EPOCHS = 8, 20
+#: The same where each cell is integrated over; more would say it no better than the rest is known.
+_USUAL_INTEGRATED = 60
 #: Rows that a column of numbers has, at the least, beside those of its commonest value.
 _RARE = 20
 
@@ -62,10 +62,11 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
 
     Arguments:
         density: an `NVF` that is not fitted, whose parameters are used; its seed is that of the detector
-            where that has one. None: a small tree of states with leaves (``NVF(latent="tree",
-            latent_options={"likelihood": "leaves", "states": 8}, max_epochs=20)``), which is quick, takes all
-            kinds of columns and missing cells, and knows every marginal. Its parameters are reached as
-            ``density__NAME``.
+            where that has one, and its parameters are reached as ``density__NAME``. None: of complete numbers
+            the mean log-density of rows with three amounts of noise, by trees along their principal axes
+            (`modeflow.estimators.blurred`), which ranks better and asks for new rows without holes; of
+            all other tables ``NVF(latent="tree", latent_options={"likelihood": "leaves", "states": 8},
+            max_epochs=20)``, which takes all kinds of columns and missing cells, and knows every marginal.
         contamination: the share of the rows of `fit` that `predict` calls odd, in (0, 0.5]; or ``"auto"``: it
             calls a row odd whose p-value is at most `alpha`.
         alpha: share of usual new rows that ``contamination="auto"`` calls odd. With n rows held out it is at
@@ -74,10 +75,10 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         random_state: seed, of the folds and of the fits; None for that of `density`.
 
     Attributes:
-        densities_: the fitted densities. held_scores_: of the rows held out, nats, ``(n,)``.
+        densities_: the fitted densities, `NVF` or, of numbers where none is given, `BlurredTrees`.
+        held_scores_: of the rows held out, nats, ``(n,)``.
         held_rows_: which of the rows of `fit` they are, ``(n,)``.
         offset_: the score below which a row is called odd.
-        usual_surprises_: mean over held-out rows of ``-log p(x_j | x_-j)``, nats, ``(D,)``.
         n_features_in_, feature_names_in_: columns of X.
 
     Reference:
@@ -85,10 +86,9 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         Vovk, *Cross-Conformal Predictors*, 2015, https://arxiv.org/abs/1208.0806
     """
 
-    densities_: list[NVF]
+    densities_: list[NVF | BlurredTrees]
     held_scores_: np.ndarray
     held_rows_: np.ndarray
-    usual_surprises_: np.ndarray
     offset_: float
     n_features_in_: int
 
@@ -124,20 +124,29 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         X = self._checked(X, reset=True, least=2)
         rows = len(X)
         rng = check_random_state(density.random_state if self.random_state is None else self.random_state)
-        said = _kinds(density, X)
+        values = as_numbers(X) if self.density is None else None
+        blurred = values is not None and not np.isnan(values).any()
+        table = values if blurred else X
+        said = {} if blurred else _kinds(density, X)
         folds = self._folds(rows, rng)
-        densities, scores, usual = [], [], []
+        densities, scores, usual = list[Any](), [], []
         with showing(bool(density.verbose)):
             for held in track(folds, "fit") if len(folds) > 1 else folds:
-                rest = np.setdiff1d(np.arange(rows), held)
-                one = clone(density).set_params(**said, random_state=int(rng.randint(2**31 - 1)))
-                densities.append(one.fit(_safe_indexing(X, rest)))
-                scores.append(one.score_samples(_safe_indexing(X, held)))
-                some = held[: math.ceil(_USUAL_ROWS / len(folds))]
-                usual.append(one.surprises(_safe_indexing(X, some)))
+                rest, seed = np.setdiff1d(np.arange(rows), held), int(rng.randint(2**31 - 1))
+                one: Any = (
+                    BlurredTrees(seed) if blurred else clone(density).set_params(**said, random_state=seed)
+                )
+                densities.append(one.fit(_safe_indexing(table, rest)))
+                scores.append(one.score_samples(_safe_indexing(table, held)))
+                some = held[: math.ceil((_USUAL_INTEGRATED if blurred else _USUAL_ROWS) / len(folds))]
+                usual.append(_safe_indexing(table, some))
         self.densities_ = densities
         self.held_rows_, self.held_scores_ = np.concatenate(folds), np.concatenate(scores)
-        self.usual_surprises_ = expected(np.concatenate(usual))
+        self._names = _names(X) if blurred else densities[0].domain_.facts["columns"]
+        self._usual, self._usual_rows = None, usual if blurred else []
+        if not blurred:
+            found = [each.surprises(some) for each, some in zip(densities, usual, strict=True)]
+            self._usual = expected(np.concatenate(found))
         self.offset_ = self._offset(X)
         return self
 
@@ -145,6 +154,9 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-density of each row, nats in the units of the data, ``(N,)``; low for odd ones.
+
+        Of numbers without a `density` it is the mean of the log-densities through three amounts of noise,
+        which is no density itself.
 
         Raises:
             DataError: other columns than those fitted, or missing cells that the density does not sum out.
@@ -177,7 +189,7 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         (`modeflow.estimators.surprises`). NaN of a missing cell.
         """
         X = self._asked(X)
-        joint, rest = zip(*(left_out(density, X) for density in self.densities_), strict=True)
+        joint, rest = zip(*(_left_out(density, X) for density in self.densities_), strict=True)
         found = surprises_of(_log_mean(np.stack(joint, 1)), _log_mean(np.stack(rest, -1)))
         return np.asarray(found - self.usual_surprises_)
 
@@ -185,7 +197,17 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
     def column_names_(self) -> tuple[str, ...]:
         """The columns that are modelled, those of `contributions`."""
         check_is_fitted(self)
-        return tuple(self.densities_[0].domain_.facts["columns"])
+        return tuple(self._names)
+
+    @property
+    def usual_surprises_(self) -> np.ndarray:
+        """Mean over held-out rows of ``-log p(x_j | x_-j)``, nats, ``(D,)``; quadrature waits until asked."""
+        check_is_fitted(self)
+        if self._usual is None:
+            pairs = zip(self.densities_, self._usual_rows, strict=True)
+            found = [surprises_of(*_left_out(density, rows)) for density, rows in pairs]
+            self._usual = expected(np.concatenate(found))
+        return self._usual
 
     # -- files ----------------------------------------------------------------------------------
 
@@ -197,18 +219,28 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         """
         check_is_fitted(self)
         state = {name: torch.from_numpy(np.asarray(getattr(self, name))) for name in _ARRAYS}
+        blurred, contents = False, list[Any]()
         for number, density in enumerate(self.densities_):
-            state |= {f"{number}.{name}": value for name, value in density.model_.state_dict().items()}
+            if blurred := isinstance(density, BlurredTrees):
+                one: Any = density.content()
+                tensors = density.state()
+            else:
+                one, tensors = content_of(density), density.model_.state_dict()
+            contents.append(one)
+            state |= {f"{number}.{name}": value for name, value in tensors.items()}
         own = {name: plain_value(value) for name, value in self.get_params(deep=False).items()}
         if isinstance(self.random_state, np.random.RandomState):
             own["random_state"] = None
-        content = {
+        whole = {
             "class": type(self).__name__,
             "params": {**own, "density": None if self.density is None else stored_params(self.density)},
-            "densities": [content_of(density) for density in self.densities_],
+            "densities": contents,
+            "columns": list(self._names),
+            "blurred": blurred,
+            "named": hasattr(self, "feature_names_in_"),
             "offset": self.offset_,
         }
-        return save_estimator(path, content, state)
+        return save_estimator(path, whole, state)
 
     @classmethod
     def _restore(cls, header: dict[str, Any], state: dict[str, Tensor], path: str) -> Self:
@@ -216,19 +248,23 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
             given = header["params"]["density"]
             found = cls(**{**header["params"], "density": None if given is None else NVF(**given)})
             found.offset_ = float(header["offset"])
-            for name in _ARRAYS:
-                setattr(found, name, state[name].numpy())
+            found.held_scores_, found.held_rows_ = (state[name].numpy() for name in _ARRAYS[:2])
             contents = list(header["densities"])
-        except (KeyError, TypeError, ValueError) as error:
+            found._usual = state["usual_surprises_"].numpy()
+            restore: Any = BlurredTrees.restore if header.get("blurred") else NVF._restore
+            found.densities_ = [
+                restore(each, within(state, f"{number}."), path) for number, each in enumerate(contents)
+            ]
+            first: Any = found.densities_[0]
+            # An older file has the names in its densities alone.
+            found._names = header["columns"] if "columns" in header else first.domain_.facts["columns"]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ModelFileError(f"'{path}' is damaged or foreign: {str(error).splitlines()[0]}") from error
-        found.densities_ = []
-        for number, content in enumerate(contents):
-            start = f"{number}."
-            own = {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
-            found.densities_.append(NVF._restore(content, own, path))
-        found.n_features_in_ = found.densities_[0].n_features_in_
-        if hasattr(found.densities_[0], "feature_names_in_"):
-            found.feature_names_in_ = found.densities_[0].feature_names_in_
+        found.n_features_in_, found._usual_rows = first.n_features_in_, []
+        if hasattr(first, "feature_names_in_"):
+            found.feature_names_in_ = first.feature_names_in_
+        elif header.get("named"):
+            found.feature_names_in_ = np.array(found._names, dtype=object)
         return found
 
     # -- inside ---------------------------------------------------------------------------------
@@ -252,8 +288,8 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
                 f"calibration must be a share between 0 and 1, or 2 folds or more, received {held!r}"
             )
         if self.density is None:
-            options = {"likelihood": "leaves", "states": _STATES}
-            return NVF(latent="tree", latent_options=options, max_epochs=_EPOCHS)
+            options = {"likelihood": "leaves", "states": STATES}
+            return NVF(latent="tree", latent_options=options, max_epochs=EPOCHS)
         if not isinstance(self.density, NVF):
             raise ConfigError(f"density must be an NVF, received {type(self.density).__name__}")
         found: NVF = clone(self.density)
@@ -287,7 +323,8 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
 
     def _asked(self, X: Any) -> Any:
         check_is_fitted(self)
-        return self._checked(X, reset=False)
+        X = self._checked(X, reset=False)
+        return complete_numbers(X) if isinstance(self.densities_[0], BlurredTrees) else X
 
 
 def _kinds(density: NVF, X: Any) -> dict[str, Any]:
@@ -309,6 +346,14 @@ def _kinds(density: NVF, X: Any) -> dict[str, Any]:
     if rare:
         domain = MixedDomain.learn(clone(density).set_params(columns={**told, **rare}), X)[0]
     return domain.said()
+
+
+def _left_out(density: NVF | BlurredTrees, X: Any) -> tuple[np.ndarray, np.ndarray]:
+    return density.left_out(X) if isinstance(density, BlurredTrees) else left_out(density, X)
+
+
+def _names(X: Any) -> list[str]:
+    return [str(name) for name in X.columns] if is_frame(X) else [f"x{j}" for j in range(X.shape[1])]
 
 
 #: Fitted arrays that are stored.

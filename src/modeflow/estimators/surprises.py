@@ -37,7 +37,7 @@ from modeflow.progress import showing, track
 from modeflow.training import shield
 from modeflow.transforms.noise import even_streams
 
-__all__ = ["Surprises", "expected", "left_out", "surprises_of", "without"]
+__all__ = ["Surprises", "expected", "is_score", "left_out", "surprises_of", "without"]
 
 #: Offsets of lattices that a surprise is averaged over, where a score has more.
 _DRAWS = 4
@@ -112,6 +112,12 @@ def left_out(estimator: FittedDensity, X: Any) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(estimator.domain_, (TableDomain, MixedDomain)):
         raise ConfigError(f"{estimator.domain_.word}s have no columns to be told apart: fit a table")
     return without(estimator, estimator._values(X))
+
+
+def is_score(estimator: FittedDensity) -> bool:
+    """Whether ``log p(x)`` of `left_out` is what `score_samples` returns, to rounding: on lattices that is
+    over more points of the cells."""
+    return estimator.model_.evaluations <= _DRAWS
 
 
 def without(

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modeflow.data.columns.writing import numbered
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators import assigned_columns, conditionals_of
 from modeflow.estimators.reasons import reasons_text
-from modeflow.estimators.surprises import expected, left_out, surprises_of
+from modeflow.estimators.surprises import expected, is_score, left_out, surprises_of
 from modeflow.metrics import rank_p_values
 from modeflow.runs import Run
 from modeflow.training import shield
@@ -204,10 +205,7 @@ class Served:
             "kind": estimator.conditional_kind_,
             "filled": {name: n for name, n in zip(self.domain.schema.names, counts, strict=True) if n},
         }
-        tables = [self.domain.as_polars(table, None) for table in filled]
-        if m > 1:
-            tables = [table.with_columns(imputation=pl.lit(i)) for i, table in enumerate(tables, 1)]
-        frame = pl.concat(tables)
+        frame = numbered([self.domain.as_polars(table, None) for table in filled])
         return Answer(frame, told, self.domain.listed(frame, None))
 
     @shield()
@@ -223,8 +221,11 @@ class Served:
         rows, count = self.domain.from_cells(columns), len(next(iter(columns.values())))
         if count > self.limits.reasons:
             raise DataError(f"{count} rows are too many to explain; at most {self.limits.reasons} at once")
-        scores, _, kind = self.estimator.scores(rows)
         joint, rest = left_out(self.estimator, rows)
+        if is_score(self.estimator):
+            scores, kind = joint, self.estimator.density_kind_of(rows)
+        else:
+            scores, _, kind = self.estimator.scores(rows)
         excess = surprises_of(joint, rest) - self._expected()
         names = self.domain.facts["columns"]
         p = rank_p_values(scores, self._held) if self._held.size else np.full(len(scores), np.nan)

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
 def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     """Fill one source, part by part: of a large one the m tables of a part stand below each other."""
     from modeflow.data.columns.files import check_frame_file
-    from modeflow.data.columns.writing import TableWriter
+    from modeflow.data.columns.writing import TableWriter, numbered
     from modeflow.estimators import conditionals_of
 
     if args.out:
@@ -40,7 +40,7 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
             )
             missing = np.isnan(values).sum(0)
             counts.update({k: int(n) for k, n in zip(domain.schema.names, missing, strict=True) if n})
-            table = filled[0] if len(filled) == 1 else _numbered(filled)
+            table = numbered(filled)
             out.add_frame(table)
             seen.add(rows)
             height += table.height
@@ -56,9 +56,3 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     if kind != "exact":
         lines.append(f"drawn from an {kind} of the conditional")
     return Outcome(result, lines, seen.total)
-
-
-def _numbered(filled: list[Any]) -> Any:
-    import polars as pl
-
-    return pl.concat([frame.with_columns(pl.lit(i).alias("imputation")) for i, frame in enumerate(filled, 1)])

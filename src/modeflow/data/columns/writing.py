@@ -21,7 +21,16 @@ from modeflow.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["TableWriter"]
+__all__ = ["TableWriter", "numbered"]
+
+
+def numbered(tables: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Tables below one another, each with its number in a last column ``imputation``; one alone has none."""
+    import polars as pl
+
+    if len(tables) == 1:
+        return tables[0]
+    return pl.concat([table.with_columns(imputation=pl.lit(i)) for i, table in enumerate(tables, 1)])
 
 
 class TableWriter:
