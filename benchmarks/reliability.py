@@ -6,8 +6,9 @@
     python benchmarks/reliability.py kills --count 200
     python benchmarks/reliability.py surroundings
 
-Each part adds to what results/reliability.json has: a part that is begun again goes on with other seeds, and
-`--fresh` begins it anew. Transforms are those of tests/constructors.py with perturbed parameters.
+Each part adds to what results/reliability.json has, so that one that was cut off goes on: files and kills up to
+the count, transforms with other seeds by so many more; `--fresh` begins a part anew. Kills take Ray too where it
+is installed (modeflow[ray]). Transforms are those of tests/constructors.py with perturbed parameters.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ PARTS: dict[str, tuple[Callable[..., Iterator[dict[str, Any]]], int]] = {
 }
 
 
+def _parts(path: Path) -> dict[str, Any]:
+    """What there is so far; another part may be counted at the same time."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))["parts"]) if path.exists() else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -58,11 +64,9 @@ def main() -> None:
     path = Path(RESULTS) / "reliability.json"
     for name in args.parts:
         part, full = PARTS[name]
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        parts = kept.get("parts", {})
-        before = {} if args.fresh else parts.get(name, {})
+        before = {} if args.fresh else _parts(path).get(name, {})
         for found in part(before, args.count or full):  # said as it goes, so that nothing is lost
-            write("reliability", {"parts": {**parts, name: found}})
+            write("reliability", {"parts": {**_parts(path), name: found}})
 
 
 if __name__ == "__main__":

@@ -1,280 +1,260 @@
-"""Processes killed at random moments, and what surrounds a process: a full disk, clocks, two fits at once."""
+"""Processes killed at random moments: the command, its group, or one of its workers; then the command again."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn.mixture
 import torch
 
-# Slow to import, and forked with this process. What is of modeflow is imported in the forked ones: it needs
-# polars, whose threads no forked process has.
-_READY = (sklearn.mixture, torch)
+from reliability_processes import FIT, KEPT, adopt, begun, below, child, ended, left, main, table, words_of
 
-FIT = ["--quiet", "--set", "n_states=2", "--set", "flow=nsf-coupling", "--set", "flow_options.layers=1",
-       "--set", "flow_options.hidden_features=8", "--set", "max_epochs=6", "--set", "stacking=false"]  # fmt: skip
-#: What a repeated command makes again, to the byte.
-KEPT = ("model.safetensors", "test_scores.npy")
+_FILES = 12
+#: How workers are called by those who begin them.
+_WORKERS = ("spawn_main", "ray::_do")
 
 
-def _write(file: Path, seed: int, n: int = 300) -> None:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 2)) + 6 * rng.integers(2, size=(n, 1))
-    np.savetxt(file, x, delimiter=",", header="a,b", comments="")
-
-
-def _child(work: Callable[[], int], quiet: bool = True) -> int:
-    """A process that does it. This one has no threads: nothing that starts some was called in it."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 70
-    try:
-        if quiet:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-        status = work()
-    except SystemExit as error:
-        status = int(error.code or 0)
-    finally:
-        os._exit(status)
-
-
-def _ended(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def main(args: list[str]) -> int:
-    """A command, in a forked process, with a checkpoint every 20 ms in the place of every minute."""
-    from modeflow.cli import main as command
-    from modeflow.estimators import settings
-
-    base = settings.TrainConfig
-
-    def often(**options: Any) -> Any:
-        return base(**{**options, "checkpoint_every_seconds": 0.02})
-
-    settings.TrainConfig = often  # type: ignore[misc, assignment]
-    return command(args)
-
-
+@dataclass
 class _Job:
-    """A command that is killed, and how it is repeated until it ends."""
+    """A command that is killed, and how it is repeated until it ends.
 
-    def __init__(self, first: list[str], again: list[str], made: list[Path], clean: list[Path]) -> None:
-        self.first, self.again, self.made, self.clean = first, again, made, clean
+    Attributes:
+        share: of the kills. first: the command. folder: what it makes. made: files, the same to the byte.
+        again: how it goes on. ways: who is killed. apart: whether it begins other processes.
+        whole: whether a file that is there is there whole, at any moment.
+    """
 
-    def content(self) -> list[bytes]:
-        return [path.read_bytes() for path in self.made]
+    share: int
+    first: list[str]
+    folder: Path
+    made: list[Path]
+    again: list[str] | None = None
+    ways: tuple[str, ...] = ("group",)
+    apart: bool = False
+    whole: bool = True
+    env: dict[str, str] = field(default_factory=dict)
 
-    def fresh(self) -> None:
-        for path in self.clean:
-            shutil.rmtree(path, ignore_errors=True)
+    def begin(self) -> int:
+        """The command, or the one that goes on with it, where there is something to go on with."""
+        resumed = self.again is not None and (self.folder / "config.yaml").exists()
+        return begun(self.again if resumed and self.again else self.first, self.apart, self.env)
+
+    def content(self) -> list[bytes | None]:
+        return [path.read_bytes() if path.exists() else None for path in self.made]
+
+    def changes(self) -> tuple[Any, ...]:
+        """What is in the folder: another value after every write."""
+        found = []
+        for root, _, names in os.walk(self.folder):
+            for name in names:
+                with suppress(OSError):
+                    told = os.stat(os.path.join(root, name))
+                    found.append((name, told.st_size, told.st_mtime_ns))
+        return tuple(sorted(found))
 
 
 def _jobs(folder: Path) -> dict[str, _Job]:
-    data = folder / "data"
-    data.mkdir()
+    data, holes = folder / "data", folder / "holes"
+    for place, share, n in ((data, 0.0, 2000), (holes, 0.2, 200)):
+        place.mkdir()
+        for i in range(_FILES):
+            table(place / f"p{i}.csv", i, n, share)
+    small = folder / "small"
+    small.mkdir()
     for i in range(6):
-        _write(data / f"p{i}.csv", i)
-    _write(folder / "one.csv", 9)
-    run = folder / "run"
-    if _ended(_child(lambda: main(["fit", str(folder / "one.csv"), "-o", str(run), *FIT]))):
-        raise SystemExit("the fit to score with failed")
-    out, engine, fit, streamed = (folder / name for name in ("scores", "engine", "fit", "streamed"))
-    score = ["score", str(run), f"{data}/*.csv", "--quiet", "-o"]
-    parts = [f"p{i}.csv" for i in range(6)]
+        table(small / f"p{i}.csv", i)
+    table(folder / "one.csv", 9)
+    table(folder / "holed.csv", 10, 300, 0.2)
+    run, filler = folder / "run", folder / "filler"
+    tree = [
+        "--quiet",
+        "--set",
+        "latent_options.states=2",
+        "--set",
+        "latent_options.likelihood=leaves",
+        "--set",
+        "max_epochs=2",
+    ]
+    for program in (
+        ["fit", str(folder / "one.csv"), "-o", str(run), *FIT],
+        ["fit", str(folder / "holed.csv"), "-o", str(filler), *tree],
+    ):
+        if ended(child(lambda program=program: main(program))):
+            raise SystemExit(f"without a kill failed: {' '.join(program)}")
+    parts = [f"p{i}.csv" for i in range(_FILES)]
+
+    def fits(share: int, source: str, name: str) -> _Job:
+        out = folder / name
+        again = ["fit", "-o", str(out), "--resume", "--quiet"]
+        return _Job(
+            share,
+            ["fit", source, "-o", str(out), *FIT],
+            out,
+            [out / each for each in KEPT],
+            again,
+            whole=False,
+        )
+
+    def over(share: int, name: str, command: list[str], *more: str, **how: Any) -> _Job:
+        out = folder / name
+        return _Job(
+            share, [*command, "--quiet", "-o", str(out), *more], out, [out / part for part in parts], **how
+        )
+
+    score = ["score", str(run), f"{data}/*.csv"]
+    two, ways = ("--jobs", "2"), ("worker", "group", "command")
+    (folder / "drawn").mkdir()
+    drawn = folder / "drawn" / "samples.csv"
+    address = {"RAY_ADDRESS": f"127.0.0.1:{_PORT}"}
     return {
-        "fit": _Job(
-            ["fit", str(folder / "one.csv"), "-o", str(fit), *FIT],
-            ["fit", "-o", str(fit), "--resume", "--quiet"], [fit / name for name in KEPT], [fit],
-        ),
-        "fit, streamed": _Job(
-            ["fit", f"{data}/*.csv", "-o", str(streamed), *FIT],
-            ["fit", "-o", str(streamed), "--resume", "--quiet"], [streamed / name for name in KEPT], [streamed],
-        ),
-        "score, many files": _Job([*score, str(out)], [*score, str(out)], [out / name for name in parts], [out]),
-        "score, two processes": _Job(
-            [*score, str(engine), "--jobs", "2"], [*score, str(engine), "--jobs", "2"],
-            [engine / name for name in parts], [engine],
-        ),
+        "fit": fits(50, str(folder / "one.csv"), "fit"),
+        "fit, streamed": fits(30, f"{small}/*.csv", "streamed"),
+        "score, many files": over(25, "scores", score),
+        "score --jobs 2": over(33, "two", score, *two, ways=ways, apart=True),
+        "impute, many files": over(10, "filled", ["impute", str(filler), f"{holes}/*.csv"]),
+        "anomalies, many files": over(10, "odd", ["anomalies", str(filler), f"{holes}/*.csv"]),
+        "sample, in parts": _Job(12, ["sample", str(run), "-n", "300000", "--quiet", "-o", str(drawn)], folder / "drawn", [drawn]),
+        "score --engine ray, a cluster": over(18, "cluster", score, *two, "--engine", "ray", ways=ways, apart=True, env=address),
+        "score --engine ray, its own": over(12, "ray", score, *two, "--engine", "ray", ways=ways, apart=True),
     }  # fmt: skip
 
 
-def _kill_once(job: _Job, moment: float) -> str:
-    """Kill a command (its group) at a moment, repeat it to its end: "", or what is wrong."""
-    started = (job.clean[0] / "config.yaml").exists() or "--resume" not in job.again
+_PORT = 26379
 
-    def work() -> int:
-        os.setsid()
-        return main(job.first if not started else job.again)
 
-    pid = _child(work)
-    time.sleep(moment)
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        os.kill(pid, signal.SIGKILL)
-    ended = _ended(pid)
-    if ended == 0:
-        return "over"
-    halves = [
-        p for p in job.clean[0].rglob("*") if p.is_file() and p.stat().st_size == 0 and p.suffix == ".csv"
-    ]
-    return f"an empty output: {halves[0].name}" if halves else ""
+def _cluster(folder: Path) -> subprocess.Popen[bytes]:
+    """Ray on this machine, for commands that are given its address."""
+    program = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2",
+               "--port", str(_PORT), "--include-dashboard", "false", "--disable-usage-stats"]  # fmt: skip
+    env = {**os.environ, "RAY_TMPDIR": str(folder)}
+    found = subprocess.Popen(
+        program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, start_new_session=True
+    )
+    time.sleep(20)
+    return found
+
+
+def _clean(job: _Job) -> tuple[list[bytes | None], float, int]:
+    """What the command makes without a kill, how long it takes, and how often its folder changes."""
+    began, pid, seen, count = time.perf_counter(), job.begin(), job.changes(), 0
+    while not (done := os.waitpid(pid, os.WNOHANG))[0]:
+        now = job.changes()
+        count, seen = count + (now != seen), now
+        time.sleep(0.005)
+    if status := os.waitstatus_to_exitcode(done[1]):
+        raise SystemExit(f"{' '.join(job.first)}: status {status} without a kill")
+    return job.content(), time.perf_counter() - began, count
+
+
+def _kill(job: _Job, way: str, seconds: float, changes: int, rng: np.random.Generator) -> tuple[str, bool]:
+    """Kill at a random moment of a run, or some time after a random change of its folder.
+
+    Returns:
+        what is wrong, if anything; and whether something was killed.
+    """
+    pid = job.begin()
+    limit, seen, count = time.perf_counter() + 10 * seconds, job.changes(), 0
+    wanted = 0 if rng.random() < 0.25 else int(rng.integers(1, max(int(0.8 * changes), 1) + 1))
+    if way == "worker":
+        wanted = max(1, wanted - 1)
+    if not wanted:
+        limit = time.perf_counter() + float(rng.uniform(0.05, 0.7)) * seconds
+    status = None
+    while time.perf_counter() < limit and not (wanted and count >= wanted):
+        if (done := os.waitpid(pid, os.WNOHANG))[0]:
+            status = done[1]
+            break
+        now = job.changes()
+        count, seen = count + (now != seen), now
+        time.sleep(0.005)
+    if status is not None:
+        code = os.waitstatus_to_exitcode(status)
+        return (f"status {code} without a kill" if code else ""), False
+    if way == "worker":
+        workers = [p for p in below(os.getpid()) if any(word in words_of(p) for word in _WORKERS)]
+        if workers:
+            os.kill(workers[int(rng.integers(len(workers)))], signal.SIGKILL)
+        code = ended(pid)  # the command goes on, and ends as if nothing had happened
+        return (f"status {code} after a worker was killed" if code else ""), bool(workers)
+    with suppress(ProcessLookupError):
+        (os.killpg if way == "group" else os.kill)(pid, signal.SIGKILL)
+    return "", ended(pid) == -signal.SIGKILL
 
 
 def kills(before: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
-    """So many kills, evenly of fits, scores and engine runs; yields what was seen so far."""
+    """Kills up to so many in all, of fits, scores and engine runs; yields what was seen so far."""
     found: dict[str, Any] = {"kills": 0, "by_job": {}, "faults": [], **before}
+    adopt()
     with tempfile.TemporaryDirectory() as scratch:
-        wanted: dict[str, tuple[list[bytes], float]] = {}
         jobs = _jobs(Path(scratch))
+        total = sum(job.share for job in jobs.values())
         for name, job in jobs.items():
-            began = time.perf_counter()
-            if status := _ended(_child(lambda job=job: main(job.first))):
-                raise SystemExit(f"{name}: status {status} without a kill")
-            wanted[name] = job.content(), time.perf_counter() - began
-            job.fresh()
-        rng = np.random.default_rng(found["kills"])
-        goal = found["kills"] + count
-        while found["kills"] < goal:
-            for name, job in jobs.items():
-                content, seconds = wanted[name]
-                row = found["by_job"].setdefault(name, {"kills": 0, "runs": 0, "faults": 0})
-                # One to three kills in a run, which then goes on to its end.
-                for _ in range(int(rng.integers(1, 4))):
-                    wrong = _kill_once(job, float(rng.uniform(0.02, 1.0)) * seconds)
-                    if wrong == "over":
+            row = found["by_job"].setdefault(name, {"kills": 0, "runs": 0, "faults": 0, "ways": {}})
+            goal = -(-job.share * count // total)
+            if row["kills"] >= goal:
+                continue
+            cluster = _cluster(Path(scratch)) if job.env else None
+            kept = {cluster.pid, *below(cluster.pid)} if cluster else set()
+            content, seconds, changes = _clean(job)
+            row["seconds"] = round(seconds, 1)
+            while row["kills"] < goal:
+                rng = np.random.default_rng([row["runs"], job.share])
+                shutil.rmtree(job.folder, ignore_errors=True)
+                if job.made[0].parent.name == "drawn":
+                    job.folder.mkdir()
+                wrong = []
+                for _ in range(int(rng.integers(1, 4))):  # one to three kills, and then to its end
+                    way = job.ways[(row["kills"] + row["runs"]) % len(job.ways)]
+                    said, hit = _kill(job, way, seconds, changes, rng)
+                    wrong += [said] if said else []
+                    if hit:
+                        found["kills"], row["kills"] = found["kills"] + 1, row["kills"] + 1
+                        row["ways"][way] = row["ways"].get(way, 0) + 1
+                    there = job.content()
+                    if job.whole and any(
+                        a is not None and a != b for a, b in zip(there, content, strict=True)
+                    ):
+                        wrong.append("a half output")
+                    if way == "worker" and hit and there != content:
+                        wrong.append("another result after a worker was killed")
+                    if not hit or way == "worker" or row["kills"] >= goal:
                         break
-                    found["kills"] += 1
-                    row["kills"] += 1
-                    if wrong:
-                        found["faults"].append({"job": name, "kill": found["kills"], "fault": wrong})
-                again = job.again
-                if "--resume" in again and not (job.clean[0] / "config.yaml").exists():
-                    again = job.first  # killed before there was anything to go on with
-                finished = all(path.exists() for path in job.made)
-                status = 0 if finished and "--resume" in again else _ended(_child(lambda a=again: main(a)))
-                wrong = "" if status == 0 else f"repeated, it ended with {status}"
-                if not wrong and job.content() != content:
-                    wrong = "another result than without the kill"
+                finished = job.again is not None and None not in job.content()
+                if not finished and (status := ended(job.begin())):
+                    wrong.append(f"repeated, it ended with {status}")
+                elif job.content() != content:
+                    wrong.append("another result than without the kill")
+                if cluster is None and (there := left(20.0, kept)):
+                    wrong.append(f"processes left: {there}")
                 row["runs"] += 1
-                if wrong:
-                    row["faults"] += 1
-                    found["faults"].append({"job": name, "kill": found["kills"], "fault": wrong})
-                job.fresh()
+                row["faults"] += bool(wrong)
+                found["faults"] += [
+                    {"job": name, "kill": found["kills"], "way": way, "fault": each} for each in wrong
+                ]
                 yield found
-
-
-def _limited(args: list[str], size: int) -> int:
-    """The status of a command in which no file may grow beyond so many bytes, as on a full disk."""
-
-    def work() -> int:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-        return main(args)
-
-    return _ended(_child(work))
-
-
-def _backwards(args: list[str]) -> int:
-    """The status of a command whose clock goes back an hour in every call."""
-
-    def work() -> int:
-        now = [time.time()]
-
-        def earlier() -> float:
-            now[0] -= 3600.0
-            return now[0]
-
-        time.time = earlier  # type: ignore[assignment]
-        return main(args)
-
-    return _ended(_child(work))
-
-
-def surroundings(before: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
-    """A full disk, a folder that cannot be written to, a clock going back, two fits into one folder."""
-    del before, count
-    cases: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        _write(folder / "one.csv", 9)
-        run = folder / "run"
-        fit = ["fit", str(folder / "one.csv"), *FIT, "-o"]
-        assert _ended(_child(lambda: main([*fit, str(run)]))) == 0
-        whole = [(run / name).read_bytes() for name in KEPT]
-
-        full, sizes = folder / "full", (0, 2_000, 20_000)
-        statuses = []
-        for size in sizes:
-            statuses.append(_limited([*fit, str(full)], size))
-            if (full / "config.yaml").exists():
-                again = _ended(_child(lambda: main(["fit", "-o", str(full), "--resume", "--quiet"])))
-            else:
-                again = _ended(_child(lambda: main([*fit, str(full)])))
-            same = again == 0 and [(full / name).read_bytes() for name in KEPT] == whole
-            statuses[-1] = statuses[-1] if same else f"{statuses[-1]}, then {again}, another result"
-            shutil.rmtree(full, ignore_errors=True)
-        cases["disk full, fit"] = {
-            "limits": sizes,
-            "statuses": statuses,
-            "right": all(s in (0, 2) for s in statuses),
-        }
-
-        out = folder / "scores.csv"
-        status = _limited(["score", str(run), str(folder / "one.csv"), "-o", str(out), "--quiet"], 1_000)
-        cases["disk full, score"] = {
-            "status": status,
-            "output": out.exists(),
-            "right": status == 2 and not out.exists(),
-        }
-        yield {"cases": cases}
-
-        if os.geteuid() != 0:
-            locked = folder / "locked"
-            locked.mkdir(mode=0o500)
-            status = _ended(_child(lambda: main([*fit, str(locked / "run")])))
-            cases["read-only folder"] = {"status": status, "right": status == 2}
-        else:
-            status = _ended(_child(lambda: main([*fit, "/proc/run"])))
-            cases["folder that refuses writing (/proc; root may write to read-only ones)"] = {
-                "status": status, "right": status == 2,
-            }  # fmt: skip
-
-        back = folder / "back"
-        status = _backwards([*fit, str(back)])
-        same = status == 0 and [(back / name).read_bytes() for name in KEPT] == whole
-        cases["clock going back"] = {"status": status, "same": same, "right": same}
-        yield {"cases": cases}
-
-        twice, pairs = folder / "twice", []
-        for _ in range(2):
-            both = [_child(lambda: main([*fit, str(twice)])) for _ in range(2)]
-            statuses = sorted(_ended(pid) for pid in both)
-            same = [(twice / name).read_bytes() for name in KEPT] == whole
-            pairs.append({"statuses": statuses, "same": same})
-            shutil.rmtree(twice)
-        right = all(pair == {"statuses": [0, 2], "same": True} for pair in pairs)
-        cases["two fits into one folder"] = {"pairs": pairs, "right": right}
-        yield {"cases": cases}
+            if cluster is not None:
+                cluster.kill()
+                left(5.0, set())
+    yield found
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    part = {"kills": kills, "surroundings": surroundings}[sys.argv[1]]
+    if sys.argv[1] == "kills":
+        part = kills
+    else:
+        from reliability_surroundings import surroundings as part
     for so_far in part(json.loads(sys.argv[3]), int(sys.argv[2])):
         print(json.dumps(so_far), flush=True)

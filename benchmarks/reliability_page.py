@@ -52,32 +52,44 @@ def _files(content: dict[str, Any]) -> list[str]:
     return [
         "## Damaged files",
         "",
-        "Good files cut, changed in some bytes, doubled, joined, of another kind, of noise, or with code in them (pickles in arrays, YAML that "
-        "calls functions), given to `score` and `fit --schema`; safetensors are the model of a run. *Refused*: status 2 and one line. *Read*: "
-        "what is left is a file. *Faults*: a traceback, another status, code run, a file overwritten, an output left of a refused command.",
+        "Good files cut, changed in some bytes, doubled, joined, of another kind, of noise, with code in them (pickles in arrays, YAML that "
+        "calls functions), or whole and odd: ragged text in UTF-16, nested columns, headers that say other shapes, weights of other names, "
+        "settings of other kinds. They are given to `score`, and tables and pictures by turns to `fit` and `schema`; *safetensors* and "
+        "*config* are the model and the settings of a run, *yaml* a schema. *Refused*: status 2 and one line. *Read*: what is left is a file. "
+        "*Faults*: a traceback, another status, a process that dies or does not end, code run, a file overwritten, an output left of a "
+        "refused command.",
         "",
         *table(["kind", "files", "refused", "read", "faults"], body),
         "",
-        f"{len(content.get('mended', []))} faults were found in these files and mended, and the files given again: arrays whose name says archive and the "
-        "reverse. Before that, in the first 350: YAML that is not UTF-8, headers of numpy's that are no Python text, and panics of polars at "
-        "damaged parquet, which end in one line now (polars itself still prints its own lines before it).",
+        "Found and mended, and the files given again: settings that are a number or a mapping where a text is expected, or the reverse "
+        "(`columns: 1.5`, `latent_options.epsilon: x`), which ended in a traceback, also of `fit --set`; arrays whose name says archive and the "
+        "reverse; YAML that is not UTF-8; headers of numpy's that are no Python text; panics of polars at damaged parquet (polars itself still "
+        "prints its own lines before the one of the error).",
         "",
     ]
 
 
 def _kills(content: dict[str, Any]) -> list[str]:
     body = [
-        [job, *(str(row[key]) for key in ("kills", "runs", "faults"))]
+        [
+            job, *(str(row["ways"].get(way, 0)) for way in ("group", "command", "worker")),
+            *(str(row[key]) for key in ("runs", "faults")),
+        ]
         for job, row in content["by_job"].items()
-    ]
+    ]  # fmt: skip
     return [
         "## Kills",
         "",
-        "SIGKILL to the process group at a random moment, one to three times in a run, which is then repeated (`fit --resume`, or the same "
-        "command) to its end. A fault is another model, other test scores or outputs than without a kill, to the byte, or a half output. "
-        "Checkpoints are made every 20 ms, so that kills meet them too.",
+        "SIGKILL at a random moment, most of them some milliseconds after a random write to the folder: to the whole process *group*, to the "
+        "*command* alone, as the kernel does it where memory ends, or to a *worker*. Up to three times in a run, which is then repeated (`fit "
+        "--resume`, or the same command) to its end; where a worker dies the command itself goes on. A fault is another model, other test "
+        "scores or outputs than without a kill, to the byte, a half output at any time, or a process left behind. Fits make a checkpoint "
+        "every 20 ms, so that kills meet them too.",
         "",
-        *table(["command", "kills", "runs", "faults"], body),
+        *table(["command", "group", "command alone", "a worker", "runs", "faults"], body),
+        "",
+        f"{content['kills']} kills in all. Found and mended: of a command with `--jobs` that was killed alone the workers waited for files for "
+        "ever, with the model in memory; they end with it now.",
         "",
     ]
 

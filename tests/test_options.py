@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -20,6 +21,7 @@ from modeflow.latents import (
 )
 from modeflow.models import IMAGE_LATENTS, LATENTS, LikelihoodOptions
 from modeflow.options import Options
+from modeflow.runs.config import RunConfig
 
 GROUPS = [*LATENTS.values(), *IMAGE_LATENTS.values(), LikelihoodOptions]
 
@@ -171,3 +173,33 @@ def test_schedules_that_were_left_open_follow_the_number_of_steps():
     assert LikelihoodOptions().for_steps(1000).start_steps == 100
     assert LikelihoodOptions(start=0.9).for_steps(2).start_steps == 1
     assert NoLatent().for_steps(5) == NoLatent()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epsilon": "x"}, "latent_options.epsilon must be a number or null, received 'x'"),
+        ({"objective": {}}, "latent_options.objective must be a text"),
+        ({"encoder_features": 8}, "encoder_features must list the hidden widths"),
+        ({"encoder_features": [8, "x"]}, "encoder_features must list the hidden widths"),
+        ({"hold_steps": 1.5}, "latent_options.hold_steps must be a whole number or null, received 1.5"),
+        ({"explore": True}, "latent_options.explore must be a number or null, received True"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(given, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        DiscreteOptions.of(given, "latent_options")
+
+
+def test_values_of_numpy_are_numbers():
+    found = DiscreteOptions.of({"epsilon": np.float32(0.5), "hold_steps": np.int64(3)}, "latent_options")
+    assert found.hold_steps == 3
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"domain": []}, {"columns": 1.5}, {"data": 1e308}, {"rows": "many"}, {"test": [1]}, {"model": {}}],
+)
+def test_a_setting_of_a_run_of_another_kind_is_named(given):
+    with pytest.raises(ConfigError, match=f"{next(iter(given))} must be"):
+        RunConfig.build(given)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from numbers import Integral
-from typing import Any, Self
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from modeflow.errors import ConfigError, nearest
 
@@ -98,7 +101,13 @@ class Options:
             return given
         if isinstance(given, Mapping):
             cls._check_names(given, what)
-            return cls(**given)
+            try:
+                found = cls(**given)
+            except (TypeError, AttributeError):  # of a check that met another kind of value
+                cls._check_kinds(given, what)
+                raise
+            cls._check_kinds(given, what)
+            return found
         received = type(given).__name__ if isinstance(given, Options) else repr(given)
         raise ConfigError(f"{what} must be {cls.__name__} or a mapping of its options, received {received}")
 
@@ -109,6 +118,15 @@ class Options:
             if name not in known:
                 has = ", ".join(known) or "none"
                 raise ConfigError(f"{what}: {name!r} is not known{nearest(name, known)} (options: {has})")
+
+    @classmethod
+    def _check_kinds(cls, given: Mapping[str, Any], what: str) -> None:
+        """Refuse a text for a number, and the like, by what the fields are declared to be."""
+        declared = get_type_hints(cls)
+        for name, value in given.items():
+            if not _is(value, declared[name]):
+                kinds = _kinds(declared[name])
+                raise ConfigError(f"{what}.{name} must be {kinds}, received {value!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, for files."""
@@ -141,6 +159,34 @@ def _entries(docstring: str) -> dict[str, str]:
         else:
             name = ""
     return texts
+
+
+#: Kinds of values in the words of a message.
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+
+
+def _is(value: Any, declared: Any) -> bool:
+    """Whether a value is of a declared kind; of kinds that are not known here, any is."""
+    origin, within = get_origin(declared), get_args(declared)
+    if origin in (Union, UnionType):
+        return any(_is(value, each) for each in within)
+    if declared is bool:
+        return isinstance(value, bool | np.bool_)
+    if declared in (int, float):
+        return isinstance(value, Integral if declared is int else Real) and not isinstance(value, bool)
+    if origin is tuple or origin is Sequence or origin is list:
+        some = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+        return some and (origin is tuple or all(_is(each, within[0]) for each in value))
+    return not isinstance(declared, type) or declared not in _WORDS or isinstance(value, declared)
+
+
+def _kinds(declared: Any) -> str:
+    origin, within = get_origin(declared), get_args(declared)
+    if origin in (Union, UnionType):
+        return " or ".join(_kinds(each) for each in within)
+    if origin is tuple or origin is Sequence or origin is list:
+        return "a list"
+    return _WORDS.get(declared, str(getattr(declared, "__name__", declared)))
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import multiprocessing
 import os
 import signal
+import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -215,6 +219,41 @@ def test_a_killed_worker_changes_nothing(run, many, tmp_path):
         alone = _many._do(_many._Task("score", options, task.file, str(tmp_path / "alone.csv")))
         np.testing.assert_allclose(there, pl.read_csv(tmp_path / "alone.csv"), rtol=1e-12)
         assert found[task.file].rows == alone.rows
+
+
+def waiting(task):
+    """A worker that says who it is, and waits."""
+    Path(task.out).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def commanding(task):
+    list(_many._by_processes([task], 1, waiting))
+
+
+def state_of(number):
+    """What a process does; "Z" or nothing where it has ended."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", number], capture_output=True, text=True).stdout[:1]
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    told = tmp_path / "who"
+    task = _many._Task("score", {}, "file", str(told))
+    command = multiprocessing.get_context("spawn").Process(target=commanding, args=(task,))
+    command.start()
+    while not (told.exists() and told.read_text()):
+        assert command.exitcode is None
+        time.sleep(0.05)
+    worker = told.read_text()
+    assert state_of(worker) not in ("", "Z")
+    command.kill()
+    for _ in range(600):
+        if state_of(worker) in ("", "Z"):
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(int(worker), signal.SIGKILL)
+        pytest.fail("a worker waits for a command that was killed")
 
 
 def test_nothing_is_left_of_a_table_that_was_not_finished(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from modeflow.exploring.figures import density_figure, points_figure
-from modeflow.exploring.maps import density_map
+from modeflow.exploring.maps import DensityMap, density_map
 from modeflow.exploring.views import Rows
 
 
@@ -65,3 +65,12 @@ def test_a_map_of_levels_is_not_smoothed(mixed):
     z = np.array(figure["data"][0]["z"])
     assert z.shape == (2, len(found.x)) and z.min() >= 0 and z.max() <= 1
     json.dumps(figure, allow_nan=False)
+
+
+def test_a_browser_stretches_even_maps_alone(numbers):
+    x, y = numbers.axes["a"], numbers.axes["b"]
+    places, level = np.linspace(0, 1, 4), np.zeros((4, 4))
+    even = DensityMap(places, places, level, level, "")
+    uneven = DensityMap(places**2, places, level, level, "")
+    kinds = [density_figure(each, x, y)["data"][0]["zsmooth"] for each in (even, uneven)]
+    assert kinds == ["fast", "best"]

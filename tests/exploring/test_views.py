@@ -115,3 +115,12 @@ def test_limits_hold(mixed):
     assert len(few.samples().values) == 30
     with pytest.raises(DataError, match="between 1 and 30"):
         few.sample_csv(31, {}, 0)
+
+
+def test_states_of_samples_given_cells_are_those_that_are_served(mixed):
+    found = mixed.samples({"wind": 40.0})
+    cells = {"wind": mixed.cell("wind", 40.0)}
+    served = mixed.served.sample(len(found.values), given=cells, seed=0, states=True).frame
+    assert found.frame.equals(served.select(mixed.names))
+    for node, states in found.states.items():
+        assert np.array_equal(states, served[f"state_{node}"])

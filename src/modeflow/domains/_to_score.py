@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RowsToScore"]
+__all__ = ["Encoded", "RowsToScore"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows that a domain has read before, in the place of a frame or an array: they are not read again.
+
+    Attributes:
+        values: as `Domain.validate` gave them, ``(N, ...)``.
+    """
+
+    values: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from modeflow.domains._to_score import RowsToScore
+from modeflow.domains._to_score import Encoded, RowsToScore
 from modeflow.errors import ConfigError, DataError
 from modeflow.metrics import BitsPerDim, LogLikelihood
 from modeflow.transforms.base import Exactness, Transform
 
-__all__ = ["Domain", "Parts", "RowsToScore", "held_out"]
+__all__ = ["Domain", "Encoded", "Parts", "RowsToScore", "held_out"]
 
 #: A mean likelihood as it is reported in this domain.
 Likelihood = LogLikelihood | BitsPerDim

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from modeflow.densities import Preprocessed
-from modeflow.domains import Domain
+from modeflow.domains import Domain, Encoded
 from modeflow.domains.base import Likelihood
 from modeflow.errors import ConfigError, DataError
 from modeflow.estimators.parameters import Grouped
@@ -237,7 +237,7 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
             DataError: missing cells that the model has no marginals for.
         """
         check_is_fitted(self)
-        values = self.domain_.validate(self, X)
+        values = X.values if isinstance(X, Encoded) else self.domain_.validate(self, X)
         self._check_missing(values)
         return values
 

@@ -98,7 +98,10 @@ def points_figure(
 def density_figure(found: DensityMap, x: Axis, y: Axis | None) -> dict[str, Any]:
     """A density as colours: of every cell than how much of the probability it is denser."""
     # Of levels, and of one line of cells, nothing is to be smoothed.
-    smooth = False if x.codes or y is None or y.codes or min(found.level.shape) < 2 else "best"
+    smooth: Any = False
+    if not (x.codes or y is None or y.codes or min(found.level.shape) < 2):
+        # A browser stretches even cells by itself; of others plotly finds the colour of every dot.
+        smooth = "fast" if _even(found.x) and _even(found.y) else "best"
     trace = {
         "type": "heatmap",
         "x": _plain(found.x),
@@ -112,6 +115,11 @@ def density_figure(found: DensityMap, x: Axis, y: Axis | None) -> dict[str, Any]
         "hovertemplate": "denser than %{z:.0%} of the probability<extra></extra>",
     }
     return {"data": [trace], "layout": _layout(x, y, "zoom")}
+
+
+def _even(places: np.ndarray) -> bool:
+    steps = np.diff(places)
+    return bool(np.ptp(steps) <= 1e-4 * np.abs(steps).max())
 
 
 def _layout(x: Axis, y: Axis | None, drag: str) -> dict[str, Any]:

@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 import torch
 
+from modeflow.domains import Encoded
 from modeflow.errors import DataError, ModeflowError
-from modeflow.estimators import conditionals_of
+from modeflow.estimators import assigned_columns, conditionals_of
 from modeflow.exploring.axes import Axis, axis_of
 from modeflow.serving.model import Served
 
@@ -31,7 +32,7 @@ _SHOWN, _DRAWN = 1500, 500
 #: Offsets of lattices over which a density is averaged for a picture.
 _OFFSETS = 2
 #: Answers that are kept.
-_KEPT = 64
+_KEPT = 256
 #: Least likely rows of a file that are listed.
 _LISTED = 10
 #: Kinds of files that may be dropped on the page.
@@ -151,9 +152,14 @@ class Explored:
 
         def drawn() -> Rows:
             cells = {name: self.cell(name, value) for name, value in given.items()}
-            frame = self.served.sample(n, given=cells, seed=seed, states=True).frame
+            frame = self.served.sample(n, given=cells, seed=seed, states=not cells).frame
             mine = frame.select(self.names)
-            return Rows(mine, self.encoded(mine), self._states(frame, frame.columns[len(self.names) :]), n)
+            values = self.encoded(mine)
+            if not cells:
+                return Rows(mine, values, self._states(frame, frame.columns[len(self.names) :]), n)
+            # Of rows that are encoded: to read their cells again takes longer than to find their states.
+            found = {} if self.stateless else assigned_columns(self.estimator, Encoded(values))[0]
+            return Rows(mine, values, self._states(found, list(found) if self.tree else ["state"]), n)
 
         return self.keep(("samples", tuple(sorted(given.items())), seed, n), drawn)
 
@@ -184,7 +190,7 @@ class Explored:
 
     def cell(self, name: str, value: float) -> Any:
         """One encoded cell as the plain value that its column has nearest to it."""
-        return self._cells(name, np.array([value]))[0]
+        return self.keep(("cell", name, value), lambda: self._cells(name, np.array([value]))[0])
 
     def words(self, given: Mapping[str, float]) -> str:
         """Encoded cells as ``age = 40, city = Rome``."""
@@ -308,13 +314,13 @@ class Explored:
         names = assigned.columns if self.tree else ["state"]
         return Rows(frame, self.encoded(frame), self._states(assigned, names), total)
 
-    def _states(self, frame: pl.DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """States in these columns of a frame, by what they are of."""
+    def _states(self, frame: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """States in these columns, by what they are of."""
         if self.stateless:
             return {}
         if not self.tree:
-            return {"state": frame[names[0]].to_numpy()}
-        return {name.removeprefix("state_"): frame[name].to_numpy() for name in names}
+            return {"state": np.asarray(frame[names[0]])}
+        return {name.removeprefix("state_"): np.asarray(frame[name]) for name in names}
 
     def _axes(self) -> dict[str, Axis]:
         data = [self.rows(part).values for part in self.parts]

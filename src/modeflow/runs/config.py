@@ -67,6 +67,13 @@ PLAIN: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
 _HIDDEN = ("random_state", "verbose", "validation_fraction", "levels")
 #: Settings whose text stays text, whatever it looks like.
 _TEXT = ("data", "columns", "array", "model", "domain", "schema")
+_KINDS: Mapping[str, tuple[Any, str]] = {
+    **dict.fromkeys(("domain", "model", "array", "schema"), (str, "a text")),
+    "data": (str | os.PathLike, "a file, a folder, a pattern or a name"),
+    "columns": (str | Sequence | Mapping, "names of columns, or their kinds by name"),
+    "rows": (int, "a whole number"),
+    **dict.fromkeys(("test", "validation"), (str | int | float, "a fraction, or a file")),
+}
 _HEADER = ("format_version", "modeflow_version")
 
 
@@ -127,6 +134,7 @@ class RunConfig:
             ConfigError: an unknown key (the nearest is suggested) or model.
         """
         values = {str(k): v for k, v in given.items() if k not in _HEADER}
+        _check_kinds(values)
         domain = _domain(values)
         model = _Model.of(str(values.get("model", RUN_DEFAULTS["model"])).lower(), domain.name)
         settings = {**RUN_DEFAULTS, **domain.defaults, **model.defaults}
@@ -179,6 +187,14 @@ class RunConfig:
         content = {"format_version": RUN_FORMAT, "modeflow_version": __version__, **self.settings}
         text = yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True)
         atomic_write(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Refuse what cannot be: these settings are asked for before it is known whose they are."""
+    for key, (kinds, told) in _KINDS.items():
+        value = values.get(key)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise ConfigError(f"{key} must be {told}, received {value!r}")
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

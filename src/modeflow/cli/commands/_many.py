@@ -176,7 +176,7 @@ def _by_processes(
     for _ in range(_TRIES + 1):
         if not left:
             return
-        with ProcessPoolExecutor(min(jobs, len(left)), context, _set_threads, (jobs,)) as pool:
+        with ProcessPoolExecutor(min(jobs, len(left)), context, _begin, (jobs,)) as pool:
             futures = {pool.submit(work or _do, task): task for task in left.values()}
             for future in as_completed(futures):
                 try:
@@ -189,10 +189,26 @@ def _by_processes(
         yield file, f"a process died at it or beside it {_TRIES + 1} times: try --jobs 1"
 
 
-def _set_threads(jobs: int) -> None:
+def _begin(jobs: int) -> None:
+    """A worker begins: with its share of the threads, and it ends when the command does.
+
+    A pool ends its workers only if it lives to do so: those of a command that was killed would wait for files
+    for ever, with the model in memory.
+    """
+    import multiprocessing
+    import threading
+
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    command = multiprocessing.parent_process()
+
+    def end() -> None:
+        if command is not None:
+            command.join()
+            os._exit(EXIT_SOME)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _by_ray(tasks: list[_Task], jobs: int) -> _Results:
