@@ -23,8 +23,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _one_thread_of_polars() -> None:
-    """Frames of a page are small: handing their columns to other threads takes longer than what is done there,
-    most of all beside other work. Where polars is used already, or was told how many threads, nothing changes."""
+    """Begin polars with one thread, unless it is in use already or was told how many it may take.
+
+    Frames of a page are small: handing their columns to other threads takes longer than what is done there,
+    most of all beside other work.
+    """
     name = "POLARS_MAX_THREADS"
     if "polars" in sys.modules or name in os.environ:
         return
