@@ -11,7 +11,7 @@ from modeflow._version import __version__
 from modeflow.cli.filling import add_filling
 from modeflow.errors import nearest
 
-__all__ = ["build_parser"]
+__all__ = ["build_parser", "usual"]
 
 DESCRIPTION = """Density estimation and generation for data with many isolated modes.
 
@@ -71,6 +71,11 @@ def _command(name: str) -> Callable[[argparse.Namespace], Any]:
         return importlib.import_module(f"modeflow.cli.commands.{name}").run(args)
 
     return run
+
+
+def usual(command: str, *arguments: str) -> dict[str, Any]:
+    """What a command is told by these arguments alone, for commands that do the work of others."""
+    return vars(build_parser().parse_args([command, *arguments]))
 
 
 def build_parser() -> argparse.ArgumentParser:

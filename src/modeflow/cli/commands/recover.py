@@ -14,20 +14,21 @@ from modeflow.cli.commands._filling import check_picture, hidden_of, write_fille
 from modeflow.cli.commands._output import emit, say_notes, say_wrote
 from modeflow.errors import ConfigError
 
-#: Options of `fit` and `impute` that are not offered here.
-_USUAL = {
-    "config": None, "model": "latent-flow", "array": None, "drop_missing": False, "test": None,
-    "validation": None, "resume": False, "m": 1, "unseen": "error",
-}  # fmt: skip
-
 
 def run(args: argparse.Namespace) -> int:
     """Fit rows or images with holes by a latent-space flow, and fill these same."""
+    from modeflow.cli.parser import usual
     from modeflow.runs import RunConfig
 
     if args.data == "-":
         raise ConfigError("rows are fitted and then filled: DATA must be a file, not -")
-    whole = argparse.Namespace(**{**_USUAL, **vars(args)})
+    # Options of `fit` and `impute` that are not offered here.
+    others = {
+        **usual("impute", args.out, args.data),
+        **usual("fit", args.data, "-o", args.out),
+        "model": "latent-flow",
+    }
+    whole = argparse.Namespace(**{**others, **vars(args)})
     given = fit.settings(whole)
     config = RunConfig.build(given)
     if config.domain.of_tables:
