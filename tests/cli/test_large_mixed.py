@@ -159,3 +159,17 @@ def test_filling_many_files_goes_on_where_it_ended(run, tmp_path, capsys):
     (out / ".p1.csv.left").mkdir()  # by a process that was killed
     assert called(capsys, "impute", run, f"{many}/*", "-o", out)[0] == 0
     assert {file.name: file.read_bytes() for file in out.iterdir()} == made
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_many_files_have_a_report(tmp_path, mixed):
+    for seed in range(2):
+        table = rows(150, seed)
+        (table if mixed else table.select("n").with_columns(x=pl.Series(range(150)) * 0.37)).write_csv(
+            tmp_path / f"{seed}.csv"
+        )
+    small = SMALL if mixed else ["--quiet", "--set", "max_epochs=1", "--set", "flow=nsf-coupling"]
+    pattern, run = str(tmp_path / "*.csv"), str(tmp_path / "run")
+    assert main(["fit", pattern, "-o", run, *small]) == 0
+    assert main(["report", run, "--quiet"]) == 0
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -227,8 +227,8 @@ def gather_table(
     announce: Callable[[str], None] | None = None,
 ) -> TableReport:
     """Collect everything the report of a run on a table shows; see `gather`."""
-    dataset, split = run.data()
-    assert isinstance(split, Split)
+    dataset, parts = run.data()
+    split = cast(Split, parts)  # or what a streamed run has, a sample of whose rows are its training rows
     estimator, kind = run.estimator, run.estimator.latent_.describe().kind
     estimator.verbose = not quiet
     sample, sample_states = estimator.sample(_SHOWN, random_state=run.config["seed"] + 1)

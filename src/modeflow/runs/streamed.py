@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -55,6 +55,8 @@ class _Parts:
     validation: Any
     test: Any
     rows: int
+    #: Rows have no numbers in what was read.
+    indices: ClassVar[None] = None
 
     @property
     def sizes(self) -> tuple[int, int, int]:
