@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+import latent_models
 from common import earlier_runs, n_parameters, write
 from latent_contestants import Contestant
 from latent_measures import of_z, scored
@@ -34,11 +35,8 @@ from modeflow import models
 from modeflow.latents import LatentModel
 from modeflow.training import TrainConfig
 
-#: Of all fits; see `latent_models.TRAINING`.
-TRAINING: Mapping[str, Any] = {
-    "batch_size": 128, "learning_rate": 1e-3, "schedule": "constant", "ema": 0.998, "gradient_clip": 100.0,
-    "patience": 40,
-}  # fmt: skip
+#: Of all fits: smaller batches of fewer images.
+TRAINING: Mapping[str, Any] = {**latent_models.TRAINING, "batch_size": 128}
 PIXELS, WIDTHS, FEATURES = 64, (128, 128), 8
 #: Shares of the range kept from its ends by the logit.
 EDGE = 0.01

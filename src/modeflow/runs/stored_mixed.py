@@ -18,14 +18,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from modeflow.data._source import is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
-from modeflow.data.parts import parts_of, reading_part
 from modeflow.domains._mixed_rows import refuse_empty
 from modeflow.domains._mixed_sources import MixedData, inferred, specs_of
-from modeflow.domains._table_sources import column_names
 from modeflow.errors import DataError
-from modeflow.runs.stored_files import each_part
+from modeflow.runs.stored_files import add_notes, each_part, parts_read
 from modeflow.runs.stored_values import Sample, cast
 from modeflow.training import StoredRows
 
@@ -33,8 +30,8 @@ __all__ = ["SETTINGS", "drawn", "write"]
 
 #: Settings by which rows are read.
 SETTINGS = ("columns", "header", "schema")
-#: Notes on files that are kept; and values of a column that contradict it.
-_NOTES, _ODD = 20, 256
+#: Values of a column that contradict it, at the most.
+_ODD = 256
 _PARTS = ("test", "validation", "train")
 
 
@@ -147,18 +144,17 @@ class _Reading:
         for (frame, notes), done in self.frames(file):
             self.columns = list(frame.columns)
             self.sample.add(frame)
-            self.notes += [note for note in notes if len(self.notes) < _NOTES and note not in self.notes]
+            add_notes(self.notes, notes)
             yield frame.height, done
 
     def frames(self, file: Path) -> Iterator[tuple[tuple[pl.DataFrame, list[str]], float]]:
         """The rows of a file, part by part, with the columns of the files before it."""
-        header = self.settings["header"] if is_text_file(file) else None
-        wanted = column_names(self.settings["columns"]) or self.columns
-        for part in parts_of(file, header, wanted or ()):
-            with reading_part(part):
-                told = part.header if not part.whole else header
-                read = read_mixed(file, wanted, header=told, known=wanted or ())
-            yield read, part.done
+        return parts_read(
+            file,
+            self.settings,
+            self.columns,
+            lambda wanted, header: read_mixed(file, wanted, header=header, known=wanted or ()),
+        )
 
     def told(self, rows: int, content: str, schema: TableSchema | None) -> dict[str, Any]:
         """Plain values for the run folder."""

@@ -11,19 +11,14 @@ from typing import Any
 import numpy as np
 
 from modeflow.data import Dataset, Split, Table, read_table
-from modeflow.data._source import is_text_file
-from modeflow.data.parts import parts_of, reading_part
-from modeflow.domains._table_sources import column_names
 from modeflow.errors import DataError
-from modeflow.runs.stored_files import each_part
+from modeflow.runs.stored_files import add_notes, each_part, parts_read
 from modeflow.training import StoredRows
 
 __all__ = ["SETTINGS", "drawn", "write"]
 
 #: Settings by which rows are read.
 SETTINGS = ("columns", "header", "drop_missing", "skip_text")
-#: Notes on files that are kept.
-_NOTES = 20
 
 
 def write(
@@ -45,7 +40,10 @@ def write(
     start, before, told = 0, 0, digest.copy()
 
     def tables(file: Path) -> Iterator[tuple[Table, float]]:
-        return _tables(file, settings, columns)
+        how = {key: settings[key] for key in ("drop_missing", "skip_text")}
+        return parts_read(
+            file, settings, columns, lambda wanted, header: read_table(file, wanted, header=header, **how)
+        )
 
     with path.open("w+b") as out:
         for file, table in each_part(files, "read", tables):
@@ -59,27 +57,13 @@ def write(
                 start, before, told = out.tell(), rows, digest.copy()
                 continue
             columns = list(table.columns)
-            notes += [note for note in table.notes if len(notes) < _NOTES and note not in notes]
+            add_notes(notes, table.notes)
             numbers = np.ascontiguousarray(table.values, dtype="<f8").tobytes()
             out.write(numbers)
             digest.update(numbers)
             rows += len(table)
     content = digest.hexdigest()[:16]
     return {"columns": columns, "rows": rows, "content": content, "failed": failed, "notes": notes}
-
-
-def _tables(
-    file: Path, settings: Mapping[str, Any], columns: list[str] | None
-) -> Iterator[tuple[Table, float]]:
-    """The rows of a file, part by part, with the columns of the files before it."""
-    header = settings["header"] if is_text_file(file) else None
-    wanted = column_names(settings["columns"]) or columns
-    how = {key: settings[key] for key in ("drop_missing", "skip_text")}
-    for part in parts_of(file, header, wanted or ()):
-        with reading_part(part):
-            told = part.header if not part.whole else header
-            table = read_table(file, wanted, header=told, **how)
-        yield table, part.done
 
 
 def drawn(
