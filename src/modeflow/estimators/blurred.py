@@ -32,8 +32,9 @@ from modeflow.estimators.fitted import content_of
 from modeflow.estimators.labelled import is_frame
 from modeflow.estimators.models import NVF
 from modeflow.estimators.quadrature import log_integral
+from modeflow.training.state import under
 
-__all__ = ["EPOCHS", "NOISE", "STATES", "BlurredTrees", "as_numbers", "complete_numbers", "within"]
+__all__ = ["EPOCHS", "NOISE", "STATES", "BlurredTrees", "as_numbers", "complete_numbers"]
 
 #: Standard deviations of the noise, in those of the columns.
 NOISE = (0.1, 0.3, 1.0)
@@ -80,11 +81,6 @@ def complete_numbers(X: Any) -> np.ndarray:
             "NVF(latent='tree', latent_options={'likelihood': 'leaves'})"
         )
     return values
-
-
-def within(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that beginning."""
-    return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
 
 
 @dataclass(frozen=True)
@@ -206,7 +202,7 @@ class BlurredTrees:
         found.mean, found.scale = state["mean"].numpy(), state["scale"].numpy()
         found.views = []
         for number, each in enumerate(content):
-            own = within(state, f"{number}.tree.")
+            own = under(f"{number}.tree.", state)
             found.views.append(_View(state[f"{number}.whiten"].numpy(), NVF._restore(each, own, path)))
         return found
 

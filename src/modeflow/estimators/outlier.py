@@ -25,7 +25,7 @@ from torch import Tensor
 
 from modeflow.domains import MixedDomain
 from modeflow.errors import ConfigError, DataError, ModelFileError
-from modeflow.estimators.blurred import EPOCHS, STATES, BlurredTrees, as_numbers, complete_numbers, within
+from modeflow.estimators.blurred import EPOCHS, STATES, BlurredTrees, as_numbers, complete_numbers
 from modeflow.estimators.fitted import content_of, log_sum_exp
 from modeflow.estimators.labelled import AnyColumns, is_frame
 from modeflow.estimators.models import NVF
@@ -34,6 +34,7 @@ from modeflow.estimators.surprises import expected, left_out, surprises_of
 from modeflow.metrics import rank_p_values, rank_threshold
 from modeflow.progress import showing, track
 from modeflow.training import shield
+from modeflow.training.state import under
 
 __all__ = ["NVFOutlier"]
 
@@ -253,7 +254,7 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
             found._usual = state["usual_surprises_"].numpy()
             restore: Any = BlurredTrees.restore if header.get("blurred") else NVF._restore
             found.densities_ = [
-                restore(each, within(state, f"{number}."), path) for number, each in enumerate(contents)
+                restore(each, under(f"{number}.", state), path) for number, each in enumerate(contents)
             ]
             first: Any = found.densities_[0]
             # An older file has the names in its densities alone.

@@ -18,7 +18,7 @@ from modeflow.training.history import History
 from modeflow.training.rows import Position, Rows
 from modeflow.training.tail import Tail
 
-__all__ = ["TrainState", "copy_state"]
+__all__ = ["TrainState", "copy_state", "under"]
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
@@ -96,13 +96,13 @@ class TrainState:
             TrainingError: other data, settings or model than those of the checkpoint.
         """
         self._check(config, rows, tensors, meta)
-        self.model.load_state_dict(_under("model/", tensors))
+        self.model.load_state_dict(under("model/", tensors))
         for name, buffer in _other_buffers(self.model).items():
             buffer.copy_(tensors[f"buffer/{name}"])
-        self.best = {k: v.to(device) for k, v in _under("best/", tensors).items()}
+        self.best = {k: v.to(device) for k, v in under("best/", tensors).items()}
         if self.ema is not None:
             self.ema = [tensors[f"ema/{i}"].to(device) for i in range(len(self.ema))]
-        for name, value in _under("optimizer/", tensors).items():
+        for name, value in under("optimizer/", tensors).items():
             i, _, key = name.partition("/")
             self.optimizer.state[self.flat.vectors[int(i)]][key] = value.to(device)
         self.at = Position(**meta["position"])
@@ -156,5 +156,6 @@ def _other_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name not in kept}
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
