@@ -176,8 +176,9 @@ class Selection:
         if not whole.domain.distances:
             return 1, 1, most
         self._survey = look(standardised(whole, self.settings), self.settings.seed)
-        first, likely = (min(self._survey.relief.cut(level).count, most) for level in (CLEAR, LIKELY))
-        return first, likely, most
+        seen, likely = (self._survey.relief.cut(level).count for level in (CLEAR, LIKELY))
+        # Islands that are seen need no thirty rows each to be believed.
+        return min(seen, int(self.settings.params["max_states"])), min(likely, most), most
 
     def _best_states(self, first: Choice, others: Sequence[int], most: int) -> Choice:
         best = self._best_of([first, *(Choice(first.flow, k) for k in others)], _BETTER)

@@ -47,6 +47,7 @@ from modeflow.latents.discrete import (
     build_objective,
     find_islands,
     look,
+    stable_islands,
 )
 from modeflow.latents.ensemble import Ensemble
 from modeflow.latents.langevin import (
@@ -180,4 +181,5 @@ __all__ = [
     "k_best",
     "look",
     "mutual_information",
+    "stable_islands",
 ]

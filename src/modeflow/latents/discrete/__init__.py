@@ -23,6 +23,7 @@ from modeflow.latents.discrete.objectives import (
 from modeflow.latents.discrete.options import DiscreteOptions, ImageStates, NoLatent
 from modeflow.latents.discrete.partition import Partition, Survey, partition
 from modeflow.latents.discrete.prune import prune_dead_states
+from modeflow.latents.discrete.stable import stable_islands
 from modeflow.latents.discrete.start import IslandStart, look
 from modeflow.latents.discrete.start_images import ClusterStart, cluster_images
 
@@ -54,5 +55,6 @@ __all__ = [
     "merge_islands",
     "partition",
     "prune_dead_states",
+    "stable_islands",
     "survey",
 ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Islands", "Relief", "find_islands", "merge_islands", "survey"]
+__all__ = ["Islands", "Relief", "find_islands", "merge_islands", "numbered", "survey"]
 
 #: Islands stand out by so many standard errors of a log-density at the least (ripples do not), and the
 #: density between them is lower than theirs by so many nats (a twentieth; a fifth).
@@ -64,6 +64,15 @@ class Relief:
     size: np.ndarray
     neighbours: int
 
+    @classmethod
+    def of(cls, islands: Islands, neighbours: int) -> Relief:
+        """Islands that are known, as peaks that stand out at any level."""
+        size = np.bincount(islands.labels, minlength=islands.count)
+        count = np.arange(islands.count)
+        return cls(
+            islands.labels, 0 * count, np.full(len(count), math.inf), size, min(neighbours, size.min())
+        )
+
     def take(self, rows: np.ndarray) -> Relief:
         """The same peaks, for some of the rows."""
         return replace(self, basin=self.basin[rows])
@@ -81,7 +90,7 @@ class Relief:
         for peak in range(1, len(island)):  # a parent has a smaller number
             if not stands[peak]:
                 island[peak] = island[self.parent[peak]]
-        return _numbered(island[self.basin])  # of those that have rows
+        return numbered(island[self.basin])  # of those that have rows
 
 
 def survey(x: np.ndarray) -> Relief:
@@ -204,7 +213,8 @@ def _gaps(x: np.ndarray, labels: np.ndarray, k: int) -> list[tuple[float, int, i
     return sorted(found)
 
 
-def _numbered(labels: np.ndarray) -> Islands:
+def numbered(labels: np.ndarray) -> Islands:
+    """Islands by their labels ``(N,)``, any numbers, told by falling size."""
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     place = np.empty(len(counts), dtype=np.int64)
     place[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
@@ -231,5 +241,5 @@ def merge_islands(x: np.ndarray, islands: Islands, count: int) -> Islands:
                     gap = float(trees[j].query(x[labels == i])[0].min())
                     best = min(best, (size[i] * gap, i, j))
         labels[labels == best[1]] = best[2]
-        labels = _numbered(labels).labels
+        labels = numbered(labels).labels
     return Islands(labels, int(labels.max()) + 1)

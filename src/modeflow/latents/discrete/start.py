@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modeflow.latents.discrete.islands import survey
+from modeflow.latents.discrete.islands import Relief, survey
 from modeflow.latents.discrete.model import DiscreteLatentModel
 from modeflow.latents.discrete.partition import Survey, partition
+from modeflow.latents.discrete.stable import stable_islands
 from modeflow.latents.starting import Looked, as_rows
 from modeflow.optimisers import Adam
 from modeflow.progress import busy, track
@@ -26,13 +27,20 @@ _GOOD_ENCODER = 0.01
 
 
 def look(x: Tensor, seed: int = 0, max_rows: int = MAX_ROWS) -> Survey:
-    """The islands of the (standardised) rows ``(N, D)``, from at most so many of them; for `IslandStart`."""
+    """The islands of the (standardised) rows ``(N, D)``, from at most so many of them; for `IslandStart`.
+
+    The peaks of the density, unless more islands than stand out there are seen again in half the rows.
+    """
     index = np.arange(len(x))
     if len(x) > max_rows:
         index = np.sort(np.random.default_rng(seed).choice(len(x), max_rows, replace=False))
     rows = x.double().cpu().numpy()[index]
     with busy("look for islands"):
-        return Survey(rows, survey(rows), index)
+        relief = survey(rows)
+        again = stable_islands(rows, seed)
+        if again.count > relief.cut().count:
+            relief = Relief.of(again, relief.neighbours)
+        return Survey(rows, relief, index)
 
 
 @dataclass(frozen=True)
