@@ -84,7 +84,7 @@ def _fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train, held = domain.rows(parts.train), domain.rows(parts.validation)
-        more = {} if rows is None else {"stored": rows.stored}
+        more = {} if rows is None or rows.fits_memory else {"stored": rows.stored}
         estimator.fit(train, validation=held, run_dir=folder, resume=resume, **more)
     measured, held = measure(estimator, data, parts)
     result = {
