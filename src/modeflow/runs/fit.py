@@ -50,6 +50,9 @@ def fit_run(
             of it; `resume` goes on.
     """
     folder = Path(out).expanduser()
+    source = config.settings["data"]
+    if source is not None and folder.is_dir() and folder.resolve() == Path(source).expanduser().resolve():
+        raise DataError(f"'{folder}' is the folder of the data: give another one for the run")
     _check_folder(folder, resume)
     with signals_held():
         with _new_run(config, folder, resume):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from modeflow.cli.commands._files import open_run
-from modeflow.cli.commands._output import check_output, emit, say, warn
+from modeflow.cli.commands._output import check_output, emit, refuse_data, say, warn
 
 __all__ = ["EXIT_SOME", "Outcome", "over_files"]
 
@@ -136,10 +136,15 @@ def _targets(out: str | None, files: list[Path], command: str) -> dict[Path, str
         )
     root = os.path.commonpath([file.parent for file in files])
     found: dict[Path, str | None] = {}
+    taken: set[str] = set()
     for file in files:
         place = folder / file.relative_to(root)
         target = place if place.suffix.lower() in (".csv", ".tsv", ".parquet") else place.with_suffix(".csv")
-        found[file] = f"{place}.csv" if str(target) in found.values() else str(target)
+        found[file] = name = f"{place}.csv" if str(target) in taken else str(target)
+        taken.add(name)
+    refuse_data(taken, files)
+    if not folder.is_dir():
+        check_writable(folder)
     check_writable(folder / "any")
     return found
 
