@@ -6,13 +6,16 @@ import argparse
 import importlib
 import os
 import shutil
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from modeflow._version import __version__
 from modeflow.cli.commands._files import open_run
 from modeflow.cli.commands._output import check_output, emit, refuse_data, say, warn
 
@@ -229,25 +232,59 @@ def _by_ray(tasks: list[_Task], jobs: int) -> _Results:
         raise ConfigError("--engine ray needs Ray: pip install 'modeflow[ray]'") from error
     started = not ray.is_initialized()
     if started:
-        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs, "include_dashboard": False}
-        ray.init(log_to_driver=False, configure_logging=False, **local)
-    work = ray.remote(num_cpus=1, max_retries=_TRIES)(_do)
+        # Of its own where none is named: otherwise Ray takes whatever was begun on this machine before.
+        where = os.environ.get("RAY_ADDRESS")
+        own = {} if where else {"address": "local", "num_cpus": jobs, "include_dashboard": False}
+        try:
+            _reach(where)
+            ray.init(log_to_driver=False, configure_logging=False, **own)
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ConfigError(_no_ray(where, error)) from error
+    work, folder = ray.remote(num_cpus=1, max_retries=_TRIES)(_do_in), os.getcwd()
     try:
         waiting, flying = list(reversed(tasks)), dict[Any, _Task]()
         while waiting or flying:
             while waiting and len(flying) < 4 * max(jobs, 1):
                 task = waiting.pop()
-                flying[work.remote(task)] = task
+                flying[work.remote(folder, task)] = task
             ready, _ = ray.wait(list(flying), num_returns=1)
             task = flying.pop(ready[0])
             try:
                 outcome: Outcome | str = ray.get(ready[0])
+            except ray.exceptions.RayTaskError as error:  # it lives, and cannot even begin
+                why = str(error.cause or error).splitlines()[-1]
+                outcome = f"a worker cannot do it ({why}): is modeflow {__version__} on all machines?"
             except ray.exceptions.RayError as error:
                 outcome = f"a worker died at it {_TRIES + 1} times ({str(error).splitlines()[0]})"
             yield task.file, outcome
     finally:
         if started:
             ray.shutdown()
+
+
+def _reach(where: str | None) -> None:
+    """Refuse an address that nobody listens on (`OSError`), which Ray itself would ask for ten minutes."""
+    host, _, port = (where or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
+
+
+def _no_ray(where: str | None, error: Exception) -> str:
+    """That there is no Ray, why, and what to do."""
+    why = next(iter(str(error).splitlines()), type(error).__name__).strip().rstrip(".")
+    if where is None:
+        return f"Ray does not start here ({why}): --jobs N needs no Ray"
+    return (
+        f"no answer from the Ray cluster at RAY_ADDRESS={where} ({why}): is it running (`ray status`), and "
+        "is this machine's ~/.ray/auth_token, or RAY_AUTH_MODE, the cluster's?"
+    )
+
+
+def _do_in(folder: str, task: _Task) -> Outcome | str:
+    """The same in a process that may have begun elsewhere: paths are those of the command's folder."""
+    with suppress(OSError):  # a machine without it, and paths from the root
+        os.chdir(folder)
+    return _do(task)
 
 
 def _do(task: _Task) -> Outcome | str:
