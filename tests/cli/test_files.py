@@ -278,3 +278,12 @@ def test_what_is_piped_is_utf8(here, tmp_path, monkeypatch, encoding):
     piped.flush()
     assert "log-density" in piped.buffer.getvalue().decode() and "−" in piped.buffer.getvalue().decode()
     assert piped.encoding == encoding
+
+
+def test_a_fit_on_several_devices():
+    from modeflow.cli.commands.fit import settings
+    from modeflow.cli.parser import build_parser
+    from modeflow.runs import RunConfig
+
+    args = build_parser().parse_args(["fit", "moons", "-o", "run", "--devices", "2"])
+    assert RunConfig.build(settings(args)).settings["training"]["devices"] == 2

@@ -195,8 +195,14 @@ def test_many_files_each_by_itself(run, many, tmp_path, capsys):
     code, told, _ = call(capsys, "score", run, many, "-o", out, "--json")
     assert (code, json.loads(told)["files_already_there"]) == (1, 2)
     assert (out / "p0.csv").read_text() == "kept" and (out / "p1.csv").exists()
-    call(capsys, "score", run, many, "-o", out, "--overwrite")
+    later = time.time() + 100
+    os.utime(many / "p0.csv", (later, later))  # its rows are others now
+    assert json.loads(call(capsys, "score", run, many, "-o", out, "--json")[1])["files_already_there"] == 2
     assert (out / "p0.csv").read_text() != "kept"
+    (out / "p1.csv").write_text("old")
+    call(capsys, "score", run, many, "-o", out, "--overwrite")
+    assert (out / "p1.csv").read_text() != "old"
+    assert "mount it" in call(capsys, "score", run, "s3://bucket/*.csv")[2]
     assert call(capsys, "score", run, tmp_path / "*.nothing")[0] == 2
     assert call(capsys, "score", run, many, "-o", tmp_path / "one.csv")[0] == 2
 

@@ -186,6 +186,9 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--validation", metavar="SHARE|FILE", help="validation rows: a share (0.1) or a file")
     fit.add_argument("--resume", action="store_true", help="go on with the interrupted run in RUN")
     seed_and_device(fit)
+    fit.add_argument(
+        "--devices", type=int, metavar="N", help="train on N devices, or in N processes of the cpu (1)"
+    )
 
     score = add(
         "score",
@@ -193,7 +196,8 @@ def build_parser() -> argparse.ArgumentParser:
         "modeflow score run new.csv -o scores.csv\n"
         "  modeflow score run 'folder/*.parquet' -o scores --jobs 2\n\n"
         "A row with a missing, infinite or text cell scores NaN; how many and why is said on stderr.\n"
-        "Of many files each has an output of its name in the folder -o; what is there is not made again.\n"
+        "Of many files each has an output of its name in the folder -o; what is there and not older than\n"
+        "its file and the model is not made again.\n"
         "exit status: 0 where at least one row was scored, 1 where some of many files failed,\n"
         "2 where no row was scored, or the columns differ",
     )

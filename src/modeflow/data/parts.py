@@ -50,6 +50,10 @@ def files_of(source: str | os.PathLike[str] | None) -> list[Path] | None:
     path = Path(source).expanduser()
     if path.is_file():
         return None
+    if "://" in os.fspath(source):
+        raise DataError(
+            f"'{source}' is an address, and files are read: mount it as a folder, or copy the files"
+        )
     if path.is_dir():
         if is_image_source(path):
             return None

@@ -81,7 +81,8 @@ def _many(args: argparse.Namespace, command: str, files: list[Path]) -> int:
     from modeflow.progress import track
 
     targets = _targets(args.out, files, command)
-    left = [file for file in files if args.overwrite or not os.path.exists(targets[file] or "")]
+    model = os.stat(Path(args.run_folder).expanduser() / "model.safetensors").st_mtime_ns
+    left = [file for file in files if args.overwrite or not _is_done(targets[file], file, model)]
     options = {k: v for k, v in vars(args).items() if k not in ("run", "data", "out")}
     options |= {"json": False, "quiet": True, "of_many": True}
     tasks = [_Task(command, options, str(file), targets[file]) for file in left]
@@ -150,6 +151,18 @@ def _targets(out: str | None, files: list[Path], command: str) -> dict[Path, str
         check_writable(folder)
     check_writable(folder / "any")
     return found
+
+
+def _is_done(target: str | None, file: Path, model: int) -> bool:
+    """Whether an output is there, and not older than what it is made of.
+
+    Arguments:
+        model: when it was written, ns.
+    """
+    try:
+        return target is not None and os.stat(target).st_mtime_ns >= max(file.stat().st_mtime_ns, model)
+    except OSError:
+        return False
 
 
 # --- workers --------------------------------------------------------------------------------------
