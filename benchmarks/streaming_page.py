@@ -67,7 +67,8 @@ def engines(content: dict[str, Any]) -> list[str]:
     return [
         f"Workers: {content['files']} files of {content['rows']:,} rows ({rows:,}) scored by the flow above, one thread a process, on two "
         f"cores that had other work (a load of {content['load']:.0f}), so that seconds say little and the processor's seconds, of the "
-        "command and all that it began, daemons included, say what workers cost: a start each, whatever the number of rows.",
+        "command and all that it began, daemons included, say what workers cost. The one process is the command itself; others are begun "
+        "beside it, and most of what they add is their start.",
         "",
         *table(["", "seconds", "processor's seconds", "more", "largest difference of a score"], body),
         "",
@@ -82,7 +83,7 @@ def serving(content: dict[str, Any]) -> list[str]:
     """What a server bears."""
     m, wait = content["megabytes"], content["milliseconds"]
     return [
-        f"**Load.** {content['clients']} clients at full speed for a minute, half of the requests with rows or questions that are none: "
+        f"**Load.** {content['clients']} clients at full speed for a minute, three of eight requests with rows or questions that are none: "
         f"{content['requests']:,} requests, {len(content['wrong']) or 'none'} answered otherwise than it should be; "
         f"{m['after_10_s']:.0f} MB resident after ten seconds, {m['end']:.0f} at the end. A median of {wait['median']:.0f} ms, 99 % within "
         f"{wait['99']:,.0f} (50 rows scored, 50 drawn given two cells, 10 filled, reasons of 2; on two cores with a load of "

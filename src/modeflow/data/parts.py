@@ -43,7 +43,7 @@ def files_of(source: str | os.PathLike[str] | None) -> list[Path] | None:
     where DATA is a single source.
 
     Raises:
-        DataError: a pattern, or a folder without images, that holds no table.
+        DataError: a pattern, or a folder without images, that holds no table; an address (``s3://``).
     """
     if source is None or os.fspath(source) == STDIN:
         return None
