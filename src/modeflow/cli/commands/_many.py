@@ -288,8 +288,8 @@ def _no_ray(where: str | None, error: Exception) -> str:
     if where is None:
         return f"Ray does not start here ({why}): --jobs N needs no Ray"
     return (
-        f"no answer from the Ray cluster at RAY_ADDRESS={where} ({why}): is it running (`ray status`), and "
-        "is this machine's ~/.ray/auth_token, or RAY_AUTH_MODE, the cluster's?"
+        f"no answer from the Ray cluster at RAY_ADDRESS={where} ({why}): is it running? If it asks for a "
+        "token, as Ray does by default, set RAY_AUTH_MODE=token here, with the cluster's ~/.ray/auth_token"
     )
 
 
