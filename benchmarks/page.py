@@ -516,7 +516,7 @@ def documents() -> dict[Path, str]:
     page, text = build(readme.read_text(encoding="utf-8"))
     text = between(text, short_speed(read("speed")), "speed")
     speed_page, images = ROOT / "docs" / "speed.md", ROOT / "docs" / "images.md"
-    large = ROOT / "docs" / "large.md"
+    large, served = ROOT / "docs" / "large.md", ROOT / "docs" / "serving.md"
     measured = [*speed(read("speed")), *steps(read("steps")), *scaling(read("scaling"))]
     measured += tree_page.tree(read("tree"))
     others = {}
@@ -531,9 +531,14 @@ def documents() -> dict[Path, str]:
         speed_page: between(speed_page.read_text(encoding="utf-8"), measured),
         large: between(
             large.read_text(encoding="utf-8"),
-            [*streaming_page.lines(read("streaming")), *streaming_page.mixed(read("streaming_mixed"))],
+            [
+                *streaming_page.lines(read("streaming")),
+                *streaming_page.mixed(read("streaming_mixed")),
+                *streaming_page.engines(read("engines")),
+            ],
             "streaming",
         ),
+        served: between(served.read_text(encoding="utf-8"), streaming_page.serving(read("serving")), "load"),
         images: between(images.read_text(encoding="utf-8"), image_page.lines(read("images"))),
         ROOT / "docs" / "reliability.md": "\n".join(reliability_page.page(read("reliability"))),
         **flow_pages.render(read("flows")),

@@ -117,7 +117,7 @@ def _jobs(folder: Path) -> dict[str, _Job]:
     two, ways = ("--jobs", "2"), ("worker", "group", "command")
     (folder / "drawn").mkdir()
     drawn = folder / "drawn" / "samples.csv"
-    address = {"RAY_ADDRESS": f"127.0.0.1:{_PORT}"}
+    address = {"RAY_ADDRESS": f"127.0.0.1:{_PORT}", **_OPEN}
     return {
         "fit": fits(50, str(folder / "one.csv"), "fit"),
         "fit, streamed": fits(30, f"{small}/*.csv", "streamed"),
@@ -132,13 +132,15 @@ def _jobs(folder: Path) -> dict[str, _Job]:
 
 
 _PORT = 26379
+#: A cluster of this machine asks for no token, whatever lies in the home folder.
+_OPEN = {"RAY_AUTH_MODE": "disabled"}
 
 
 def _cluster(folder: Path) -> subprocess.Popen[bytes]:
     """Ray on this machine, for commands that are given its address."""
     program = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2",
                "--port", str(_PORT), "--include-dashboard", "false", "--disable-usage-stats"]  # fmt: skip
-    env = {**os.environ, "RAY_TMPDIR": str(folder)}
+    env = {**os.environ, **_OPEN, "RAY_TMPDIR": str(folder)}
     found = subprocess.Popen(
         program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env, start_new_session=True
     )

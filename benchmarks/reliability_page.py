@@ -89,7 +89,8 @@ def _kills(content: dict[str, Any]) -> list[str]:
         *table(["command", "group", "command alone", "a worker", "runs", "faults"], body),
         "",
         f"{content['kills']} kills in all. Found and mended: of a command with `--jobs` that was killed alone the workers waited for files for "
-        "ever, with the model in memory; they end with it now.",
+        "ever, with the model in memory; they end with it now; and where no cluster is named, `--engine ray` took what was left of one on the "
+        "machine, and ended in a traceback: it begins its own.",
         "",
     ]
 

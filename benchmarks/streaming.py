@@ -5,7 +5,8 @@
 
 Every measurement is a process of its own (`modeflow fit`, `modeflow score`), whose peak resident memory the
 system tells. Rows a second of a fit are those of its second epoch, validation included. Beside the fit on
-a folder stands the one on the same rows in one file, which are held in memory.
+a folder stands the one on the same rows in one file, which are held in memory. Sizes that are not measured
+again keep the results that they have.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from common import write
+from common import RESULTS, write
 
 COLUMNS, PIECE = 10, 100_000
 MIXED = ["max_epochs=2", "latent_options.states=8", "latent_options.likelihood=leaves", "batch_size=1024"]
@@ -87,6 +89,13 @@ def fitted(data: str, run: Path, said: list[str]) -> dict[str, float]:
     return {**found, "rows_per_second": round(trained / (epochs[-1]["seconds"] - epochs[-2]["seconds"]), 1)}
 
 
+def _before(name: str, said: list[str]) -> dict[str, Any]:
+    """Sizes that were measured before, with the same settings."""
+    file = RESULTS / f"{name}.json"
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return dict(content["sizes"]) if content.get("settings") == said else {}
+
+
 def main() -> None:
     """Measure every size, smallest first; results are written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,7 +104,7 @@ def main() -> None:
     parser.add_argument("--mixed", action="store_true", help="a table of numbers, levels, dates and holes")
     args = parser.parse_args()
     name, said, make = ("streaming_mixed", MIXED, mixed) if args.mixed else ("streaming", SETTINGS, rows)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[str, float]]] = _before(name, said)
     with tempfile.TemporaryDirectory() as scratch:
         for n in args.rows:
             folder = Path(scratch) / str(n)
@@ -117,7 +126,8 @@ def main() -> None:
                     str(single), Path(scratch) / f"whole-{n}", [*said, "stream=false"]
                 )
             columns = make(1, 0).width
-            write(name, {"threads": 1, "columns": columns, "settings": said, "sizes": found})
+            sizes = {size: found[size] for size in sorted(found, key=int)}
+            write(name, {"threads": 1, "columns": columns, "settings": said, "sizes": sizes})
             print(n, json.dumps(row), flush=True)
 
 

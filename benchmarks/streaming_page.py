@@ -53,6 +53,49 @@ def mixed(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def engines(content: dict[str, Any]) -> list[str]:
+    """What workers cost."""
+    ways, rows = content["ways"], content["files"] * content["rows"]
+    one = ways["one process"]["cpu_seconds"]
+    body = [
+        [
+            name, f"{way['seconds']:.0f}", f"{way['cpu_seconds']:.0f}", f"{way['cpu_seconds'] - one:+.0f}".replace("-", "−"),
+            "–" if name == "one process" else f"{way['difference']:.0e}" if way["difference"] else "0",
+        ]
+        for name, way in ways.items()
+    ]  # fmt: skip
+    return [
+        f"Workers: {content['files']} files of {content['rows']:,} rows ({rows:,}) scored by the flow above, one thread a process, on two "
+        f"cores that had other work (a load of {content['load']:.0f}), so that seconds say little and the processor's seconds, of the "
+        "command and all that it began, daemons included, say what workers cost. The one process is the command itself; others are begun "
+        "beside it, and most of what they add is their start.",
+        "",
+        *table(["", "seconds", "processor's seconds", "more", "largest difference of a score"], body),
+        "",
+        place(content),
+        "",
+        "`python benchmarks/engines.py`",
+        "",
+    ]
+
+
+def serving(content: dict[str, Any]) -> list[str]:
+    """What a server bears."""
+    m, wait = content["megabytes"], content["milliseconds"]
+    return [
+        f"**Load.** {content['clients']} clients at full speed for a minute, three of eight requests with rows or questions that are none: "
+        f"{content['requests']:,} requests, {len(content['wrong']) or 'none'} answered otherwise than it should be; "
+        f"{m['after_10_s']:.0f} MB resident after ten seconds, {m['end']:.0f} at the end. A median of {wait['median']:.0f} ms, 99 % within "
+        f"{wait['99']:,.0f} (50 rows scored, 50 drawn given two cells, 10 filled, reasons of 2; on two cores with a load of "
+        f"{content['load'][1]:.0f} from other work).",
+        "",
+        place(content),
+        "",
+        "`python benchmarks/serving.py`",
+        "",
+    ]
+
+
 def lines(content: dict[str, Any]) -> list[str]:
     """Peaks and rates of every size; the rates of the largest, times a billion rows."""
     sizes = {int(n): row for n, row in content["sizes"].items()}

@@ -220,3 +220,70 @@ def test_the_completion_command(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "argcomplete", None)
     code, _, err = call(capsys, "completion")
     assert code == 2 and "pip install 'modeflow[completion]'" in err
+
+
+def test_what_is_read_is_never_written(here, tmp_path, capsys):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in "ab":
+        rows(9).write_csv(data / f"{name}.csv")
+    before = (data / "a.csv").read_bytes()
+    asked = [
+        ("score", here / "run", data / "a.csv", "-o", data / "." / "a.csv"),
+        ("assign", here / "run", data, "-o", data, "--overwrite"),
+        ("anomalies", here / "run", f"{data}/*.csv", "-o", data),
+        ("schema", data / "a.csv", "-o", data / "a.csv"),
+        ("fit", data, "-o", data, *SMALL),
+    ]
+    for args in asked:
+        code, _, err = call(capsys, *args)
+        assert code == 2 and ("would be lost" in err or "folder of the data" in err)
+    assert (data / "a.csv").read_bytes() == before and len(list(data.iterdir())) == 2
+
+
+def test_a_pattern_that_the_shell_has_resolved(here, tmp_path, capsys):
+    files = [str(tmp_path / f"{name}.csv") for name in "ab"]
+    for file in files:
+        rows(3).write_csv(file)
+    with pytest.raises(SystemExit):
+        main(["score", str(here / "run"), *files])
+    assert "a pattern in quotes" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["score", str(here / "run"), files[0], "--nothing"])
+    assert "unrecognized arguments: --nothing" in capsys.readouterr().err
+
+
+def test_json_is_json(here, tmp_path, capsys):
+    """A row outside of what a column can be has no probability: null, for JSON has no infinite numbers."""
+    table = rows(40).with_columns(word=pl.Series(["u", "v"] * 20))
+    table.write_csv(tmp_path / "t.csv")
+    small = ["--set", "max_epochs=1", "--set", "latent_options.likelihood=leaves", "--quiet"]
+    assert main(["fit", str(tmp_path / "t.csv"), "-o", str(tmp_path / "run"), *small]) == 0
+    table[:1].with_columns(word=pl.lit("w")).write_csv(tmp_path / "new.csv")
+    code, out, _ = call(capsys, "score", tmp_path / "run", tmp_path / "new.csv", "--json")
+    told = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert code == 0 and told["least_likely_rows"] == [{"row": 1, "log_density": None}]
+    table[:1].write_csv(tmp_path / "new.csv")
+    _, out, _ = call(capsys, "score", tmp_path / "run", tmp_path / "new.csv")
+    assert "n=1" in out and "nan" not in out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_is_piped_is_utf8(here, tmp_path, monkeypatch, encoding):
+    """Where the system has another encoding: the signs of the words for people are in neither of them."""
+    rows(9).write_csv(tmp_path / "t.csv")
+    piped = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", piped)
+    assert main(["score", str(here / "run"), str(tmp_path / "t.csv"), "--quiet"]) == 0
+    piped.flush()
+    assert "log-density" in piped.buffer.getvalue().decode() and "−" in piped.buffer.getvalue().decode()
+    assert piped.encoding == encoding
+
+
+def test_a_fit_on_several_devices():
+    from modeflow.cli.commands.fit import settings
+    from modeflow.cli.parser import build_parser
+    from modeflow.runs import RunConfig
+
+    args = build_parser().parse_args(["fit", "moons", "-o", "run", "--devices", "2"])
+    assert RunConfig.build(settings(args)).settings["training"]["devices"] == 2

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -191,8 +195,14 @@ def test_many_files_each_by_itself(run, many, tmp_path, capsys):
     code, told, _ = call(capsys, "score", run, many, "-o", out, "--json")
     assert (code, json.loads(told)["files_already_there"]) == (1, 2)
     assert (out / "p0.csv").read_text() == "kept" and (out / "p1.csv").exists()
-    call(capsys, "score", run, many, "-o", out, "--overwrite")
+    later = time.time() + 100
+    os.utime(many / "p0.csv", (later, later))  # its rows are others now
+    assert json.loads(call(capsys, "score", run, many, "-o", out, "--json")[1])["files_already_there"] == 2
     assert (out / "p0.csv").read_text() != "kept"
+    (out / "p1.csv").write_text("old")
+    call(capsys, "score", run, many, "-o", out, "--overwrite")
+    assert (out / "p1.csv").read_text() != "old"
+    assert "mount it" in call(capsys, "score", run, "s3://bucket/*.csv")[2]
     assert call(capsys, "score", run, tmp_path / "*.nothing")[0] == 2
     assert call(capsys, "score", run, many, "-o", tmp_path / "one.csv")[0] == 2
 
@@ -279,3 +289,65 @@ def test_a_mean_from_the_means_of_parts():
         [cut.value, cut.standard_error], [whole.value, whole.standard_error], rtol=1e-12
     )
     assert pooled([summarise(np.array([1.0, -np.inf]), "exact"), whole]).non_finite == 1
+
+
+class InPlaceOfRay:
+    """What is asked of Ray, done in this process; its workers have begun elsewhere."""
+
+    exceptions = types.SimpleNamespace(
+        RayError=type("RayError", (Exception,), {}), RayTaskError=type("RayTaskError", (Exception,), {})
+    )
+
+    def __init__(self, elsewhere):
+        self.elsewhere, self.begun = elsewhere, []
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **how):
+        self.begun.append(how)
+
+    def remote(self, **_):
+        def of(work):
+            def asked(*args):
+                with contextlib.chdir(self.elsewhere):
+                    done = work(*args)
+                return lambda: done
+
+            return types.SimpleNamespace(remote=asked)
+
+        return of
+
+    def wait(self, flying, num_returns):
+        return flying[:num_returns], flying[num_returns:]
+
+    def get(self, promise):
+        return promise()
+
+    def shutdown(self):
+        self.begun.append(None)
+
+
+def test_workers_of_a_cluster_find_relative_paths(run, many, tmp_path, capsys, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    ray = InPlaceOfRay(elsewhere)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with contextlib.chdir(many.parent):
+        code, _, _ = call(capsys, "score", os.path.relpath(run), "many/p*", "-o", "out", "--engine", "ray")
+    assert code == 0 and len(list((tmp_path / "out").iterdir())) == 3 and not any(elsewhere.iterdir())
+    # On this machine one of its own, not what somebody began before.
+    monkeypatch.delenv("RAY_ADDRESS")
+    call(capsys, "score", run, many / "p*", "-o", tmp_path / "again", "--engine", "ray", "--jobs", "2")
+    assert ray.begun[0].get("address") is None and ray.begun[1] is None
+    assert ray.begun[2]["address"] == "local" and ray.begun[2]["num_cpus"] == 2
+
+
+def test_a_cluster_that_is_not_there(run, many, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", InPlaceOfRay(tmp_path))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free.getsockname()[1]}")
+        code, _, err = call(capsys, "score", run, many, "-o", tmp_path / "out", "--engine", "ray")
+    assert code == 2 and "RAY_ADDRESS=127.0.0.1" in err and err.count("\n") == 1

@@ -87,11 +87,25 @@ def test_a_fit_on_many_files(folder, tmp_path, capsys):
     assert code == 2 and "sample" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
+def test_the_weights_are_those_of_one_file_in_memory(folder, tmp_path, monkeypatch):
+    monkeypatch.undo()  # all rows are the sample
+    whole = tmp_path / "whole.csv"
+    pl.concat([pl.read_csv(file) for file in sorted(folder.iterdir())]).write_csv(whole)
+    for name, told in (("many", [f"{folder}/*"]), ("cut", [str(whole), "--stream"]), ("one", [str(whole)])):
+        assert main(["fit", *told, "-o", str(tmp_path / name), *SMALL]) == 0
+    for file in ("model.safetensors", "test_scores.npy"):
+        assert len({(tmp_path / name / file).read_bytes() for name in ("many", "cut", "one")}) == 1
+    many, one = (load_run(tmp_path / name).data()[1] for name in ("many", "one"))
+    assert all(np.array_equal(a.values, b.values) for a, b in zip(many, one, strict=True))
+
+
 PROGRAM = """
 import sys
 from functools import partial
 from modeflow.cli import main
 from modeflow.estimators import settings
+from modeflow.runs import streamed
+streamed.SAMPLE = 60
 settings.TrainConfig = partial(settings.TrainConfig, checkpoint_every_seconds=0.0)  # a checkpoint a step
 sys.exit(main(sys.argv[1:]))
 """

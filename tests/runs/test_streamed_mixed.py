@@ -137,9 +137,37 @@ def test_a_file_counts_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "many" / "p1.csv").write_text("x,n,word,day,on\n,,,,\n1,2,red,2024-01-01,true\n")
     found = streamed.stream(MixedDomain, settings(many), tmp_path / "rows")
     assert "no cell at all" in found.failed[f"{tmp_path}/many/p1.csv"] and found.stored.total == 240
+    rows(50, 8).write_parquet(tmp_path / "many" / "o.parquet")
     rows(50, 9).with_columns(x=pl.lit("a")).write_parquet(tmp_path / "many" / "r.parquet")
     found = streamed.stream(MixedDomain, settings(many), tmp_path / "rows")
     assert "convert it" in found.failed[f"{tmp_path}/many/r.parquet"]
+
+
+def test_text_beside_other_kinds(tmp_path):
+    """A folder of csv, text with decimal commas and parquet is the table of its rows; a cell of text that is
+    no value of the column is the fault of its file."""
+    _, whole = written(tmp_path / "typed", "parquet")
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(3):
+        table = pl.read_parquet(tmp_path / "typed" / f"p{i}.parquet")
+        if i == 1:
+            table.write_parquet(folder / "p1.parquet")
+            continue
+        text = table.with_columns(pl.col("on").cast(pl.String).str.to_titlecase()) if i else table
+        text.write_csv(folder / f"p{i}.csv", decimal_comma=i == 2, separator=";" if i == 2 else ",")
+    found = streamed.stream(MixedDomain, settings(f"{folder}/*"), tmp_path / "rows")
+    assert not found.failed and found.stored.total == 360
+    known = streamed.stream(MixedDomain, settings(whole, stream=True), tmp_path / "known")
+    assert found.data.schema.to_dict()["columns"] == known.data.schema.to_dict()["columns"]
+    np.testing.assert_array_equal(*(each.stored.file_rows(np.arange(360)) for each in (found, known)))
+    for column, cell in (("x", "many"), ("on", "maybe"), ("day", "tomorrow"), ("n", "inf")):
+        table = pl.read_csv(folder / "p0.csv", infer_schema=False)
+        broken = pl.when(pl.int_range(120) == 5).then(pl.lit(cell)).otherwise(column).alias(column)
+        table.with_columns(broken).write_csv(folder / "q.csv")
+        found = streamed.stream(MixedDomain, settings(f"{folder}/*"), tmp_path / "rows")
+        assert list(found.failed) == [f"{folder}/q.csv"] and found.stored.total == 360
+        assert f"column '{column}'" in found.failed[f"{folder}/q.csv"]
 
 
 def test_infinite_numbers_are_the_fault_of_their_file(tmp_path):
@@ -203,12 +231,15 @@ import sys
 from functools import partial
 from modeflow.cli import main
 from modeflow.estimators import settings
+from modeflow.runs import streamed
+streamed.SAMPLE = 60
 settings.TrainConfig = partial(settings.TrainConfig, checkpoint_every_seconds=0.0)  # a checkpoint a step
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_killed_fit_of_a_mixed_table_resumes_bit_by_bit(tmp_path):
+def test_a_killed_fit_of_a_mixed_table_resumes_bit_by_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "SAMPLE", 60)
     many, _ = written(tmp_path / "many", "csv", count=2, n=80)
     longer = [each.replace("max_epochs=2", "max_epochs=4") for each in SMALL]
     run, last = tmp_path / "killed", tmp_path / "killed" / "checkpoints" / "last.safetensors"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 __all__ = ["main", "one_line_warning"]
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser)
     args = parser.parse_args(argv)
     try:
-        with warnings.catch_warnings(), showing(not (args.quiet or args.json)):
+        with warnings.catch_warnings(), _any_character(), showing(not (args.quiet or args.json)):
             warnings.showwarning = one_line_warning
             # Notices of libraries about their own internals are not the user's business.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -47,6 +49,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         name = f"'{error.filename}': " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}")
+
+
+@contextmanager
+def _any_character() -> Iterator[None]:
+    """What is written is UTF-8, as files are, also where the system has another encoding: names of columns
+    and signs such as − may not be in it. A terminal, which has its own, shows what it has not as ?."""
+    changed = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower().replace("-", "") != "utf8":
+            changed.append((stream, stream.encoding, stream.errors))
+            if stream.isatty():
+                stream.reconfigure(errors="replace")
+            else:
+                stream.reconfigure(encoding="utf-8")
+    try:
+        yield
+    finally:
+        for stream, encoding, errors in changed:
+            stream.reconfigure(encoding=encoding, errors=errors)
 
 
 def _fail(message: str) -> int:

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from modeflow._version import __version__
+from modeflow.cli.arguments import Parser
 from modeflow.cli.filling import add_filling
-from modeflow.errors import nearest
 
 __all__ = ["build_parser", "usual"]
 
 DESCRIPTION = """Density estimation and generation for data with many isolated modes.
 
-DATA is a .csv, .tsv, .txt, .dat, .parquet, .npy, .npz or .h5 file (- for text from stdin), a folder of
-images (or a .npy array of them), or a name listed by `modeflow data`.
+DATA is a .csv, .tsv, .txt, .dat, .parquet, .npy, .npz or .h5 file (- for text from stdin), a folder of such
+tables or a pattern of their names in quotes ('folder/*.csv'), a folder of images (or a .npy array of them),
+or a name listed by `modeflow data`.
 RUN is the folder that `modeflow fit` writes."""
 
 EPILOG = """examples:
@@ -26,25 +27,6 @@ EPILOG = """examples:
   modeflow score run new.csv -o scores.csv         log-density of every row
   modeflow anomalies run new.csv -o odd.csv        p-values, and which columns make a row odd
   modeflow sample run -n 1000 -o samples.csv       new rows"""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in the form of all others: one line that names what is wrong and suggests what was meant."""
-
-    #: What is added to the help, if it is asked for.
-    more_help: Callable[[], str] | None = None
-
-    def format_help(self) -> str:
-        return super().format_help() + (f"\n{self.more_help()}" if self.more_help else "")
-
-    def error(self, message: str) -> NoReturn:
-        message = message.splitlines()[0]
-        if "invalid choice" in message and "'" in message:
-            wrong = message.split("'")[1]
-            commands = [c for a in self._actions if isinstance(a.choices, dict) for c in a.choices]
-            if commands:
-                message = f"there is no command '{wrong}'{nearest(wrong, commands)} ({', '.join(commands)})"
-        self.exit(2, f"modeflow: error: {message} (see `{self.prog} --help`)\n")
 
 
 def _settings_help() -> str:
@@ -80,7 +62,7 @@ def usual(command: str, *arguments: str) -> dict[str, Any]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = _Parser(
+    parser = Parser(
         prog="modeflow",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -89,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="version, and the native kernels in use")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, summary: str, example: str) -> _Parser:
+    def add(name: str, summary: str, example: str) -> Parser:
         sub = commands.add_parser(
             name,
             help=summary,
@@ -204,6 +186,9 @@ def build_parser() -> argparse.ArgumentParser:
     fit.add_argument("--validation", metavar="SHARE|FILE", help="validation rows: a share (0.1) or a file")
     fit.add_argument("--resume", action="store_true", help="go on with the interrupted run in RUN")
     seed_and_device(fit)
+    fit.add_argument(
+        "--devices", type=int, metavar="N", help="train on N devices, or in N processes of the cpu (1)"
+    )
 
     score = add(
         "score",
@@ -211,7 +196,8 @@ def build_parser() -> argparse.ArgumentParser:
         "modeflow score run new.csv -o scores.csv\n"
         "  modeflow score run 'folder/*.parquet' -o scores --jobs 2\n\n"
         "A row with a missing, infinite or text cell scores NaN; how many and why is said on stderr.\n"
-        "Of many files each has an output of its name in the folder -o; what is there is not made again.\n"
+        "Of many files each has an output of its name in the folder -o; what is there and not older than\n"
+        "its file and the model is not made again.\n"
         "exit status: 0 where at least one row was scored, 1 where some of many files failed,\n"
         "2 where no row was scored, or the columns differ",
     )

@@ -43,13 +43,17 @@ def files_of(source: str | os.PathLike[str] | None) -> list[Path] | None:
     where DATA is a single source.
 
     Raises:
-        DataError: a pattern, or a folder without images, that holds no table.
+        DataError: a pattern, or a folder without images, that holds no table; an address (``s3://``).
     """
     if source is None or os.fspath(source) == STDIN:
         return None
     path = Path(source).expanduser()
     if path.is_file():
         return None
+    if "://" in os.fspath(source):
+        raise DataError(
+            f"'{source}' is an address, and files are read: mount it as a folder, or copy the files"
+        )
     if path.is_dir():
         if is_image_source(path):
             return None

@@ -50,7 +50,8 @@ class LogLikelihood:
 
     def __str__(self) -> str:
         if math.isfinite(self.value):
-            number = f"{_signed(self.value)} ± {self.standard_error:.3f}"
+            spread = f" ± {self.standard_error:.3f}" if math.isfinite(self.standard_error) else ""
+            number = f"{_signed(self.value)}{spread}"
         else:
             number = _signed(self.value)
         lost = f", {self.non_finite} non-finite" if self.non_finite else ""

@@ -50,6 +50,9 @@ def fit_run(
             of it; `resume` goes on.
     """
     folder = Path(out).expanduser()
+    source = config.settings["data"]
+    if source is not None and folder.is_dir() and folder.resolve() == Path(source).expanduser().resolve():
+        raise DataError(f"'{folder}' is the folder of the data: give another one for the run")
     _check_folder(folder, resume)
     with signals_held():
         with _new_run(config, folder, resume):
@@ -84,7 +87,7 @@ def _fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         train, held = domain.rows(parts.train), domain.rows(parts.validation)
-        more = {} if rows is None else {"stored": rows.stored}
+        more = {} if rows is None or rows.fits_memory else {"stored": rows.stored}
         estimator.fit(train, validation=held, run_dir=folder, resume=resume, **more)
     measured, held = measure(estimator, data, parts)
     result = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modeflow.data._source import is_text_file
 from modeflow.data.columns import IMPOSSIBLE, TableSchema, read_mixed
+from modeflow.data.columns.typed import as_typed
 from modeflow.domains._mixed_rows import refuse_empty
 from modeflow.domains._mixed_sources import MixedData, inferred, specs_of
 from modeflow.errors import DataError
@@ -95,6 +98,8 @@ class _Reading:
         self.numbers: dict[int, Path] = {}
         self.notes: list[str] = []
         self.columns: list[str] | None = None
+        #: Of columns that have some, where there is text beside other files.
+        self.types: Mapping[str, Any] = {}
         self.sample = Sample(settings["seed"])
 
     @property
@@ -103,6 +108,8 @@ class _Reading:
 
     def look(self, files: Sequence[Path]) -> None:
         """Read every file."""
+        typed = [file for file in files if not is_text_file(file)]
+        self.types = self._types(typed) if len(typed) < len(files) else {}
         self.sample.begin()
         before, count = self.columns, 0
         for file, part in each_part(files, "look at columns", self._looked_at):
@@ -149,12 +156,23 @@ class _Reading:
 
     def frames(self, file: Path) -> Iterator[tuple[tuple[pl.DataFrame, list[str]], float]]:
         """The rows of a file, part by part, with the columns of the files before it."""
-        return parts_read(
-            file,
-            self.settings,
-            self.columns,
-            lambda wanted, header: read_mixed(file, wanted, header=header, known=wanted or ()),
-        )
+
+        def read(wanted: Sequence[str] | None, header: bool | None) -> tuple[pl.DataFrame, list[str]]:
+            frame, notes = read_mixed(file, wanted, header=header, known=wanted or ())
+            if not self.types or not is_text_file(file):
+                return frame, notes
+            frame, more = as_typed(frame, self.types, str(file))
+            return frame, [*notes, *more]
+
+        return parts_read(file, self.settings, self.columns, read)
+
+    def _types(self, files: Sequence[Path]) -> Mapping[str, Any]:
+        """The types of the columns of the first of these files that can be read."""
+        for file in files:
+            with suppress(DataError):
+                (frame, _), _ = next(self.frames(file))
+                return dict(frame.schema)
+        return {}
 
     def told(self, rows: int, content: str, schema: TableSchema | None) -> dict[str, Any]:
         """Plain values for the run folder."""

@@ -80,6 +80,11 @@ class Streamed:
     stored: StoredRows
     failed: Mapping[str, str]
 
+    @property
+    def fits_memory(self) -> bool:
+        """Whether the sample is all training rows: they are then trained on as those of one file are."""
+        return len(self.parts.train) == len(self.stored)
+
 
 def is_streamed(settings: Mapping[str, Any]) -> bool:
     """Whether DATA names many tables, or one that is large, or is to be read so (``stream``).
@@ -154,12 +159,16 @@ def stream(domain: Any, settings: Mapping[str, Any], folder: Path) -> Streamed:
     data, (test, validation, train) = kind.drawn(found, str(source), folder, everything, places)
     notes = (
         *found["notes"],
-        f"'{source}': {found['rows']} rows, of which {len(stored)} are trained on; columns, choices and "
-        f"start are those of {len(train)} of them",
+        _told(str(source), found["rows"], len(stored), len(train)),
         *(f"passed over '{file}': {why}" for file, why in found["failed"].items()),
     )
     parts = _Parts(train, validation, test, len(stored))
     return Streamed(replace(data, notes=notes), parts, stored, found["failed"])
+
+
+def _told(source: str, rows: int, trained: int, sample: int) -> str:
+    told = f"'{source}': {rows} rows, of which {trained} are trained on"
+    return told if sample == trained else f"{told}; columns, choices and start are those of {sample} of them"
 
 
 def discard(folder: Path) -> None:
@@ -168,14 +177,16 @@ def discard(folder: Path) -> None:
 
 
 def _places(settings: Mapping[str, Any], rows: int) -> Sequence[np.ndarray]:
-    """Rows of the test and the validation part, and of a sample of the others, which rises."""
+    """Rows of the test and the validation part, and of a sample of the others, which rises; where these are
+    all, the parts are those that `modeflow.data.split_table` draws, in its order."""
     counts = [min(SAMPLE, max(1, round(settings[name] * rows))) for name in ("test", "validation")]
     if rows - sum(counts) < 2:
         raise DataError(f"{rows} rows are too few to fit: 4 are needed, and many more are wanted")
     counts.append(min(SAMPLE, rows - sum(counts)))
     chosen = _distinct(np.random.default_rng(settings["seed"]), rows, sum(counts))
     places = np.split(chosen, np.cumsum(counts)[:-1])
-    places[2] = np.sort(places[2])
+    if sum(counts) < rows:
+        places[2] = np.sort(places[2])
     return places
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
-import math
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from modeflow._version import __version__
+from modeflow.data.json_text import json_text
 from modeflow.errors import ConfigError, ModeflowError
 from modeflow.serving.arrow import ARROW_STREAM, stream_of_frame
 from modeflow.serving.bodies import JSON, MEDIA, columns_of_body, json_value
@@ -187,18 +186,7 @@ def _response(request: Request, answer: Answer) -> Response:
 
 def json_bytes(value: Any) -> bytes:
     """JSON text; numbers that are not finite are null."""
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_text(value).encode()
 
 
 def _errors(app: FastAPI) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modeflow.cli.commands._output import refuse_data
 from modeflow.errors import ConfigError, DataError
 
 __all__ = ["check_picture", "hidden_of", "write_filled"]
@@ -31,14 +32,15 @@ def hidden_of(args: argparse.Namespace, images: np.ndarray, seed: int) -> np.nda
     return hidden
 
 
-def check_picture(out: str) -> Path:
-    """Refuse, before anything is done, where the picture cannot be written."""
+def check_picture(out: str, data: str | None = None) -> Path:
+    """Refuse, before anything is done, where the picture cannot be written, or is DATA."""
     from modeflow.data import check_writable
 
     target = Path(out).expanduser()
     if target.suffix.lower() not in (".png", ".npy"):
         raise ConfigError(f"-o must end in .png or .npy (both are written), received '{out}'")
     for suffix in (".png", ".npy"):
+        refuse_data([str(target.with_suffix(suffix))], [data])
         check_writable(target.with_suffix(suffix))
     return target
 

@@ -6,15 +6,18 @@ import argparse
 import importlib
 import os
 import shutil
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from modeflow._version import __version__
 from modeflow.cli.commands._files import open_run
-from modeflow.cli.commands._output import check_output, emit, say, warn
+from modeflow.cli.commands._output import check_output, emit, refuse_data, say, warn
 
 __all__ = ["EXIT_SOME", "Outcome", "over_files"]
 
@@ -78,7 +81,8 @@ def _many(args: argparse.Namespace, command: str, files: list[Path]) -> int:
     from modeflow.progress import track
 
     targets = _targets(args.out, files, command)
-    left = [file for file in files if args.overwrite or not os.path.exists(targets[file] or "")]
+    model = os.stat(Path(args.run_folder).expanduser() / "model.safetensors").st_mtime_ns
+    left = [file for file in files if args.overwrite or not _is_done(targets[file], file, model)]
     options = {k: v for k, v in vars(args).items() if k not in ("run", "data", "out")}
     options |= {"json": False, "quiet": True, "of_many": True}
     tasks = [_Task(command, options, str(file), targets[file]) for file in left]
@@ -136,12 +140,29 @@ def _targets(out: str | None, files: list[Path], command: str) -> dict[Path, str
         )
     root = os.path.commonpath([file.parent for file in files])
     found: dict[Path, str | None] = {}
+    taken: set[str] = set()
     for file in files:
         place = folder / file.relative_to(root)
         target = place if place.suffix.lower() in (".csv", ".tsv", ".parquet") else place.with_suffix(".csv")
-        found[file] = f"{place}.csv" if str(target) in found.values() else str(target)
+        found[file] = name = f"{place}.csv" if str(target) in taken else str(target)
+        taken.add(name)
+    refuse_data(taken, files)
+    if not folder.is_dir():
+        check_writable(folder)
     check_writable(folder / "any")
     return found
+
+
+def _is_done(target: str | None, file: Path, model: int) -> bool:
+    """Whether an output is there, and not older than what it is made of.
+
+    Arguments:
+        model: when it was written, ns.
+    """
+    try:
+        return target is not None and os.stat(target).st_mtime_ns >= max(file.stat().st_mtime_ns, model)
+    except OSError:
+        return False
 
 
 # --- workers --------------------------------------------------------------------------------------
@@ -224,25 +245,59 @@ def _by_ray(tasks: list[_Task], jobs: int) -> _Results:
         raise ConfigError("--engine ray needs Ray: pip install 'modeflow[ray]'") from error
     started = not ray.is_initialized()
     if started:
-        local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": jobs, "include_dashboard": False}
-        ray.init(log_to_driver=False, configure_logging=False, **local)
-    work = ray.remote(num_cpus=1, max_retries=_TRIES)(_do)
+        # Of its own where none is named: otherwise Ray takes whatever was begun on this machine before.
+        where = os.environ.get("RAY_ADDRESS")
+        own = {} if where else {"address": "local", "num_cpus": jobs, "include_dashboard": False}
+        try:
+            _reach(where)
+            ray.init(log_to_driver=False, configure_logging=False, **own)
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ConfigError(_no_ray(where, error)) from error
+    work, folder = ray.remote(num_cpus=1, max_retries=_TRIES)(_do_in), os.getcwd()
     try:
         waiting, flying = list(reversed(tasks)), dict[Any, _Task]()
         while waiting or flying:
             while waiting and len(flying) < 4 * max(jobs, 1):
                 task = waiting.pop()
-                flying[work.remote(task)] = task
+                flying[work.remote(folder, task)] = task
             ready, _ = ray.wait(list(flying), num_returns=1)
             task = flying.pop(ready[0])
             try:
                 outcome: Outcome | str = ray.get(ready[0])
+            except ray.exceptions.RayTaskError as error:  # it lives, and cannot even begin
+                why = str(error.cause or error).splitlines()[-1]
+                outcome = f"a worker cannot do it ({why}): is modeflow {__version__} on all machines?"
             except ray.exceptions.RayError as error:
                 outcome = f"a worker died at it {_TRIES + 1} times ({str(error).splitlines()[0]})"
             yield task.file, outcome
     finally:
         if started:
             ray.shutdown()
+
+
+def _reach(where: str | None) -> None:
+    """Refuse an address that nobody listens on (`OSError`), which Ray itself would ask for ten minutes."""
+    host, _, port = (where or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10.0).close()
+
+
+def _no_ray(where: str | None, error: Exception) -> str:
+    """That there is no Ray, why, and what to do."""
+    why = next(iter(str(error).splitlines()), type(error).__name__).strip().rstrip(".")
+    if where is None:
+        return f"Ray does not start here ({why}): --jobs N needs no Ray"
+    return (
+        f"no answer from the Ray cluster at RAY_ADDRESS={where} ({why}): is it running? If it asks for a "
+        "token, as Ray does by default, set RAY_AUTH_MODE=token here, with the cluster's ~/.ray/auth_token"
+    )
+
+
+def _do_in(folder: str, task: _Task) -> Outcome | str:
+    """The same in a process that may have begun elsewhere: paths are those of the command's folder."""
+    with suppress(OSError):  # a machine without it, and paths from the root
+        os.chdir(folder)
+    return _do(task)
 
 
 def _do(task: _Task) -> Outcome | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +13,7 @@ __all__ = [
     "columns_of",
     "emit",
     "likelihood_text",
+    "refuse_data",
     "say",
     "say_notes",
     "say_unscored",
@@ -26,7 +27,9 @@ def emit(args: argparse.Namespace, result: dict[str, Any], lines: list[str]) -> 
     """Print `result` as JSON with ``--json``, else the lines (on stderr where ``-o -`` sends a table to
     stdout)."""
     if args.json:
-        print(json.dumps(result, ensure_ascii=False))
+        from modeflow.data.json_text import json_text
+
+        print(json_text(result))
     else:
         stream = sys.stderr if getattr(args, "out", None) == "-" else sys.stdout
         for line in lines:
@@ -80,7 +83,22 @@ def check_output(args: argparse.Namespace) -> None:
     if args.out == "-" and args.json:
         raise ConfigError("-o - and --json both print to stdout: give one of them")
     if args.out:
+        refuse_data([args.out], [getattr(args, "data", None)])
         check_writable(args.out)
+
+
+def refuse_data(outputs: Iterable[str | None], sources: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse outputs that are what is read, which would be lost (`ConfigError`)."""
+    from modeflow.errors import ConfigError
+
+    read = {_place(source) for source in sources if source is not None}
+    for out in outputs:
+        if out is not None and out != "-" and _place(out) in read:
+            raise ConfigError(f"'{out}' is read, and would be lost if it were written: give another -o")
+
+
+def _place(path: str | os.PathLike[str]) -> str:
+    return os.path.realpath(os.path.expanduser(path))
 
 
 def columns_of(text: str | None) -> list[str] | None:

@@ -38,6 +38,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "validation": _share(args.validation),
         "seed": args.seed,
         "device": args.device,
+        "training.devices": args.devices,
     }
     return {**given, **{k: v for k, v in own.items() if v is not None}}
 

@@ -12,7 +12,7 @@ from modeflow.errors import ConfigError
 
 def run(args: argparse.Namespace) -> int:
     """Hide pixels of images, and fill them by a run that leaves hidden pixels out."""
-    target = check_picture(args.out)
+    target = check_picture(args.out, args.data)
     fitted = open_run(args)
     estimator, domain = fitted.estimator, fitted.estimator.domain_
     if domain.of_tables:

@@ -10,10 +10,10 @@ from modeflow.cli.commands._output import check_output, columns_of, say, say_not
 
 def run(args: argparse.Namespace) -> int:
     """Print what each column of a table is taken for, as YAML that a person can edit."""
-    import json
     from pathlib import Path
 
     from modeflow.data.columns import TableSchema, read_mixed
+    from modeflow.data.json_text import json_text
     from modeflow.data.mixed_sets import dropped_columns, dropped_note
     from modeflow.data.table import atomic_write
 
@@ -35,11 +35,7 @@ def run(args: argparse.Namespace) -> int:
             **schema.to_dict(),
             "notes": [*notes, *schema.notes],
         }
-        print(
-            json.dumps(
-                {**content, **({"out": args.out} if args.out else {})}, ensure_ascii=False, default=str
-            )
-        )
+        print(json_text({**content, **({"out": args.out} if args.out else {})}, default=str))
     elif not args.out or args.out == "-":
         sys.stdout.write(text)
         refused = [column.name for column in schema.columns if column.kind == "id"]
