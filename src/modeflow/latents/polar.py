@@ -12,7 +12,8 @@ noise. With u held, G(θ; κ) = u gives its derivative without one of the invers
     E s\big) \frac{g(t)}{g(\theta)}\, dt = \int_\theta^\pi \big(s(t) - E s\big) \frac{g(t)}{g(\theta)}\, dt
 
 in which the normaliser cancels. Both integrals are smooth in every dimension, and Gauss–Legendre nodes on
-the part where g is not negligible give them to about twelve digits; all is in float64.
+the part where g is not negligible give them to about twelve digits; all is in float64. In three dimensions,
+where the sine in g is the derivative of the cosine, G⁻¹ has a closed form, hundreds of times as fast.
 
 Reference:
     Figurnov, Mohamed, Mnih, *Implicit Reparameterization Gradients*, 2018, https://arxiv.org/abs/1805.08498
@@ -63,6 +64,11 @@ class Tilt(ABC):
     def mode(kappa: Tensor, features: int) -> Tensor:
         """The angle at which g is largest."""
 
+    @staticmethod
+    @abstractmethod
+    def on_globe(uniform: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor]:
+        """``1 - cos θ`` and ``1 + cos θ`` at ``θ = G^{-1}(u; κ)`` in three dimensions, each to its digits."""
+
 
 class Cosine(Tilt):
     """``s = cos θ``: von Mises–Fisher."""
@@ -80,6 +86,13 @@ class Cosine(Tilt):
         # κ sin² = (m - 2) cos
         free = features - 2.0
         return torch.acos((2 * kappa / (free + (free * free + 4 * kappa.square()).sqrt())).clamp_max(1))
+
+    @staticmethod
+    def on_globe(uniform: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor]:
+        # cos θ is exponential on [-1, 1], of rate κ, from either end.
+        fall = -torch.log1p(uniform * torch.expm1(-2 * kappa)) / kappa
+        rise = torch.log1p((1 - uniform) * torch.expm1((2 * kappa).clamp_max(100.0))) / kappa
+        return fall, torch.where(kappa < 50, rise, (2 - fall).clamp_min(0))
 
 
 class LogCosine(Tilt):
@@ -99,6 +112,12 @@ class LogCosine(Tilt):
     def mode(kappa: Tensor, features: int) -> Tensor:
         return torch.acos((kappa / (features - 2.0 + kappa)).clamp_max(1))
 
+    @staticmethod
+    def on_globe(uniform: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor]:
+        # (1 + cos θ) / 2 is of a Beta(1 + κ, 1), a power of a uniform number.
+        log_t = torch.log1p(-uniform) / (1 + kappa)
+        return -2 * torch.expm1(log_t), 2 * log_t.exp()
+
 
 def draw_angle(uniform: Tensor, kappa: Tensor, features: int, tilt: type[Tilt]) -> Tensor:
     """``G^{-1}(u; κ)``, differentiable in κ (once), ``(B,)``.
@@ -113,7 +132,11 @@ def draw_angle(uniform: Tensor, kappa: Tensor, features: int, tilt: type[Tilt]) 
 class _Angle(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, uniform: Tensor, kappa: Tensor, features: int, tilt: type[Tilt]) -> Tensor:
-        angle = _invert(uniform, kappa, features, tilt)
+        if features == 3:
+            fall, rise = tilt.on_globe(uniform, kappa)
+            angle = 2 * torch.atan2(fall.sqrt(), rise.sqrt())
+        else:
+            angle = _invert(uniform, kappa, features, tilt)
         ctx.save_for_backward(angle, kappa)
         ctx.features, ctx.tilt = features, tilt
         return angle

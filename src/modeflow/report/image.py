@@ -183,7 +183,9 @@ def gather_image(
     """
     estimator, config = run.estimator, run.config
     estimator.verbose = not quiet
-    data, split = run.data()
+    data, _ = run.data()
+    # Whole images, also where pixels were hidden from the model: it is they that samples are to be like.
+    split = estimator.domain_.split(data, {**config.settings, "hide": None, "mask": None})
     assert isinstance(split, ImageSplit)
     count = min(_MEASURED, len(split.test))
     if announce is not None:
