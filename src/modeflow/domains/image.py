@@ -63,6 +63,7 @@ class ImageDomain(Domain):
     block_rows: ClassVar[int] = 256
     drawn: ClassVar[int] = 64
     scores_training: ClassVar[bool] = False
+    pictured: ClassVar[bool] = True
 
     @property
     def dims(self) -> int:

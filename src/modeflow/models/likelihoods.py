@@ -119,7 +119,7 @@ def _bernoulli(
     if images.levels != 2:
         raise ConfigError(
             f"likelihood='bernoulli' is of images of two levels, received levels={images.levels}: make "
-            "the images binary (of eight bits: bits=1), or, unless posterior='laplace', take likelihood='logistic'"
+            "the images binary (of eight bits: bits=1), or, but with laplace, take likelihood='logistic'"
         )
     channels, height, width = images.shape
     net: ConvDecoder | None = None

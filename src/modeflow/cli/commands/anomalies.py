@@ -54,7 +54,7 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     estimator = fitted.estimator
     # Of images no column is told: they are shown.
     domain, names = estimator.domain_, tuple(estimator.domain_.facts.get("columns", ()))
-    picture = None if names else picture_of(args.out)
+    picture = picture_of(args.out) if domain.pictured else None
     held, shown = fitted.held_scores(), dict[int, np.ndarray]()
     seen, told, odd, scored, said = Seen(), list[_Told](), 0, 0, "exact"
     usual: list[np.ndarray] = []
