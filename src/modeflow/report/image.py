@@ -212,7 +212,9 @@ def _pictures(estimator: Any, split: ImageSplit, samples: np.ndarray, seed: int)
 
     latent = estimator.latent_.describe().kind
     has_states, has_z = estimator.n_states_ > 1, latent in ("continuous", "codes")
-    drawn = {"prior_temperature": _COOL} if has_z or has_states else {}
+    prior = getattr(estimator.latent_, "prior", None)
+    cooled = (has_z or has_states) and (prior is None or prior.tempers)
+    drawn = {"prior_temperature": _COOL} if cooled else {}
     cool, _ = estimator.sample(_SHOWN, random_state=seed, temperature=_COOL, **drawn)
     found = [
         panel(split.train[:_SHOWN], "images of the training part", "training images"),
