@@ -1,7 +1,8 @@
 """Pictures of docs/models: companion systems fitted to two moons, VQ-VAE-2 to the digits of scikit-learn.
 
 Two moons: 2,000 rows to learn from, 400 for early stopping, 60 epochs of 128 rows a step, everything else as
-`modeflow fit --model NAME` has it, but for eight states of the discrete VAE. One run each, seed 0: what a
+`modeflow fit --model NAME` has it, but for eight states of the discrete VAE, and 200 epochs of S-VAE and
+LIDVAE, which begin slowly. One run each, seed 0: what a
 model makes of two islands that are bent, not how far it can be brought.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/model_pictures.py [--models vae s-vae]
@@ -24,7 +25,9 @@ from modeflow.runs import RunConfig
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images" / "models"
 FIT, GRID = {"max_epochs": 60, "batch_size": 128}, 80
-OWN: dict[str, dict[str, Any]] = {"discrete-vae": {"n_states": 8}}
+OWN: dict[str, dict[str, Any]] = {
+    "discrete-vae": {"n_states": 8}, "s-vae": {"max_epochs": 200}, "lidvae": {"max_epochs": 200},
+}  # fmt: skip
 NAMES = [name for name, info in COMPANIONS.items() if info.table is not None]
 
 
