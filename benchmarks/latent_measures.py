@@ -34,7 +34,7 @@ SAMPLES = 2000
 
 def taken(q: Approximate, index: Tensor) -> Approximate:
     """q of some of its rows, in any number; of a posterior by chains, its proposal's."""
-    q = getattr(q, "proposal", q)
+    q = q.proposal
     some = copy.copy(q)
     for name, value in vars(q).items():
         if isinstance(value, Tensor) and value.dim():
@@ -82,25 +82,27 @@ def _groups(values: Tensor) -> list[float]:
     return [round(float(part.mean()), 4) for part in values.chunk(GROUPS)]
 
 
-def scored(model: Any, x: Tensor, draws: int) -> dict[str, Any]:
+def scored(model: Any, x: Tensor, draws: int, constant: float = 0.0) -> dict[str, Any]:
     """The log-likelihood of test rows, and of a continuous z its parts.
 
     `test`: the bound, or the exact value; `groups`: its means by groups of rows; `elbo`; `distortion`,
-    ``-E log p(x | z)``, and `rate`, what z costs, which add up to minus the ELBO.
+    ``-E log p(x | z)``, and `rate`, what z costs, which add up to minus the ELBO. `constant` is added to the
+    first three, of a map of the data.
     """
     if model.describe().kind != "continuous":
         parts = [model.log_prob_and_cost(part) for part in x.split(BLOCK // 4)]
         values, cost = (torch.cat(each).double() for each in zip(*parts, strict=True))
+        values = values + constant
         test = {**_mean(values), "kind": model.exactness}
         return {"test": test, "groups": _groups(values), "rate": float(cost.mean())}
     log_weights, likelihood = weights(model, x, draws)
-    values, elbo = iwae(log_weights), log_weights.mean(1)
+    values, elbo = iwae(log_weights) + constant, log_weights.mean(1) + constant
     return {
         "test": {**_mean(values), "kind": model.exactness, "draws": draws},
         "groups": _groups(values),
         "elbo": _mean(elbo),
         "distortion": -float(likelihood.mean()),
-        "rate": float(likelihood.mean() - elbo.mean()),
+        "rate": float(likelihood.mean() - log_weights.mean()),
     }
 
 

@@ -8,16 +8,15 @@ fit has the same seconds of a processor, by the time that its process has had, w
 two hidden layers of 128 units and z in R^8. Bounds as in `latent_models.py`; errors are over 40 groups of
 images.
 
-Run: OMP_NUM_THREADS=1 python benchmarks/latent_small.py [--models vae aef] [--seeds 0 1]
+Run: OMP_NUM_THREADS=1 python benchmarks/latent_small.py [--models vae aef] [--seeds 0 1] [--seconds 60]
 Results are kept after every fit; a program that was stopped goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
-import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,17 +25,14 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-import latent_models
-from common import earlier_runs, n_parameters, write
+import latent_runs
 from latent_contestants import Contestant
-from latent_measures import of_z, scored
-from latent_models import SEED, Data, curve, named, trained
+from latent_runs import SEED, Budget, Data, Results, attempt, measured
 from modeflow import models
 from modeflow.latents import LatentModel
-from modeflow.training import TrainConfig
 
 #: Of all fits: smaller batches of fewer images.
-TRAINING: Mapping[str, Any] = {**latent_models.TRAINING, "batch_size": 128}
+TRAINING: Mapping[str, Any] = {**latent_runs.TRAINING, "batch_size": 128}
 PIXELS, WIDTHS, FEATURES = 64, (128, 128), 8
 #: Shares of the range kept from its ends by the logit.
 EDGE = 0.01
@@ -112,6 +108,7 @@ SMALL: Mapping[str, Contestant] = {
     "vq-vae": _bits("VQ-VAE", "VQVAE", 8, code_warmup_steps=500, codebook_steps=800, **_CODES),
     "bridge-vq-vae": _bits("VQ-VAE, diffusion bridge", "DiffusionBridgeVQVAE", 8, held=100, **_CODES),
     "flow-vae-iaf": _bits("VAE, IAF posterior", "FlowVAE"),
+    "vae-flow-prior": _bits("VAE, flow prior", "VAE", prior="flow"),
     "vlae": _bits("VLAE", "VLAE", held=100),
     "lae": _bits("LAE", "LAE"),
     "latent-flow": _bits("Latent flow", "LatentFlow", held=100),
@@ -134,36 +131,8 @@ def fit(name: str, seed: int, settings: Settings) -> dict[str, Any]:
     """Fit a contestant and measure it."""
     contestant = SMALL[name]
     data, constant = (bits(settings), 0.0) if contestant.group == "bits" else grey(settings)
-    torch.manual_seed(seed)
-    model = contestant.build()
-    if contestant.starts:
-        model.start(data.train, seed, 500)
-    config = TrainConfig(max_epochs=settings.epochs, device="cpu", seed=seed, **TRAINING)
-    history = trained(model, contestant, data, config, settings.processor_seconds, of_processor=True)
-    began = time.monotonic()
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        model.finish(data.train, data.validation, prune=False)
-        found = scored(model, data.test, settings.draws)
-        found["test"]["value"] += constant
-        found["groups"] = [round(value + constant, 4) for value in found["groups"]]
-        if "elbo" in found:
-            found["elbo"]["value"] += constant
-        row = {
-            "model": name,
-            "seed": seed,
-            "trained_on": named(torch.device("cpu")),
-            "parameters": n_parameters(model),
-            "epochs": sum("train_loss" in r for r in history.epochs),
-            **{key: history.summary()[key] for key in ("best_epoch", "steps", "stopped")},
-            "seconds": round(history.seconds, 1),
-            "validation": history.best_validation,
-            "curve": curve(history),
-            **found,
-            **of_z(model, data.test, False),
-        }
-    row["seconds_an_epoch"] = round(settings.processor_seconds / max(row["epochs"], 1), 3)
-    return {**row, "scoring_seconds": round(time.monotonic() - began, 1)}
+    budget = Budget(settings.processor_seconds, settings.epochs, settings.draws, of_processor=True)
+    return measured(contestant, data, seed, budget, TRAINING, constant=constant)
 
 
 def main() -> None:
@@ -172,25 +141,20 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=list(SMALL), choices=list(SMALL))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument(
+        "--seconds", type=int, default=10, help="of a processor; others than 10 are kept apart"
+    )
     parser.add_argument("--trial", action="store_true", help="a few seconds of each, kept apart")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    settings = Settings(processor_seconds=2.0, draws=20) if args.trial else Settings()
-    file = "latent_small_trial" if args.trial else "latent_small"
-    kept = {**asdict(settings), **TRAINING}
-    runs = earlier_runs(file, settings=kept)
+    settings = Settings(processor_seconds=float(args.seconds))
+    file = "latent_small" if args.seconds == 10 else f"latent_small_{args.seconds}"
+    if args.trial:
+        settings, file = Settings(processor_seconds=2.0, draws=20), "latent_small_trial"
+    results = Results(file, {**asdict(settings), **TRAINING}, list(SMALL))
     for name, seed in itertools.product(args.models, args.seeds):
-        if any((r["model"], r["seed"]) == (name, seed) and "error" not in r for r in runs):
-            continue
-        try:
-            run = fit(name, seed, settings)
-        except Exception as error:  # one that fails is named, and tried again another time
-            traceback.print_exc()
-            run = {"model": name, "seed": seed, "error": f"{type(error).__name__}: {error}"[:400]}
-        runs = [r for r in runs if (r["model"], r["seed"]) != (name, seed)] + [run]
-        runs.sort(key=lambda r: (list(SMALL).index(r["model"]), r["seed"]))
-        write(file, {"settings": kept, "runs": runs})
-        print({k: v for k, v in run.items() if k not in ("curve", "groups")}, flush=True)
+        if not results.has(name, seed):
+            results.add(attempt(name, seed, functools.partial(fit, name, seed, settings)))
 
 
 if __name__ == "__main__":

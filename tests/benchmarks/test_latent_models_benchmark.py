@@ -18,6 +18,7 @@ PARTS = (
     "latent_measures",
     "latent_models",
     "latent_models_page",
+    "latent_runs",
     "latent_small",
     "latent_small_page",
     "markdown_parts",
@@ -107,6 +108,9 @@ def test_a_number_that_only_its_draws_move_is_not_active(latent):
 
 def test_a_training_ends_with_its_time_and_keeps_the_best(latent):
     from latent_contestants import CONTESTANTS
+    from latent_measures import validated
+    from latent_runs import trained
+    from modeflow.training import TrainConfig
 
     contestant = CONTESTANTS["pinwheel-vae"]
     settings = latent.Settings(train=400, validation=100, test=50, seconds=1.0, epochs=10**6)
@@ -114,10 +118,10 @@ def test_a_training_ends_with_its_time_and_keeps_the_best(latent):
     assert torch.allclose(data.train.std(0), torch.ones(2))
     torch.manual_seed(0)
     model = contestant.build()
-    config = latent.TrainConfig(max_epochs=10**6, device="cpu", **{**latent.TRAINING, "patience": None})
-    history = latent.trained(model, contestant, data, config, settings.seconds)
+    config = TrainConfig(max_epochs=10**6, device="cpu", **{**latent.TRAINING, "patience": None})
+    history = trained(model, contestant, data, config, settings.seconds)
     assert history.stopped == "interrupted" and history.steps > 10
-    again = float(latent.validated(model, data.validation).mean())
+    again = float(validated(model, data.validation).mean())
     assert again == pytest.approx(history.best_validation, abs=1e-4)
 
 
@@ -144,7 +148,7 @@ def test_runs_are_kept_and_gone_on_with(latent, monkeypatch, capsys):
     monkeypatch.setattr(latent.Crew, "run", lambda self, wanted: print("wanted", wanted))
     latent.main()
     assert "wanted []" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", [*command, "--seconds", "5"])
+    monkeypatch.setattr(sys, "argv", [*command, "--processor"])
     with pytest.raises(SystemExit, match="measured with other settings"):
         latent.main()
 
@@ -186,7 +190,7 @@ def test_claims_are_decided_by_pairs_and_seeds(latent):
         made(name, s, 1.0, active=n) for name, n in (("lidvae", 32), ("vae-gaussian", 20)) for s in (0, 1)
     ]
     runs.append({"model": "s-vae-2", "seed": 0, "error": "ValueError: broken"})
-    settings = {**latent.asdict(latent.Settings()), **latent.TRAINING}
+    settings = latent.kept(latent.Settings())
     place = {"processor": "a", "cores": 2, "versions": {"torch": "2"}}
     content = {"settings": settings, "runs": runs, "date": "today", "machine": place}
     said = {row[0]: row[-1] for row in page.claims(content)}
@@ -214,8 +218,9 @@ def test_the_small_size_is_fitted_for_so_long_as_a_processor_works_on_it(latent)
     assert torch.allclose(numbers.train.mean(0), torch.zeros(64), atol=1e-5)
     # The map undone, by its slope at every pixel: a change of variables of the mean.
     assert np.isfinite(constant) and constant < 0
-    run = fit("aef", 0, replace(settings, processor_seconds=0.2))
+    run = {"model": "aef", "seed": 0, **fit("aef", 0, replace(settings, processor_seconds=0.2))}
     assert run["stopped"] == "interrupted" and run["steps"] > 0 and run["test"]["kind"] == "lower bound"
+    assert 0.2 <= run["processor_seconds"] < 2
     runs = [{**run, "model": name, "seed": seed} for name in ("vae", "aef") for seed in (0, 1)]
     content = {"settings": asdict(settings), "runs": runs, "date": "today"}
     content["machine"] = {"versions": {}, "processor": "one", "cores": 1}

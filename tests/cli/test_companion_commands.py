@@ -103,3 +103,17 @@ def test_they_are_listed_with_paper_cost_and_kind(capsys):
     found = {(row["name"], row["event"]) for row in rows}
     assert {("s-vae", "vector"), ("s-vae", "image"), ("lidvae", "vector"), ("nvf", "image")} <= found
     assert all(row["paper"] and row["density"] and row["cost"]["log_prob"] for row in rows)
+
+
+def test_a_report_of_images_whose_prior_has_no_temperature(tmp_path, capsys):
+    """Codes of a diffusion bridge are drawn as they are; it is pixels alone that are cooled."""
+    images, run = tmp_path / "x.npy", str(tmp_path / "run")
+    np.save(images, np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8))
+    small = ["max_epochs=1", "bits=2", "halvings=1", "likelihood_options.decoder_channels=4"]
+    small += ["latent_options={prior_options: {steps: 2, draws: 2}, encoder_channels: 4, n_codes: 4}"]
+    settings = [word for each in small for word in ("--set", each)]
+    assert main(["fit", str(images), "-o", run, "--model", "bridge-vq-vae", "--quiet", *settings]) == 0
+    capsys.readouterr()
+    assert main(["report", run, "-o", str(tmp_path / "report.html"), "--quiet"]) == 0
+    assert main(["sample", run, "-o", str(tmp_path / "x.png"), "--prior-temperature", "0.5"]) == 2
+    assert "no use for a temperature" in capsys.readouterr().err

@@ -58,6 +58,28 @@ def test_hidden_pixels_of_images_are_filled(pictures, tmp_path, capsys):
         assert main([*command, *more]) == 2
         error = capsys.readouterr().err
         assert message in error and len(error.strip().splitlines()) == 1
+    odd_images_have_p_values_and_are_shown(run, pictures, tmp_path / "odd.csv", capsys)
+
+
+def odd_images_have_p_values_and_are_shown(run, pictures, out, capsys):
+    command = ["anomalies", str(run), str(pictures), "-o", str(out), "--alpha", "0.5", "--json"]
+    assert main(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    header, *lines = out.read_text().split()
+    assert header == "row,log_density_lower_bound,p_value" and len(lines) == 40
+    scores, p = np.array([line.split(",")[1:] for line in lines], dtype=float).T
+    held = load_run(run).held_scores()
+    assert len(held) == 4 and np.allclose(p, ((held <= scores[:, None] + 1e-4).sum(1) + 1) / 5)
+    assert said["odd"] == (p <= 0.5).sum() > 0
+    assert (
+        said["oddest_rows"][0]["row"] == np.lexsort((scores, p))[0] + 1
+        and "why" not in said["oddest_rows"][0]
+    )
+    n = min(said["odd"], 10)  # below each what z gives back
+    assert Image.open(out.with_suffix(".png")).size == (n * 50 - 2, 2 * 50 - 2)
+    assert main(["anomalies", str(run), str(pictures), "--alpha", "0.5"]) == 0
+    told = capsys.readouterr().out
+    assert "test images" in told and "given the other columns" not in told
 
 
 def test_images_are_recovered_from_their_visible_pixels_alone(pictures, tmp_path, capsys):
@@ -71,17 +93,40 @@ def test_images_are_recovered_from_their_visible_pixels_alone(pictures, tmp_path
         out = tmp_path / f"out{i}"
         command = ["recover", str(file), "-o", str(out), "--mask", str(tmp_path / "mask.npy"), "--json"]
         assert main([*command, *SMALL]) == 0
-        said = json.loads(capsys.readouterr().out)
-        assert said["images"] == 40
+        fit = json.loads(capsys.readouterr().out)
+        said = fit["recovered"]
+        assert said["images"] == 40 and fit["rows"] == {"train": 32, "validation": 4, "test": 4}
         levels = np.load(file) >> 6
         means = np.nanmean(np.where(hidden, np.nan, levels), 0)  # of every pixel where it is seen
         each = [np.abs(means - image)[holes].mean() for image, holes in zip(levels, hidden, strict=True)]
         assert abs(said["absolute_error"]["of_means"] - np.mean(each)) < 1e-9
-        assert (out / "recovered.png").is_file() and (out / "model.safetensors").is_file()
+        assert (out / "recovered.png").is_file() and load_run(out).config["mask"] == str(
+            tmp_path / "mask.npy"
+        )
         found.append(np.load(out / "recovered.npy")[..., 0])
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0][~hidden], true[~hidden] >> 6)
-    assert main([*command, *SMALL]) == 2 and "already holds a model" in capsys.readouterr().err
+    assert main([*command, *SMALL]) == 2 and "already holds a run" in capsys.readouterr().err
+    # What is hidden is no part of what is measured, of the test images either; the report is of whole ones.
+    result, (_, parts) = load_run(out).result, load_run(out).data()
+    assert result["hidden"] == np.isnan(parts.test).mean() > 0.2 and np.isfinite(
+        result["bits_per_dim"]["test"]["value"]
+    )
+    assert np.isfinite(result["measures"][0]["value"])
+    assert main(["report", str(out), "-o", str(tmp_path / "report.html"), "--quiet"]) == 0
+
+
+def test_which_pixels_are_hidden_is_a_setting_of_a_fit(pictures, tmp_path, capsys):
+    fit = ["fit", str(pictures), "-o", str(tmp_path / "run"), "--quiet", *SMALL, "--model", "latent-flow"]
+    for more, message in [
+        (["--set", "hide=lefft"], "did you mean 'left'"),
+        (["--set", "hide=left", "--set", "mask=no.npy"], "by one"),
+        (["--set", "mask=no.npy"], "cannot be read"),
+        (["--set", "hide=left", "--model", "vae"], "which this model does not leave out"),
+    ]:
+        assert main([*fit, *more]) == 2
+        error = capsys.readouterr().err
+        assert message in error and len(error.strip().splitlines()) == 1
 
 
 def test_a_table_is_recovered_from_its_cells(tmp_path, capsys):

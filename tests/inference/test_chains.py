@@ -256,6 +256,7 @@ CALLS = {
     "acceptance": (lambda: hmc(gaussian, torch.zeros(2, 2), target_acceptance=1.0), "must lie in (0, 1)"),
     "warm-up": (lambda: hmc(gaussian, torch.zeros(2, 2), warmup=-1), "warmup must be 0 or more"),
     "whole numbers": (lambda: hmc(gaussian, torch.zeros(2, 2).long()), "rows (B, *event) of numbers"),
+    "a list": (lambda: hmc(gaussian, [[0.0, 0.0]]), "start must be a tensor, received list"),
     "outside": (
         lambda: hmc(lambda x: x.sum(1).log(), torch.tensor([[1.0], [-1.0]])),
         "start row 1 has no density",

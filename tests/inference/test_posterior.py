@@ -281,6 +281,7 @@ CALLS = {
     "states of an object": (lambda: quick(flow=MAF(2, layers=1), n_states=3), "leave n_states"),
     "unknown flow": (lambda: quick(flow="realnvq"), "did you mean 'realnvp'"),
     "start": (lambda: quick(start=torch.zeros(4, 3)), "start needs 2 rows or more of shape (2,)"),
+    "a list": (lambda: quick(start=[[0.0, 0.0]]), "start must be a tensor, received list"),
     "option": (lambda: quick(options={"clipp": 1}), "did you mean 'clip'"),
     "power": (lambda: quick(options={"first_power": 2.0}), "first_power must lie in (0, 1]"),
     "rate": (lambda: quick(options={"learning_rate": 0.0}), "learning_rate must be above 0"),

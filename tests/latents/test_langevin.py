@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeflow.densities import BernoulliDecoder, GaussianDecoder, StandardNormal
+from modeflow.densities import BernoulliDecoder, Flow, GaussianDecoder, StandardNormal
 from modeflow.densities.steps import at, langevin_step
 from modeflow.errors import ConfigError
 from modeflow.latents import (
@@ -27,6 +27,7 @@ from modeflow.latents.langevin import (
 from modeflow.models import LAE, VAE, LatentFlow
 from modeflow.nets import MLP
 from modeflow.testing import perturb
+from modeflow.transforms import ActNorm
 
 DOUBLE = torch.float64
 D, L, SCALE = 3, 2, 0.8
@@ -308,6 +309,21 @@ def test_missing_cells_are_drawn_from_their_conditional():
         VAE(D, L).complete(holed.float())
 
 
+def test_what_is_measured_of_z_takes_no_more_chains_for_more_rows(monkeypatch):
+    """The mixture of q(z|x) is of the Gaussians that there are, not of new ones for every pair of rows."""
+    from modeflow.latents import langevin
+
+    calls, found = [], langevin.curvature
+    monkeypatch.setattr(langevin, "curvature", lambda f, z: calls.append(len(z)) or found(f, z))
+    model, counts = linear_flow(langevin_steps=2), []
+    for n in (6, 24):
+        calls.clear()
+        measured = model.measure(rows(n))["continuous"]
+        counts.append(len(calls))
+    assert counts[0] == counts[1] < 10
+    assert 0 < measured["mutual_information"] < math.log(24)
+
+
 def test_images_with_hidden_pixels():
     model = LatentFlow(
         (1, 4, 4), 2, levels=3, halvings=1, decoder_channels=4, langevin_steps=2, draws=2
@@ -332,6 +348,45 @@ def test_learning_follows_the_two_halves_of_the_joint_density_at_where_chains_en
     for p, g in zip(model.parameters(), torch.autograd.grad(expected, list(model.parameters())), strict=True):
         assert torch.allclose(p.grad, g, atol=1e-10)
     assert torch.allclose(-model.joint_log_prob(x, z).mean(), expected)
+
+
+def test_a_prior_learned_at_where_chains_end_is_the_aggregate_posterior():
+    """A diagonal prior and a fixed linear generator: where EM, in closed form, stands still."""
+    torch.manual_seed(0)
+    prior = Flow(ActNorm(L), StandardNormal(L)).double()
+    x = 2.5 * rows(100) + 1
+    posterior = LangevinPosterior(L, MLP, Langevin(8, 0.25, adjusted=True))
+    model = ContinuousLatentModel(prior, linear(), posterior, draws=2).train()
+    optimiser, late = torch.optim.Adam(prior.parameters(), 0.1), []
+    for step in range(70):
+        optimiser.zero_grad()
+        model.objective(x).value.backward()
+        optimiser.step()
+        if step >= 30:
+            drawn = prior.sample(500, generator=torch.Generator().manual_seed(step)).detach()
+            late.append(torch.stack([drawn.mean(0), drawn.var(0)]))
+    w, b = linear().net.final.weight.detach(), linear().net.final.bias.detach()
+    mean, variance = torch.zeros(L, dtype=DOUBLE), torch.ones(L, dtype=DOUBLE)
+    for _ in range(300):
+        narrow = torch.linalg.inv(torch.diag(1 / variance) + w.T @ w / SCALE**2)
+        each = ((x - b) @ w / SCALE**2 + mean / variance) @ narrow
+        mean, variance = each.mean(0), narrow.diagonal() + each.var(0, correction=0)
+    found = torch.stack(late).mean(0)
+    assert (variance - 1).abs().min() > 0.5  # N(0, I), where it began, is something else
+    assert (found[0] - mean).abs().max() < 0.2 and ((found[1] / variance).log()).abs().max() < 0.2
+
+
+def test_what_is_odd_comes_first_by_the_score_of_a_chain_as_by_the_density():
+    from sklearn.metrics import average_precision_score
+
+    torch.manual_seed(0)
+    model, odd = linear_flow(langevin_steps=15, langevin_step_size=0.2), torch.arange(400) >= 320
+    x = torch.cat([model.sample(320).double(), 3 * rows(80) + 1])
+    oracle = average_precision_score(odd, -exact(x)[2])
+    with torch.no_grad():
+        bound, joint = -model.log_prob(x), -model.joint_log_prob(x, model.read(x))
+    assert average_precision_score(odd, bound) == pytest.approx(oracle, abs=1e-6)
+    assert oracle > 2 * 0.2 and average_precision_score(odd, joint) > oracle - 0.1
 
 
 # -- refinement of any encoder -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ from modeflow.densities.sphere import log_area
 from modeflow.errors import ConfigError
 from modeflow.latents import POSTERIORS, build_posterior
 from modeflow.latents.bessel import log_iv, log_vmf_normaliser, mean_length
-from modeflow.latents.polar import Cosine, LogCosine, draw_angle
+from modeflow.latents.polar import Cosine, LogCosine, _invert, _slope, draw_angle
 from modeflow.latents.spherical import PowerSpherical, VonMisesFisher
 from modeflow.models import SVAE, VAE
 from modeflow.testing import perturb
@@ -115,6 +115,23 @@ def test_in_three_dimensions_the_angle_has_a_closed_form():
         assert torch.allclose(theta, closed, rtol=1e-10)
         found, expected = (torch.autograd.grad(a.sum(), k)[0] for a, k in ((theta, one), (closed, other)))
         assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9 / kappa)
+
+
+@pytest.mark.parametrize("tilt", [Cosine, LogCosine])
+def test_the_closed_form_is_what_quadrature_inverts(tilt):
+    u = torch.cat(
+        [torch.linspace(1e-6, 1 - 1e-6, 201, dtype=DOUBLE), torch.tensor([1e-9, 1 - 1e-9], dtype=DOUBLE)]
+    )
+    for kappa in (1e-3, 1.0, 30.0, 49.9, 50.1, 5e3):
+        many = torch.full_like(u, kappa)
+        many.requires_grad_()
+        exact, found = draw_angle(u, many, 3, tilt), _invert(u, many.detach(), 3, tilt)
+        (slope,) = torch.autograd.grad(exact.sum(), many)
+        by_integral = _slope(exact.detach(), many.detach(), 3, tilt)
+        assert torch.allclose(slope, by_integral, rtol=1e-6, atol=1e-9 / kappa), kappa
+        assert torch.allclose(exact, found, rtol=1e-9), kappa
+        if kappa < 10:  # near the other pole too, where a cosine has lost the digits of the angle
+            assert torch.allclose(math.pi - exact, math.pi - found, rtol=1e-4), kappa
 
 
 @pytest.mark.parametrize("tilt", [Cosine, LogCosine])

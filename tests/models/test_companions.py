@@ -332,6 +332,7 @@ def test_codes_of_rows_have_probabilities_that_sum_to_one_and_a_bound_that_grows
         (lambda: VLAE(D, 2, prior="flow"), "prior='normal'"),
         (lambda: FlowVAE(D, 2, posterior="gaussian"), "posterior must be 'iaf'"),
         (lambda: LIDVAE((1, 8, 8), 2), "of tables"),
+        (lambda: VAE((1, 8)), "of images, \\(channels, height, width\\); received \\(1, 8\\)"),
         (lambda: VAE((1, 8, 8), 2, levels=17, likelihood="bernoulli"), "two levels"),
         (lambda: VLAE((1, 8, 8), 2, likelihood="logistic", levels=4), "mean alone"),
     ],

@@ -64,9 +64,10 @@ def add_filling(
         "recover",
         "learn from rows or images with holes alone, and fill these",
         "modeflow recover table.csv -o run            a run, and run/recovered.csv\n"
-        "  modeflow recover images/digits --hide random:0.5 -o out\n\n"
-        "Of a table it is `modeflow fit --model latent-flow` and `modeflow impute` of the same rows. Of\n"
-        "images the folder holds model.safetensors, recovered.npy, and recovered.png: given, filled, true.",
+        "  modeflow recover images/digits --hide random:0.5 -o run\n\n"
+        "Of a table it is `modeflow fit --model latent-flow` and `modeflow impute` of the same rows;\n"
+        "of images `modeflow fit --model latent-flow --set hide=random:0.5` and these filled:\n"
+        "run/recovered.npy, and run/recovered.png: given, filled and true.",
     )
     recover.add_argument("data", metavar="DATA")
     recover.add_argument("-o", "--out", metavar="FOLDER", required=True, help="what is written")

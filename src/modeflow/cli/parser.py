@@ -214,7 +214,8 @@ def build_parser() -> argparse.ArgumentParser:
         "the odd rows, with p-values and the columns that make them odd",
         "modeflow anomalies run new.csv               the oddest rows, and why\n"
         "  modeflow anomalies run new.csv -o odd.csv    every row's p-value; of odd ones each column's part\n"
-        "  modeflow anomalies run new.csv --top 20 --json\n\n"
+        "  modeflow anomalies run new.csv --top 20 --json\n"
+        "  modeflow anomalies run photos/ -o odd.csv    of images p-values, and odd.png\n\n"
         "A p-value is the rank of a row's density among the test rows of the run, to which nothing was\n"
         "fitted: of usual rows a share A has one of at most A. Ask it of rows that were not fitted.\n"
         "nats_COLUMN is -log p(cell | other cells of the row), less what that is on average.",

@@ -7,7 +7,7 @@ from modeflow.data.catalogue import list_datasets, load_dataset, resolve
 from modeflow.data.checks import check_fit_table
 from modeflow.data.dataset import Dataset, DatasetInfo, DatasetKind
 from modeflow.data.download import download
-from modeflow.data.holes import HIDDEN, hidden_pixels, read_mask
+from modeflow.data.holes import HIDDEN, hidden_pixels, pixels_without, read_mask
 from modeflow.data.image_sets import IMAGE_SETS, download_images, is_image_source, load_images
 from modeflow.data.images import ImageSet, ImageSplit, as_images, image_grid, save_png, split_images
 from modeflow.data.lattice import Lattice
@@ -50,6 +50,7 @@ __all__ = [
     "load_benchmark",
     "load_dataset",
     "load_images",
+    "pixels_without",
     "read_mask",
     "read_once",
     "read_rows",

@@ -8,7 +8,7 @@ import numpy as np
 
 from modeflow.errors import ConfigError, DataError, nearest
 
-__all__ = ["HIDDEN", "hidden_pixels", "read_mask"]
+__all__ = ["HIDDEN", "hidden_pixels", "pixels_without", "read_mask"]
 
 #: Rules by name; beside them ``random:SHARE``.
 HIDDEN = ("left", "right", "top", "bottom", "centre")
@@ -83,3 +83,22 @@ def read_mask(path: str | os.PathLike[str], shape: tuple[int, ...]) -> np.ndarra
             f"mask '{os.fspath(path)}' has shape {given}: images of {shape[:3]} need (height, width), "
             "(N, height, width) or (N, height, width, channels)"
         ) from None
+
+
+def pixels_without(
+    shape: tuple[int, ...], hide: str | None, mask: str | os.PathLike[str] | None, seed: int = 0
+) -> np.ndarray:
+    """Which pixels are hidden, by the rule or the file that is given, ``(N, H, W, C)``.
+
+    Arguments:
+        shape, hide, seed: as in `hidden_pixels`. mask: as in `read_mask`.
+
+    Raises:
+        ConfigError: for none of the two, or both. DataError: no pixel is hidden.
+    """
+    if (hide is None) == (mask is None):
+        raise ConfigError("say which pixels are hidden, by one: hide left (or random:0.5), or mask FILE.npy")
+    hidden = hidden_pixels(shape, hide, seed) if hide is not None else read_mask(mask or "", shape)
+    if not hidden.any():
+        raise DataError("no pixel is hidden: there is nothing to fill")
+    return hidden

@@ -112,6 +112,16 @@ class ImageSplit:
         """Images in each part."""
         return len(self.train), len(self.validation), len(self.test)
 
+    def without(self, hidden: ImageSplit) -> ImageSplit:
+        """The same with pixels hidden (NaN) where those of `hidden`, of the same parts, are not 0."""
+        train, validation, test = (
+            np.where(holes != 0, np.float32(np.nan), images.astype(np.float32))
+            for images, holes in (
+                (self.train, hidden.train), (self.validation, hidden.validation), (self.test, hidden.test),
+            )
+        )  # fmt: skip
+        return ImageSplit(train, validation, test, self.labels)
+
 
 def split_images(data: ImageSet, seed: int = 0, validation: float = 0.1, test: float = 0.1) -> ImageSplit:
     """Split at random; a published test set is kept, and validation images are taken from the others.

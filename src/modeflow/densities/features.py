@@ -63,9 +63,14 @@ def as_features(features: int | Sequence[Feature]) -> tuple[Feature, ...]:
     """So many reals, or the features given.
 
     Raises:
-        ConfigError: for a number that is no positive integer.
+        ConfigError: for a number that is no positive integer, or a list of something else.
     """
     if isinstance(features, Sequence) and not isinstance(features, str):
+        if not all(isinstance(feature, Feature) for feature in features):
+            raise ConfigError(
+                "features must be a number of them, a list of what each is (Feature), or, of images, "
+                f"(channels, height, width); received {features!r}"
+            )
         return tuple(features)
     check_sizes(features=features)
     return (Feature(),) * int(features)

@@ -82,6 +82,8 @@ class Domain(ABC):
     drawn: ClassVar[int]
     #: Whether results tell the likelihood of the training rows as well.
     scores_training: ClassVar[bool] = True
+    #: Whether its rows can be shown as pictures.
+    pictured: ClassVar[bool] = False
 
     # -- sources ---------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,7 @@ from modeflow.data import (
     image_grid,
     is_image_source,
     load_images,
+    pixels_without,
     save_png,
     split_images,
 )
@@ -58,10 +59,11 @@ class ImageDomain(Domain):
     units: ClassVar[str] = "bits per dimension, what z costs included"
     shown: ClassVar[str] = "bits_per_dim"
     costs: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {"size": None, "bits": None}
+    defaults: ClassVar[Mapping[str, Any]] = {"size": None, "bits": None, "hide": None, "mask": None}
     block_rows: ClassVar[int] = 256
     drawn: ClassVar[int] = 64
     scores_training: ClassVar[bool] = False
+    pictured: ClassVar[bool] = True
 
     @property
     def dims(self) -> int:
@@ -94,10 +96,29 @@ class ImageDomain(Domain):
                 raise ConfigError(
                     f"{name} of images must be a share, such as 0.1, received '{settings[name]}'"
                 )
-        parts = split_images(data, settings["seed"], settings["validation"], settings["test"])
+        how = settings["seed"], settings["validation"], settings["test"]
+        parts, hidden = split_images(data, *how), cls.hidden(data, settings)
         if len(parts.test) < 2:
             raise DataError("one test image has no standard error: give more images, or a larger test share")
-        return parts
+        return parts if hidden is None else parts.without(split_images(hidden, *how))
+
+    @staticmethod
+    def hidden(data: ImageSet, settings: Mapping[str, Any]) -> ImageSet | None:
+        """Where pixels of the images, and of a published test set, are hidden (not 0) from a model; None for
+        nowhere.
+
+        Raises:
+            ConfigError, DataError: as `modeflow.data.pixels_without`.
+        """
+        hide, mask, seed = settings["hide"], settings["mask"], settings["seed"]
+        if hide is None and mask is None:
+            return None
+        images, test = (
+            None if each is None else pixels_without(each.shape, hide, mask, seed + i).astype(np.uint8)
+            for i, each in enumerate((data.images, data.test))
+        )
+        assert images is not None
+        return replace(data, images=images, test=test)
 
     @classmethod
     def prepare(cls, estimator: Any, data: ImageSet) -> None:
@@ -203,9 +224,10 @@ class ImageDomain(Domain):
     @staticmethod
     def size_text(result: Mapping[str, Any]) -> str:
         rows, (channels, height, width) = result["rows"], result["shape"]
+        hidden = f", {result['hidden']:.1%} of the pixels hidden" if result.get("hidden") else ""
         return (
             f"{rows['train']} training, {rows['validation']} validation, {rows['test']} test images of "
-            f"{channels} x {height} x {width}, {result['levels']} levels"
+            f"{channels} x {height} x {width}, {result['levels']} levels{hidden}"
         )
 
     def scale(self, values: np.ndarray) -> np.ndarray:
@@ -213,7 +235,8 @@ class ImageDomain(Domain):
 
     def measures(self, estimator: Any, data: Any, parts: Parts) -> dict[str, Any]:
         size = sum(p.numel() for p in estimator.latent_.likelihood.parameters())
-        return {"likelihood_parameters": size}
+        hidden = float(np.isnan(parts.test).mean())
+        return {"likelihood_parameters": size, **({"hidden": hidden} if hidden else {})}
 
     def check_target(self, out: str | None, with_state: bool) -> None:
         if not out:

@@ -3,8 +3,9 @@ r"""Which columns make a row odd: how improbable each cell is given the others.
 .. math:: s_j(x) = -\log p(x_j \mid x_{-j}) = \log p(x_{-j}) - \log p(x), \qquad
     p(x_{-j}) = \int p(x_j', x_{-j})\, dx_j'
 
-Where the model knows this marginal exactly (leaves on a tree of states; a flow that is told nothing but
-levels) a missing cell is all it takes. Elsewhere it is a sum over the levels of the column, or an integral
+Where the model knows this marginal as well as the density (leaves on a tree of states; a flow that is told
+nothing but levels; chains that leave out what is missing, by which both are bounds) a missing cell is all it
+takes. Elsewhere it is a sum over the levels of the column, or an integral
 over its numbers by quadrature, in the units of the model: about 270 densities for a cell, right to a few
 thousandths of a nat. One way for all densities of tables.
 
@@ -161,7 +162,8 @@ def _pairs(model: Preprocessed, x: Tensor, columns: Sequence[int]) -> list[tuple
         else:
             hidden = few.clone()
             hidden[:, column] = torch.nan
-            size = _ROWS if _is_exact(inner, model.encode(hidden)[0]) else _INTEGRATED
+            known = _is_known(inner, model.encode(hidden)[0], model.encode(few)[0])
+            size = _ROWS if known else _INTEGRATED
         found += [(np.arange(i, min(i + size, len(x))), column) for i in range(0, len(x), size)]
     return found
 
@@ -186,14 +188,17 @@ def _averaged(model: Preprocessed, x: Tensor, hidden: Tensor, feature: _Feature 
     return log_mean_of_draws(streams, one)
 
 
-def _is_exact(inner: LatentModel, u: Tensor) -> bool:
-    """Whether the model sums out what is missing in rows, exactly."""
-    return bool(inner.sums_out(u).all()) and inner.exactness_of(u) == "exact"
+def _is_known(inner: LatentModel, u: Tensor, whole: Tensor) -> bool:
+    """Whether the model sums out what is missing in rows u as exactly as it knows the density of whole."""
+    return bool(inner.sums_out(u).all()) and inner.exactness_of(u) == inner.exactness_of(whole)
 
 
 def _marginal(inner: LatentModel, u: Tensor, feature: _Feature, near: Tensor) -> Tensor:
-    """Log-density of rows in the units of the model without a column, which is missing there, ``(B,)``."""
-    if _is_exact(inner, u):
+    """Log-density of rows in the units of the model without a column, which is missing there, ``(B,)``; near:
+    what it is in the rows."""
+    whole = u.clone()
+    whole[:, feature.place] = near
+    if _is_known(inner, u, whole):
         return inner.log_prob(u)
 
     def at(values: Tensor, flag: float | None = None) -> Tensor:

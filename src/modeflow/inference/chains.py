@@ -19,7 +19,7 @@ from modeflow.densities.steps import (
     where_drawn,
 )
 from modeflow.errors import ConfigError
-from modeflow.inference.targets import LogProb, check_log_prob
+from modeflow.inference.targets import LogProb, check_log_prob, check_tensor
 from modeflow.options import check_sizes
 from modeflow.progress import track
 
@@ -251,6 +251,7 @@ def _run(
 
 
 def _check_start(start: Tensor) -> None:
+    check_tensor("start", start)
     if start.dim() < 1 or not len(start) or not start.is_floating_point():
         raise ConfigError(
             f"start must be rows (B, *event) of numbers, received {tuple(start.shape)} {start.dtype}"

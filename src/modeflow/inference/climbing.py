@@ -40,7 +40,7 @@ from modeflow.inference.posterior import (
     shape_of,
 )
 from modeflow.inference.starting import flow_on
-from modeflow.inference.targets import LogProb, as_target, check_log_prob
+from modeflow.inference.targets import LogProb, as_target, check_log_prob, check_tensor
 from modeflow.nets.randomness import seeded
 from modeflow.optimisers import Adam
 from modeflow.options import Options, check_positive, check_sizes
@@ -201,8 +201,10 @@ def transport_score_climbing(
     """
     check_sizes(chains=chains, steps=steps)
     chosen = ClimbOptions.of(options, "options")
-    if x is not None and x.dim() != 2:
-        raise ConfigError(f"x must be rows (N, C), received {tuple(x.shape)}")
+    if x is not None:
+        check_tensor("x", x)
+        if x.dim() != 2:
+            raise ConfigError(f"x must be rows (N, C), received {tuple(x.shape)}")
     if learn is not None and x is None:
         raise ConfigError("learn is fitted to rows: pass x, or leave it out")
     seed = seed_of(random_state)

@@ -25,7 +25,7 @@ from modeflow.densities.base import Density
 from modeflow.errors import ConfigError, TrainingError
 from modeflow.inference.importance import Importance, importance
 from modeflow.inference.starting import annealed_rows, build_density, start_states
-from modeflow.inference.targets import LogProb, Target, as_target, check_log_prob
+from modeflow.inference.targets import LogProb, Target, as_target, check_log_prob, check_tensor
 from modeflow.nets.randomness import seeded
 from modeflow.optimisers import Adam
 from modeflow.options import Options, check_choice, check_positive, check_sizes
@@ -212,6 +212,8 @@ def fit_posterior(
 
 def shape_of(given: Any, flow: Any, start: Tensor | None) -> Any:
     """The shape of events: as given, that of a density, or that of rows; None where nothing says it."""
+    if start is not None:
+        check_tensor("start", start)
     if given is not None:
         return given
     if isinstance(flow, Density):

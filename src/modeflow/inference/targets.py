@@ -30,7 +30,7 @@ from modeflow.densities.steps import normal_like, where_drawn
 from modeflow.errors import ConfigError, nearest
 from modeflow.options import check_positive, check_sizes
 
-__all__ = ["TARGETS", "LogProb", "Target", "as_target", "check_log_prob", "named_target"]
+__all__ = ["TARGETS", "LogProb", "Target", "as_target", "check_log_prob", "check_tensor", "named_target"]
 
 #: ``(B, *event) -> (B,)``, nats, up to a constant.
 LogProb = Callable[[Tensor], Tensor]
@@ -324,6 +324,12 @@ def as_target(target: Any, event_shape: Sequence[int] | int | None = None) -> Ta
     if shape is None:
         raise ConfigError("the target does not say what it takes: pass event_shape=(D,)")
     return Target(log_prob, tuple(shape), getattr(log_prob, "__name__", "target"))
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raise `ConfigError` where an argument is no tensor."""
+    if not isinstance(value, Tensor):
+        raise ConfigError(f"{name} must be a tensor, received {type(value).__name__}: torch.as_tensor(...)")
 
 
 def check_log_prob(log_prob: LogProb, x: Tensor) -> None:

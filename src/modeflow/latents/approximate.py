@@ -60,6 +60,11 @@ class Approximate(ABC):
         """
         return None
 
+    @property
+    def proposal(self) -> Approximate:
+        """What its draws and its density are of: itself, unless it is where chains ended."""
+        return self
+
     def numbers(self) -> tuple[Tensor, ...]:
         """What each row's distribution is made of, numbers without limits, ``(B, ...)`` each; the first are
         where it lies, in units of which `log_scale` is the logarithm.

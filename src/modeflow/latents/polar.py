@@ -12,7 +12,9 @@ noise. With u held, G(θ; κ) = u gives its derivative without one of the invers
     E s\big) \frac{g(t)}{g(\theta)}\, dt = \int_\theta^\pi \big(s(t) - E s\big) \frac{g(t)}{g(\theta)}\, dt
 
 in which the normaliser cancels. Both integrals are smooth in every dimension, and Gauss–Legendre nodes on
-the part where g is not negligible give them to about twelve digits; all is in float64.
+the part where g is not negligible give them to about twelve digits; all is in float64. In three dimensions,
+where the sine in g is the derivative of the cosine, G⁻¹ and its derivative have closed forms, hundreds of
+times as fast.
 
 Reference:
     Figurnov, Mohamed, Mnih, *Implicit Reparameterization Gradients*, 2018, https://arxiv.org/abs/1805.08498
@@ -63,6 +65,12 @@ class Tilt(ABC):
     def mode(kappa: Tensor, features: int) -> Tensor:
         """The angle at which g is largest."""
 
+    @staticmethod
+    @abstractmethod
+    def on_globe(uniform: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``1 - cos θ`` and ``1 + cos θ`` at ``θ = G^{-1}(u; κ)`` in three dimensions, each to its digits,
+        and the derivative of the first by κ."""
+
 
 class Cosine(Tilt):
     """``s = cos θ``: von Mises–Fisher."""
@@ -80,6 +88,18 @@ class Cosine(Tilt):
         # κ sin² = (m - 2) cos
         free = features - 2.0
         return torch.acos((2 * kappa / (free + (free * free + 4 * kappa.square()).sqrt())).clamp_max(1))
+
+    @staticmethod
+    def on_globe(uniform: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # cos θ is exponential on [-1, 1], of rate κ, from either end.
+        rest, near = 1 - uniform, kappa < 50
+        shrunk, grown = torch.exp(-2 * kappa), torch.exp((2 * kappa).clamp_max(100.0))
+        fall = -torch.log1p(uniform * torch.expm1(-2 * kappa)) / kappa
+        rise = torch.log1p(rest * torch.expm1((2 * kappa).clamp_max(100.0))) / kappa
+        slope = (2 * uniform * shrunk / (rest + uniform * shrunk) - fall) / kappa
+        other = (rise - 2 * rest * grown / (uniform + rest * grown)) / kappa
+        slope = torch.where(near & (uniform > 0.5), other, slope)
+        return fall, torch.where(near, rise, (2 - fall).clamp_min(0)), slope
 
 
 class LogCosine(Tilt):
@@ -99,6 +119,13 @@ class LogCosine(Tilt):
     def mode(kappa: Tensor, features: int) -> Tensor:
         return torch.acos((kappa / (features - 2.0 + kappa)).clamp_max(1))
 
+    @staticmethod
+    def on_globe(uniform: Tensor, kappa: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # (1 + cos θ) / 2 is of a Beta(1 + κ, 1), a power of a uniform number.
+        log_t = torch.log1p(-uniform) / (1 + kappa)
+        rise = 2 * log_t.exp()
+        return -2 * torch.expm1(log_t), rise, rise * log_t / (1 + kappa)
+
 
 def draw_angle(uniform: Tensor, kappa: Tensor, features: int, tilt: type[Tilt]) -> Tensor:
     """``G^{-1}(u; κ)``, differentiable in κ (once), ``(B,)``.
@@ -113,16 +140,24 @@ def draw_angle(uniform: Tensor, kappa: Tensor, features: int, tilt: type[Tilt]) 
 class _Angle(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, uniform: Tensor, kappa: Tensor, features: int, tilt: type[Tilt]) -> Tensor:
-        angle = _invert(uniform, kappa, features, tilt)
-        ctx.save_for_backward(angle, kappa)
+        slope = None
+        if features == 3:
+            fall, rise, by_kappa = tilt.on_globe(uniform, kappa)
+            angle = 2 * torch.atan2(fall.sqrt(), rise.sqrt())
+            slope = by_kappa / (fall * rise).sqrt().clamp_min(1e-150)
+        else:
+            angle = _invert(uniform, kappa, features, tilt)
+        ctx.save_for_backward(angle, kappa, slope)
         ctx.features, ctx.tilt = features, tilt
         return angle
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None, None]:
-        angle, kappa = ctx.saved_tensors
-        return None, gradient * _slope(angle, kappa, ctx.features, ctx.tilt), None, None
+        angle, kappa, slope = ctx.saved_tensors
+        if slope is None:
+            slope = _slope(angle, kappa, ctx.features, ctx.tilt)
+        return None, gradient * slope, None, None
 
 
 def _log_g(angle: Tensor, kappa: Tensor, features: int, tilt: type[Tilt]) -> Tensor:

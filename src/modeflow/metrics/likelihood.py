@@ -236,9 +236,10 @@ def reconstruction_error(rows: np.ndarray, back: np.ndarray, scale: np.ndarray) 
     .. math:: \sqrt{\textstyle\frac1{N D} \sum_{i,d} (\hat x_{id} - x_{id})^2 / s_d^2}
 
     Arguments:
-        rows, back: ``(N, ...)``. scale: s, of the shape of a row or one for all.
+        rows, back: ``(N, ...)``, the mean being over the entries that are seen (not NaN). scale: s, of the
+            shape of a row or one for all.
     """
-    return float(np.sqrt(np.mean(((back - rows) / scale) ** 2)))
+    return float(np.sqrt(np.nanmean(((back - rows) / scale) ** 2)))
 
 
 def _shares(weight: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -118,8 +118,8 @@ def _bernoulli(
     """Logits of every pixel: of images of two levels."""
     if images.levels != 2:
         raise ConfigError(
-            f"likelihood='bernoulli' is of images of two levels, received levels={images.levels}: take "
-            "likelihood='logistic', or make the images binary"
+            f"likelihood='bernoulli' is of images of two levels, received levels={images.levels}: make "
+            "the images binary (of eight bits: bits=1), or, but with laplace, take likelihood='logistic'"
         )
     channels, height, width = images.shape
     net: ConvDecoder | None = None

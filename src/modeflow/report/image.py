@@ -183,7 +183,9 @@ def gather_image(
     """
     estimator, config = run.estimator, run.config
     estimator.verbose = not quiet
-    data, split = run.data()
+    data, _ = run.data()
+    # Whole images, also where pixels were hidden from the model: it is they that samples are to be like.
+    split = estimator.domain_.split(data, {**config.settings, "hide": None, "mask": None})
     assert isinstance(split, ImageSplit)
     count = min(_MEASURED, len(split.test))
     if announce is not None:
@@ -210,7 +212,9 @@ def _pictures(estimator: Any, split: ImageSplit, samples: np.ndarray, seed: int)
 
     latent = estimator.latent_.describe().kind
     has_states, has_z = estimator.n_states_ > 1, latent in ("continuous", "codes")
-    drawn = {"prior_temperature": _COOL} if has_z or has_states else {}
+    prior = getattr(estimator.latent_, "prior", None)
+    cooled = (has_z or has_states) and (prior is None or prior.tempers)
+    drawn = {"prior_temperature": _COOL} if cooled else {}
     cool, _ = estimator.sample(_SHOWN, random_state=seed, temperature=_COOL, **drawn)
     found = [
         panel(split.train[:_SHOWN], "images of the training part", "training images"),

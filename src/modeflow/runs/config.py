@@ -66,9 +66,9 @@ PLAIN: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
 #: Parameters of an estimator that the run sets itself.
 _HIDDEN = ("random_state", "verbose", "validation_fraction", "levels")
 #: Settings whose text stays text, whatever it looks like.
-_TEXT = ("data", "columns", "array", "model", "domain", "schema")
+_TEXT = ("data", "columns", "array", "model", "domain", "schema", "hide", "mask")
 _KINDS: Mapping[str, tuple[Any, str]] = {
-    **dict.fromkeys(("domain", "model", "array", "schema"), (str, "a text")),
+    **dict.fromkeys(("domain", "model", "array", "schema", "hide", "mask"), (str, "a text")),
     "data": (str | os.PathLike, "a file, a folder, a pattern or a name"),
     "columns": (str | Sequence | Mapping, "names of columns, or their kinds by name"),
     "rows": (int, "a whole number"),
@@ -272,7 +272,8 @@ def several(domain: str) -> str:
 def _flow_name(name: str, domain: str) -> str:
     """The flow called so, in the registry's spelling, if it is for rows of the domain."""
     names = model_names(domain)
-    known = "is not known"
+    # A companion system of images alone, or of tables.
+    known = "is not known" if name not in COMPANIONS else f"is none of {domain}s"
     try:
         info = flow_recipe(name)
         if info.event in PLAIN[domain][2]:

@@ -161,7 +161,7 @@ def test_what_other_rows_show_again_is_an_island(draw):
 
 @pytest.mark.parametrize("name", NONE)
 def test_draws_of_one_island_do_not_agree_on_more(name):
-    """Over 12 seeds of each kind, 300 and 1,500 rows, they did in 2 of 168 ("correlated")."""
+    """Over 8 seeds of each kind but the line, 300 and 1,500 rows, they did in 3 of 112 ("correlated")."""
     x = standard(NONE[name](np.random.default_rng(0), 300))
     assert stable_islands(x).count == 1
 

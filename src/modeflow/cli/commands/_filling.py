@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modeflow.cli.commands._output import refuse_data
-from modeflow.errors import ConfigError, DataError
+from modeflow.errors import ConfigError
 
 __all__ = ["check_picture", "hidden_of", "write_filled"]
 
@@ -19,17 +19,9 @@ _SHOWN, _ACROSS = 24, 4
 
 def hidden_of(args: argparse.Namespace, images: np.ndarray, seed: int) -> np.ndarray:
     """Of ``(N, H, W, C)`` which pixels the command hides."""
-    from modeflow.data import hidden_pixels, read_mask
+    from modeflow.data import pixels_without
 
-    if args.mask:
-        hidden = read_mask(args.mask, images.shape)
-    elif args.hide:
-        hidden = hidden_pixels(images.shape, args.hide, seed)
-    else:
-        raise ConfigError("say which pixels are hidden: --hide left (or random:0.5), or --mask FILE.npy")
-    if not hidden.any():
-        raise DataError("no pixel is hidden: there is nothing to fill")
-    return hidden
+    return pixels_without(images.shape, args.hide, args.mask, seed)
 
 
 def check_picture(out: str, data: str | None = None) -> Path:

@@ -11,7 +11,8 @@ import numpy as np
 
 from modeflow.cli.commands._files import Seen, parts_to_score
 from modeflow.cli.commands._many import Outcome, over_files
-from modeflow.cli.commands._output import say_unscored, say_wrote
+from modeflow.cli.commands._odd_images import picture_of, show_odd
+from modeflow.cli.commands._output import say, say_unscored, say_wrote
 from modeflow.errors import ConfigError
 
 #: Rows told without -o.
@@ -19,7 +20,8 @@ _TOLD = 10
 
 
 def run(args: argparse.Namespace) -> int:
-    """Rank every row among the test rows of the run; say of the odd ones which columns make them so."""
+    """Rank every row among the test rows of the run; say of the odd ones which columns make them so, or show
+    them, where they are images."""
     if not 0 < args.alpha < 1:
         raise ConfigError(f"--alpha must lie between 0 and 1, received {args.alpha:g}")
     if args.top is not None and args.top < 1:
@@ -45,15 +47,15 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     """The odd rows of one source, part by part."""
     from modeflow.data.columns.files import check_frame_file
     from modeflow.data.columns.writing import TableWriter
-    from modeflow.estimators.reasons import telling_columns
     from modeflow.metrics import rank_p_values
 
     if args.out:
         check_frame_file(args.out)
     estimator = fitted.estimator
-    if not hasattr(estimator, "surprises"):
-        raise ConfigError(f"anomalies are rows of tables, and the run is one of {estimator.domain_.word}s")
-    held, names = fitted.held_scores(), tuple(estimator.domain_.facts["columns"])
+    # Of images no column is told: they are shown.
+    domain, names = estimator.domain_, tuple(estimator.domain_.facts.get("columns", ()))
+    picture = picture_of(args.out) if domain.pictured else None
+    held, shown = fitted.held_scores(), dict[int, np.ndarray]()
     seen, told, odd, scored, said = Seen(), list[_Told](), 0, 0, "exact"
     usual: list[np.ndarray] = []
     with TableWriter(args.out) as out:
@@ -69,9 +71,9 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
                 found = order[~np.isnan(p[order])][: args.top]
                 if len(told) >= args.top:  # those that cannot be among the first are not explained
                     found = found[[(p[i], scores[i]) < told[-1].place for i in found]]
-            excess = (
-                _excess(estimator, rows.values, found, usual) if len(found) else np.zeros((0, len(names)))
-            )
+            excess = np.zeros((len(found), len(names)))
+            if len(found) and names:
+                excess = _excess(estimator, rows.values, found, usual)
             if args.out and args.top is None:
                 out.add_frame(_frame(rows, scores, p, found, excess, names, said))
             told += [
@@ -79,12 +81,21 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
                 for i, each in zip(found, excess, strict=True)
             ]
             told = sorted(told, key=lambda row: row.place)[: args.top or _TOLD]
+            if picture is not None:
+                shown |= {rows.first + int(rows.rows[i]): rows.values[i] for i in found}
+                shown = {row.row: shown[row.row] for row in told}
             seen.add(rows)
         if args.out and args.top is not None:
             out.add_frame(_top_frame(told, names, said))
+    word = f"{domain.word}s"
     if args.out:
-        words = f"{seen.total} rows" if args.top is None else f"the {len(told)} oddest of {seen.total} rows"
+        words = (
+            f"{seen.total} {word}" if args.top is None else f"the {len(told)} oddest of {seen.total} {word}"
+        )
         say_wrote(args, words)
+    if picture is not None and told:
+        show_odd(picture, estimator, np.stack([shown[row.row] for row in told]))
+        say(args, f"wrote {picture}: the oddest, and below each what the model gives back")
     say_unscored(seen.rows)
     result = {
         "run": args.run_folder,
@@ -99,15 +110,16 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
                 "row": row.row + 1,
                 "log_density": row.score,
                 "p_value": row.p,
-                "why": {name: float(v) for name, v in telling_columns(row.excess, names)},
+                **({"why": _reasons(row.excess, names)} if names else {}),
             }
             for row in told
         ],
         **seen.told("row"),
         "interrupted": fitted.interrupted,
         "out": args.out,
+        **({} if picture is None or not told else {"picture": str(picture)}),
     }
-    lines = _lines(odd, scored, told, names, len(held), args)
+    lines = _lines(odd, scored, told, names, len(held), args, word)
     return Outcome(result, lines, seen.total)
 
 
@@ -121,6 +133,12 @@ def _excess(estimator: Any, values: Any, some: np.ndarray, usual: list[np.ndarra
         if not usual:
             usual.append(estimator.expected_surprises())
         return np.asarray(estimator.surprises(_safe_indexing(values, some)) - usual[0])
+
+
+def _reasons(excess: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    from modeflow.estimators.reasons import telling_columns
+
+    return {name: float(value) for name, value in telling_columns(excess, names)}
 
 
 def _score_name(kind: str) -> str:
@@ -154,7 +172,7 @@ def _frame(
         "row": rows.first + rows.rows + 1,
         _score_name(kind): scores,
         "p_value": p,
-        "why": pl.Series(why, dtype=pl.String),
+        **({"why": pl.Series(why, dtype=pl.String)} if names else {}),
     } | {f"nats_{name}": cells[:, j] for j, name in enumerate(names)}
     frame = pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
     if rows.bad:  # a line for the rows that have no score, in their places
@@ -172,24 +190,33 @@ def _top_frame(told: list[_Told], names: tuple[str, ...], kind: str) -> Any:
         "row": np.array([row.row + 1 for row in told], dtype=np.int64),
         _score_name(kind): np.array([row.score for row in told]),
         "p_value": np.array([row.p for row in told]),
-        "why": pl.Series([_why(row.excess, names) for row in told], dtype=pl.String),
+        **({"why": pl.Series([_why(r.excess, names) for r in told], dtype=pl.String)} if names else {}),
     } | {f"nats_{name}": cells[:, j] for j, name in enumerate(names)}
     return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
 
 
 def _lines(
-    odd: int, scored: int, told: list[_Told], names: tuple[str, ...], held: int, args: argparse.Namespace
+    odd: int,
+    scored: int,
+    told: list[_Told],
+    names: tuple[str, ...],
+    held: int,
+    args: argparse.Namespace,
+    word: str,
 ) -> list[str]:
     lines = [
-        f"{odd} of {scored} rows have a p-value of at most {args.alpha:g} among {held} test rows "
+        f"{odd} of {scored} {word} have a p-value of at most {args.alpha:g} among {held} test {word} "
         f"({args.alpha * scored:.1f} would if all were usual)"
     ]
     least = 1 / (held + 1)
     if least > args.alpha:
-        lines.append(f"no p-value is below {least:.2g}: hold out more rows (modeflow fit --test)")
+        lines.append(f"no p-value is below {least:.2g}: hold out more {word} (modeflow fit --test)")
     if told:
-        lines.append("     row  p-value  why (nats more surprising than expected, given the other columns)")
-        lines += [f"{row.row + 1:8d}  {row.p:7.4f}  {_why(row.excess, names)}" for row in told]
+        why = "  why (nats more surprising than expected, given the other columns)" if names else ""
+        lines.append(f"     row  p-value{why}")
+        lines += [
+            f"{r.row + 1:8d}  {r.p:7.4f}  {_why(r.excess, names) if names else ''}".rstrip() for r in told
+        ]
     if args.top is None and odd > len(told):
         lines.append(f"and {odd - len(told)} more: -o FILE writes all")
     return lines

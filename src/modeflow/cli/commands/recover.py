@@ -10,8 +10,8 @@ import numpy as np
 
 from modeflow.cli.commands import fit, impute
 from modeflow.cli.commands._files import open_run
-from modeflow.cli.commands._filling import check_picture, hidden_of, write_filled
-from modeflow.cli.commands._output import emit, say_notes, say_wrote
+from modeflow.cli.commands._filling import write_filled
+from modeflow.cli.commands._output import say_notes, say_wrote
 from modeflow.errors import ConfigError
 
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     config = RunConfig.build(given)
     if config.domain.of_tables:
         return _table(whole, given)
-    return _images(whole, config)
+    return _images(whole, given)
 
 
 def _table(args: argparse.Namespace, given: dict[str, Any]) -> int:
@@ -52,27 +52,24 @@ def _table(args: argparse.Namespace, given: dict[str, Any]) -> int:
     return fit.fit_into(args, folder, given, lambda note: say_notes(args, [note]), more=filled)
 
 
-def _images(args: argparse.Namespace, config: Any) -> int:
+def _images(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    given = {**given, **{name: value for name in ("hide", "mask") if (value := getattr(args, name))}}
+    if given.get("hide") is None and given.get("mask") is None:
+        raise ConfigError("say which pixels are hidden: --hide left (or random:0.5), or --mask FILE.npy")
     folder = Path(args.out).expanduser()
-    if folder.suffix or folder.is_file():
+    if folder.suffix:
         raise ConfigError(f"-o names a folder, received '{args.out}'")
-    if (folder / "model.safetensors").exists():
-        raise ConfigError(f"'{folder}' already holds a model: give another folder")
-    data = config.domain.load(config.settings)
-    say_notes(args, data.notes)
-    hidden = hidden_of(args, data.images, config["seed"])
-    folder.mkdir(parents=True, exist_ok=True)
-    target = check_picture(str(folder / "recovered.png"))
-    estimator = config.estimator(verbose=not (args.quiet or args.json))
-    config.domain.prepare(estimator, data)
-    holed = np.where(hidden, np.float32(np.nan), data.images.astype(np.float32))
-    estimator.fit(holed)  # of the pixels that are hidden it knows nothing, in stopping either
-    estimator.save(folder / "model.safetensors")
-    how = "draw" if args.draw else "mean"
-    filled = estimator.inpaint(holed, how=how, random_state=config["seed"])
-    result, lines = write_filled(target, data.images, hidden, filled, data.levels)
-    say_wrote(args, f"the model, and {len(filled)} images as a picture and as {result['array']}")
-    emit(
-        args, {"folder": str(folder), "data": args.data, "seed": config["seed"], "how": how, **result}, lines
-    )
-    return 0
+    target, how = folder / "recovered.png", "draw" if args.draw else "mean"
+
+    def filled(_: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        fitted = open_run(argparse.Namespace(**{**vars(args), "run_folder": args.out}))
+        settings, domain = fitted.config.settings, fitted.estimator.domain_
+        data = domain.load(settings)
+        hidden = domain.hidden(data, settings).images != 0
+        holed = np.where(hidden, np.float32(np.nan), data.images.astype(np.float32))
+        images = fitted.estimator.inpaint(holed, how=how, random_state=settings["seed"])
+        result, lines = write_filled(target, data.images, hidden, images, data.levels)
+        say_wrote(args, f"{len(images)} images as a picture and as {result['array']}")
+        return {"recovered": {"how": how, **result}}, lines
+
+    return fit.fit_into(args, folder, given, lambda note: say_notes(args, [note]), more=filled)

@@ -359,7 +359,7 @@ class ContinuousLatentModel(LatentModel):
 
     def _information(self, x: Tensor) -> float:
         """``E log q(z | x) - log (1/N) Σ_i q(z | x_i)`` over these rows, four draws of z each."""
-        q, drawn, own = self.approximate_posterior(x), [], []
+        q, drawn, own = self.approximate_posterior(x).proposal, [], []
         for draw in range(_INFORMED_DRAWS):
             with row_noise(x, draw, self):
                 z, log_q = q.rsample_and_log_prob()
