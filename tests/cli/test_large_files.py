@@ -202,9 +202,43 @@ def test_many_files_each_by_itself(run, many, tmp_path, capsys):
     (out / "p1.csv").write_text("old")
     call(capsys, "score", run, many, "-o", out, "--overwrite")
     assert (out / "p1.csv").read_text() != "old"
-    assert "mount it" in call(capsys, "score", run, "s3://bucket/*.csv")[2]
     assert call(capsys, "score", run, tmp_path / "*.nothing")[0] == 2
     assert call(capsys, "score", run, many, "-o", tmp_path / "one.csv")[0] == 2
+
+
+def test_files_at_addresses_are_those_of_a_folder(run, many, tmp_path, capsys):
+    """By fsspec: `file://` goes the way of s3."""
+    pattern, out = f"file://{many}/*", tmp_path / "far"
+    code, told, _ = call(capsys, "score", run, pattern, "-o", out, "--json")
+    far = json.loads(told)
+    near = json.loads(call(capsys, "score", run, many, "-o", tmp_path / "near", "--json")[1])
+    assert code == 1 and far["log_likelihood"] == near["log_likelihood"]
+    assert [each["data"] for each in far["files"]] == [f"file://{each['data']}" for each in near["files"]]
+    assert len(far["files_failed"]) == len(near["files_failed"]) == 1
+    for file in (tmp_path / "near").iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes()
+    again = json.loads(call(capsys, "score", run, pattern, "-o", out, "--json", "--jobs", 2)[1])
+    assert again["files_already_there"] == len(far["files"])
+    (out / "p1.csv").unlink()
+    assert call(capsys, "score", run, pattern, "-o", out, "--json", "--jobs", 2)[0] == 1
+    assert (out / "p1.csv").read_bytes() == (tmp_path / "near" / "p1.csv").read_bytes()
+    assert "would be lost" in call(capsys, "score", run, pattern, "-o", many)[2]
+    one = call(capsys, "score", run, f"file://{many}/p1.csv", "--json")
+    assert one[0] == 0 and json.loads(one[1])["rows"] == 51
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("file:///nowhere/*.csv", "names no table"),
+        ("file:///nowhere/t.csv", "names no table"),
+        ("nosuch://bucket/t.csv", "Protocol not known"),
+        ("dropbox://bucket/*.csv", "copy the files"),
+    ],
+)
+def test_addresses_without_tables_end_in_a_line(run, address, told, capsys):
+    code, _, error = call(capsys, "score", run, address)
+    assert code == 2 and told in error and error.count("\n") == 1
 
 
 def killed_once(task):

@@ -194,7 +194,8 @@ def build_parser() -> argparse.ArgumentParser:
         "score",
         "log-density of every row",
         "modeflow score run new.csv -o scores.csv\n"
-        "  modeflow score run 'folder/*.parquet' -o scores --jobs 2\n\n"
+        "  modeflow score run 'folder/*.parquet' -o scores --jobs 2\n"
+        "  modeflow score run 's3://bucket/*.parquet' -o scores --engine ray --jobs 8\n\n"
         "A row with a missing, infinite or text cell scores NaN; how many and why is said on stderr.\n"
         "Of many files each has an output of its name in the folder -o; what is there and not older than\n"
         "its file and the model is not made again.\n"

@@ -8,11 +8,11 @@ import os
 import shutil
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from modeflow._version import __version__
@@ -43,6 +43,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class _File:
+    """A file of many: its path or address, its place among them, bytes, and when it was written (ns)."""
+
+    name: str
+    place: PurePath
+    size: int
+    modified: int
+
+
+@dataclass(frozen=True)
 class _Task:
     """A file for a worker: plain values alone. Done twice it leaves the same file."""
 
@@ -55,7 +65,7 @@ class _Task:
 def over_files(
     args: argparse.Namespace, command: str, handle: Callable[[argparse.Namespace, Any], Outcome]
 ) -> int:
-    """Run a command on DATA: a single source, or every table that a pattern or a folder names.
+    """Run a command on DATA: a single source, or every table that a pattern, a folder or an address names.
 
     Of many files each has an output of its own in the folder ``-o``; one that is there is not made again
     (``--overwrite`` makes it). A file that cannot be read is said and passed over.
@@ -66,9 +76,11 @@ def over_files(
     from modeflow.data.parts import files_of
 
     fitted = open_run(args)
-    files = files_of(args.data) if fitted.estimator.domain_.of_tables else None
-    if files is not None:
-        return _many(args, command, files)
+    if fitted.estimator.domain_.of_tables:
+        if (far := _far(args.data)) is not None:
+            return _many(args, command, far)
+        if (near := files_of(args.data)) is not None:
+            return _many(args, command, _near(near))
     check_output(args)
     outcome = handle(args, fitted)
     if outcome.result:
@@ -76,19 +88,36 @@ def over_files(
     return 0
 
 
-def _many(args: argparse.Namespace, command: str, files: list[Path]) -> int:
+def _near(files: Sequence[Path]) -> list[_File]:
+    root, stats = os.path.commonpath([file.parent for file in files]), [file.stat() for file in files]
+    return [
+        _File(str(file), file.relative_to(root), stat.st_size, stat.st_mtime_ns)
+        for file, stat in zip(files, stats, strict=True)
+    ]
+
+
+def _far(source: str) -> list[_File] | None:
+    """The tables at an address; None where DATA is none."""
+    from modeflow.data.addresses import addresses_of, is_address
+
+    if not is_address(source):
+        return None
+    return [_File(each.name, each.place, each.size, each.modified) for each in addresses_of(source)]
+
+
+def _many(args: argparse.Namespace, command: str, files: list[_File]) -> int:
     from modeflow.metrics import LogLikelihood, pooled
     from modeflow.progress import track
 
     targets = _targets(args.out, files, command)
     model = os.stat(Path(args.run_folder).expanduser() / "model.safetensors").st_mtime_ns
-    left = [file for file in files if args.overwrite or not _is_done(targets[file], file, model)]
+    left = [file for file in files if args.overwrite or not _is_done(targets[file.name], file, model)]
     options = {k: v for k, v in vars(args).items() if k not in ("run", "data", "out")}
     options |= {"json": False, "quiet": True, "of_many": True}
-    tasks = [_Task(command, options, str(file), targets[file]) for file in left]
+    tasks = [_Task(command, options, file.name, targets[file.name]) for file in left]
     done: list[tuple[str, Outcome]] = []
     failed: list[tuple[str, str]] = []
-    sizes = {str(file): file.stat().st_size for file in left}
+    sizes = {file.name: file.size for file in left}
     for file, outcome in track(_engine(args)(tasks, args.jobs), command, weights=lambda each: sizes[each[0]],
                                total=sum(sizes.values())):  # fmt: skip
         if isinstance(outcome, str):
@@ -124,7 +153,7 @@ def _many(args: argparse.Namespace, command: str, files: list[Path]) -> int:
     return EXIT_SOME if failed else 0
 
 
-def _targets(out: str | None, files: list[Path], command: str) -> dict[Path, str | None]:
+def _targets(out: str | None, files: list[_File], command: str) -> dict[str, str | None]:
     """Where the output of every file goes: a file of its name, and of its kind where that is written."""
     from modeflow.data import check_writable
     from modeflow.errors import ConfigError
@@ -132,35 +161,34 @@ def _targets(out: str | None, files: list[Path], command: str) -> dict[Path, str
     if out is None:
         if command == "impute":
             raise ConfigError("many filled tables are not printed: say with -o FOLDER where they go")
-        return dict.fromkeys(files)
+        return dict.fromkeys(file.name for file in files)
     folder = Path(out).expanduser()
     if out == "-" or folder.is_file() or (folder.suffix and not folder.is_dir()):
         raise ConfigError(
             f"DATA names {len(files)} files, each with an output of its own: -o must name a folder"
         )
-    root = os.path.commonpath([file.parent for file in files])
-    found: dict[Path, str | None] = {}
+    found: dict[str, str | None] = {}
     taken: set[str] = set()
     for file in files:
-        place = folder / file.relative_to(root)
+        place = folder / file.place
         target = place if place.suffix.lower() in (".csv", ".tsv", ".parquet") else place.with_suffix(".csv")
-        found[file] = name = f"{place}.csv" if str(target) in taken else str(target)
+        found[file.name] = name = f"{place}.csv" if str(target) in taken else str(target)
         taken.add(name)
-    refuse_data(taken, files)
+    refuse_data(taken, [file.name.removeprefix("file://") for file in files])
     if not folder.is_dir():
         check_writable(folder)
     check_writable(folder / "any")
     return found
 
 
-def _is_done(target: str | None, file: Path, model: int) -> bool:
+def _is_done(target: str | None, file: _File, model: int) -> bool:
     """Whether an output is there, and not older than what it is made of.
 
     Arguments:
         model: when it was written, ns.
     """
     try:
-        return target is not None and os.stat(target).st_mtime_ns >= max(file.stat().st_mtime_ns, model)
+        return target is not None and os.stat(target).st_mtime_ns >= max(file.modified, model)
     except OSError:
         return False
 
@@ -303,6 +331,7 @@ def _do_in(folder: str, task: _Task) -> Outcome | str:
 def _do(task: _Task) -> Outcome | str:
     """What a command has to say of a file; or, in words, why it could not be done."""
     from modeflow.cli.main import one_line_warning
+    from modeflow.data.addresses import copied, is_address
     from modeflow.errors import ModeflowError
 
     args = argparse.Namespace(**task.options, data=task.file, out=task.out)
@@ -314,8 +343,14 @@ def _do(task: _Task) -> Outcome | str:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             module = importlib.import_module(f"modeflow.cli.commands.{task.command}")
-            outcome: Outcome = module.handle(args, _opened(args.run_folder, args.device))
-            return outcome
+            opened = _opened(args.run_folder, args.device)
+            if not is_address(task.file):
+                here: Outcome = module.handle(args, opened)
+                return here
+            with copied(task.file) as copy:
+                args.data = str(copy)
+                far: Outcome = module.handle(args, opened)
+            return replace(far, result={**far.result, "data": task.file})
     except ModeflowError as error:
         return " ".join(str(error).split())
     except OSError as error:
