@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,21 @@ def data_file(name: str, hint: str = "") -> Path:
     if file is None:
         raise DataError(f"no file '{name}' in {', '.join(map(str, data_roots()))}; set MODEFLOW_DATA{hint}")
     return file
+
+
+def fit_diamonds(folder: Path, rows: int, said: Sequence[str]) -> Path:
+    """Fit some rows of diamonds by the command that people use; they are ``diamonds.csv`` in the folder.
+
+    Arguments:
+        said: settings, ``key=value``.
+    """
+    import polars as pl
+
+    pl.read_csv(data_file("mixed/diamonds.csv.gz")).sample(rows, seed=0).write_csv(folder / "diamonds.csv")
+    options = [word for each in said for word in ("--set", each)]
+    program = ["fit", str(folder / "diamonds.csv"), "-o", str(folder / "run"), "--quiet", *options]
+    subprocess.run([sys.executable, "-m", "modeflow", *program], check=True, stdout=subprocess.DEVNULL)
+    return folder / "run"
 
 
 def in_groups(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ takes (the request, as the browser sees it), and what the pictures take.
 from __future__ import annotations
 
 import argparse
-import gzip
 import os
 import shutil
 import subprocess
@@ -21,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from playwright.sync_api import sync_playwright
 
-from common import data_file, write
+from common import fit_diamonds, write
 
 STATES = 12
+FIT = [f"latent_options.states={STATES}", "latent_options.likelihood=leaves", "max_epochs=8"]
 #: Watches one press: when the key came, when the answer was asked for and there, when each picture was drawn.
 WATCH = """() => {
     const seen = window.seen = {};
@@ -55,18 +54,6 @@ WATCH = """() => {
 }"""
 DONE = "() => { const s = window.seen; return s.samplesShown && s.mapShown ? {...s} : null; }"
 CLEAR = "() => { for (const name of Object.keys(window.seen)) delete window.seen[name]; }"
-
-
-def fitted(folder: Path, rows: int) -> Path:
-    """A tree of states with leaves, of some rows of diamonds."""
-    with gzip.open(data_file("mixed/diamonds.csv.gz")) as file:
-        frame = pl.read_csv(file.read())
-    frame.sample(rows, seed=0).write_csv(folder / "diamonds.csv")
-    program = [sys.executable, "-m", "modeflow", "fit", "diamonds.csv", "-o", "run", "--quiet"]
-    for told in (f"latent_options.states={STATES}", "latent_options.likelihood=leaves", "max_epochs=8"):
-        program += ["--set", told]
-    subprocess.run(program, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return folder / "run"
 
 
 @contextmanager
@@ -121,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     browser = next(found for name in ("chromium", "chromium-browser") if (found := shutil.which(name)))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        run = args.run or fitted(Path(folder), args.rows)
+        run = args.run or fit_diamonds(Path(folder), args.rows, FIT)
         with served(run) as url:
             opened = playwright.chromium.launch(
                 executable_path=browser, args=["--no-sandbox", "--disable-gpu"]

@@ -24,23 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
-from common import data_file, write
+from common import fit_diamonds, write
 
 CLIENTS, ROWS, HELD = 4, 6000, 10
 FIT = ["latent_options.states=8", "latent_options.likelihood=leaves", "max_epochs=3"]
-
-
-def fitted(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
-    """A tree over leaves on some diamonds, and rows to ask about."""
-    import polars as pl
-
-    table = pl.read_csv(data_file("mixed/diamonds.csv.gz")).sample(ROWS, seed=0)
-    table.write_csv(folder / "diamonds.csv")
-    options = [word for each in FIT for word in ("--set", each)]
-    program = ["fit", str(folder / "diamonds.csv"), "-o", str(folder / "run"), "--quiet", *options]
-    subprocess.run([sys.executable, "-m", "modeflow", *program], check=True, stdout=subprocess.DEVNULL)
-    return folder / "run", table[:50].rows(named=True)
 
 
 def asked(rows: list[dict[str, Any]]) -> list[tuple[str, Any, int]]:
@@ -112,7 +101,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run, rows = fitted(Path(folder))
+        run = fit_diamonds(Path(folder), ROWS, FIT)
+        rows = pl.read_csv(Path(folder) / "diamonds.csv")[:50].rows(named=True)
         program = [sys.executable, "-m", "modeflow", "serve", str(run), "--port", "0", "--json"]
         with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
             try:

@@ -11,26 +11,27 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from modeflow.data.table import SUFFIXES, file_kind
+from modeflow.data.parts import is_table
+from modeflow.data.table import SUFFIXES
 from modeflow.errors import DataError
 
-__all__ = ["Address", "addresses_of", "copied", "is_address"]
+__all__ = ["Listed", "addresses_of", "copied", "is_address"]
 
 
 @dataclass(frozen=True)
-class Address:
-    """A table that is elsewhere.
+class Listed:
+    """A table among others.
 
     Attributes:
-        name: its address. place: under the folder that all of them share. size: bytes.
+        name: its path or address. place: under the folder that all of them share. size: bytes.
         modified: when it was written, ns; 0 where that is not told.
     """
 
     name: str
-    place: PurePosixPath
+    place: PurePath
     size: int
     modified: int
 
@@ -40,7 +41,7 @@ def is_address(source: Any) -> bool:
     return isinstance(source, str) and "://" in source and not Path(source).exists()
 
 
-def addresses_of(source: str) -> list[Address]:
+def addresses_of(source: str) -> list[Listed]:
     """The tables that an address names: one, those of a pattern or of a folder, in the order of their names.
 
     Raises:
@@ -51,13 +52,13 @@ def addresses_of(source: str) -> list[Address]:
             found = system.glob(path)
         else:
             found = system.ls(path, detail=False) if system.isdir(path) else [path]
-        names = sorted(name for name in found if _is_table(name) and system.isfile(name))
+        names = sorted(name for name in found if is_table(Path(name)) and system.isfile(name))
         if not names:
             raise DataError(f"'{source}' names no table: give files that end in {', '.join(SUFFIXES)}")
         places = [PurePosixPath(name) for name in names]
         root = next(p for p in places[0].parents if all(other.is_relative_to(p) for other in places))
         return [
-            Address(
+            Listed(
                 system.unstrip_protocol(name),
                 place.relative_to(root),
                 int(system.size(name) or 0),
@@ -103,10 +104,3 @@ def _modified(system: Any, name: str) -> int:
         return int(system.modified(name).timestamp() * 1e9)
     except (NotImplementedError, AttributeError, KeyError):
         return 0
-
-
-def _is_table(name: str) -> bool:
-    try:
-        return bool(file_kind(Path(PurePosixPath(name).name)))
-    except DataError:
-        return False

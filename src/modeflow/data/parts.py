@@ -22,7 +22,7 @@ from modeflow.data.image_sets import is_image_source
 from modeflow.data.table import SUFFIXES, existing_file, file_kind
 from modeflow.errors import DataError
 
-__all__ = ["Part", "can_be_cut", "files_of", "is_large", "parts_of", "reading_part"]
+__all__ = ["Part", "can_be_cut", "files_of", "is_large", "is_table", "parts_of", "reading_part"]
 
 #: Bytes of text in a part, rows at most, and cells at most. Files of one part are read as they always were.
 _BYTES, _ROWS, _CELLS = 8 << 20, 65_536, 1 << 20
@@ -62,13 +62,14 @@ def files_of(source: str | os.PathLike[str] | None) -> list[Path] | None:
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
     else:
         return None
-    tables = sorted(file for file in found if file.is_file() and _is_table(file))
+    tables = sorted(file for file in found if file.is_file() and is_table(file))
     if not tables:
         raise DataError(f"'{source}' names no table: give files that end in {', '.join(SUFFIXES)}")
     return tables
 
 
-def _is_table(file: Path) -> bool:
+def is_table(file: Path) -> bool:
+    """Whether a file has the ending of one that is read as a table."""
     try:
         return bool(file_kind(file))
     except DataError:
@@ -78,7 +79,7 @@ def _is_table(file: Path) -> bool:
 def can_be_cut(source: str | os.PathLike[str]) -> bool:
     """Whether DATA is a file of a kind that `parts_of` reads in parts, be it large or small."""
     file = Path(source).expanduser()
-    return file.is_file() and _is_table(file) and file_kind(file) in (*TEXT_SUFFIXES, ".parquet", ".npy")
+    return file.is_file() and is_table(file) and file_kind(file) in (*TEXT_SUFFIXES, ".parquet", ".npy")
 
 
 def is_large(source: str | os.PathLike[str]) -> bool:

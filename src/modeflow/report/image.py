@@ -183,9 +183,9 @@ def gather_image(
     """
     estimator, config = run.estimator, run.config
     estimator.verbose = not quiet
-    data, _ = run.data()
+    data = config.domain.load(config.settings)
     # Whole images, also where pixels were hidden from the model: it is they that samples are to be like.
-    split = estimator.domain_.split(data, {**config.settings, "hide": None, "mask": None})
+    split = config.domain.split(data, {**config.settings, "hide": None, "mask": None})
     assert isinstance(split, ImageSplit)
     count = min(_MEASURED, len(split.test))
     if announce is not None:

@@ -1,8 +1,7 @@
-"""What `inpaint` and `recover` share: which pixels are hidden, and the picture of what fills them."""
+"""What `inpaint` and `recover` share: the picture of what fills hidden pixels."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,10 @@ import numpy as np
 from modeflow.cli.commands._output import refuse_data
 from modeflow.errors import ConfigError
 
-__all__ = ["check_picture", "hidden_of", "write_filled"]
+__all__ = ["check_picture", "write_filled"]
 
 #: Images in a picture, and of the grid how many stand beside each other.
 _SHOWN, _ACROSS = 24, 4
-
-
-def hidden_of(args: argparse.Namespace, images: np.ndarray, seed: int) -> np.ndarray:
-    """Of ``(N, H, W, C)`` which pixels the command hides."""
-    from modeflow.data import pixels_without
-
-    return pixels_without(images.shape, args.hide, args.mask, seed)
 
 
 def check_picture(out: str, data: str | None = None) -> Path:

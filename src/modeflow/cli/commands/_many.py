@@ -8,16 +8,19 @@ import os
 import shutil
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from modeflow._version import __version__
 from modeflow.cli.commands._files import open_run
 from modeflow.cli.commands._output import check_output, emit, refuse_data, say, warn
+
+if TYPE_CHECKING:
+    from modeflow.data.addresses import Listed
 
 __all__ = ["EXIT_SOME", "Outcome", "over_files"]
 
@@ -43,16 +46,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _File:
-    """A file of many: its path or address, its place among them, bytes, and when it was written (ns)."""
-
-    name: str
-    place: PurePath
-    size: int
-    modified: int
-
-
-@dataclass(frozen=True)
 class _Task:
     """A file for a worker: plain values alone. Done twice it leaves the same file."""
 
@@ -73,14 +66,10 @@ def over_files(
     Returns:
         0, or `EXIT_SOME` where a file failed.
     """
-    from modeflow.data.parts import files_of
-
     fitted = open_run(args)
-    if fitted.estimator.domain_.of_tables:
-        if (far := _far(args.data)) is not None:
-            return _many(args, command, far)
-        if (near := files_of(args.data)) is not None:
-            return _many(args, command, _near(near))
+    files = _files_of(args.data) if fitted.estimator.domain_.of_tables else None
+    if files is not None:
+        return _many(args, command, files)
     check_output(args)
     outcome = handle(args, fitted)
     if outcome.result:
@@ -88,24 +77,23 @@ def over_files(
     return 0
 
 
-def _near(files: Sequence[Path]) -> list[_File]:
+def _files_of(source: str) -> list[Listed] | None:
+    """The tables that DATA names; None where it is a single source."""
+    from modeflow.data.addresses import Listed, addresses_of, is_address
+    from modeflow.data.parts import files_of
+
+    if is_address(source):
+        return addresses_of(source)
+    if (files := files_of(source)) is None:
+        return None
     root, stats = os.path.commonpath([file.parent for file in files]), [file.stat() for file in files]
     return [
-        _File(str(file), file.relative_to(root), stat.st_size, stat.st_mtime_ns)
+        Listed(str(file), file.relative_to(root), stat.st_size, stat.st_mtime_ns)
         for file, stat in zip(files, stats, strict=True)
     ]
 
 
-def _far(source: str) -> list[_File] | None:
-    """The tables at an address; None where DATA is none."""
-    from modeflow.data.addresses import addresses_of, is_address
-
-    if not is_address(source):
-        return None
-    return [_File(each.name, each.place, each.size, each.modified) for each in addresses_of(source)]
-
-
-def _many(args: argparse.Namespace, command: str, files: list[_File]) -> int:
+def _many(args: argparse.Namespace, command: str, files: list[Listed]) -> int:
     from modeflow.metrics import LogLikelihood, pooled
     from modeflow.progress import track
 
@@ -153,7 +141,7 @@ def _many(args: argparse.Namespace, command: str, files: list[_File]) -> int:
     return EXIT_SOME if failed else 0
 
 
-def _targets(out: str | None, files: list[_File], command: str) -> dict[str, str | None]:
+def _targets(out: str | None, files: list[Listed], command: str) -> dict[str, str | None]:
     """Where the output of every file goes: a file of its name, and of its kind where that is written."""
     from modeflow.data import check_writable
     from modeflow.errors import ConfigError
@@ -181,7 +169,7 @@ def _targets(out: str | None, files: list[_File], command: str) -> dict[str, str
     return found
 
 
-def _is_done(target: str | None, file: _File, model: int) -> bool:
+def _is_done(target: str | None, file: Listed, model: int) -> bool:
     """Whether an output is there, and not older than what it is made of.
 
     Arguments:
@@ -343,14 +331,11 @@ def _do(task: _Task) -> Outcome | str:
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             module = importlib.import_module(f"modeflow.cli.commands.{task.command}")
-            opened = _opened(args.run_folder, args.device)
-            if not is_address(task.file):
-                here: Outcome = module.handle(args, opened)
-                return here
-            with copied(task.file) as copy:
-                args.data = str(copy)
-                far: Outcome = module.handle(args, opened)
-            return replace(far, result={**far.result, "data": task.file})
+            opened, far = _opened(args.run_folder, args.device), is_address(task.file)
+            with copied(task.file) if far else nullcontext(task.file) as file:
+                args.data = str(file)
+                outcome: Outcome = module.handle(args, opened)
+            return replace(outcome, result={**outcome.result, "data": task.file}) if far else outcome
     except ModeflowError as error:
         return " ".join(str(error).split())
     except OSError as error:

@@ -52,23 +52,28 @@ def stable_islands(x: np.ndarray, seed: int = 0) -> Islands:
         return whole
     agreement = np.zeros(len(_SHARES))
     for _ in range(_PAIRS):
-        one, two = (rng.choice(len(rows), round(_DRAWN * len(rows)), replace=False) for _ in range(2))
-        agreement += [_again(rows, one, two, share) / _PAIRS for share in _SHARES]
+        draws = [rng.choice(len(rows), round(_DRAWN * len(rows)), replace=False) for _ in range(2)]
+        one, two = (_seen(rows, some) for some in draws)
+        agreement += [_agreement(*pair) / _PAIRS for pair in zip(one, two, strict=True)]
     place = int(np.flatnonzero(agreement == agreement.max())[-1])  # of the same: the fewest islands
     if agreement[place] < _BELIEVED:
         return whole
     labels = _islands(rows, _SHARES[place])
-    return numbered(labels if len(some) == len(x) else _carry(rows, labels, x))
+    return numbered(labels if len(some) == len(x) else labels[_nearest(rows, x)])
 
 
-def _again(x: np.ndarray, one: np.ndarray, two: np.ndarray, share: float) -> float:
-    """How well the islands of some rows and of others agree on all rows; 0 where either finds none."""
+def _seen(x: np.ndarray, some: np.ndarray) -> list[np.ndarray]:
+    """Of every row the island of the nearest of some rows, for each of the least sizes."""
+    drawn = x[some]
+    nearest = _nearest(drawn, x)
+    return [_islands(drawn, share)[nearest] for share in _SHARES]
+
+
+def _agreement(one: np.ndarray, two: np.ndarray) -> float:
+    """How well two ways to cut the rows agree; 0 where either finds no islands."""
     from sklearn.metrics import adjusted_rand_score
 
-    first, second = (_carry(x[some], _islands(x[some], share), x) for some in (one, two))
-    if first.max() == 0 or second.max() == 0:
-        return 0.0
-    return float(adjusted_rand_score(first, second))
+    return 0.0 if one.max() == 0 or two.max() == 0 else float(adjusted_rand_score(one, two))
 
 
 def _islands(x: np.ndarray, share: float) -> np.ndarray:
@@ -78,12 +83,11 @@ def _islands(x: np.ndarray, share: float) -> np.ndarray:
     least = max(_NEIGHBOURS, round(share * len(x)))
     found = HDBSCAN(min_cluster_size=least, min_samples=_NEIGHBOURS, copy=True).fit_predict(x)
     inside = found >= 0
-    return _carry(x[inside], found[inside], x) if inside.any() else np.zeros(len(x), dtype=np.int64)
+    return found[inside][_nearest(x[inside], x)] if inside.any() else np.zeros(len(x), dtype=np.int64)
 
 
-def _carry(x: np.ndarray, labels: np.ndarray, to: np.ndarray) -> np.ndarray:
-    """The label of the nearest row."""
+def _nearest(x: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Which row of x is nearest to each of `to`."""
     from sklearn.neighbors import NearestNeighbors
 
-    nearest = NearestNeighbors(n_neighbors=1).fit(x).kneighbors(to, return_distance=False)[:, 0]
-    return np.asarray(labels[nearest])
+    return np.asarray(NearestNeighbors(n_neighbors=1).fit(x).kneighbors(to, return_distance=False)[:, 0])

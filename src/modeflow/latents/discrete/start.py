@@ -29,7 +29,7 @@ _GOOD_ENCODER = 0.01
 def look(x: Tensor, seed: int = 0, max_rows: int = MAX_ROWS) -> Survey:
     """The islands of the (standardised) rows ``(N, D)``, from at most so many of them; for `IslandStart`.
 
-    The peaks of the density, unless more islands than stand out there are seen again in half the rows.
+    The peaks of the density, unless draws of the rows agree on more islands than stand out there.
     """
     index = np.arange(len(x))
     if len(x) > max_rows:
