@@ -104,7 +104,8 @@ class NVF(Conditionals, _TableEstimator):
         n_states: K, or ``"auto"``: the islands that are visible in the data, or another number up to
             `max_states` that is clearly better on rows it was not fitted to. What both choices cost together
             is measured in docs/benchmarks.md: about as much again as the fit itself.
-        max_states: largest K tried by ``"auto"``.
+        max_states: largest K tried by ``"auto"``. None: 32, or as many as there are islands that are seen
+            (100 at the most).
         latent: ``"discrete"`` (islands); ``"tree"``, states of every column (their number is an option of the
             latent), on the tree of columns that say most of one another, summed exactly; or ``"continuous"``
             for data along a manifold: z is then Gaussian, the density a lower bound (IWAE), and `encode` says
@@ -136,7 +137,7 @@ class NVF(Conditionals, _TableEstimator):
         self,
         n_states: int | str = "auto",
         *,
-        max_states: int = 32,
+        max_states: int | None = None,
         latent: str = "auto",
         latent_options: Mapping[str, Any] | Options | None = None,
         likelihood: str = "flow",

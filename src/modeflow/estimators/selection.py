@@ -67,6 +67,8 @@ _DUEL = 3
 #: The same where, at the rate it came nearer, the loser may yet be ahead when training ends: the rate is that
 #: of half as many steps again, of which a training to its end is so many times more.
 _LAST, _TIMES_AS_LONG = 12, 6
+#: Most states that are tried where nothing is said, and most islands that each get one.
+_MOST_STATES, _MOST_ISLANDS = 32, 100
 #: Most candidates after the first few: neighbours of the best so far.
 _NEIGHBOURS = 2
 #: Rows that candidates are compared by at the most: differences of a nat a row are known to a hundredth.
@@ -171,14 +173,15 @@ class Selection:
         """Flat states to begin with, as many as there may be islands, and the most that are tried."""
         if n_states != "auto":
             return int(n_states), int(n_states), int(n_states)
-        most = most_states(int(self.settings.params["max_states"]), len(self._parts[0].train))
+        limit = self.settings.params["max_states"]
+        most = most_states(_MOST_STATES if limit is None else int(limit), len(self._parts[0].train))
         whole = replace(self._parts[0], train=self._values, weight=self.weight)
         if not whole.domain.distances:
             return 1, 1, most
         self._survey = look(standardised(whole, self.settings), self.settings.seed)
         seen, likely = (self._survey.relief.cut(level).count for level in (CLEAR, LIKELY))
         # Islands that are seen need no thirty rows each to be believed.
-        return min(seen, int(self.settings.params["max_states"])), min(likely, most), most
+        return min(seen, _MOST_ISLANDS if limit is None else int(limit)), min(likely, most), most
 
     def _best_states(self, first: Choice, others: Sequence[int], most: int) -> Choice:
         best = self._best_of([first, *(Choice(first.flow, k) for k in others)], _BETTER)

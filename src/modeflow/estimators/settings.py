@@ -153,7 +153,7 @@ class Settings:
             "ensemble",
             "n_jobs",
         ):
-            if name in p:
+            if name in p and (name, p[name]) != ("max_states", None):
                 check_count(p[name], name)
         if p.get("latent") == "continuous" and p.get("ensemble", 1) > 1:
             raise ConfigError(

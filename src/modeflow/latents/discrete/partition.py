@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from modeflow.latents.discrete.alike import drawn_together
 from modeflow.latents.discrete.islands import LIKELY, Relief, merge_islands
 
 __all__ = ["Partition", "Survey", "partition"]
@@ -87,7 +88,7 @@ def partition(survey: Survey, n_states: int, full: bool = True, seed: int = 0) -
             parts = np.unique(labels[islands.labels == island])
             refined = _refine(x, whole, parts, full, seed) if len(parts) > 1 else None
             whole = refined or whole
-    return whole
+    return replace(whole, covariances=drawn_together(x, whole.labels, whole.covariances, full))
 
 
 def _keeps(refined: Partition, island: np.ndarray, labels: np.ndarray) -> bool:
