@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,21 @@ from modeflow.errors import DataError
 from modeflow.training import Training
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """Processes side by side, which end when this one is gone: one that is killed cannot end them."""
+    context = get_context("spawn")
+    return ProcessPoolExecutor(jobs, context, initializer=_leave_with, initargs=(os.getpid(),))
+
+
+def _leave_with(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write(name: str, content: dict[str, Any]) -> Path:

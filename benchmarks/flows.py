@@ -16,8 +16,7 @@ import json
 import math
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import RESULTS, in_groups, n_parameters, write
+from common import RESULTS, in_groups, n_parameters, workers, write
 from modeflow.data import Schema, Table, load_dataset, split_table, toy
 from modeflow.densities import Density, Flow
 from modeflow.domains import TableDomain
@@ -192,7 +191,7 @@ def main() -> None:
             },
         )
 
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with workers(args.jobs) as pool:
         futures = {pool.submit(fit, *pair): pair for pair in wanted if pair not in runs}
         for future in as_completed(futures):
             key, name = futures[future]

@@ -18,16 +18,15 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from importlib.util import find_spec
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from common import RESULTS, earlier_runs, summary, write
+from common import RESULTS, earlier_runs, summary, workers, write
 from mixed_tables import METRICS, PUBLISHED, TABLES, MixedTable, load, ranks, read_published
 from modeflow.errors import ModeflowError
 from modeflow.estimators import NVF
@@ -277,7 +276,7 @@ def main() -> None:
     done = {_key(r) for r in runs}
     for name in set(args.methods) - set(methods):
         print(f"{name}: left out, sdv is not installed")
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with workers(args.jobs) as pool:
         jobs = {pool.submit(measure, *each): each for each in wanted if each not in done}
         for future in as_completed(jobs):
             name, method, seed, kind = jobs[future]

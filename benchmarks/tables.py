@@ -23,9 +23,8 @@ import math
 import os
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from common import RESULTS, data_file, earlier_runs, n_parameters, write
+from common import RESULTS, data_file, earlier_runs, n_parameters, workers, write
 from modeflow.bench.machine import machine
 from modeflow.data import load_dataset
 from modeflow.estimators import NVF, FlowDensity
@@ -320,7 +319,7 @@ def main() -> None:
         runs = [r for r in runs if _key(r) not in wanted]
     done = {_key(r) for r in runs}
     order = {name: i for i, name in enumerate(TABLES)}
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with workers(args.jobs) as pool:
         jobs = {pool.submit(fit, *each): each for each in wanted if each not in done}
         for future in as_completed(jobs):
             try:

@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from typing import Any
 
 import numpy as np
 import torch
 
-from common import ZukoNSF, earlier_runs, in_groups, n_parameters, sizes_near, summary, write
+from common import ZukoNSF, earlier_runs, in_groups, n_parameters, sizes_near, summary, workers, write
 from modeflow.data import Schema, toy
 from modeflow.data.table import default_columns
 from modeflow.densities import Preprocessed
@@ -123,7 +122,7 @@ def main() -> None:
     done = {(r["model"], r["toy"], r["seed"]) for r in runs}
     wanted = [(m, t, s) for s in range(args.seeds) for t in TOYS for m in MODELS]
     wanted = [each for each in wanted if each not in done]
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with workers(args.jobs) as pool:
         for future in as_completed([pool.submit(fit, *each) for each in wanted]):
             run = future.result()
             runs.append(run)

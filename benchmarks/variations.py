@@ -17,8 +17,7 @@ import math
 import os
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from common import RESULTS, earlier_runs, in_groups, write
+from common import RESULTS, earlier_runs, in_groups, workers, write
 from modeflow.bench.machine import machine
 from modeflow.estimators import FlowDensity
 from modeflow.estimators.settings import Settings
@@ -183,7 +182,7 @@ def main() -> None:
     here = machine()["processor"]
     done = {(r["change"], r["table"], r["rows"]) for r in runs if r["processor"] == here}
     wanted = [each for each in wanted if each not in done]
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with workers(args.jobs) as pool:
         jobs = [pool.submit(fit, *each) for each in wanted]
         for future in as_completed(jobs):
             if (run := future.result()) is None:

@@ -69,7 +69,7 @@ def test_what_is_left_out_is_said_and_stored(here, tmp_path, capsys):
     assert sum(result["rows"].values()) == 79
     stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert (stored["header"], stored["drop_missing"], stored["skip_text"]) == (None, True, True)
-    assert "--skip-text" in call(capsys, "fit", here / "t.csv", "-o", tmp_path / "no", *SMALL)[2]
+    assert "drop these rows" in call(capsys, "fit", here / "t.csv", "-o", tmp_path / "no", *SMALL)[2]
 
 
 def test_a_header_of_numbers(tmp_path, capsys):

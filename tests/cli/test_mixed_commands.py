@@ -15,6 +15,7 @@ from mixed_files import SMALL, write
 from modeflow import load_estimator
 from modeflow.cli import main
 from modeflow.data.columns import TableSchema
+from modeflow.runs.config import RunConfig, read_config
 
 
 @pytest.fixture(scope="module")
@@ -174,11 +175,40 @@ def test_rows_without_cells_and_models_of_numbers(run, tmp_path, capsys):
 
 def test_states_of_another_latent_are_refused(run, tmp_path, capsys):
     """`n_states` is of islands: a tree that was told one did as if it had not been."""
-    for told in (["--schema", run / "schema.yaml"], ["--set", "latent=tree"]):
-        line = refused(capsys, "fit", run / "t.csv", "-o", tmp_path / "r", "--set", "n_states=5", *told)
-        assert "n_states=5 is of latent='discrete', not of 'tree'" in line
-        assert "latent_options.states=5" in line
+    command = ["fit", run / "t.csv", "-o", tmp_path / "r", "--set", "n_states=5"]
+    line = refused(capsys, *command, "--set", "latent=tree")
+    assert "n_states=5 is of latent='discrete', not of 'tree'" in line
+    assert "latent_options.states=5" in line
+    line = refused(capsys, *command, "--schema", run / "schema.yaml")
+    assert "latent='discrete' takes complete rows" in line
     assert not (tmp_path / "r").exists()
+
+
+def test_a_number_of_states_is_of_tables_with_words_too(tmp_path, capsys):
+    """As in Python: it was taken for a table of numbers, whose words were refused."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"a": rng.normal(size=80), "w": rng.choice(["x", "y"], 80)})
+    frame.write_csv(tmp_path / "t.csv")
+    told = call(capsys, "fit", tmp_path / "t.csv", "-o", tmp_path / "r", "--json", "--quiet",
+                "--set", "n_states=2", "--set", "max_epochs=1")  # fmt: skip
+    result = json.loads(told)
+    assert (result["domain"], result["n_states"]) == ("mixed", 2)
+
+
+def test_what_nobody_says_is_left_open(tmp_path):
+    """Options of a latent that were written out said which one: the command line never tried a tree."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"a": rng.normal(size=80), "w": rng.choice(["x", "y"], 80)})
+    for name, table in (("numbers", frame.select("a")), ("mixed", frame)):
+        table.write_csv(tmp_path / f"{name}.csv")
+        config = RunConfig.build({"data": str(tmp_path / f"{name}.csv")})
+        config.write(tmp_path / f"{name}.yaml")
+        again = RunConfig.build(read_config(tmp_path / f"{name}.yaml"))
+        for each in (config, again):
+            assert each.estimator()._said_latent() is None
+    for option, value, latent in (("states", 8, "tree"), ("encoder_features", [8], "discrete")):
+        config = RunConfig.build({"data": str(tmp_path / "mixed.csv"), f"latent_options.{option}": value})
+        assert config.estimator()._said_latent() == latent
 
 
 def test_a_file_is_read_once_and_its_columns_found_out_once(tmp_path, capsys, monkeypatch):

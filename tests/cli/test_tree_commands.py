@@ -10,6 +10,8 @@ import pytest
 
 from modeflow import load_estimator
 from modeflow.cli import main
+from modeflow.runs import load_run
+from modeflow.serving.model import Served
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +83,38 @@ def test_report_names_the_tree(run, capsys):
     page = (run / "run" / "report.html").read_text(encoding="utf-8")
     assert "NVF with a tree of 2 × 4 states" in page
     assert "states in use a column, of 4" in page
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+    """Numbers of which a tree is chosen: five narrow places in every column, whatever the others say."""
+    folder = tmp_path_factory.mktemp("chosen")
+    rng = np.random.default_rng(0)
+    x = 10 * rng.integers(0, 5, (180, 3)) + rng.normal(0, 0.3, (180, 3))
+    pl.DataFrame(x, schema=["a", "b", "c"]).write_csv(folder / "table.csv")
+    told = ["fit", str(folder / "table.csv"), "-o", str(folder / "run"), "--quiet"]
+    for setting in ("max_epochs=8", "max_states=1"):
+        told += ["--set", setting]
+    assert main(told) == 0
+    return folder
+
+
+def test_the_command_line_tries_trees_of_numbers_and_all_commands_know_them(chosen, capsys):
+    """It never did: `config.yaml` wrote out the options of flat states, which said that they were meant."""
+    run, table = chosen / "run", chosen / "table.csv"
+    result = json.loads((run / "result.json").read_text())
+    assert (result["domain"], result["latent"]["kind"]) == ("table", "tree")
+    code, text = call(capsys, "assign", run, table, "-o", chosen / "states.csv")
+    assert code == 0 and "states  perplexity  column" in text
+    assert pl.read_csv(chosen / "states.csv").columns == ["row", "state_a", "state_b", "state_c"]
+    assert call(capsys, "sample", run, "-n", 4, "--with-state", "-o", chosen / "s.csv")[0] == 0
+    drawn = pl.read_csv(chosen / "s.csv")
+    assert drawn.columns == ["a", "b", "c", "state_a", "state_b", "state_c"]
+    assert drawn["state_a"].dtype == pl.Int64
+    for command in ("score", "anomalies"):
+        assert call(capsys, command, run, table)[0] == 0
+    assert call(capsys, "report", run)[0] == 0
+    served = Served(load_run(run), usual=20)
+    rows = {name: [10.0, 20.0] for name in "abc"}
+    for answer in (served.score(rows), served.assign(rows), served.reasons(rows), served.sample(2)):
+        assert answer

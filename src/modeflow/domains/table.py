@@ -230,6 +230,11 @@ class TableDomain(RowDomain):
     # -- results and samples ---------------------------------------------------------------------
 
     @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of what a model sees."""
+        return tuple(self.schema.columns)
+
+    @property
     def facts(self) -> dict[str, Any]:
         return {"columns": list(self.schema.columns)}
 
@@ -301,6 +306,9 @@ class TableDomain(RowDomain):
         columns, whole = self.schema.columns, self.schema.integer_columns
         if z is None:
             return rows, columns, whole
+        if z.ndim == 2 and np.issubdtype(z.dtype, np.integer):  # a state of every column
+            names = [f"state_{name}" for name in self.feature_names]
+            return np.column_stack([rows, z]), (*columns, *names), (*whole, *names)
         if z.ndim == 2:  # a place on a continuous latent
             return np.column_stack([rows, z]), (*columns, *(f"z{j}" for j in range(z.shape[1]))), whole
         name = "state" if "state" not in columns else "modeflow_state"

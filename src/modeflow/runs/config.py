@@ -49,7 +49,7 @@ MODELS: Mapping[str, Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         **{name: ("NVF", c.table) for name, c in COMPANIONS.items() if c.table is not None},
     },
     "mixed": {
-        "nvf": ("NVF", {"latent": "tree"}),
+        "nvf": ("NVF", {}),
         **{name: ("NVF", c.mixed) for name, c in COMPANIONS.items() if c.mixed is not None},
     },
     "image": {
@@ -158,14 +158,19 @@ class RunConfig:
         if not isinstance(settings["seed"], int) or isinstance(settings["seed"], bool):
             raise ConfigError(f"seed must be an integer, received {settings['seed']!r}")
         domain.check(settings)
-        groups = model.build({**settings, **dict.fromkeys(options)}).groups()
+        known = model.build({**settings, **dict.fromkeys(options)}).groups()
         for key, chosen in options.items():
-            if key not in (*groups, "flow_options"):
+            if key not in (*known, "flow_options"):
                 raise ConfigError(f"{key!r} has no settings within, such as {key}.{next(iter(chosen))}")
             if not isinstance(settings[key] or {}, Mapping):
                 raise ConfigError(f"{key} must be a mapping of options, received {settings[key]!r}")
             settings[key] = _merged(settings[key] or {}, chosen)
+        groups = model.build(settings).groups()  # options may say which latent has them
         for name, group in groups.items():
+            # Whose options they are is chosen by the fit: written out, they would say it.
+            if name == "latent_options" and settings.get("latent") == "auto" and not settings[name]:
+                settings[name] = None
+                continue
             settings[name] = group.of(settings[name], name).to_dict()
         return cls(settings)
 
@@ -226,10 +231,10 @@ def _of_numbers(values: Mapping[str, Any]) -> bool:
     """Whether settings are those of a table of numbers: others are then left out, or refused."""
     if any(values.get(key) for key in ("drop_missing", "skip_text")):
         return True
-    if values.get("latent") == "discrete":  # said by name, states take all kinds of columns
+    # Flat states take all kinds of columns, as in Python; their options alone do not say that they are meant.
+    if values.get("latent") == "discrete" or "n_states" in values:
         return False
-    islands = "n_states" in values and not _of_tree(values)
-    return islands or bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
+    return bool(_latent_options(values) - {f.name for f in fields(TreeOptions)})
 
 
 def _takes_missing(values: Mapping[str, Any]) -> bool:
