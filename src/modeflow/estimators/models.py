@@ -323,8 +323,8 @@ def _check_mixed(latent: str, domain: Any, odd: str) -> None:
     holes = [f.name for f in domain.schema.features() if f.missing]
     if latent == "discrete" and holes:
         raise ConfigError(
-            f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells (NaN): drop these rows, "
-            "or take latent='tree' (without n_states)"
+            f"latent='discrete' takes complete rows, and '{holes[0]}' has missing cells (NaN): drop these "
+            "rows, or take latent='tree' (without n_states)"
         )
 
 

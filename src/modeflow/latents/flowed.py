@@ -13,6 +13,7 @@ from modeflow.flows.spline import spline_layer
 from modeflow.flows.stack import stack_layers
 from modeflow.latents.approximate import Approximate, DiagonalGaussian, Posterior
 from modeflow.nets import MADE
+from modeflow.nets.mlp import start_near_zero
 from modeflow.transforms import (
     AffineElementwise,
     Composite,
@@ -78,7 +79,8 @@ class FlowPosterior(Posterior):
 
     Arguments:
         latent_features, make_net: as in `Posterior`.
-        layers: of the flow; None for the usual number. hidden_features: of its networks.
+        layers: of the flow; None for the usual number. hidden_features: of its networks; None for ten a
+            dimension of z (one a dimension learns slowly), 32 at the least; of other flows 32.
 
     Reference:
         Kingma et al., *Improving Variational Inference with Inverse Autoregressive Flow*, 2016,
@@ -88,6 +90,9 @@ class FlowPosterior(Posterior):
     closed_kl = False
     #: H, the width of h.
     _HINTS = 16
+    #: Hidden units a dimension of z, and the fewest, where their number is not given.
+    _UNITS: ClassVar[int] = 10
+    _NARROWEST: ClassVar[int] = 32
     #: Layers where their number is not given; what stands between two of them.
     _LAYERS: ClassVar[int] = 2
     _MIXING: ClassVar[str | None] = "reverse"
@@ -97,10 +102,12 @@ class FlowPosterior(Posterior):
         latent_features: int,
         make_net: Callable[[int], nn.Module],
         layers: int | None = None,
-        hidden_features: Sequence[int] = (32,),
+        hidden_features: Sequence[int] | None = None,
     ) -> None:
         super().__init__(latent_features, make_net)
-        widths, count = tuple(hidden_features), self._LAYERS if layers is None else layers
+        usual = (max(self._NARROWEST, self._UNITS * latent_features),)
+        widths = usual if hidden_features is None else tuple(hidden_features)
+        count = self._LAYERS if layers is None else layers
 
         def layer(i: int) -> Transform:
             return self._layer(i, widths)
@@ -113,7 +120,7 @@ class FlowPosterior(Posterior):
 
     def _layer(self, i: int, widths: tuple[int, ...]) -> Transform:
         """Layer number i, whose `inverse` is a step of T."""
-        return inverse_autoregressive(self.latent_features, self._HINTS, widths)
+        return _slow_to_hear(inverse_autoregressive(self.latent_features, self._HINTS, widths))
 
     @staticmethod
     def outputs(latent_features: int) -> int:
@@ -122,6 +129,18 @@ class FlowPosterior(Posterior):
     def forward(self, x: Tensor) -> Approximate:
         numbers = self.net(x)
         return Flowed(*self._gaussian(numbers), self.flow, numbers[:, 2 * self.latent_features :])
+
+
+@torch.no_grad()
+def _slow_to_hear(layer: Transform) -> Transform:
+    """The layer, with what the encoder says to its hidden units near zero.
+
+    An encoder that knows nothing yet would decide which units see z at all.
+    """
+    for part in layer.modules():
+        if isinstance(part, MADE) and part.context_hidden is not None:
+            start_near_zero(part.context_hidden)
+    return layer
 
 
 class AutoregressivePosterior(FlowPosterior):
@@ -134,10 +153,12 @@ class AutoregressivePosterior(FlowPosterior):
         https://arxiv.org/abs/1705.07057
     """
 
+    _UNITS = 1  # L passes a draw
+
     def _layer(self, i: int, widths: tuple[int, ...]) -> Transform:
         elementwise = AffineElementwise()
         made = MADE(self.latent_features, elementwise.n_params, widths, self._HINTS)
-        return MaskedAutoregressive(made, elementwise, self._HINTS)
+        return _slow_to_hear(MaskedAutoregressive(made, elementwise, self._HINTS))
 
 
 class SplinePosterior(FlowPosterior):
@@ -148,6 +169,8 @@ class SplinePosterior(FlowPosterior):
     Reference:
         Durkan et al., *Neural Spline Flows*, 2019, https://arxiv.org/abs/1906.04032
     """
+
+    _UNITS = 1
 
     def _layer(self, i: int, widths: tuple[int, ...]) -> Transform:
         sizes = {"hidden_features": widths[0], "blocks": 1, "bins": 8, "tail_bound": 5.0}
