@@ -19,11 +19,11 @@ from modeflow.latents import (
     build_posterior,
 )
 from modeflow.latents.langevin import (
-    AmortisedLangevinPosterior,
     EncodedLangevinPosterior,
     curvature,
     log_joint_of,
 )
+from modeflow.latents.last_layer import AmortisedLangevinPosterior
 from modeflow.models import LAE, VAE, LatentFlow
 from modeflow.nets import MLP
 from modeflow.testing import perturb

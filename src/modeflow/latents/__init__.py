@@ -51,11 +51,11 @@ from modeflow.latents.discrete import (
 )
 from modeflow.latents.ensemble import Ensemble
 from modeflow.latents.langevin import (
-    AmortisedLangevinPosterior,
     EncodedLangevinPosterior,
     Langevin,
     LangevinPosterior,
 )
+from modeflow.latents.last_layer import AmortisedLangevinPosterior
 from modeflow.latents.options import ImageLatent, Images, LatentOptions, TableLatent
 from modeflow.latents.posteriors import (
     POSTERIORS,

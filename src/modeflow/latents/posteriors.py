@@ -54,13 +54,13 @@ from modeflow.latents.flowed import (
     SplinePosterior,
 )
 from modeflow.latents.langevin import (
-    AmortisedLangevinPosterior,
     ChainPosterior,
     EncodedLangevinPosterior,
     Langevin,
     LangevinPosterior,
 )
 from modeflow.latents.laplace import LaplacePosterior
+from modeflow.latents.last_layer import AmortisedLangevinPosterior
 from modeflow.latents.spherical import PowerSphericalPosterior, VonMisesFisherPosterior
 from modeflow.nets import MLP
 
