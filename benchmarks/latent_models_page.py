@@ -325,6 +325,27 @@ def lines(content: dict[str, Any]) -> list[str]:
     ]
 
 
+def longer(content: dict[str, Any]) -> list[str]:
+    """A section on trainings of more time, of those models that had not come to an end before."""
+    s, found = content["settings"], Found(content)
+    names = found.of("bernoulli")
+    lone = [name for name in names if len(found.runs[name]) < 2]
+    few = f" One seed of {', '.join(CONTESTANTS[n].title for n in lone)}, two of the others." if lone else ""
+    page = [
+        "## Ten minutes of a processor",
+        "",
+        f"The same images and sizes, {s['seconds']:.0f} seconds of one processor a training (time that the process has had, others ran beside "
+        f"it), for models that 120 seconds ended before they were done, and the VAE.{few}",
+        "",
+        *table(_header("bernoulli"), [_cells(found, name, "bernoulli") for name in names]),
+        "",
+    ]
+    if said := claims(content):
+        page += [*table(["claim", "of", "by seed", "mean", ""], said), ""]
+    command = f"`python benchmarks/latent_models.py --seconds {s['seconds']:.0f} --processor --models {' '.join(names)}`"
+    return [*page, place(content), "", command, ""]
+
+
 def show(content: dict[str, Any]) -> None:
     """Print the results, and what they say of the claims."""
     found = Found(content)

@@ -522,6 +522,8 @@ def documents() -> dict[Path, str]:
     others = {}
     if (RESULTS / "latent_models.json").exists():
         latent = latent_models_page.lines(read("latent_models"))
+        if (RESULTS / "latent_models_600.json").exists():
+            latent += latent_models_page.longer(read("latent_models_600"))
         latent += latent_small_page.sections(read, lambda name: (RESULTS / f"{name}.json").exists())
         others[ROOT / "docs" / "latent_models.md"] = "\n".join(latent)
     return {
