@@ -139,8 +139,7 @@ def test_a_proposal_can_be_asked_for_without_holes():
     x = table(120, holes=0.0)[["height", "word"]]
     without = quietly(NVF(latent="tree", latent_options=OPTIONS, max_epochs=1, **SMALL), x)
     holed = x.assign(word=None)
-    with pytest.raises(DataError, match=r"'likelihood': 'flow', 'proposal': True"):
-        without.impute(holed)
+    assert not without.impute(holed)[0].isna().any().any()  # by sums over levels
     with pytest.raises(DataError, match=r"row 1 has a missing cell.*'proposal': True"):
         without.score_samples(holed)
     options = {**OPTIONS, "proposal": True}

@@ -54,14 +54,13 @@ def test_what_is_shown_is_not_held(page):
     assert told[:4] == free[:4] and told[4] == free[4] + " What is shown (height) is not held."
 
 
-def test_a_model_without_conditionals_says_so(numbers, flow):
+def test_numbers_are_given_to_flat_states_and_flows(numbers, flow):
     for explored in (numbers, flow):
         page = answers.Page(explored)
         node, states = (None, ()) if explored.stateless else ("state", explored.states_of("state"))
         # Of two columns one alone is shown, and the other is given.
         told = page.model("a", "", {"b": 1.0}, node, states, None)
-        assert "For the density alone" in told[4] and "no conditionals" in told[4]
-        assert "of the whole model" in told[1] and "given b = 1" in told[3]
+        assert "given b = 1" in told[1] and "given b = 1" in told[3] and told[4].startswith("Given b = 1.")
     assert answers.Page(flow).legend(None) == ([], [])
     assert answers.Page(numbers).legend("state")[1] == [0, 1]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from modeflow.errors import ConfigError, DataError
+from modeflow.errors import DataError
 from modeflow.exploring.views import Explored
 from modeflow.runs.folder import Run
 from modeflow.serving.model import Limits, Served
@@ -53,11 +53,8 @@ def test_samples_have_what_is_given(mixed):
 
 
 def test_what_is_not_available_is_said(mixed, numbers, flow):
-    assert (mixed.stateless, mixed.unconditional) == ("", "")
-    assert not numbers.stateless and "need the marginals of a model" in numbers.unconditional
-    assert "without states" in flow.stateless and flow.unconditional and flow.nodes == ()
-    with pytest.raises(ConfigError, match="marginals"):
-        numbers.samples({"a": 0.0})
+    assert not mixed.stateless and not numbers.stateless
+    assert "without states" in flow.stateless and flow.nodes == ()
     assert numbers.nodes == ("state",) and numbers.states_of("state") == (0, 1)
 
 

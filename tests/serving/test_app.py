@@ -171,8 +171,19 @@ def test_of_numbers_too(plain):
     ):
         got = plain("/score", {"rows": [{"a": 1.0, "b": 2}, {"a": cell, "b": 1}]})
         assert got.status_code == 422 and told in got.json()["detail"]
-    got = plain("/impute", {"rows": [{"a": 1.0, "b": None}]})
-    assert got.status_code == 400 and "latent='tree'" in got.json()["detail"]
+    got = plain("/impute?m=2&seed=1", {"rows": [{"a": 1.0, "b": None}, {"a": None, "b": 2.0}]})
+    assert got.status_code == 200, got.json()
+    answer = got.json()
+    assert answer["kind"] == "estimate" and answer["filled"] == {"a": 1, "b": 1}
+    assert answer["columns"] == ["a", "b", "imputation"] and [row[2] for row in answer["rows"]] == [
+        1,
+        1,
+        2,
+        2,
+    ]
+    assert answer["rows"][0][0] == 1.0 and all(cell is not None for row in answer["rows"] for cell in row)
+    got = plain("/sample", {"n": 3, "given": {"a": 1.0}})
+    assert got.json()["kind"] == "estimate" and [row[0] for row in got.json()["rows"]] == [1.0] * 3
     assert plain("/score", b"a,b\n1,2\n", content_type="text/csv").status_code == 415
 
 

@@ -16,9 +16,7 @@ def add_filling(
     seed_and_device: Callable[..., None],
 ) -> None:
     """Add them, with what they share with others."""
-    impute = add(
-        "impute", "fill missing cells of a mixed table", "modeflow impute run data.csv -o filled.csv -m 5"
-    )
+    impute = add("impute", "fill missing cells of a table", "modeflow impute run data.csv -o filled.csv -m 5")
     impute.add_argument("run_folder", metavar="RUN")
     impute.add_argument("data", metavar="DATA")
     impute.add_argument("-o", "--out", metavar="FILE", help="write the rows (.csv, .parquet; - for stdout)")

@@ -256,7 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     sample.add_argument("--state", type=int, metavar="K", help="only from this state")
     sample.add_argument("--with-state", action="store_true", help="add a column `state`")
-    sample.add_argument("--given", metavar="A=1,B=x", help="rows that have these cells (mixed tables)")
+    sample.add_argument("--given", metavar="A=1,B=x", help="rows that have these cells (of tables)")
     seed_and_device(sample, "that of the fit: the same rows each time")
 
     assign = add(

@@ -17,12 +17,17 @@ _SPARSE = 1 / 3
 
 
 def check_finite(
-    values: np.ndarray, columns: Sequence[str], what: str, remedy: str = "drop these rows or columns"
+    values: np.ndarray,
+    columns: Sequence[str],
+    what: str,
+    remedy: str = "drop these rows or columns",
+    holes: bool = False,
 ) -> None:
-    """Refuse NaN (counted per column) and infinities (first row named) in an (N, D) array."""
+    """Refuse NaN (counted per column; not where there may be `holes`) and infinities (first row named) in an
+    (N, D) array."""
     faults = []
     missing, infinite = np.isnan(values), np.isinf(values)
-    if missing.any():
+    if missing.any() and not holes:
         faults.append(missing_text(missing, columns, f"; {remedy}"))
     if infinite.any():
         faults.append(infinite_text(infinite, columns))

@@ -191,12 +191,15 @@ class Schema:
         ]
         return cls.of(columns, found, digits)
 
-    def validate(self, values: np.ndarray, columns: Sequence[str] | None = None) -> np.ndarray:
+    def validate(
+        self, values: np.ndarray, columns: Sequence[str] | None = None, holes: bool = False
+    ) -> np.ndarray:
         """Check rows to be scored and bring them into the model's column order.
 
         Arguments:
             values: array (N, D).
             columns: their names; None where they have none (then only the count is checked).
+            holes: whether cells may be missing (NaN).
 
         Returns:
             float64 array (N, D) in the order of `self.columns`.
@@ -229,7 +232,7 @@ class Schema:
                     parts.append("a column is given twice")
                 raise DataError(f"the columns differ from the model's: {'; '.join(parts)}")
             values = values[:, [list(columns).index(c) for c in self.columns]]
-        check_finite(values, self.columns, "the data")
+        check_finite(values, self.columns, "the data", holes=holes)
         return self._on_lattice(values)
 
     def _on_lattice(self, values: np.ndarray) -> np.ndarray:

@@ -168,12 +168,14 @@ def read_rows(
     header: bool | None = None,
     skip_text: bool = False,
     known: Sequence[str] = (),
+    holes: bool = False,
 ) -> tuple[Table, dict[int, str]]:
     """Read a table of which some rows may be unusable, as where rows are only scored.
 
     Arguments:
         path, columns, array, header, skip_text: as for `read_table`.
         known: names that the columns should have: a first line of text that holds them is the header.
+        holes: whether a missing cell is no reason against its row.
 
     Returns:
         The table with every row of the file, and the reason for each row that holds a missing, infinite
@@ -192,7 +194,9 @@ def read_rows(
     for bad in numbers.bad:
         for row in bad.rows.tolist():
             reasons.setdefault(row, []).append(f"'{bad.name}' is text")
-    for mask, what in ((missing_cells(numbers), "missing"), (np.isinf(numbers.values), "infinite")):
+    masks = {"infinite": np.isinf(numbers.values)}
+    masks = masks if holes else {"missing": missing_cells(numbers), **masks}
+    for what, mask in masks.items():
         for row, column in np.argwhere(mask).tolist():
             reasons.setdefault(row, []).append(f"'{numbers.columns[column]}' is {what}")
     table = Table(numbers.values, numbers.columns, str(path), tuple(numbers.notes))

@@ -14,6 +14,7 @@ from modeflow.densities.diffusion import Diffusion
 from modeflow.densities.distribution import DensityDistribution
 from modeflow.densities.features import Feature
 from modeflow.densities.flow import Flow
+from modeflow.densities.gaussian_mixture import GaussianMixture
 from modeflow.densities.image_decoders import DiscretizedDecoder
 from modeflow.densities.leaves import Leaves
 from modeflow.densities.mixed_rows import MixedRows
@@ -41,6 +42,7 @@ __all__ = [
     "Flow",
     "GPT2Prior",
     "GaussianDecoder",
+    "GaussianMixture",
     "GaussianMixtureBase",
     "IndependentCodes",
     "Leaves",

@@ -174,6 +174,14 @@ class Beside(OwnPrecision):
         normal = torch.isinf(self.freedom[k]).unsqueeze(1)
         return chosen, torch.where(normal, rows, tails_drawn_in(rows, self.tail)[0])
 
+    def mixed_in(
+        self, u: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Rows drawn from the model, ``(n, D)``, in the place of some of which others come from here; and
+        which, ``(n,)``."""
+        chosen, rows = self.draw(len(u), generator, temperature)
+        return u.index_put((chosen,), rows.to(u)), chosen
+
     def _stretch(self, freedom: Tensor, generator: torch.Generator | None) -> Tensor:
         """``sqrt(ν / χ²_ν)``, by which a t is wider than a Gaussian, ``(M, 1)``."""
         from scipy.special import gammaincinv

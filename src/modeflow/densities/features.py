@@ -14,7 +14,7 @@ from torch import Tensor
 from modeflow.errors import ConfigError
 from modeflow.options import check_sizes
 
-__all__ = ["Feature", "absent", "as_features", "check_flags", "hide_absent", "missing"]
+__all__ = ["Feature", "absent", "as_features", "check_flags", "hide_absent", "missing", "with_flags"]
 
 
 @dataclass(frozen=True)
@@ -104,3 +104,15 @@ def hide_absent(x: Tensor, features: Sequence[Feature]) -> Tensor:
     if all(feature.flag is None for feature in features):
         return x
     return x.masked_fill(absent(x, features), torch.nan)
+
+
+def with_flags(x: Tensor, features: Sequence[Feature]) -> Tensor:
+    """Rows ``(B, F)`` with flags that are missing set to 0 where the value is there that they are of."""
+    for i, feature in enumerate(features):
+        if (flag := feature.flag) is None:
+            continue
+        known = x[:, flag].isnan() & ~x[:, i].isnan()
+        if bool(known.any()):
+            x = x.clone()
+            x[known, flag] = 0.0
+    return x

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modeflow.densities.features import Feature, check_flags, hide_absent, missing
+from modeflow.densities.features import Feature, check_flags, hide_absent, missing, with_flags
 from modeflow.densities.leaf_kinds import CategoricalLeaves, CellLeaves, CircularLeaves, GaussianLeaves, Leaf
 from modeflow.errors import ConfigError, ShapeError
 from modeflow.nets.tracing import tracing
@@ -134,14 +134,7 @@ class Leaves(nn.Module):
 
     def with_flags(self, x: Tensor) -> Tensor:
         """The rows with flags that are missing set to 0 where the value is there that they are of."""
-        for i, feature in enumerate(self.features):
-            if (flag := feature.flag) is None:
-                continue
-            known = x[:, flag].isnan() & ~x[:, i].isnan()
-            if bool(known.any()):
-                x = x.clone()
-                x[known, flag] = 0.0
-        return x
+        return with_flags(x, self.features)
 
     @torch.no_grad()
     def start(self, x: Tensor, generator: torch.Generator | None = None) -> None:

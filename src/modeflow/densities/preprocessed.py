@@ -82,8 +82,7 @@ class Preprocessed(Density):
         and which, ``(n,)``."""
         if self.beside is None:
             return u, torch.zeros(len(u), dtype=torch.bool, device=u.device)
-        chosen, rows = self.beside.draw(len(u), generator, temperature)
-        return u.index_put((chosen,), rows.to(u)), chosen
+        return self.beside.mixed_in(u, generator, temperature)
 
     @property
     def exactness(self) -> Exactness:  # type: ignore[override]

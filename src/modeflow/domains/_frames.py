@@ -65,7 +65,7 @@ def as_frame(rows: np.ndarray, schema: Schema, kind: str | None) -> Any:
         return rows
     whole = set(schema.integer_columns)
     columns = {
-        name: column.astype(np.int64) if name in whole and (np.abs(column) < 2.0**63).all() else column.copy()
+        name: column.astype(np.int64) if name in whole and _fits(column) else column.copy()
         for name, column in zip(schema.columns, rows.T, strict=True)
     }
     if kind == "polars":
@@ -83,6 +83,11 @@ def as_frame(rows: np.ndarray, schema: Schema, kind: str | None) -> Any:
         )
         return rows
     return pd.DataFrame(columns)
+
+
+def _fits(column: np.ndarray) -> bool:
+    """Whether numbers are whole, and int64 has them."""
+    return bool((np.abs(column) < 2.0**63).all() and (column == np.floor(column)).all())
 
 
 def frame_of(table: Table) -> Any:

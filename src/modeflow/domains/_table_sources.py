@@ -76,6 +76,7 @@ def rows_to_score(
     columns: Sequence[str] | None = None,
     header: bool | None = None,
     skip_text: bool = False,
+    holes: bool = False,
 ) -> RowsToScore:
     """Read a table for a fitted estimator; a bad cell costs its row, not the table.
 
@@ -84,7 +85,7 @@ def rows_to_score(
         settings: of the run; as its table, this one is read unless options say otherwise.
         schema: of the model, says which columns and values it takes. named: whether it knows their names.
         columns: columns to read; those of the run if None.
-        header, skip_text: see `read_table`.
+        header, skip_text: see `read_table`. holes: whether a missing cell is none that costs its row.
 
     Raises:
         DataError: other columns than the model has, a column of text, or no row that can be scored.
@@ -96,19 +97,21 @@ def rows_to_score(
     bad: dict[int, str] = {}
     if source == "-" or Path(source).expanduser().is_file():
         skip_text = settings["skip_text"] or skip_text
-        table, bad = read_rows(source, columns, known=schema.columns, header=header, skip_text=skip_text)
+        table, bad = read_rows(
+            source, columns, known=schema.columns, header=header, skip_text=skip_text, holes=holes
+        )
     else:
         table = resolve(source, columns=columns).table
     rows = np.setdiff1d(np.arange(len(table)), np.fromiter(bad, dtype=np.intp, count=len(bad)))
     # With no good row left this refuses other columns, which is the more helpful message.
     schema.validate(table.values[rows[:0]], table.columns)
-    off = refused(lambda part: schema.validate(part, table.columns), table.values[rows])
+    off = refused(lambda part: schema.validate(part, table.columns, holes), table.values[rows])
     bad |= {int(rows[i]): why for i, why in off.items()}
     rows = np.delete(rows, list(off))
     if not len(rows):
         row, why = min(bad.items())
         raise DataError(f"'{source}': none of {len(table)} rows can be scored; row {row + 1}: {why}")
-    good = Table(schema.validate(table.values[rows], table.columns), schema.columns)
+    good = Table(schema.validate(table.values[rows], table.columns, holes), schema.columns)
     values = frame_of(good) if named else good.values
     return RowsToScore(values, rows, len(table), dict(sorted(bad.items())), table.notes)
 

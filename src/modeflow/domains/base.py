@@ -154,7 +154,8 @@ class Domain(ABC):
 
         Arguments:
             source: DATA. settings: of the run.
-            how: options of the command: ``columns``, ``header``, ``skip_text``.
+            how: options of the command: ``columns``, ``header``, ``skip_text``; and ``holes``, whether cells
+                may be missing, as they are to be filled.
 
         Raises:
             DataError: other rows than the model's, or none that can be scored.
@@ -305,8 +306,12 @@ class Domain(ABC):
         """Samples (and the state of each, if asked for) as a data frame."""
         raise ConfigError(f"samples are {self.word}s, which no data frame holds")
 
-    def from_cells(self, columns: Mapping[str, Any]) -> Any:
+    def from_cells(self, columns: Mapping[str, Any], holes: bool = False) -> Any:
         """Rows as the estimator takes them, of plain columns by name: lists, arrays or series.
+
+        Arguments:
+            columns: the cells. holes: whether some may be missing (NaN, None) though the model scores
+                complete rows alone, as they are to be filled.
 
         Raises:
             DataError: other columns than the model's, or a cell that its column cannot have (column, row and

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,6 @@ from modeflow.data.columns.base import shown
 from modeflow.data.columns.files import check_frame_file, plain_rows
 from modeflow.data.columns.frames import frame_kind
 from modeflow.data.columns.writing import TableWriter
-from modeflow.data.schema import listing
 from modeflow.domains._mixed_rows import given_cells, independent_columns, refuse_empty, strange_text
 from modeflow.domains._mixed_sources import (
     MixedData,
@@ -30,7 +29,7 @@ from modeflow.domains._mixed_sources import (
 from modeflow.domains._table_sources import column_names, refused
 from modeflow.domains.base import RowsToScore, Trivial
 from modeflow.domains.rows import RowDomain
-from modeflow.errors import ConfigError, DataError, nearest
+from modeflow.errors import ConfigError, DataError
 from modeflow.nets.randomness import seeded
 from modeflow.transforms.mixed import MixedColumns
 
@@ -160,17 +159,6 @@ class MixedDomain(RowDomain):
     def known(
         self, X: Any, unseen: str = "error", besides: str | None = None, numbers: np.ndarray | None = None
     ) -> np.ndarray:
-        """Rows encoded, from the cells of which others are to follow.
-
-        Arguments:
-            X: rows. unseen: what is done with a cell that its column cannot have, "error", or "missing": as
-                if it were so, with a warning.
-            besides: a column that is not looked at. numbers: of the rows in the data, for messages.
-
-        Raises:
-            ConfigError: another `unseen`. DataError: other columns than the model's; a value that a column
-                cannot have, with row and column.
-        """
         if unseen not in ("error", "missing"):
             raise ConfigError(f"unseen='{unseen}' is not known: use 'error' or 'missing'")
         values, strange = self._with_strange(X)
@@ -191,40 +179,24 @@ class MixedDomain(RowDomain):
         )
         return np.where(values == IMPOSSIBLE, np.nan, values)
 
-    def check_name(self, name: str) -> int:
-        """Place of a modelled column.
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.schema.names
 
-        Raises:
-            ConfigError: if there is none of that name.
-        """
-        if name not in self.schema.names:
-            aside = next((c for c in self.schema.columns if c.name == name), None)
-            if aside is not None:
-                raise ConfigError(
-                    f"column '{name}' is {aside.spec}: no part of the model, which says nothing of it"
-                )
-            hint = nearest(str(name), self.schema.names) or f"; the columns are {listing(self.schema.names)}"
-            raise ConfigError(f"there is no column '{name}' in the model{hint}")
-        return self.schema.names.index(name)
+    def aside(self, name: str) -> str | None:
+        return next((c.spec for c in self.schema.columns if c.name == name), None)
 
-    def given(self, cells: Mapping[str, Any], rows: int = 1) -> np.ndarray:
-        """Rows of these cells, encoded, all others missing, ``(rows, D)``.
+    def given_cells(self, column: int, values: Sequence[Any]) -> np.ndarray:
+        return given_cells(self.schema.modelled[column], values)
 
-        Arguments:
-            cells: by column one value, or a list or array of one for every row. rows: how many.
+    def filled(self, values: np.ndarray, X: Any) -> Any:
+        return self.schema.filled(values, X)
 
-        Raises:
-            ConfigError: an unknown column, or another number of values.
-            DataError: a value that its column cannot have, or a missing one.
-        """
-        found = np.full((rows, self.schema.dim), np.nan)
-        for name, value in cells.items():
-            j = self.check_name(name)
-            values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
-            if len(values) not in (1, rows):
-                raise ConfigError(f"column '{name}' is given {len(values)} values for {rows} rows")
-            found[:, j] = given_cells(self.schema[name], values)
-        return found
+    def cells(self, column: int, values: np.ndarray) -> np.ndarray:
+        return self.schema.modelled[column].decode(values)
+
+    def middle(self, column: int, draws: np.ndarray) -> np.ndarray:
+        return self.schema.modelled[column].middle(draws)
 
     def said(self) -> dict[str, Any]:
         return {"columns": {column.name: column.said() for column in self.schema.columns}}
@@ -310,7 +282,7 @@ class MixedDomain(RowDomain):
     def as_polars(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:
         return self._with_states(samples, z)
 
-    def from_cells(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+    def from_cells(self, columns: Mapping[str, Any], holes: bool = False) -> dict[str, Any]:
         return dict(columns)
 
     def _with_states(self, samples: Any, z: np.ndarray | None) -> pl.DataFrame:

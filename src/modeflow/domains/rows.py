@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,9 @@ from modeflow.data._source import is_text_file
 from modeflow.data.columns import Feature
 from modeflow.data.columns.writing import TableWriter
 from modeflow.data.parts import parts_of, reading_part
+from modeflow.data.schema import listing
 from modeflow.domains.base import Domain, RowsToScore
+from modeflow.errors import ConfigError, nearest
 from modeflow.metrics import LogLikelihood, summarise
 from modeflow.transforms.base import Exactness
 
@@ -86,6 +88,87 @@ class RowDomain(Domain):
     @abstractmethod
     def features(self) -> tuple[Feature, ...]:
         """What the modelled columns are, in the order of `validate`'s, D of them."""
+
+    # -- cells of which others follow -------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """Names of the modelled columns, D of them."""
+
+    def aside(self, name: str) -> str | None:
+        """What a column of the table is that is no part of the model; None where there is none."""
+        return None
+
+    def check_name(self, name: str) -> int:
+        """Place of a modelled column.
+
+        Raises:
+            ConfigError: if there is none of that name.
+        """
+        if name in self.names:
+            return self.names.index(name)
+        if (spec := self.aside(name)) is not None:
+            raise ConfigError(f"column '{name}' is {spec}: no part of the model, which says nothing of it")
+        hint = nearest(str(name), self.names) or f"; the columns are {listing(self.names)}"
+        raise ConfigError(f"there is no column '{name}' in the model{hint}")
+
+    def given(self, cells: Mapping[str, Any], rows: int = 1) -> np.ndarray:
+        """Rows of these cells, encoded, all others missing, ``(rows, D)``.
+
+        Arguments:
+            cells: by column one value, or a list or array of one for every row. rows: how many.
+
+        Raises:
+            ConfigError: an unknown column, or another number of values.
+            DataError: a value that its column cannot have, or a missing one.
+        """
+        found = np.full((rows, len(self.names)), np.nan)
+        for name, value in cells.items():
+            j = self.check_name(name)
+            values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+            if len(values) not in (1, rows):
+                raise ConfigError(f"column '{name}' is given {len(values)} values for {rows} rows")
+            found[:, j] = self.given_cells(j, values)
+        return found
+
+    @abstractmethod
+    def given_cells(self, column: int, values: Sequence[Any]) -> np.ndarray:
+        """Values that a condition names of one column, encoded, ``(n,)``.
+
+        Raises:
+            DataError: one that the column cannot have, or nothing but missing ones.
+        """
+
+    @abstractmethod
+    def known(
+        self, X: Any, unseen: str = "error", besides: str | None = None, numbers: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Rows encoded, from the cells of which others are to follow; NaN where missing.
+
+        Arguments:
+            X: rows. unseen: what is done with a cell that its column cannot have, "error", or "missing": as
+                if it were so, with a warning.
+            besides: a column that is not looked at. numbers: of the rows in the data, for messages.
+
+        Raises:
+            ConfigError: another `unseen`. DataError: other columns than the model's; a value that a column
+                cannot have, with row and column.
+        """
+
+    @abstractmethod
+    def filled(self, values: np.ndarray, X: Any) -> Any:
+        """Encoded rows ``(N, D)`` of which the missing cells were filled, as a table of the kind that was
+        fitted; other cells are those of X, their table, the rows in the same order."""
+
+    @abstractmethod
+    def cells(self, column: int, values: np.ndarray) -> np.ndarray:
+        """Encoded cells of one column, ``(N,)``, as values that it can have."""
+
+    @abstractmethod
+    def middle(self, column: int, draws: np.ndarray) -> np.ndarray:
+        """The best guess of encoded cells of one column of which there are several draws, ``(n, N) -> (N,)``:
+        of numbers the mean."""
 
     @abstractmethod
     def add_samples(self, writer: TableWriter, samples: Any, z: np.ndarray | None) -> list[str]:

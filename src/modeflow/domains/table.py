@@ -18,12 +18,12 @@ from torch import Tensor
 from modeflow.data import Dataset, Schema, Split, Table, check_fit_table, resolve
 from modeflow.data.columns import Feature
 from modeflow.data.columns.base import shown
-from modeflow.data.columns.frames import cells_of
 from modeflow.data.columns.writing import TableWriter
 from modeflow.data.schema import listing
 from modeflow.data.spread import mean_and_spread
 from modeflow.data.table import check_finite, default_columns
 from modeflow.domains._frames import as_frame, frame_kind, frame_of, refuse_text
+from modeflow.domains._table_rows import independent_gaussians, no_number, numbers_of_cells
 from modeflow.domains._table_sources import READING, column_names, reading_of, rows_to_score, split_of
 from modeflow.domains._truth import truth_of
 from modeflow.domains.base import Parts, RowsToScore, Trivial
@@ -128,6 +128,55 @@ class TableDomain(RowDomain):
         refuse_text(X, "validation")
         values = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="validation")
         return self.schema.validate(values, None if names is None else [str(name) for name in names])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.schema.columns
+
+    def given_cells(self, column: int, values: Sequence[Any]) -> np.ndarray:
+        name, lattice = self.names[column], self.schema.lattices[column]
+        try:
+            found = np.array([math.nan if v is None or v == "" else float(v) for v in values])
+        except (TypeError, ValueError) as error:
+            raise DataError(f"column '{name}' is given {shown(no_number(values))}, not a number") from error
+        if np.isinf(found).any():
+            raise DataError(f"column '{name}' is given an infinite number: give a finite one")
+        if np.isnan(found).all():
+            raise DataError(f"column '{name}' is given no value: leave it out to have it drawn")
+        off = np.zeros(0) if lattice is None else found[lattice.misses(found)]
+        if lattice is not None and len(off):
+            near = float(lattice.value(lattice.number(off[:1]))[0])
+            raise DataError(
+                f"column '{name}' is given {off[0]:.12g}, and has steps of {lattice.step:g}: the nearest "
+                f"value is {near:.12g}"
+            )
+        return found
+
+    def known(
+        self, X: Any, unseen: str = "error", besides: str | None = None, numbers: np.ndarray | None = None
+    ) -> np.ndarray:
+        if unseen not in ("error", "missing"):
+            raise ConfigError(f"unseen='{unseen}' is not known: use 'error' or 'missing'")
+        return self.schema.validate(*_with_holes(X), holes=True)
+
+    def filled(self, values: np.ndarray, X: Any) -> Any:
+        given, names = _with_holes(X)
+        if names is not None:
+            given = given[:, [names.index(name) for name in self.names]]
+        found = as_frame(
+            np.where(np.isnan(given), self.schema.quantize(values), given), self.schema, self.frame
+        )
+        if self.frame == "pandas" and frame_kind(X) == "pandas":
+            found.index = X.index
+        return found
+
+    def cells(self, column: int, values: np.ndarray) -> np.ndarray:
+        rows = np.zeros((len(values), len(self.names)))
+        rows[:, column] = values
+        return self.schema.quantize(rows)[:, column]
+
+    def middle(self, column: int, draws: np.ndarray) -> np.ndarray:
+        return np.asarray(draws.mean(0))
 
     def said(self) -> dict[str, Any]:
         pairs = zip(self.schema.columns, self.schema.lattices, strict=True)
@@ -292,10 +341,11 @@ class TableDomain(RowDomain):
         found = {name: pl.Series(name, column) for name, column in zip(columns, rows.T, strict=True)}
         return pl.DataFrame({n: c.cast(pl.Int64) if n in whole else c for n, c in found.items()})
 
-    def from_cells(self, columns: Mapping[str, Any]) -> Any:
+    def from_cells(self, columns: Mapping[str, Any], holes: bool = False) -> Any:
         self.schema.validate(np.zeros((0, len(columns))), list(columns))
-        values = np.column_stack([_numbers(columns[name], name) for name in self.schema.columns])
-        check_finite(values, self.schema.columns, "the table", "the model takes no missing cells")
+        values = np.column_stack([numbers_of_cells(columns[name], name) for name in self.schema.columns])
+        remedy = "the model takes no missing cells"
+        check_finite(values, self.schema.columns, "the table", remedy, holes)
         table = Table(values, self.schema.columns)
         return frame_of(table) if self.named else table.values
 
@@ -315,37 +365,6 @@ class TableDomain(RowDomain):
         return np.column_stack([rows, z]), (*columns, name), (*whole, name)
 
 
-def independent_gaussians(train: np.ndarray, rows: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    r"""Log-density of rows under a Gaussian of independent columns, fitted to the training rows.
-
-    .. math:: \log p(x) = -\sum_d \Big[\frac{(x_d - m_d)^2}{2 s_d^2} + \log s_d + \tfrac12 \log 2\pi\Big]
-
-    Arguments:
-        train: ``(N, D)``. rows: ``(M, D)``. weight: of the training rows, ``(N,)``; equal if None.
-
-    Returns:
-        nats, shape ``(M,)``.
-    """
-    mean, scale = mean_and_spread(train, weight)
-    z = (rows - mean) / scale
-    return np.asarray(-(0.5 * z**2 + np.log(scale) + 0.5 * math.log(2 * math.pi)).sum(1))
-
-
-def _numbers(values: Any, name: str) -> np.ndarray:
-    """A column of numbers, ``(N,)``, NaN where missing (`DataError` for anything else)."""
-    cells = cells_of(values, name)
-    cells.check(name)
-    strange = cells.bad
-    if cells.kind == "time":
-        strange = ~cells.missing
-    elif cells.objects is not None:  # of several types
-        strange = np.array([v is not None and type(v) not in (int, float) for v in cells.objects])
-    if strange is not None and strange.any():
-        row = int(strange.argmax())
-        raise DataError(f"column '{name}', data row {row + 1} holds {shown(cells.said(row))}, not a number")
-    return cells.numbers
-
-
 def _matrix(estimator: Any, X: Any, reset: bool) -> np.ndarray:
     others = f", or {_OTHERS}" if reset else ""
     refuse_text(X, "X", f"encode as numbers or leave out{others}")
@@ -359,6 +378,14 @@ def _matrix(estimator: Any, X: Any, reset: bool) -> np.ndarray:
     )
     check_finite(values, _names(estimator), "X", f"drop these rows or columns{others}")
     return np.asarray(values)
+
+
+def _with_holes(X: Any) -> tuple[np.ndarray, list[str] | None]:
+    """Rows of which cells may be missing, ``(N, D)``, and the names of their columns, if they have some."""
+    names = getattr(X, "columns", None)
+    refuse_text(X, "X")
+    values = check_array(X, dtype=np.float64, ensure_all_finite=False, input_name="X")
+    return values, None if names is None else [str(name) for name in names]
 
 
 def _names(estimator: Any) -> tuple[str, ...]:

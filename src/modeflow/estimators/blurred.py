@@ -27,11 +27,11 @@ import torch
 from torch import Tensor
 
 from modeflow.data.columns.frames import frame_kind
+from modeflow.densities.quadrature import log_integral
 from modeflow.errors import DataError
 from modeflow.estimators.fitted import content_of
 from modeflow.estimators.labelled import is_frame
 from modeflow.estimators.models import NVF
-from modeflow.estimators.quadrature import log_integral
 from modeflow.training.state import under
 
 __all__ = ["EPOCHS", "NOISE", "STATES", "BlurredTrees", "as_numbers", "complete_numbers"]
@@ -170,7 +170,7 @@ class BlurredTrees:
 
     def left_out(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """s(x), ``(N,)``, and of every column the same without it, ``(N, D)``: each density integrated over
-        the column by quadrature (`modeflow.estimators.quadrature`)."""
+        the column by quadrature (`modeflow.densities.quadrature`)."""
         t, wrong, volumes = self._standard(values), self._wrong(values), self._volumes()
         whole = self._mean(t)
         rest = np.tile(whole[:, None], (1, len(self.varied)))

@@ -6,13 +6,17 @@ Both marginals are those of the model: a cell that is missing is summed or integ
 states does exactly, and a latent flow by a bound; a flow over a tree where no number of the row is there, the
 flow integrating to one whatever it is told (`LatentModel.sums_out`), and elsewhere by draws of a proposal
 (`LatentModel.marginals`): a quotient of two bounds, and a draw from among some, are estimates.
+
+A model that has no such marginals, flat states of numbers or a plain flow, is given them: one missing column
+by quadrature, several by draws of a proposal that is fitted, when it is first needed, to rows which the model
+draws itself (`modeflow.latents.Conditioned`, `modeflow.estimators.proposing`). It lives in memory alone:
+neither the model nor its file change.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,11 +25,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from modeflow.domains import MixedDomain
+from modeflow.densities import Preprocessed
+from modeflow.domains.rows import RowDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.fitted import FittedDensity, log_sum_exp
-from modeflow.estimators.settings import latent_model
+from modeflow.estimators.predictions import Prediction
+from modeflow.estimators.proposing import propose
+from modeflow.estimators.settings import latent_model, model_features
 from modeflow.estimators.surprises import surprises_of, without
+from modeflow.latents import Conditioned
 from modeflow.progress import showing, track
 from modeflow.training import shield
 from modeflow.transforms.base import Exactness
@@ -36,45 +44,36 @@ __all__ = ["Conditionals", "Prediction", "conditionals_of"]
 _DRAWS = 100
 #: Standard units beyond which a number that is given is far from all rows.
 _FAR = 8.0
-#: Rows completed at once.
-_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The distribution of one column in every row, given the other cells of the row.
-
-    Attributes:
-        name: of the column. levels: its values, where they are few; else None.
-        probabilities: of the levels, ``(N, L)``; None for numbers.
-        draws: of numbers, ``(N, draws)``, in the units of the data; None for levels.
-        kind: whether they are those of the model exactly, or an ``"estimate"``.
-    """
-
-    name: str
-    levels: tuple[Any, ...] | None
-    probabilities: np.ndarray | None
-    draws: np.ndarray | None
-    kind: Exactness = "exact"
-
-    def mode(self) -> np.ndarray:
-        """The likeliest level of every row; of numbers the median."""
-        if self.probabilities is not None and self.levels is not None:
-            return np.array(self.levels, dtype=object)[self.probabilities.argmax(1)]
-        assert self.draws is not None
-        return np.asarray(np.median(self.draws, axis=1))
+#: Rows completed at once; by quadrature or a proposal.
+_ROWS, _INTEGRATED = 4096, 256
+#: Offsets of lattices that densities are averaged over where they are found by quadrature or a proposal.
+_OFFSETS = 4
 
 
 class Conditionals(FittedDensity):
-    """Conditionals of the columns of a mixed table; not for direct use."""
+    """Conditionals of the columns of a table; not for direct use."""
 
     @property
     def conditional_kind_(self) -> Exactness:
         """What conditionals are: ``exact``, or an ``estimate`` where marginals are bounds (a flow with a
-        proposal) or cells are drawn from (columns on lattices)."""
-        self._mixed()
-        parts = (self.model_.transform.exactness, self.latent_.marginals)
-        return "exact" if parts == ("exact", "exact") else "estimate"
+        proposal), by quadrature or by draws (flat states, a flow), or cells are drawn from (columns on
+        lattices); of some rows they may be more, see `conditional_kind_of`."""
+        width = len(self._rows().names)
+        alone = np.zeros((width, width))
+        np.fill_diagonal(alone, np.nan)
+        return self.conditional_kind_of(alone)
+
+    def conditional_kind_of(self, values: np.ndarray) -> Exactness:
+        """What conditionals are given the cells of encoded rows ``(N, D)``, NaN where missing: under a flow
+        over a tree they are exact where no number is there."""
+        self._rows()
+        if self.model_.transform.exactness != "exact" or self.latent_.marginals != "exact":
+            return "estimate"
+        holes = values[np.isnan(values).any(1)]
+        if not len(holes):
+            return "exact"
+        model = self._completing(holes, propose_too=False)
+        return "estimate" if isinstance(latent_model(model), Conditioned) else "exact"
 
     @shield()
     def impute(
@@ -96,36 +95,35 @@ class Conditionals(FittedDensity):
             pandas with their index.
 
         Raises:
-            ConfigError: no tree, or a `how`, m or `unseen` that is not allowed.
-            DataError: other columns than those fitted, a value that a column cannot have (row and column are
-                named), or cells missing beside numbers under a flow.
+            ConfigError: rows that are no table's, or a `how`, m or `unseen` that is not allowed.
+            DataError: other columns than those fitted, or a value that a column cannot have (row and column
+                are named).
         """
-        return self.fill(self._mixed().known(X, unseen), X, m, how=how, random_state=random_state)
+        return self.fill(self._rows().known(X, unseen), X, m, how=how, random_state=random_state)
 
     @shield()
     def fill(
         self, values: np.ndarray, X: Any, m: int = 1, *, how: str = "draw", random_state: Any = None
     ) -> list[Any]:
-        """`impute` of rows that were encoded before (`MixedDomain.known`); X is their table."""
+        """`impute` of rows that were encoded before (`RowDomain.known`); X is their table."""
         if how not in ("draw", "mean"):
             raise ConfigError(f"how='{how}' is not known: use 'draw' or 'mean'")
         if not isinstance(m, (int, np.integer)) or m < 1 or (how == "mean" and m > 1):
             raise ConfigError(f"m must be 1 or more (1 with how='mean'), received {m!r}")
-        domain = self._mixed()
-        self._check_missing(values)
+        domain = self._rows()
         generator = self._generator(random_state)
         if how == "draw":  # one after the other: each has points of its own in the cells of lattices
             drawn = (self._completions(values, 1, generator)[0] for _ in range(int(m)))
-            return [domain.schema.filled(rows, X) for rows in drawn]
+            return [domain.filled(rows, X) for rows in drawn]
         missing = np.isnan(values)
         holes = np.flatnonzero(missing.any(1))
         filled = values.copy()
         if len(holes):
             draws = self._completions(values[holes], _DRAWS, generator)
-            for j, name in enumerate(domain.schema.names):
+            for j in range(values.shape[1]):
                 empty = missing[holes, j]
-                filled[holes[empty], j] = domain.schema[name].middle(draws[:, empty, j])
-        return [domain.schema.filled(filled, X)]
+                filled[holes[empty], j] = domain.middle(j, draws[:, empty, j])
+        return [domain.filled(filled, X)]
 
     @shield()
     def sample_given(self, given: Mapping[str, Any], n_samples: int = 1, *, random_state: Any = None) -> Any:
@@ -140,35 +138,35 @@ class Conditionals(FittedDensity):
             rows of the kind that was fitted.
 
         Raises:
-            ConfigError: an unknown column, another number of values, or no tree.
-            DataError: a value that its column cannot have, or a number under a flow, which takes levels and
-                angles as given.
+            ConfigError: an unknown column, another number of values, or rows that are no table's.
+            DataError: a value that its column cannot have.
         """
         if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
             raise ConfigError(f"n_samples must be an integer of 1 or more, received {n_samples!r}")
-        domain = self._mixed()
+        domain = self._rows()
         values = domain.given(given, int(n_samples))
-        self._check_missing(values, given=True)
         self._warn_far(values, given)
-        return domain.schema.decode(self._completions(values, 1, self._generator(random_state))[0])
+        drawn = self._completions(values, 1, self._generator(random_state))[0]
+        return domain.from_tensor(torch.from_numpy(drawn))
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
         """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out. NaN where a
         column given cannot have its value, of which nothing follows.
 
         As the difference of two log-densities: where these are bounds, an estimate (`conditional_kind_`).
-        Of one column given all others, where the model has no marginal, by quadrature, right to a few
-        thousandths of a nat: under every flow, of complete rows (`modeflow.estimators.surprises`).
+        Where the model has no marginal, one column is integrated out by quadrature, right to a few
+        thousandths of a nat, and several by draws of a proposal: each such marginal is a lower bound in
+        expectation, their difference an estimate.
 
         Arguments:
             X: rows. of: names of columns. given: names of others; all others if None, none if empty.
 
         Raises:
-            ConfigError: an unknown name, one that is in both, or no tree.
-            DataError: under a flow without a proposal columns summed out beside numbers that are not.
+            ConfigError: an unknown name, one that is in both, or rows that are no table's.
+            DataError: as of `score_samples`.
         """
-        domain = self._mixed()
-        names = domain.schema.names
+        domain = self._rows()
+        names = domain.names
         given = [n for n in names if n not in of] if given is None else list(given)
         for name in (*of, *given):
             domain.check_name(name)
@@ -177,11 +175,9 @@ class Conditionals(FittedDensity):
         values = domain.validate(self, X)
         hidden = np.array([name not in of and name not in given for name in names])
         asked = np.array([name in of for name in names])
-        if len(set(of)) == 1 and not hidden.any():
-            self._check_missing(values)
+        if len(set(of)) == 1 and not hidden.any() and not np.isnan(values).any():
             column = int(asked.argmax())
-            surprises = surprises_of(*without(self, values, [column]))[:, column]
-            return np.where(np.isnan(values[:, column]), 0.0, -surprises)
+            return -surprises_of(*without(self, values, [column]))[:, column]
         joint = np.where(hidden, np.nan, values)
         alone = self._score(np.where(asked, np.nan, joint))
         return self._score(joint) - np.where(np.isneginf(alone), np.nan, alone)
@@ -201,27 +197,26 @@ class Conditionals(FittedDensity):
             unseen: what is done with another cell that its column cannot have, see `impute`.
 
         Raises:
-            ConfigError: an unknown column, or no tree.
-            DataError: a value that another column cannot have; under a flow a column of numbers, or cells
-                missing beside numbers.
+            ConfigError: an unknown column, or rows that are no table's.
+            DataError: a value that another column cannot have.
         """
-        domain = self._mixed()
+        domain = self._rows()
         j = domain.check_name(name)
         values = domain.known(X, unseen, besides=name)
-        feature = domain.schema.features()[j]
+        feature = domain.features()[j]
         values[:, j] = np.nan
         if not feature.levels:
-            self._check_missing(values)
             generator = self._generator(random_state)
             draws = self._completions(values, _DRAWS, generator)[:, :, j].T
-            decoded = domain.schema[name].decode(draws.ravel()).reshape(draws.shape)
-            return Prediction(name, None, None, decoded, self.conditional_kind_)
+            decoded = domain.cells(j, draws.ravel()).reshape(draws.shape)
+            return Prediction(name, None, None, decoded, self.conditional_kind_of(values))
         scores = self._level_scores(values, j)
         scores -= scores.max(1, keepdims=True)
         share = np.exp(scores)
-        levels = domain.schema[name].decode(np.arange(feature.levels, dtype=np.float64))
+        levels = domain.cells(j, np.arange(feature.levels, dtype=np.float64))
         share /= share.sum(1, keepdims=True)
-        return Prediction(name, tuple(levels.tolist()), share, None, self.conditional_kind_)
+        values[:, j] = 0.0  # a sum over levels is as exact as what it is of
+        return Prediction(name, tuple(levels.tolist()), share, None, self.conditional_kind_of(values))
 
     @shield()
     def level_scores(self, name: str, X: Any = None) -> np.ndarray:
@@ -235,32 +230,64 @@ class Conditionals(FittedDensity):
                 are summed out, which leaves the probabilities of the levels: ``(1, levels)``.
 
         Raises:
-            ConfigError: an unknown column, one without levels, or no tree.
-            DataError: under a flow cells missing beside numbers.
+            ConfigError: an unknown column, one without levels, or rows that are no table's.
         """
-        domain = self._mixed()
+        domain = self._rows()
         j = domain.check_name(name)
-        if not domain.schema.features()[j].levels:
-            raise ConfigError(f"column '{name}' has no levels: it is {domain.schema[name].kind}")
+        if not domain.features()[j].levels:
+            raise ConfigError(f"column '{name}' has no levels: it is {domain.features()[j].kind}")
         return self._level_scores(domain.given({}) if X is None else domain.validate(self, X), j)
 
     # -- inside ---------------------------------------------------------------------------------
 
-    def _mixed(self) -> MixedDomain:
+    def _rows(self) -> RowDomain:
         domain = conditionals_of(self).domain_
-        assert isinstance(domain, MixedDomain)
+        assert isinstance(domain, RowDomain)
         return domain
+
+    def _completing(self, values: np.ndarray, propose_too: bool = True) -> Preprocessed:
+        """The model that sums out and fills what these encoded rows lack: the one that scores where it can do
+        that itself, else the same with conditionals.
+
+        Arguments:
+            propose_too: whether it has a proposal, where rows need one.
+        """
+        scorer = self._scorer()
+        holes = values[np.isnan(values).any(1)]
+        if not len(holes):
+            return scorer
+        with torch.no_grad():
+            u = scorer.encode_drawn(self.domain_.to_tensor(holes).to(scorer.device))[0]
+            inner = latent_model(scorer)
+            if scorer.beside is None and inner.fills and bool(inner.sums_out(u).all()):
+                return scorer
+            found = self._with_conditionals(scorer)
+            density = found.model
+            assert isinstance(density, Conditioned)
+            if propose_too and density.proposal is None and bool(density.asks(u).any()):
+                with showing(bool(self.verbose)):
+                    density.proposal = propose(density)
+        return found
+
+    def _with_conditionals(self, scorer: Preprocessed) -> Preprocessed:
+        """The model that scores as one with conditionals, made when it is first asked for; kept in memory."""
+        kept: tuple[Preprocessed, Preprocessed] | None = getattr(self, "_conditioned", None)
+        if kept is None or kept[0] is not scorer:
+            density = Conditioned(latent_model(scorer), model_features(self.domain_), scorer.beside)
+            made = Preprocessed(scorer.transform, density, min(scorer.draws, _OFFSETS))
+            kept = self._conditioned = scorer, made.eval()
+        return kept[1]
 
     def _warn_far(self, values: np.ndarray, given: Mapping[str, Any]) -> None:
         """Warn of a number given where no row can be expected: what follows from it is a guess."""
-        domain, model = self._mixed(), self._scorer()
+        domain, model = self._rows(), self._scorer()
         with torch.no_grad():
             u = model.encode_drawn(domain.to_tensor(values).to(model.device))[0].abs().cpu().numpy()
         for name in given:
             j = domain.check_name(name)
             far = np.flatnonzero(u[:, j] > _FAR)
-            if len(far) and not domain.schema.features()[j].levels:
-                value = domain.schema[name].decode(values[far[:1], j])[0]
+            if len(far) and not domain.features()[j].levels:
+                value = domain.cells(j, values[far[:1], j])[0]
                 warnings.warn(
                     f"{name}={value} lies far from all rows that the model was fitted to: what is drawn "
                     "given it says little",
@@ -274,29 +301,59 @@ class Conditionals(FittedDensity):
 
     def _completions(self, values: np.ndarray, n: int, generator: torch.Generator) -> np.ndarray:
         """Rows, checked before, with every missing cell drawn given the others, n times, ``(n, N, D)``."""
-        full, model = np.repeat(values[None], n, 0), self._scorer()
-        holes, size = np.flatnonzero(np.isnan(values).any(1)), max(1, _ROWS // n)
+        full, model = np.repeat(values[None], n, 0), self._completing(values)
         with torch.no_grad(), showing(bool(self.verbose)):
-            for start in track(range(0, len(holes), size), "fill"):
-                rows = holes[start : start + size]
-                u = model.encode_drawn(self.domain_.to_tensor(values[rows]).to(model.device))[0]
-                drawn = latent_model(model).completions(u, n, generator)
-                back = model.decode(drawn.flatten(0, 1)).cpu().numpy().reshape(n, len(rows), -1)
-                full[:, rows] = np.where(np.isnan(values[rows]), back, values[rows])
+            pieces = self._pieces(values, n, model)
+            total = float(sum(rows.size for rows, _ in pieces))
+            for rows, times in track(pieces, "fill", total, lambda each: each[0].size):
+                part = self.domain_.to_tensor(values[rows[:, 0]])
+                u = model.encode_drawn(part.to(model.device))[0]
+                drawn = latent_model(model).completions(u, n * times, generator)
+                back = model.decode(drawn.flatten(0, 1)).cpu().numpy().reshape(times, n, len(rows), -1)
+                for i in range(times):
+                    there = rows[:, i]
+                    full[:, there] = np.where(np.isnan(values[there]), back[i], values[there])
         return full
 
+    def _pieces(self, values: np.ndarray, n: int, model: Preprocessed) -> list[tuple[np.ndarray, int]]:
+        """Rows with missing cells that are filled together, ``(R, T)``, those of a line being equal, and T.
+
+        Where cells come from quadrature or a proposal, rows that are equal share what is found of one.
+        """
+        holes = np.flatnonzero(np.isnan(values).any(1))
+        if not isinstance(model.model, Conditioned):
+            size = max(1, _ROWS // n)
+            return [(holes[i : i + size, None], 1) for i in range(0, len(holes), size)]
+        _, first, counts = np.unique(
+            np.nan_to_num(values[holes], nan=np.inf), axis=0, return_inverse=True, return_counts=True
+        )
+        order, found = holes[np.argsort(first.ravel(), kind="stable")], []
+        ends, size = counts.cumsum(), max(1, _INTEGRATED // n)
+        for times in np.unique(counts):
+            starts = (ends - counts)[counts == times]
+            lines = order[starts[:, None] + np.arange(times)]
+            found += [(lines[i : i + size], int(times)) for i in range(0, len(lines), size)]
+        return found
+
     def _score(self, values: np.ndarray) -> np.ndarray:
-        """Log-density of encoded rows, nats."""
-        self._check_missing(values)
-        return log_sum_exp(self._joint_of(values))
+        """Log-density of encoded rows, nats; missing cells are summed out."""
+        model = self._completing(values)
+        if not isinstance(model.model, Conditioned):
+            return log_sum_exp(self._joint_of(values))
+        found = np.empty(len(values))
+        with torch.no_grad(), showing(bool(self.verbose)):
+            for start in track(range(0, len(values), _INTEGRATED), "score"):
+                rows = slice(start, start + _INTEGRATED)
+                x = self.domain_.to_tensor(values[rows]).to(model.device)
+                found[rows] = model.log_prob(x).cpu().numpy()
+        return found
 
     def _level_scores(self, values: np.ndarray, column: int) -> np.ndarray:
         """`level_scores` of encoded rows."""
-        levels = self._mixed().schema.features()[column].levels
+        levels = self._rows().features()[column].levels
         values = values.copy()
         values[:, column] = 0.0
-        self._check_missing(values)
-        scorer = self._scorer()
+        scorer = self._completing(values)
         inner = latent_model(scorer)
 
         def of_levels(u: Tensor) -> Tensor:
@@ -318,17 +375,12 @@ def conditionals_of(estimator: FittedDensity) -> Conditionals:
     """A fitted estimator as one that has conditionals.
 
     Raises:
-        ConfigError: a model whose marginals are not known.
+        ConfigError: rows that are no table's.
     """
     check_is_fitted(estimator)
-    if (
-        isinstance(estimator, Conditionals)
-        and isinstance(estimator.domain_, MixedDomain)
-        and estimator.latent_.fills
-    ):
+    if isinstance(estimator, Conditionals) and isinstance(estimator.domain_, RowDomain):
         return estimator
     raise ConfigError(
-        "filled cells and conditionals need the marginals of a model, which a tree of states has: fit with "
-        "latent='tree' (and latent_options={'likelihood': 'leaves'} for those of numbers too, or "
-        "{'likelihood': 'flow', 'proposal': True} for estimates of them), or model='latent-flow'"
+        f"filled cells and conditionals are of tables, and the model is one of {estimator.domain_.word}s: "
+        "hidden pixels are filled by modeflow inpaint, of a fit with model='latent-flow'"
     )

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ClassVar
 
-from modeflow.densities import Feature
-from modeflow.densities.features import as_features
 from modeflow.domains import Domain, MixedDomain, TableDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.base import DensityEstimator
@@ -21,6 +19,7 @@ from modeflow.estimators.settings import (
     TREE_CHOICES,
     Budget,
     Settings,
+    model_features,
     options_given,
 )
 from modeflow.estimators.surprises import Surprises
@@ -75,7 +74,7 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
 """
 
 
-class _TableEstimator(Surprises, DensityEstimator):
+class _TableEstimator(Conditionals, Surprises, DensityEstimator):
     """What the estimators of tables share."""
 
     domain: ClassVar[type[Domain]] = TableDomain
@@ -92,7 +91,7 @@ class _TableEstimator(Surprises, DensityEstimator):
         return Choices(settings.flows[:1] if data.train.shape[1] == 1 else settings.flows)
 
 
-class NVF(Conditionals, _TableEstimator):
+class NVF(_TableEstimator):
     __doc__ = rf"""Normalizing flow with a latent that says which island: an exact density for isolated modes.
 
     .. math:: p(x) = \sum_{{k=1}}^{{K}} \pi_k\, p(x \mid z = k)
@@ -265,7 +264,7 @@ class NVF(Conditionals, _TableEstimator):
                 f"likelihood='{self.likelihood}' takes complete rows, and '{holes[0]}' has missing cells "
                 "(NaN): latent='tree' or 'auto' takes them, and latent_options={'posterior': 'langevin'}"
             )
-        columns = as_features(features_of(domain))
+        columns = model_features(domain)
         other = [j for j, c in enumerate(columns) if c.levels != 2] if self.likelihood == "bernoulli" else []
         if other:
             raise ConfigError(
@@ -279,7 +278,7 @@ class NVF(Conditionals, _TableEstimator):
         asked, proposal = given.get("likelihood", "auto"), given.get("proposal", "auto")
         choices = HOLED_CHOICES if data.holed and proposal == "auto" else TREE_CHOICES
         mixed = isinstance(data.domain, MixedDomain)
-        reals = not mixed or any(f.kind == "real" for f in as_features(features_of(data.domain)))
+        reals = not mixed or any(f.kind == "real" for f in model_features(data.domain))
         # A flow without a proposal takes no holes.
         flows = reals and not (data.holed and proposal is False)
         return [
@@ -293,7 +292,7 @@ class NVF(Conditionals, _TableEstimator):
     def build(cls, settings: Settings, domain: Domain, n_states: int, steps: int | None) -> LatentModel:
         p, options = settings.params, settings.groups["latent_options"]
         return TableModel(
-            features_of(domain),
+            model_features(domain),
             p["latent"],
             n_states,
             likelihood=p["likelihood"],
@@ -330,16 +329,7 @@ def _check_mixed(latent: str, domain: Any, odd: str) -> None:
 
 def _few_levels(domain: Any) -> bool:
     """Whether flat states of mixed rows are worth a trial: levels few enough for their masked network."""
-    return sum(f.levels for f in as_features(features_of(domain))) <= _MOST_LEVELS
-
-
-def features_of(domain: Any) -> int | Sequence[Feature]:
-    """What a model of tables is told of their columns."""
-    if not isinstance(domain, MixedDomain):
-        return int(domain.schema.dim)
-    layer = domain.preprocessing()
-    pairs = enumerate(zip(layer.levels, layer.circular, strict=True))
-    return [Feature(levels, circular, flag=layer.flags.get(j)) for j, (levels, circular) in pairs]
+    return sum(f.levels for f in model_features(domain)) <= _MOST_LEVELS
 
 
 class FlowDensity(_TableEstimator):

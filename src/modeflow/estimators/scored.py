@@ -241,12 +241,8 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
         self._check_missing(values)
         return values
 
-    def _check_missing(self, values: np.ndarray, given: bool = False) -> None:
-        """Refuse rows of the domain with missing cells that the model does not sum out (`DataError`).
-
-        Arguments:
-            given: whether the cells that are there are those that a user gave, and the others are asked for.
-        """
+    def _check_missing(self, values: np.ndarray) -> None:
+        """Refuse rows of the domain with missing cells that the model does not sum out (`DataError`)."""
         if values.dtype.kind != "f":
             return
         holes = np.flatnonzero(np.isnan(values).reshape(len(values), -1).any(1))
@@ -256,12 +252,6 @@ class ScoredDensity(Stored, DensityMixin, Grouped):
         with torch.no_grad():
             u = model.encode(self.domain_.to_tensor(values[holes]).to(model.device))[0]
             summed = latent_model(model).sums_out(u).cpu().numpy()
-        if not summed.all() and given:
-            raise DataError(
-                "under a flow rows are drawn given levels and angles, not given numbers: fit with "
-                "latent='tree' and latent_options={'likelihood': 'leaves'} (exact) or {'likelihood': 'flow', "
-                "'proposal': True} (an estimate)"
-            )
         if not summed.all() and not self.domain_.of_tables:
             raise DataError(
                 f"image {holes[int(summed.argmin())] + 1} has hidden pixels (NaN), which this model does not "

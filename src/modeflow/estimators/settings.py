@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from modeflow.densities import Preprocessed
-from modeflow.domains import Domain
+from modeflow.densities import Feature, Preprocessed
+from modeflow.densities.features import as_features
+from modeflow.domains import Domain, MixedDomain
 from modeflow.errors import ConfigError
 from modeflow.flows import FLOWS, flow_recipe
 from modeflow.latents import Ensemble, LatentModel
@@ -18,7 +19,7 @@ from modeflow.models import LATENTS, TREE_FLOW
 from modeflow.options import Options
 from modeflow.training import TrainConfig, Training
 
-__all__ = ["Budget", "Settings", "check_count", "is_tree", "latent_model"]
+__all__ = ["Budget", "Settings", "check_count", "is_tree", "latent_model", "model_features"]
 
 #: Numbers that may be "auto".
 _AUTO = ("n_states", "max_epochs", "batch_size")
@@ -351,6 +352,16 @@ def check_stacking(value: Any) -> None:
     """Raise `ConfigError` for a value of `stacking` that is not allowed."""
     if not (isinstance(value, (bool, np.bool_)) or (isinstance(value, str) and value == "auto")):
         raise ConfigError(f"stacking must be 'auto', True or False, received {value!r}")
+
+
+def model_features(domain: Any) -> tuple[Feature, ...]:
+    """What a model of rows of a table is told of each number that it sees: of the columns, then of the flags
+    of those with atoms."""
+    if not isinstance(domain, MixedDomain):
+        return as_features(int(domain.schema.dim))
+    layer = domain.preprocessing()
+    pairs = enumerate(zip(layer.levels, layer.circular, strict=True))
+    return tuple(Feature(levels, circular, flag=layer.flags.get(j)) for j, (levels, circular) in pairs)
 
 
 def latent_model(model: Preprocessed) -> LatentModel:

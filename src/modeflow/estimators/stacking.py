@@ -26,7 +26,7 @@ from modeflow.progress import busy
 from modeflow.transforms.base import Composite, Transform
 from modeflow.transforms.columns import Columns
 
-__all__ = ["Companions", "Stacked", "anywhere", "described", "tail_of"]
+__all__ = ["Companions", "Stacked", "anywhere", "best_mixture", "described", "tail_of"]
 
 #: Freedom of the t.
 _FREEDOM = 3.0
@@ -103,7 +103,7 @@ class Companions:
         self.held, self._weight, self._tail = held, weight, tail
         self._parts = [anywhere(rows, tail, 1.0)]
         self._counts = [_PRIOR[0], len(held) / len(rows)]
-        mixture = _best_mixture(_float64(rows), _float64(held), weight, seed)
+        mixture = best_mixture(_float64(rows), _float64(held), weight, seed)
         if mixture is not None:
             whiten = mixture.precisions_cholesky_.transpose(0, 2, 1)
             normal = np.full(len(whiten), math.inf)
@@ -132,8 +132,8 @@ def described(beside: Beside) -> Stacked:
     )
 
 
-def _best_mixture(rows: np.ndarray, held: np.ndarray, weight: np.ndarray | None, seed: int) -> Any:
-    """The mixture that is best on the validation rows; None of too many columns or too few rows."""
+def best_mixture(rows: np.ndarray, held: np.ndarray, weight: np.ndarray | None, seed: int) -> Any:
+    """The mixture of scikit-learn that is best on held-out rows; None of too many columns or too few rows."""
     if rows.shape[1] > _COLUMNS or len(rows) < 2 * _ROWS_A_COMPONENT:
         return None
     if len(rows) > _ROWS:

@@ -19,20 +19,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modeflow.densities import Preprocessed
+from modeflow.densities import Feature, Preprocessed
 from modeflow.densities.bounded import log_mean_of_draws
+from modeflow.densities.slices import slice_of
 from modeflow.domains import MixedDomain, TableDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.fitted import FittedDensity
-from modeflow.estimators.quadrature import log_integral
-from modeflow.estimators.settings import latent_model
+from modeflow.estimators.settings import latent_model, model_features
 from modeflow.latents import LatentModel
 from modeflow.progress import showing, track
 from modeflow.training import shield
@@ -46,18 +45,6 @@ _DRAWS = 4
 _ROWS, _INTEGRATED = 1024, 64
 #: Rows drawn for what surprises are expected.
 _DRAWN = 200
-
-
-@dataclass(frozen=True)
-class _Feature:
-    """A column to the model: its place there, its levels (0 for numbers), whether it is an angle, and the
-    place of its flag and the number of atoms, where single values are no part of the continuous rest."""
-
-    place: int
-    levels: int = 0
-    circular: bool = False
-    flag: int | None = None
-    atoms: int = 0
 
 
 class Surprises(FittedDensity):
@@ -131,15 +118,15 @@ def without(
     """
     assert isinstance(estimator.domain_, (TableDomain, MixedDomain))
     model = estimator._scorer()
-    features = _features(estimator.domain_)
-    which = range(len(features)) if columns is None else columns
-    joint, rest = np.empty(len(values)), np.full((len(values), len(features)), np.nan)
+    features = model_features(estimator.domain_)
+    which = range(values.shape[1]) if columns is None else columns
+    joint, rest = np.empty(len(values)), np.full(values.shape, np.nan)
     with torch.no_grad(), showing(bool(estimator.verbose)):
         pairs = _pairs(model, estimator.domain_.to_tensor(values), which)
         for rows, column in track(pairs, "explain"):
             x = estimator.domain_.to_tensor(values[rows]).to(model.device)
             if column is None:
-                joint[rows] = _averaged(model, x, x, None).cpu().numpy()
+                joint[rows] = _averaged(model, x, x, features, None).cpu().numpy()
                 continue
             there = ~np.isnan(values[rows, column])
             if not there.any():
@@ -147,7 +134,7 @@ def without(
             x = x[torch.from_numpy(there).to(x.device)]
             hidden = x.clone()
             hidden[:, column] = torch.nan
-            found = _averaged(model, x, hidden, features[column]).cpu().numpy()
+            found = _averaged(model, x, hidden, features, column).cpu().numpy()
             rest[rows[there], column] = found
     return joint, rest
 
@@ -168,20 +155,22 @@ def _pairs(model: Preprocessed, x: Tensor, columns: Sequence[int]) -> list[tuple
     return found
 
 
-def _averaged(model: Preprocessed, x: Tensor, hidden: Tensor, feature: _Feature | None) -> Tensor:
+def _averaged(
+    model: Preprocessed, x: Tensor, hidden: Tensor, features: Sequence[Feature], column: int | None
+) -> Tensor:
     """Log-density of rows, one column of which is hidden, over points of cells that are a function of the
     whole row."""
     draws = min(model.draws, _DRAWS)
     one_way = model.transform.exactness == "exact"
     inner = latent_model(model)
-    near = None if feature is None else model.encode(x)[0][:, feature.place]
+    near = None if column is None else model.encode(x)[0][:, column]
 
     def one() -> Tensor:
         u, logabsdet = model.encode(hidden)
-        if feature is None or near is None:
+        if column is None or near is None:
             return model.lift(u, inner.log_prob(u)) + logabsdet
-        found = _marginal(inner, u, feature, near)
-        return model.lift(u, found, without=feature.place) + logabsdet
+        found = _marginal(inner, u, column, features, near)
+        return model.lift(u, found, without=column) + logabsdet
 
     streams: Iterator[AbstractContextManager[None]]
     streams = iter([nullcontext()]) if one_way else even_streams(x, draws, model)
@@ -193,38 +182,13 @@ def _is_known(inner: LatentModel, u: Tensor, whole: Tensor) -> bool:
     return bool(inner.sums_out(u).all()) and inner.exactness_of(u) == inner.exactness_of(whole)
 
 
-def _marginal(inner: LatentModel, u: Tensor, feature: _Feature, near: Tensor) -> Tensor:
+def _marginal(
+    inner: LatentModel, u: Tensor, column: int, features: Sequence[Feature], near: Tensor
+) -> Tensor:
     """Log-density of rows in the units of the model without a column, which is missing there, ``(B,)``; near:
     what it is in the rows."""
     whole = u.clone()
-    whole[:, feature.place] = near
+    whole[:, column] = near
     if _is_known(inner, u, whole):
         return inner.log_prob(u)
-
-    def at(values: Tensor, flag: float | None = None) -> Tensor:
-        """Log-densities with these values of the column, ``(B, G)``."""
-        many = u.repeat_interleave(values.shape[1], 0)
-        many[:, feature.place] = values.flatten()
-        if flag is not None and feature.flag is not None:
-            many[:, feature.flag] = flag
-        return inner.log_prob(many).view(values.shape)
-
-    if feature.levels:
-        levels = torch.arange(feature.levels, dtype=u.dtype, device=u.device)
-        return at(levels.expand(len(u), -1)).logsumexp(1)
-    near = torch.where(near.isnan(), 0.0, near)
-    parts = [log_integral(lambda nodes: at(nodes, 0.0), near, feature.circular)]
-    absent = u.new_full((len(u), 1), torch.nan)
-    parts += [at(absent, float(atom))[:, 0] for atom in range(1, feature.atoms + 1)]
-    return torch.stack(parts).logsumexp(0)
-
-
-def _features(domain: TableDomain | MixedDomain) -> list[_Feature]:
-    """The modelled columns to the model."""
-    if isinstance(domain, TableDomain):
-        return [_Feature(j) for j in range(domain.schema.dim)]
-    layer = domain.preprocessing()
-    return [
-        _Feature(j, cell.levels, cell.period > 0, layer.flags.get(j), len(cell.atoms))
-        for j, cell in enumerate(layer.cells)
-    ]
+    return slice_of(inner.log_prob, u, column, features, near).log_total()

@@ -64,21 +64,14 @@ class Page:
         explored = self.explored
         shown = [name for name in given if name in (across, up)]
         given = _held(given, across, up)
-        told, drawn_given = explored.words(given), given
+        told = explored.words(given)
         note = (
             f"Given {told}." if given else "Nothing is given: choose columns to hold, such as an age of 40."
         )
         if shown:
             note += f" What is shown ({', '.join(shown)}) is not held."
-        try:
-            rows = explored.samples(drawn_given)
-        except ModeflowError as error:
-            if not given:
-                raise
-            drawn_given, rows = {}, explored.samples()
-            why = "this model has no conditionals" if explored.unconditional else line_of(error)
-            note += f" For the density alone: samples are of the whole model ({why})."
-        kind = f"sample {'given ' + told if drawn_given else 'of the whole model'}"
+        rows = explored.samples(given)
+        kind = f"sample {'given ' + told if given else 'of the whole model'}"
         figure, said = self._points(rows, across, up, node, states, marked, "samples", kind, MODEL)
         x, y = self._axes(across, up)
         every = set(explored.states_of("state")) if not (explored.stateless or explored.tree) else set()
@@ -187,7 +180,7 @@ class Page:
         for value, what, least in ((n, "How many", 1), (seed, "The seed", 0)):
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**32:
                 raise DataError(f"{what} must be a whole number of {least} or more")
-        return self.explored.sample_csv(n, {} if self.explored.unconditional else given, seed)
+        return self.explored.sample_csv(n, given, seed)
 
     # -- inside ----------------------------------------------------------------------------------
 

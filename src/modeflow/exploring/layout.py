@@ -68,11 +68,6 @@ def _head(explored: Explored) -> Any:
         f"Densities are {_article(told['density'])}, {told['units']}."
     )
     notes = [explored.stateless] if explored.stateless else []
-    if explored.unconditional:
-        notes.append(
-            "Not available: samples given cells, since " + explored.unconditional + ". Conditions choose a "
-            "slice of the density map instead."
-        )
     if explored.missing_data:
         notes.append(f"Not available: rows of the data. {explored.missing_data}")
     notes += told["warnings"]
@@ -248,9 +243,7 @@ def _download(explored: Explored) -> Any:
     return html.Section(
         [
             html.H2("Download samples"),
-            html.P("Rows that have what is given above.", className="hint")
-            if not explored.unconditional
-            else html.P("Rows of the whole model.", className="hint"),
+            html.P("Rows that have what is given above.", className="hint"),
             html.Div(
                 [
                     html.Label(

@@ -67,20 +67,13 @@ def _found(
 ) -> DensityMap:
     others = [name for name in explored.names if name not in (across, up, *given)]
     words = f"given {explored.words(given)}" if given else ""
-    if not others or not explored.unconditional:
-        out = f"{_listed(others)} summed out" if others else ""
-        try:
-            return _by_density(explored, across, up, given, ", ".join(filter(None, (words, out))), states)
-        except DataError:
-            if not others:
-                raise
+    out = f"{_listed(others)} summed out" if others else ""
     try:
-        return _by_counts(explored, across, up, given, words, states)
-    except (ConfigError, DataError):
-        likeliest = explored.likeliest
-        held = {name: float(likeliest[explored.names.index(name)]) for name in others}
-        said = f"a slice: {words}, and the other columns as in the likeliest row ({explored.words(held)})"
-        return _by_density(explored, across, up, {**given, **held}, said, states)
+        return _by_density(explored, across, up, given, ", ".join(filter(None, (words, out))), states)
+    except DataError:
+        if not others:
+            raise
+    return _by_counts(explored, across, up, given, words, states)
 
 
 def _by_density(

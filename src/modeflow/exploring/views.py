@@ -20,7 +20,7 @@ import torch
 
 from modeflow.domains import Encoded
 from modeflow.errors import DataError, ModeflowError
-from modeflow.estimators import assigned_columns, conditionals_of
+from modeflow.estimators import assigned_columns
 from modeflow.exploring.axes import Axis, axis_of
 from modeflow.serving.model import Served
 
@@ -108,12 +108,6 @@ class Explored:
         self.stateless = "" if latent in ("none", "discrete", "tree") else _STATELESS.format(latent)
         if latent == "none" or (latent == "discrete" and self.estimator.n_states_ == 1):
             self.stateless = "The model is one flow without states: all rows have one colour."
-        #: Why rows cannot be drawn given cells; empty where they can.
-        self.unconditional = ""
-        try:
-            conditionals_of(self.estimator)
-        except ModeflowError as error:
-            self.unconditional = str(error)
         self.missing_data = ""
         self._parts = self._read_parts()
         self.axes = self._axes()
@@ -144,8 +138,7 @@ class Explored:
             given: encoded cells that they have, by column. seed: of the drawing. n: how many.
 
         Raises:
-            ConfigError: given cells of a model that has no conditionals. DataError: cells of numbers, under a
-                flow that is given levels alone.
+            ConfigError, DataError: cells that their columns cannot have.
         """
         given = given or {}
         n = min(n, self.served.limits.rows)

@@ -9,6 +9,7 @@ from modeflow.latents.codes import (
     VectorQuantizer,
     k_best,
 )
+from modeflow.latents.conditioned import Conditioned, Proposal
 from modeflow.latents.continuous import (
     CONTINUOUS_OBJECTIVES,
     CUBO,
@@ -109,6 +110,7 @@ __all__ = [
     "ClusterStart",
     "CodesObjective",
     "CodesOptions",
+    "Conditioned",
     "ContinuousELBO",
     "ContinuousLatentModel",
     "ContinuousObjective",
@@ -148,6 +150,7 @@ __all__ = [
     "PlanarPosterior",
     "Posterior",
     "PowerSphericalPosterior",
+    "Proposal",
     "PrunedLogProb",
     "RadialPosterior",
     "Refinement",

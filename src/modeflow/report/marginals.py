@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modeflow.data.columns import Circular, Column, Datetime, Steps
+from modeflow.data.columns import Circular, Column, Datetime, Feature, Steps
 from modeflow.data.columns.cells import time_of
 from modeflow.report.canvas import label, new_figure, say_nothing, styled
 from modeflow.report.colours import DATA, FAINT, INK, MODEL
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Bar", "Marginal", "level_names", "marginal_of", "plot_marginal"]
+__all__ = ["Bar", "Marginal", "level_names", "marginal_of", "marginal_of_numbers", "plot_marginal"]
 
 #: Levels with a bar of their own, and atoms; bins of a histogram, and of a ring.
 _LEVELS, _ATOMS, _BINS, _RING = 15, 6, 40, 36
@@ -124,6 +124,12 @@ def marginal_of(column: Column, data: np.ndarray, samples: np.ndarray) -> Margin
     if isinstance(column, Circular):
         told |= {"period": column.period, "origin": column.origin}
     return Marginal(**told, bars=tuple(bars), data=rest[0], samples=rest[1])
+
+
+def marginal_of_numbers(feature: Feature, data: np.ndarray, samples: np.ndarray) -> Marginal:
+    """The same of a column of complete numbers."""
+    kind = f"lattice({feature.step:g})" if feature.step else "real"
+    return Marginal(feature.name, kind, data=data, samples=samples, step=feature.step, offset=feature.offset)
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

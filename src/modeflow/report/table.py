@@ -24,6 +24,7 @@ from modeflow.report.plots import plot_density, plot_pairs, plot_panel
 from modeflow.report.sections import Picture, Section, measures_table
 from modeflow.report.selection import as_states, as_table, choose_columns
 from modeflow.report.tabulate import describe_columns, find_worst, tabulate_states
+from modeflow.report.what_if import Answer, answer_of, questions_of_numbers, what_if_section
 from modeflow.runs import Run, fit_baselines, solver_note
 
 __all__ = ["TableReport", "density_grid", "gather_table"]
@@ -35,6 +36,8 @@ _WORST = 12
 _COLUMNS = 6
 #: Rows whose states are counted; a share to three digits needs no more.
 _COUNTED = 50_000
+#: Rows by which questions are found, and that stand beside the answers; columns, beyond which none is asked.
+_ASKED, _ASKED_COLUMNS = 10_000, 32
 
 
 @dataclass(kw_only=True)
@@ -51,6 +54,7 @@ class TableReport(Report):
         density: for one or two columns.
         worst_rows: least likely rows; `worst_rows_of` says in what their numbers count.
         truth: measures of data drawn from a known density, whose own value is their ``best``.
+        answers: columns given values of others.
     """
 
     data_summary: DataSummary
@@ -65,6 +69,7 @@ class TableReport(Report):
     worst_rows: list[WorstRow] = field(default_factory=list)
     worst_rows_of: str = "the data"
     truth: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.columns:
@@ -107,7 +112,8 @@ class TableReport(Report):
             caption = "What is known of the true density, and what the model makes of it"
             table = measures_table("The truth", caption, self.truth, "the truth")
             found.append(Section("truth", "Beside the truth", (text,), table=table, link="The truth"))
-        return found + self._pictures_section()
+        asked = [what_if_section(self.answers)] if self.answers else []
+        return found + self._pictures_section() + asked
 
     def _pictures_section(self) -> list[Section]:
         data = None if self.data is None else as_table("data", self.data)
@@ -256,7 +262,22 @@ def gather_table(
         worst_rows=find_worst(split.test.values, scores, states, _WORST, numbers),
         worst_rows_of="the test part of the data" if numbers is None else dataset.name,
         truth=_truth(run.result.get("truth"), run.result["log_likelihood"]["test"]),
+        answers=_answers(run, split.train.values, announce),
     )
+
+
+def _answers(run: Run, train: np.ndarray, announce: Callable[[str], None] | None) -> list[Answer]:
+    """What some columns say of others, where the density is a sum over states and its columns are few."""
+    estimator = run.estimator
+    domain = cast(TableDomain, estimator.domain_)
+    few = train[np.sort(np.random.default_rng(0).permutation(len(train))[:_ASKED])]
+    if estimator.latent_.describe().kind not in ("none", "discrete") or few.shape[1] > _ASKED_COLUMNS:
+        return []
+    asked = questions_of_numbers(domain, few)
+    if asked and announce is not None:
+        announce("drawing columns given others")
+    seed = run.config["seed"] + 2
+    return [answer_of(estimator, name, given, few, random_state=seed) for name, given in asked]
 
 
 def _note(result: dict[str, Any]) -> str:

@@ -7,23 +7,32 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from markupsafe import Markup
 
-from modeflow.data.columns import Circular
+from modeflow.densities.features import as_features
+from modeflow.domains import MixedDomain
+from modeflow.domains.rows import RowDomain
 from modeflow.errors import ConfigError
 from modeflow.estimators.conditionals import conditionals_of
+from modeflow.latents import chow_liu, mutual_information
 from modeflow.report import words
 from modeflow.report.canvas import label, styled
-from modeflow.report.marginals import Marginal, marginal_of, plot_marginal
+from modeflow.report.marginals import Marginal, marginal_of, marginal_of_numbers, plot_marginal
 from modeflow.report.sections import Picture, Section
 from modeflow.report.trees import TreeView
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from modeflow.domains import MixedDomain
-
-__all__ = ["Answer", "answer_of", "plot_conditional", "questions_of", "what_if_section"]
+__all__ = [
+    "Answer",
+    "answer_of",
+    "plot_conditional",
+    "questions_of",
+    "questions_of_numbers",
+    "what_if_section",
+]
 
 #: Rows drawn for a picture; share of the rows nearest to a number that stand for those that have it; fewest
 #: rows worth a histogram.
@@ -70,51 +79,54 @@ def answer_of(
     """Draw a column given cells of others, ``p(x_name | x_given)``.
 
     Arguments:
-        estimator: fitted, with a tree of states. name: of the column. given: values by column.
+        estimator: fitted to a table. name: of the column. given: values by column.
         values: encoded rows to compare with: those that have the cells given (of a number, the twentieth of
             them that is nearest). None, or fewer than 20 such rows: rows drawn without the condition.
         random_state: seed of the drawing; the estimator's own if None.
 
     Raises:
-        ConfigError: an unknown column, one that is given and asked for, or a model without conditionals.
-        DataError: a value that its column cannot have, or that the model cannot be given.
+        ConfigError: an unknown column, one that is given and asked for, or rows that are no table's.
+        DataError: a value that its column cannot have.
     """
-    domain: MixedDomain = conditionals_of(estimator).domain_  # type: ignore[assignment]
+    domain: RowDomain = conditionals_of(estimator).domain_  # type: ignore[assignment]
     column = domain.check_name(name)
     if not given:
         raise ConfigError("given must name a value of at least one column, such as {'city': 'Rome'}")
     if name in given:
         raise ConfigError(f"column '{name}' cannot be given and asked for at once")
-    schema = domain.schema
     drawn = estimator.sample_given(given, _DRAWS, random_state=random_state)
     rows: int | None = None
     if values is not None:
         beside = values[_having(domain, given, values)]
         rows = len(beside)
     if rows is None or rows < _FEWEST:
-        beside, rows = schema.encode(estimator.sample(_DRAWS, random_state=random_state)[0], "score"), None
-    marginal = marginal_of(
-        schema.modelled[column], beside[:, column], schema.encode(drawn, "score")[:, column]
-    )
+        beside, rows = (
+            domain.validate(estimator, estimator.sample(_DRAWS, random_state=random_state)[0]),
+            None,
+        )
+    samples = domain.validate(estimator, drawn)[:, column]
+    if isinstance(domain, MixedDomain):
+        marginal = marginal_of(domain.schema.modelled[column], beside[:, column], samples)
+    else:
+        marginal = marginal_of_numbers(domain.features()[column], beside[:, column], samples)
     text = ", ".join(
         f"{key} = {words.quantity(v) if isinstance(v, float) else v}" for key, v in given.items()
     )
     return Answer(text, marginal, rows)
 
 
-def _having(domain: MixedDomain, given: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
+def _having(domain: RowDomain, given: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
     """Which encoded rows have the cells given; of numbers, the nearest."""
     asked = domain.given(given, 1)[0]
     chosen = np.ones(len(values), dtype=bool)
     for j in np.flatnonzero(~np.isnan(asked)):
-        feature = domain.schema.features()[j]
+        feature = domain.features()[j]
         if feature.levels:
             chosen &= values[:, j] == asked[j]
             continue
         away = np.abs(values[:, j] - asked[j])
-        column = domain.schema.modelled[j]
-        if isinstance(column, Circular):
-            period = column.period
+        if feature.circular:
+            period = feature.period
             away = np.minimum(away % period, -away % period)
         if np.isfinite(away).any():
             chosen &= away <= np.nanquantile(away, _NEAREST)
@@ -133,8 +145,8 @@ def plot_conditional(
     Example:
         ``plot_conditional(model, "price", given={"cut": "Ideal"}, data=diamonds)``
     """
-    domain: MixedDomain = conditionals_of(estimator).domain_  # type: ignore[assignment]
-    values = None if data is None else domain.schema.encode(data, "score")
+    domain: RowDomain = conditionals_of(estimator).domain_  # type: ignore[assignment]
+    values = None if data is None else domain.validate(estimator, data)
     answer = answer_of(estimator, name, given, values, random_state=random_state)
     figure = plot_marginal(answer.marginal)
     figure.suptitle(f"{label(answer.title, 60)}\nblue: drawn; {answer.beside}", fontsize=9)
@@ -167,11 +179,31 @@ def questions_of(domain: MixedDomain, tree: TreeView, values: np.ndarray) -> lis
     return found[:_QUESTIONS]
 
 
+def questions_of_numbers(domain: RowDomain, values: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
+    """What a report of numbers asks: the ends of the strongest edges of their Chow-Liu tree, the one given a
+    low and a high value of the other, those below and above which a tenth of the rows lie.
+
+    Arguments:
+        domain: of the rows. values: encoded rows, ``(N, D)``.
+    """
+    if values.shape[1] < 2:
+        return []
+    rows, features = torch.from_numpy(values), as_features(values.shape[1])
+    information = mutual_information(rows, features)
+    edges = sorted(chow_liu(rows, features).edges, key=lambda edge: -float(information[edge]))
+    found = []
+    for given, asked in edges[: _QUESTIONS // 2]:
+        low, high = np.quantile(values[:, given], [0.1, 0.9], method="nearest")
+        found += [(domain.names[asked], {domain.names[given]: float(v)}) for v in (low, high) if low < high]
+    return found
+
+
 def what_if_section(answers: list[Answer]) -> Section:
-    """Pictures of columns given levels of others."""
+    """Pictures of columns given values of others."""
     text = (
-        "A column given a level of another that says much of it. Blue: drawn from the model given that "
-        "level; grey: the training rows that have it. Others are asked in Python, by plot_conditional."
+        "A column given a value of another that says much of it. Blue: drawn from the model given that "
+        "value; grey: the training rows that have it, of a number the twentieth of them that is nearest. "
+        "Others are asked in Python, by plot_conditional."
     )
     pictures = []
     for answer in answers:

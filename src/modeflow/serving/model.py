@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modeflow.data.columns.files import plain_rows
 from modeflow.data.columns.writing import numbered
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators import assigned_columns, conditionals_of
@@ -171,7 +172,7 @@ class Served:
                 raise ConfigError("given draws from a conditional: it takes no state and no temperature")
             drawing = conditionals_of(self.estimator)
             rows = drawing.sample_given(given, n, random_state=seed)
-            told |= {"given": dict(given), "kind": drawing.conditional_kind_}
+            told |= {"given": dict(given), "kind": drawing.conditional_kind_of(self.domain.given(given, n))}
             z = np.asarray(self.estimator.encode(rows)) if states else None
         else:
             rows, z = self.estimator.sample(
@@ -192,7 +193,7 @@ class Served:
     ) -> Answer:
         """Rows with their missing cells filled; m tables below one another, numbered in a column."""
         estimator = conditionals_of(self.estimator)
-        rows = self.domain.from_cells(columns)
+        rows = self.domain.from_cells(columns, holes=True)
         values = self.domain.known(rows, unseen)
         self._check_rows(len(values) * m, "rows times m")
         seed = self._seed(seed)
@@ -202,11 +203,11 @@ class Served:
             "n": len(values),
             "m": m,
             "seed": seed,
-            "kind": estimator.conditional_kind_,
-            "filled": {name: n for name, n in zip(self.domain.schema.names, counts, strict=True) if n},
+            "kind": estimator.conditional_kind_of(values),
+            "filled": {name: n for name, n in zip(self.domain.names, counts, strict=True) if n},
         }
         frame = numbered([self.domain.as_polars(table, None) for table in filled])
-        return Answer(frame, told, self.domain.listed(frame, None))
+        return Answer(frame, told, {"columns": frame.columns, "rows": plain_rows(frame)})
 
     @shield()
     def reasons(self, columns: Mapping[str, Any]) -> Answer:

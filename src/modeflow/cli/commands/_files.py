@@ -44,9 +44,13 @@ def rows_of(args: argparse.Namespace, run: Any) -> Any:
     return loaded
 
 
-def parts_to_score(args: argparse.Namespace, run: Any, what: str) -> Iterator[Any]:
+def parts_to_score(args: argparse.Namespace, run: Any, what: str, holes: bool = False) -> Iterator[Any]:
     """`rows_of` in parts of a bounded size, with a bar where there are several; says what was guessed of the
-    first."""
+    first.
+
+    Arguments:
+        holes: whether missing cells cost no row, as they are to be filled.
+    """
     from modeflow.progress import track
 
     parts = run.estimator.domain_.read_parts(
@@ -55,6 +59,7 @@ def parts_to_score(args: argparse.Namespace, run: Any, what: str) -> Iterator[An
         columns=columns_of(args.columns),
         header=args.header,
         skip_text=args.skip_text,
+        holes=holes,
     )
     first = next(parts)
     say_notes(args, first.notes)

@@ -30,23 +30,24 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     estimator = conditionals_of(fitted.estimator)
     domain: Any = estimator.domain_
     seed = fitted.config["seed"] if args.seed is None else args.seed
-    how, seen, height = "mean" if args.mean else "draw", Seen(), 0
+    how, seen, height, kind = "mean" if args.mean else "draw", Seen(), 0, "exact"
     counts: Counter[str] = Counter()
     with TableWriter(args.out or "-") as out:
-        for rows in parts_to_score(args, fitted, "fill"):
+        for rows in parts_to_score(args, fitted, "fill", holes=True):
             values = domain.known(rows.values, args.unseen, numbers=rows.first + rows.rows)
             filled = estimator.fill(
                 values, rows.values, args.m, how=how, random_state=part_seed(args, seed, rows)
             )
+            if estimator.conditional_kind_of(values) != "exact":
+                kind = "estimate"
             missing = np.isnan(values).sum(0)
-            counts.update({k: int(n) for k, n in zip(domain.schema.names, missing, strict=True) if n})
-            table = numbered(filled)
+            counts.update({k: int(n) for k, n in zip(domain.names, missing, strict=True) if n})
+            table = numbered([domain.as_polars(table, None) for table in filled])
             out.add_frame(table)
             seen.add(rows)
             height += table.height
     if text := seen.rows.left_out_text():
         warn(text)
-    kind = estimator.conditional_kind_
     result = {"run": args.run_folder, "data": args.data, "m": args.m, "seed": seed, "kind": kind}
     result |= {"filled": dict(counts), "rows": height, "out": args.out}
     if not args.out or args.out == "-":

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         return _in_parts(args, estimator, n, seed, result, temperatures)
     if args.given:
         drawn, z = _given(args, estimator, n, seed), np.zeros(0)
-        result |= {"given": args.given, "kind": estimator.conditional_kind_}
+        result |= {"given": args.given, "kind": _kind(args, estimator)}
     else:
         drawn, z = estimator.sample(n, state=args.state, random_state=seed, **temperatures)
     states = z if args.with_state else None
@@ -64,7 +64,7 @@ def _in_parts(
     counts = np.zeros(estimator.n_states_, dtype=np.int64)
     tells = not args.given and estimator.latent_.describe().kind in ("discrete", "none")
     if args.given:
-        result |= {"given": args.given, "kind": estimator.conditional_kind_}
+        result |= {"given": args.given, "kind": _kind(args, estimator)}
 
     def parts() -> Iterator[tuple[Any, Any]]:
         for start in track(range(0, n, _AT_ONCE), "sample"):
@@ -101,6 +101,16 @@ def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
     drawing = conditionals_of(estimator)
     if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
         raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
+    return drawing.sample_given(_cells(args), n, random_state=seed)
+
+
+def _kind(args: argparse.Namespace, estimator: Any) -> str:
+    """What rows that have these cells are drawn from: the conditional, or an estimate of it."""
+    return str(estimator.conditional_kind_of(estimator.domain_.given(_cells(args))))
+
+
+def _cells(args: argparse.Namespace) -> dict[str, Any]:
+    """The cells given on the command line, by column."""
     cells: dict[str, Any] = {}
     for part in args.given.split(","):
         name, found, value = part.partition("=")
@@ -109,4 +119,4 @@ def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
         if name.strip() in cells:
             raise ConfigError(f"--given names column '{name.strip()}' twice")
         cells[name.strip()] = value.strip()
-    return drawing.sample_given(cells, n, random_state=seed)
+    return cells

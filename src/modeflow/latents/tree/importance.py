@@ -14,7 +14,6 @@ taken with their probability (sampling-importance-resampling), both exact in the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -23,12 +22,12 @@ import torch
 from torch import Tensor
 
 from modeflow.densities.base import Loss
-from modeflow.densities.leaf_kinds import category_at
 from modeflow.errors import ConfigError
 from modeflow.latents.starting import Looked, Starter
 from modeflow.latents.tree.likelihood import FlowOverLeaves
 from modeflow.latents.tree.model import TreeLatentModel
 from modeflow.latents.tree.prior import TreePrior
+from modeflow.latents.weighted import chosen_evenly, effective_draws, log_mean
 from modeflow.transforms.base import Exactness, weakest
 from modeflow.transforms.noise import even_streams, in_row_noise, open_uniform, uniform_noise
 
@@ -136,7 +135,7 @@ class ImportanceTree(TreeLatentModel):
     def bound(self, x: Tensor, draws: int) -> Tensor:
         """`log_prob` with S = `draws`, nats, ``(B,)``."""
         self._check_event(x)
-        return self._apart(x, draws, self._log_prob_of, lambda part: _log_mean(self._drawn(part, draws)[1]))
+        return self._apart(x, draws, self._log_prob_of, lambda part: log_mean(self._drawn(part, draws)[1]))
 
     def _apart(
         self, x: Tensor, draws: int, whole: Callable[[Tensor], Tensor], holes: Callable[[Tensor], Tensor]
@@ -166,15 +165,9 @@ class ImportanceTree(TreeLatentModel):
 
     def _drawn(self, x: Tensor, draws: int, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`log_weights` of rows whose flags are known where they can be; all draws are evaluated at once."""
-        q = self.proposal
-        with torch.no_grad():
-            noise = self._noise(x, draws) if noise is None else noise
-            u, up = q.look(x)
-            many = up.repeated(draws)
-            full = q.fill(u.repeat(draws, 1), many, noise.flatten(0, 1))
-            log_q = q.log_prob(full) - many.log_prob
-        weights = self._log_prob_of(full) - log_q
-        return full.view(draws, *x.shape), weights.view(draws, len(x))
+        noise = self._noise(x, draws) if noise is None else noise
+        full, log_q = self.proposal.drawn(x, noise)
+        return full, self._log_prob_of(full.flatten(0, 1)).view_as(log_q) - log_q
 
     def log_weights(self, x: Tensor, draws: int | None = None) -> tuple[Tensor, Tensor]:
         """Completions of rows with holes, and the logarithms of their importance weights.
@@ -213,8 +206,7 @@ class ImportanceTree(TreeLatentModel):
             noise = open_uniform(size, torch.float64, x.device, generator)
             full, weights = self._drawn(part, draws, noise)
             first = open_uniform((len(part), 1), torch.float64, x.device, generator)
-            u = (first + torch.arange(n, device=x.device)) / n
-            which = category_at(weights.mT.repeat_interleave(n, 0), u.flatten()).view(len(part), n)
+            which = chosen_evenly(weights, n, first)
             return full[which, torch.arange(len(part), device=x.device).unsqueeze(1)]
 
         exactly = super().completions
@@ -247,7 +239,7 @@ class ImportanceTree(TreeLatentModel):
         def mean(part: Tensor) -> Tensor:
             full, weights = self._drawn(part, self.draws)
             cost = whole(full.flatten(0, 1))[1].view(weights.shape)
-            return torch.stack((_log_mean(weights), (weights.softmax(0) * cost).sum(0)), 1)
+            return torch.stack((log_mean(weights), (weights.softmax(0) * cost).sum(0)), 1)
 
         log_prob, cost = self._apart(x, self.draws, of_whole, mean).unbind(1)
         return log_prob, cost
@@ -262,12 +254,8 @@ class ImportanceTree(TreeLatentModel):
         rest = x[~self.likelihood.sums_out(x)]
         if len(rest):
             blocks = self._blocks(rest, self.draws)
-            share = torch.cat([self.log_weights(part)[1].softmax(0) for part in blocks], 1)
-            effective = float(share.square().sum(0).reciprocal().mean())
+            effective = float(
+                torch.cat([effective_draws(self.log_weights(part)[1]) for part in blocks]).mean()
+            )
             told["tree"] |= {"draws": self.draws, "effective_draws": effective}
         return told
-
-
-def _log_mean(weights: Tensor) -> Tensor:
-    """The logarithm of the mean over the first dimension, of logarithms."""
-    return weights.logsumexp(0) - math.log(len(weights))

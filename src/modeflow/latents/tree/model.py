@@ -186,6 +186,24 @@ class TreeLatentModel(LatentModel):
         drawn = self.likelihood.leaves.sample(z, of_value)
         return self.likelihood.leaves.hide_absent(torch.where(u.isnan(), drawn, u))
 
+    @torch.no_grad()
+    def drawn(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Completions of rows and their density given the cells that are there, exact for leaves alone.
+
+        Arguments:
+            x: rows ``(B, F)``, of which flags are known where they can be.
+            noise: uniform numbers, ``(S, B, noise_width)``.
+
+        Returns:
+            full rows ``(S, B, F)``, and ``log p(x_m | x_o)`` of each, nats, ``(S, B)``.
+        """
+        draws = len(noise)
+        u, up = self.look(x)
+        many = up.repeated(draws)
+        full = self.fill(u.repeat(draws, 1), many, noise.flatten(0, 1))
+        log_q = self.log_prob(full) - many.log_prob
+        return full.view(draws, *x.shape), log_q.view(draws, len(x))
+
     # -- z --------------------------------------------------------------------------------------
 
     def infer(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from modeflow.estimators.quadrature import log_integral
+from modeflow.densities.quadrature import Curve, curve_of, log_integral
 
 
 def gaussian(mean, scale):
@@ -48,3 +48,22 @@ def test_on_the_circle():
 
 def test_nothing_has_no_mass():
     assert log_integral(lambda t: torch.full_like(t, -math.inf), torch.zeros(2)).isneginf().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_quantiles_are_those_of_a_gaussian(dtype):
+    mean = torch.tensor([0.0, 3.0, -7.0, 0.3], dtype=dtype)
+    scale = torch.tensor([1.0, 0.02, 0.3, 0.1], dtype=dtype)
+    levels = torch.tensor([0.001, 0.1, 0.5, 0.84, 0.999], dtype=dtype).expand(4, -1)
+    found = curve_of(gaussian(mean, scale), mean).quantiles(levels)
+    exact = mean.unsqueeze(1) + scale.unsqueeze(1) * torch.special.ndtri(levels.double()).to(dtype)
+    assert found.dtype == dtype and ((found - exact) / scale.unsqueeze(1)).abs().max() < 0.06
+
+
+def test_quantiles_are_within_linear_pieces():
+    """Of f(t) = t on [0, 1] that of p is its root, to rounding."""
+    nodes = torch.linspace(0, 1, 5).double().unsqueeze(0)
+    levels = torch.linspace(0, 1, 11).double().unsqueeze(0)
+    assert torch.allclose(Curve(nodes, nodes.log()).quantiles(levels), levels.sqrt(), atol=1e-12)
+    none = Curve(nodes, torch.full_like(nodes, -math.inf))
+    assert none.quantiles(levels).isnan().all()
