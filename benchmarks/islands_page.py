@@ -229,8 +229,8 @@ def _shapes(content: dict[str, Any]) -> list[str]:
         f"most {content['test_rows']:,} others scored once. Noise of {JITTER} of a column's deviation is added, for some sets are curves without "
         f"width. {len(s['names'])} have labels and all of these models; rows labelled noise count in likelihood only. *First*: agreement within {_LEVEL} of the best of all. "
         f"Ranks are of {len(s['scored'])} sets with a likelihood of all. NVF is told nothing; its number of states is that of the labels "
-        f"on {s['right']}, smaller on {len(s['fewer'])} and larger on {len(s['more'])} sets. NVF was fitted on a loaded machine, when draws "
-        "of the rows were believed at an agreement of .85 (.8 since).",
+        f"on {s['right']}, smaller on {len(s['fewer'])} and larger on {len(s['more'])} sets. NVF was fitted on a loaded machine. How it "
+        "finds islands was developed on these sets: no part of them was set apart.",
         "",
         *table(header, body),
         "",
