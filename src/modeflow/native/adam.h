@@ -3,7 +3,6 @@
 // Reference: Loshchilov, Hutter, Decoupled Weight Decay Regularization, 2019, https://arxiv.org/abs/1711.05101
 #pragma once
 #include <cmath>
-#include <cstring>
 
 #include "kernels.h"
 #include "lanes.h"
@@ -11,18 +10,22 @@
 namespace modeflow {
 namespace {
 
-// LANES entries. What there is none of, what decays or the average, is neither read nor written.
-template <bool DECAYS, bool AVERAGE>
-inline void adam_lanes(const BasicAdamStep<real>& s, const real* decays, const real* gradient, real* parameters,
-                       real* first, real* second, real* average) {
+// The first `count` of LANES entries. What there is none of, what decays or the average, is neither read nor written.
+// SINGLE: as PyTorch computes what its vectors of 32 bytes leave over, where compilers fuse the other product of the sum.
+template <bool DECAYS, bool AVERAGE, bool SINGLE>
+inline void adam_lanes(const BasicAdamStep<real>& s, int count, const real* decays, const real* gradient,
+                       real* parameters, real* first, real* second, real* average) {
     const real scale = s.scale, loss = -s.share, rest = s.first_rest, kept = s.second_kept, of_square = s.second_rest;
     const real size = -s.size, root = s.root, eps = s.eps, pull = s.pull;
-    FOR_LANES {
+#ifndef _MSC_VER
+#pragma omp simd
+#endif
+    for (int i = 0; i < count; ++i) {
         const real g = gradient[i] * scale;
         real p = parameters[i];
         if (DECAYS) p = p + loss * p * decays[i];
         const real m = first[i] + rest * (g - first[i]);
-        const real v = of_square * g * g + second[i] * kept;
+        const real v = SINGLE ? second[i] * kept + of_square * g * g : of_square * g * g + second[i] * kept;
         p = p + size * m / (std::sqrt(v) / root + eps);
         first[i] = m;
         second[i] = v;
@@ -36,25 +39,24 @@ inline void adam_lanes(const BasicAdamStep<real>& s, const real* decays, const r
 
 template <bool DECAYS, bool AVERAGE>
 inline void adam_entries(const BasicAdamStep<real>& s, int64_t n) {
-    int64_t at = 0;
-    for (; at + LANES <= n; at += LANES)
-        adam_lanes<DECAYS, AVERAGE>(s, s.decays + (DECAYS ? at : 0), s.gradient + at, s.parameters + at, s.first + at,
-                                    s.second + at, s.average + (AVERAGE ? at : 0));
-    if (at == n) return;
-    // The rest in full lanes too: an entry's rounding must not depend on its place.
-    const size_t size = sizeof(real) * static_cast<size_t>(n - at);
-    Lane decays{}, gradient{}, parameters{}, first{}, second{}, average{};
-    if (DECAYS) std::memcpy(decays, s.decays + at, size);
-    if (AVERAGE) std::memcpy(average, s.average + at, size);
-    std::memcpy(gradient, s.gradient + at, size);
-    std::memcpy(parameters, s.parameters + at, size);
-    std::memcpy(first, s.first + at, size);
-    std::memcpy(second, s.second + at, size);
-    adam_lanes<DECAYS, AVERAGE>(s, decays, gradient, parameters, first, second, average);
-    if (AVERAGE) std::memcpy(s.average + at, average, size);
-    std::memcpy(s.parameters + at, parameters, size);
-    std::memcpy(s.first + at, first, size);
-    std::memcpy(s.second + at, second, size);
+    const int64_t whole = n - n % static_cast<int64_t>(32 / sizeof(real));
+    for (int64_t at = 0; at < n;) {
+        const real* decays = DECAYS ? s.decays + at : nullptr;
+        real* average = AVERAGE ? s.average + at : nullptr;
+        if (at + LANES <= whole) {
+            adam_lanes<DECAYS, AVERAGE, false>(s, LANES, decays, s.gradient + at, s.parameters + at, s.first + at,
+                                               s.second + at, average);
+            at += LANES;
+        } else if (at < whole) {
+            adam_lanes<DECAYS, AVERAGE, false>(s, static_cast<int>(whole - at), decays, s.gradient + at,
+                                               s.parameters + at, s.first + at, s.second + at, average);
+            at = whole;
+        } else {
+            adam_lanes<DECAYS, AVERAGE, true>(s, static_cast<int>(n - at), decays, s.gradient + at, s.parameters + at,
+                                              s.first + at, s.second + at, average);
+            at = n;
+        }
+    }
 }
 
 void adam(const BasicAdamStep<real>& s, int64_t from, int64_t to) {
