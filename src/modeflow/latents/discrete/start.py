@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class IslandStart:
 
     steps: int = 2000
     batch_size: int = 512
+    looks: ClassVar[bool] = True
 
     def __call__(
         self, model: DiscreteLatentModel, rows: Tensor | Looked, seed: int = 0, steps: int | None = None
