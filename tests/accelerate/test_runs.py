@@ -214,17 +214,20 @@ def test_a_one_hot_context_is_a_context_like_others(coupling):
 
 
 @pytest.mark.parametrize("extra", [False, True])
-def test_in_one_vector_the_gradients_are_the_same(extra):
+@pytest.mark.parametrize("ordered", [True, False])
+def test_in_one_vector_the_gradients_are_the_same(extra, ordered):
     flow = perturb(NSF(4, 2, layers=3, hidden_features=8), 0.3)
     x, context, weights = torch.randn(90, 4), torch.randn(90, 2), torch.randn(90)
     _, apart = everything(flow, x, context, weights, True)
     apart = [g.clone() for g in apart[2:]]
     parameters = list(flow.parameters())
     other = torch.nn.Parameter(torch.zeros(3))
-    flat = FlatParameters([other, *parameters] if extra else parameters)
+    laid = parameters if ordered else [*parameters[5:], *parameters[4::-1]]
+    flat = FlatParameters([*laid[:3], other, *laid[3:]] if extra else laid)
     flat.attach()
     run = next(part for part in parts_of(flow) if isinstance(part, Run))
-    assert run.stack(run.parameters()).block is not None
+    block = run.stack(run.parameters()).block
+    assert block is not None and block.vector is flat.vectors[0]
     (flow.log_prob(x, context) * weights).sum().backward()
     for p, g in zip(parameters, apart, strict=True):
         assert torch.equal(p.grad, g)
@@ -232,6 +235,13 @@ def test_in_one_vector_the_gradients_are_the_same(extra):
     y = x.clone().requires_grad_()
     (score,) = torch.autograd.grad(flow.log_prob(y, context).sum(), y, create_graph=True)
     score.square().sum().backward()
+    again = [p.grad.clone() for p in parameters]
+    flat.zero_grad()
+    with use_native(False):
+        (score,) = torch.autograd.grad(flow.log_prob(y, context).sum(), y, create_graph=True)
+        score.square().sum().backward()
+    for p, g in zip(parameters, again, strict=True):
+        assert torch.allclose(p.grad, g, rtol=1e-3, atol=1e-4 * float(1 + g.abs().max()))
     assert float(flat.gradients[0].abs().max()) > 0
     flat.detach()
     assert run.stack(run.parameters()).block is None

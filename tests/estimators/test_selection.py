@@ -31,6 +31,7 @@ from modeflow.estimators.trials import (
     trees_beside,
     usual_tree_states,
 )
+from modeflow.latents.discrete import start
 from modeflow.latents.discrete.prune import prune_dead_states
 
 SMALL = {**FAST, "latent_options": {"encoder_features": (16,)}, "max_states": 4}
@@ -60,8 +61,13 @@ def test_of_many_rows_some_are_compared_by(monkeypatch):
     monkeypatch.setattr("modeflow.estimators.selection._MOST_ROWS", 600)
     x, truth = blobs(1500, 0, (0.3, 0.3, 0.2, 0.2))
     weight = np.random.default_rng(0).uniform(0.5, 1.5, len(x))
+    surveys, survey = [], start.survey
+    monkeypatch.setattr(start, "survey", lambda rows: surveys.append(len(rows)) or survey(rows))
     estimator = NVF("auto", **{**SMALL, "max_epochs": 4}).fit(x, sample_weight=weight)
     assert estimator.n_states_ == 4
+    # Looked for in the rows that are compared by, in a half for all that are fitted to it, and for the fit.
+    assert [c["halves"] for c in estimator.selection_] == [1, 1, 1]
+    assert len(surveys) == 3
     assert adjusted_rand_score(truth, estimator.predict(x)) > 0.98
     assert {c["rows"] for c in estimator.selection_} <= {300, 600}
 

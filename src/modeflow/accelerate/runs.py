@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import getitem
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modeflow.accelerate.block import Block
 from modeflow.accelerate.chain import chain
 from modeflow.accelerate.layers import Description
 from modeflow.accelerate.plain import description_of
@@ -38,14 +40,14 @@ class Run:
         self.context_features = max(d.context_features for d in descriptions)
         self._slots = [slot for d in descriptions for slot in d.parameters]
         self._fixed = [slot for d in descriptions for slot in d.constants]
-        # Read in every call, and looping over pairs is quickest.
-        self._parameter_places = [(slot.holder, slot.name) for slot in self._slots]
-        self._fixed_places = [(slot.holder, slot.name) for slot in self._fixed]
+        # Read in every call, by loops in C.
+        self._holders, self._names = _places(self._slots)
+        self._fixed_holders, self._fixed_names = _places(self._fixed)
         self._tile = _WIDE_ROWS if max(d.network_width for d in descriptions) > _WIDE else _ROWS
         self._invertible = all(d.invertible for d in descriptions)
         self._dropping = [m for layer in layers for m in layer.modules() if isinstance(m, nn.Dropout)]
         # What the kernel is told of the parameters, as long as they lie where they lay.
-        self._known: tuple[tuple[int, ...], Stack | None] = ((), None)
+        self._known: tuple[list[int], Stack | None] = ([], None)
         self._spare = Spare()
 
     def usable(self, x: Tensor, context: Tensor | None) -> bool:
@@ -63,14 +65,14 @@ class Run:
 
     def parameters(self) -> list[Tensor]:
         """All parameters, layer by layer in the order of the kernel."""
-        return [holder.get(name) for holder, name in self._parameter_places]  # type: ignore[misc]
+        return list(map(dict.get, self._holders, self._names))  # type: ignore[arg-type]
 
     def stack(self, parameters: Sequence[Tensor]) -> Stack | None:
         """The layers as the kernel reads them; None where it cannot take them as they are now."""
         try:
-            fixed: list[Tensor] = [holder[name] for holder, name in self._fixed_places]
-            places = tuple([p.data_ptr() for p in parameters] + [t.data_ptr() for t in fixed])
-        except (AttributeError, KeyError):  # what was there is gone: PyTorch says what it thinks of that
+            fixed: list[Tensor] = list(map(getitem, self._fixed_holders, self._fixed_names))
+            places = list(map(Tensor.data_ptr, [*parameters, *fixed]))
+        except (TypeError, KeyError):  # what was there is gone: PyTorch says what it thinks of that
             return None
         if places != self._known[0]:
             self._known = (places, self._described(parameters, fixed, places))
@@ -92,9 +94,10 @@ class Run:
             context_features=self.context_features,
             layers=[d.native(address.__getitem__) for d in self._descriptions],
         )
+        sizes = [p.numel() for p in parameters]
         # Else the kernel would write gradients beyond the end of what it is given.
-        assert native.parameter_count == sum(p.numel() for p in parameters)
-        return Stack(native, self.layers, self._tile, fixed, _block(parameters), self._spare)
+        assert native.parameter_count == sum(sizes)
+        return Stack(native, self.layers, self._tile, fixed, sizes, Block.of(parameters), self._spare)
 
     def __call__(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``(u, logabsdet)`` of all layers."""
@@ -114,20 +117,8 @@ class Run:
         return chain(self.layers, x, context, inverse)
 
 
-def _block(parameters: Sequence[Tensor]) -> tuple[Tensor, int] | None:
-    """The vector that holds all parameters, one after the other, and where they begin; None without one."""
-    flat: tuple[Tensor, int] | None = getattr(parameters[0], "_flat", None)
-    if flat is None:
-        return None
-    vector, after = flat
-    start = vector.data_ptr()
-    for p in parameters:
-        there, place = getattr(p, "_flat", (None, 0))
-        # A parameter may have been given other storage since.
-        if there is not vector or place != after or p.data_ptr() != start + after * p.element_size():
-            return None
-        after += p.numel()
-    return flat
+def _places(slots: Sequence[Slot]) -> tuple[list[dict[str, Any]], list[str]]:
+    return [slot.holder for slot in slots], [slot.name for slot in slots]
 
 
 def cut(layers: Sequence[nn.Module]) -> list[Any]:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from modeflow.accelerate.block import Block
 from modeflow.accelerate.chain import chain
 from modeflow.native import use_native
 
 __all__ = ["Spare", "Stack", "run_stack"]
+
+
+_REQUIRES = attrgetter("requires_grad")
+_HOOKS = attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks")
 
 
 class Spare:
@@ -40,8 +45,8 @@ class Stack:
         layers: the modules, for a gradient of a gradient.
         tile: rows that go together.
         fixed: orders and masks, which must live as long as the description.
-        block: where the parameters are one block of a vector (`modeflow.training.flat`), that vector, and the
-            place in it.
+        sizes: numbers of each parameter.
+        block: where they all lie in one vector (`modeflow.training.flat`).
         spare: memory.
     """
 
@@ -49,7 +54,8 @@ class Stack:
     layers: Sequence[nn.Module]
     tile: int
     fixed: Sequence[Tensor]
-    block: tuple[Tensor, int] | None
+    sizes: Sequence[int]
+    block: Block | None
     spare: Spare
 
 
@@ -59,8 +65,7 @@ def run_stack(
     """Output and logabsdet of all layers, with their gradients where those are asked for."""
     if torch.is_grad_enabled():
         if stack.block is not None and _whole(parameters):
-            vector, start = stack.block
-            return _Run.apply(stack, parameters, start, x, context, vector)
+            return _Run.apply(stack, parameters, stack.block, x, context, stack.block.vector)
         if any(t is not None and t.requires_grad for t in (x, context, *parameters)):
             return _Run.apply(stack, parameters, None, x, context, *parameters)
     stack.spare.tapes.clear()  # not training (any more): memory is given back
@@ -69,9 +74,7 @@ def run_stack(
 
 def _whole(parameters: Sequence[Tensor]) -> bool:
     """Whether the gradient of the vector is all that is asked of: none is held fixed, none has a hook."""
-    return all(
-        p.requires_grad and not p._backward_hooks and not p._post_accumulate_grad_hooks for p in parameters
-    )
+    return all(map(_REQUIRES, parameters)) and not any(any(map(hooks, parameters)) for hooks in _HOOKS)
 
 
 class _Tape:
@@ -151,49 +154,50 @@ def _address(tensor: Tensor | None) -> int:
 
 
 class _Run(torch.autograd.Function):
-    """`tensors`: the parameters, or (with a `start`) the one vector that holds them from there on."""
+    """`tensors`: the parameters, or (with a `block`) the one vector that holds them."""
 
     @staticmethod
     def forward(
         ctx: Any,
         stack: Stack,
         parameters: Sequence[Tensor],
-        start: int | None,
+        block: Block | None,
         x: Tensor,
         context: Tensor | None,
         *tensors: Tensor,
     ) -> Any:
         ctx.call = _Call(stack, x, context, True)
-        ctx.stack, ctx.parameters, ctx.start = stack, parameters, start
-        ctx.length = 0 if start is None else tensors[0].numel()
+        ctx.stack, ctx.parameters, ctx.block = stack, parameters, block
         ctx.save_for_backward(x, None if context is None else context.contiguous())
         return ctx.call.forward(x, context, False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, context = ctx.saved_tensors
-        parameters = ctx.parameters
-        sizes = [p.numel() for p in parameters]
-        used = sum(sizes)
+        stack, block = ctx.stack, ctx.block
         if torch.is_grad_enabled():  # a gradient of this gradient is wanted
-            found = _differentiable(ctx.stack.layers, x, context, parameters, grads)
-            if ctx.start is None:
+            found = _differentiable(stack.layers, x, context, ctx.parameters, grads)
+            if block is None:
                 return None, None, None, *found
-            pairs = zip(found[2:], parameters, strict=True)
-            whole = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for g, p in pairs]
-            padding = (ctx.start, ctx.length - ctx.start - used)
-            return None, None, None, *found[:2], F.pad(torch.cat(whole), padding)
+            pairs = zip(found[2:], stack.sizes, strict=True)
+            whole = [x.new_zeros(n) if g is None else g.reshape(-1) for g, n in pairs]
+            return None, None, None, *found[:2], block.spread(torch.cat(whole))
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         grad_context = None
         if context is not None and ctx.needs_input_grad[4]:
             grad_context = torch.zeros_like(context, memory_format=torch.contiguous_format)
-        partial = ctx.start is not None and used < ctx.length
-        flat = x.new_zeros(ctx.length) if partial else x.new_empty(used)
-        place = flat.data_ptr() + (ctx.start or 0) * flat.element_size()
-        ctx.call.backward(context, grads, grad_x, grad_context, place)
-        if ctx.start is not None:
+        used = sum(stack.sizes)
+        if block is not None and block.start is not None:
+            length = block.vector.numel()
+            flat = x.new_zeros(length) if used < length else x.new_empty(length)
+            place = flat.data_ptr() + block.start * flat.element_size()
+            ctx.call.backward(context, grads, grad_x, grad_context, place)
             return None, None, None, grad_x, grad_context, flat
-        views = [g.view_as(p) for g, p in zip(flat.split(sizes), parameters, strict=True)]
+        flat = x.new_empty(used)
+        ctx.call.backward(context, grads, grad_x, grad_context, flat.data_ptr())
+        if block is not None:
+            return None, None, None, grad_x, grad_context, block.spread(flat)
+        views = [g.view_as(p) for g, p in zip(flat.split(stack.sizes), ctx.parameters, strict=True)]
         return None, None, None, grad_x, grad_context, *views
 
 

@@ -198,6 +198,19 @@ class Density(nn.Module):
         loss = weighted_mean(-self.log_prob(x), weight)
         return Loss(loss, {"nll": loss.detach()})
 
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the objective needs of rows, with the rows as the first dimension, for `objective_of`.
+
+        Here they themselves. Training asks for many rows at once: what no step changes is worked out here.
+        """
+        return (x,)
+
+    def objective_of(
+        self, prepared: tuple[Tensor, ...], weight: Tensor | None = None, step: int | None = None
+    ) -> Loss:
+        """`objective` of some of the rows that `prepare` was given."""
+        return self.objective(prepared[0], weight, step)
+
     def to_distribution(self, context: Tensor | None = None) -> torch.distributions.Distribution:
         """Return this density (at one context) as a `torch.distributions.Distribution`."""
         return DensityDistribution(self, context)

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modeflow.accelerate import unhooked
 from modeflow.densities.base import Density, Loss, weighted_mean
 from modeflow.densities.beside import Beside
 from modeflow.densities.bounded import log_mean_of_draws
 from modeflow.errors import ConfigError
+from modeflow.nets.description import defines
 from modeflow.transforms.base import Exactness, Transform, weakest
 from modeflow.transforms.noise import even_streams, in_row_noise
 
@@ -157,7 +159,8 @@ class Preprocessed(Density):
         it.
         """
         u, logabsdet = self.transform(x)
-        return u.to(self.model.dtype), logabsdet.to(self.model.dtype)
+        dtype = self.model.dtype
+        return u.to(dtype), logabsdet.to(dtype)
 
     def decode(self, u: Tensor) -> Tensor:
         """The model's units to those of the data (float64 for `Standardize`), as samples have them."""
@@ -205,7 +208,25 @@ class Preprocessed(Density):
             )
 
     def objective(self, x: Tensor, weight: Tensor | None = None, step: int | None = None) -> Loss:
-        u, logabsdet = self.encode(x)
+        return self._objective(*self.encode(x), weight, step)
+
+    def prepare(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The rows in the units of the model and their log-determinants, where no step changes them."""
+        plain = type(self).objective is Preprocessed.objective and type(self).encode is Preprocessed.encode
+        settled = defines(self.transform, "settled") and unhooked(self.transform)
+        if plain and settled and not any(p.requires_grad for p in self.transform.parameters()):
+            return self.encode(x)
+        return (x,)
+
+    def objective_of(
+        self, prepared: tuple[Tensor, ...], weight: Tensor | None = None, step: int | None = None
+    ) -> Loss:
+        if len(prepared) == 1:
+            return self.objective(prepared[0], weight, step)
+        u, logabsdet = prepared
+        return self._objective(u, logabsdet, weight, step)
+
+    def _objective(self, u: Tensor, logabsdet: Tensor, weight: Tensor | None, step: int | None) -> Loss:
         loss = self.model.objective(u, weight, step)
         volume = weighted_mean(logabsdet, weight)
         terms = dict(loss.terms)

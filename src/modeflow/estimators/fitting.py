@@ -17,7 +17,7 @@ from modeflow.domains import Domain
 from modeflow.estimators.settings import Settings, latent_model
 from modeflow.estimators.stacking import Companions, anywhere, tail_of
 from modeflow.latents import LatentModel
-from modeflow.latents.discrete import Relief, Survey
+from modeflow.latents.discrete import Relief, Survey, look
 from modeflow.metrics import summarise
 from modeflow.training import History, StoredRows, Trainer, seeded
 from modeflow.training.state import copy_state
@@ -95,6 +95,8 @@ class Fit:
         quiet: no progress bar.
         resume: go on from the checkpoint in `run_dir`.
         peaks: the islands of some of the training rows, where they are known: which rows, and the peaks.
+        looked: what fits to the same rows found of their islands, where `peaks` are not known: the first that
+            looks for them leaves it for the others.
         description: what the progress bar says.
         start_steps: most steps that networks are fitted for where the latent starts.
         member: of an ensemble, from 0. Members have the same maps of columns, and draw everything else anew.
@@ -107,6 +109,7 @@ class Fit:
     quiet: bool = True
     resume: bool = False
     peaks: Peaks | None = None
+    looked: list[Survey] | None = None
     description: str = ""
     start_steps: int = START_STEPS
     member: int = 0
@@ -157,7 +160,12 @@ class Fit:
 
     def _islands(self, standard: Tensor) -> Survey | Tensor:
         if self.peaks is None:
-            return standard
+            looks = self.latent.n_states > 1 and getattr(self.latent.starter, "looks", False)
+            if self.looked is None or not looks:
+                return standard
+            if not self.looked:
+                self.looked.append(look(standard, self._seed % 2**32))
+            return self.looked[0]
         index, relief = self.peaks
         return Survey(standard.double().cpu().numpy()[index], relief)
 

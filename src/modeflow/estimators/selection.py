@@ -116,6 +116,7 @@ class Selection:
         self._companions: dict[int, Companions] = {}
         self._parts = [self._part(half, data.domain) for half in self.halves]
         self._survey: Survey | None = None
+        self._looked: tuple[list[Survey], list[Survey]] = ([], [])
         self._rows = len(values)
 
     def _part(self, half: np.ndarray, domain: Domain) -> FitData:
@@ -327,6 +328,7 @@ class Selection:
                 self.quiet,
                 self.resume,
                 peaks=self.peaks(self._trained[place]),
+                looked=self._looked[place],
                 description=f"try {choice.n_states} state{'s' if choice.n_states > 1 else ''}",
                 start_steps=500,
             )

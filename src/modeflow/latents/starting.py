@@ -27,7 +27,8 @@ class Starter(Protocol):
     """Contract: called as ``starter(model, rows, seed, steps)``, it starts a model on its rows.
 
     Randomness comes from torch's global generator (seed it beforehand) and `seed`. `steps` are the most
-    optimiser steps that it may take; None for its own number.
+    optimiser steps that it may take; None for its own number. One with a true ``looks`` looks for islands
+    where it is given rows alone (`modeflow.latents.discrete.look`).
     """
 
     def __call__(self, model: Any, rows: Tensor | Looked, seed: int, steps: int | None) -> None:

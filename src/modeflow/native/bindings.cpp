@@ -61,6 +61,19 @@ double sum_of_squares(int64_t n, uintptr_t x, int threads) {
     return total;
 }
 
+// `decays` and `average` may be null.
+template <class Real>
+void adam(const AdamFields& fields, int64_t n, uintptr_t gradient, uintptr_t decays, uintptr_t parameters,
+          uintptr_t first, uintptr_t second, uintptr_t average, int threads) {
+    BasicAdamStep<Real> step = fields.as<Real>();
+    step.gradient = at<const Real>(gradient), step.decays = at<const Real>(decays);
+    step.parameters = at<Real>(parameters), step.first = at<Real>(first), step.second = at<Real>(second);
+    step.average = at<Real>(average);
+    nb::gil_scoped_release release;
+    Pool::instance().run(n, 1 << 15, 64, threads,
+                         [&](int64_t from, int64_t to) { kernels_of<Real>().adam(step, from, to); });
+}
+
 template <class Real>
 void elementary(int kind, int64_t n, uintptr_t x, uintptr_t y) {
     kernels_of<Real>().elementary(kind, n, at<const Real>(x), at<Real>(y));
@@ -102,6 +115,8 @@ void define(nb::module_ m) {
     m.def("autoregressive_inverse", &autoregressive_inverse<Real>, nb::kw_only(), "network"_a, "map"_a, "rows"_a,
           "u"_a, "x"_a, "logabsdet"_a, "threads"_a);
     m.def("sum_of_squares", &sum_of_squares<Real>, "n"_a, "x"_a, "threads"_a);
+    m.def("adam", &adam<Real>, nb::kw_only(), "step"_a, "n"_a, "gradient"_a, "decays"_a, "parameters"_a, "first"_a,
+          "second"_a, "average"_a, "threads"_a);
     m.def("elementary", &elementary<Real>, "kind"_a, "n"_a, "x"_a, "y"_a);
     define_stack<Real>(m);
     define_tree<Real>(m);

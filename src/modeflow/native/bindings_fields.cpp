@@ -93,6 +93,15 @@ void define_fields(nb::module_ m) {
             },
             nb::kw_only(), "features"_a, "rows"_a, "states"_a, "x"_a, "mean"_a, "inverse"_a, "constant"_a);
 
+    nb::class_<AdamFields>(m, "AdamStep")
+        .def(
+            "__init__",
+            [](AdamFields* self, double beta1, double beta2, double eps, double size, double root, double scale,
+               double share, double pull) {
+                new (self) AdamFields{beta1, beta2, eps, size, root, scale, share, pull};
+            },
+            nb::kw_only(), "beta1"_a, "beta2"_a, "eps"_a, "size"_a, "root"_a, "scale"_a, "share"_a, "pull"_a);
+
     nb::class_<DenseFields>(m, "Dense").def(
         "__init__",
         [](DenseFields* self, int inputs, int outputs, int context_columns, uintptr_t weight, uintptr_t bias,

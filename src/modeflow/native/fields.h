@@ -86,6 +86,24 @@ struct GaussianLeavesFields {
     }
 };
 
+// A step of Adam. With β₁ⁿ and β₂ⁿ after n steps: the size is the learning rate over 1 - β₁ⁿ, the root that of 1 - β₂ⁿ.
+struct AdamFields {
+    double beta1, beta2, eps;
+    double size, root;
+    double scale, share, pull;  // of the gradient; of what decays; of the average
+
+    template <class Real>
+    BasicAdamStep<Real> as() const {
+        BasicAdamStep<Real> step{};
+        step.scale = static_cast<Real>(scale), step.share = static_cast<Real>(share);
+        step.first_rest = static_cast<Real>(1 - beta1);
+        step.second_kept = static_cast<Real>(beta2), step.second_rest = static_cast<Real>(1 - beta2);
+        step.size = static_cast<Real>(size), step.root = static_cast<Real>(root), step.eps = static_cast<Real>(eps);
+        step.pull = static_cast<Real>(pull);
+        return step;
+    }
+};
+
 // A dense layer of a network in a stack: the context is added by columns beside those of the inputs, or by a layer of
 // its own, or not at all.
 struct DenseFields {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "adam.h"
 #include "lanes.h"
 #include "maps.h"
 #include "stack.h"
@@ -211,6 +212,7 @@ const BasicKernels<real>& MODEFLOW_NAME() {
                                             gaussian_grad,
                                             gaussian_input_grad,
                                             squares,
+                                            adam,
                                             elementary};
     return kernels;
 }

@@ -63,6 +63,18 @@ struct BasicGaussianLeaves {
     const Real* constant;            // log-density at the mean, or null for gradients
 };
 
+// A step of Adam over n entries, see `adam.h`. Arrays hold one number for each.
+template <class Real>
+struct BasicAdamStep {
+    const Real* gradient;
+    const Real* decays;                   // one where the parameter decays, zero elsewhere; or null
+    Real *parameters, *first, *second;    // and averages of the gradient and of its square
+    Real* average;                        // of the parameters, or null
+    Real scale, share;                    // the gradient is multiplied by; what decays loses
+    Real first_rest, second_kept, second_rest, size, root, eps;  // 1 - β₁; β₂; 1 - β₂; see `AdamFields`
+    Real pull;                            // by which the average moves to the parameters
+};
+
 template <class Real>
 struct BasicStackKernels;  // stack.h
 
@@ -97,6 +109,8 @@ struct BasicKernels {
                                 int64_t to);
     // Sum of the squares of n numbers, in double precision.
     double (*squares)(int64_t n, const Real* x);
+    // A step of Adam, of entries [from, to).
+    void (*adam)(const BasicAdamStep<Real>&, int64_t from, int64_t to);
     // exp, log, log(1 + exp) of n numbers (kind 0, 1, 2), as the kernels compute them.
     void (*elementary)(int kind, int64_t n, const Real* x, Real* y);
 };

@@ -214,6 +214,15 @@ def is_ours(module: nn.Module) -> bool:
     return all(_is_ours(part) for part in module.modules())
 
 
+def ours_alone(module: nn.Module) -> AbstractContextManager[Any]:
+    """Within the block calls of torch are not looked at, for what knows only torch's generator.
+
+    Each costs some microseconds less. For blocks that draw from `stream`, and by the module alone; nothing
+    happens where the module draws otherwise.
+    """
+    return torch._C.DisableTorchFunction() if is_ours(module) else nullcontext()
+
+
 _DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.RNNBase, nn.MultiheadAttention, nn.Transformer)
 
 

@@ -51,12 +51,12 @@ class Watch:
         """Whether to look after this many steps."""
         return step % self.every == 0
 
-    def see(self, attempt: Attempt, norm: Tensor, loss: Tensor) -> Attempt | None:
+    def see(self, attempt: Attempt, norm: Tensor | float, loss: Tensor) -> Attempt | None:
         """Take note of a step before the optimiser makes it; returns it if it is known to be bad."""
         if self.every == 1:
             return None if math.isfinite(float(norm) + float(loss)) else attempt
         self._recent.append(attempt)
-        self._bad.copy_(torch.maximum(self._bad, (~torch.isfinite(norm + loss)).to(self._bad)))
+        self._bad.copy_(torch.maximum(self._bad, (~torch.isfinite(loss + norm)).to(self._bad)))
         self._good += 1 - self._bad
         return None
 

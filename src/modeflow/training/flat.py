@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -49,8 +50,8 @@ class FlatParameters:
             vector.grad = torch.zeros_like(vector)
         falling = decaying or [False] * len(parameters)
         chosen = {id(p) for p, yes in zip(parameters, falling, strict=True) if yes}
-        #: One where an entry decays, zero elsewhere; None for a vector in which nothing does.
-        self._decaying = [
+        #: Of each vector one where an entry decays, zero elsewhere; None where nothing does.
+        self.falling = [
             torch.cat([p.new_full((p.numel(),), float(id(p) in chosen)) for p in group])
             if any(id(p) in chosen for p in group)
             else None
@@ -112,9 +113,13 @@ class FlatParameters:
 
     def decay(self, share: float) -> None:
         """Make the parameters that decay smaller by this share."""
-        for vector, chosen in zip(self.vectors, self._decaying, strict=True):
+        for vector, chosen in zip(self.vectors, self.falling, strict=True):
             if chosen is not None:
                 vector.data.addcmul_(vector.data, chosen, value=-share)
+
+    def native_norm(self) -> float:
+        """The norm of all gradients by the native kernel, which must apply; as `clip` returns it."""
+        return math.sqrt(sum(_squares(gradient) for gradient in self.gradients))
 
     def clip(self, limit: float) -> Tensor:
         """Scale the gradients so that their norm is at most `limit`; returns the norm before, float64.
@@ -217,7 +222,11 @@ def _view(part: Tensor, like: Tensor) -> Tensor:
 
 def _norm(gradient: Tensor) -> Tensor:
     if applies(gradient):
-        threads = torch.get_num_threads()
-        total = kernels_for(gradient).sum_of_squares(gradient.numel(), gradient.data_ptr(), threads)
-        return torch.tensor(total**0.5, dtype=torch.float64)
+        return torch.tensor(math.sqrt(_squares(gradient)), dtype=torch.float64)
     return torch.linalg.vector_norm(gradient, dtype=torch.float64)
+
+
+def _squares(gradient: Tensor) -> float:
+    """The sum of squares in double precision, by the native kernel."""
+    threads = torch.get_num_threads()
+    return float(kernels_for(gradient).sum_of_squares(gradient.numel(), gradient.data_ptr(), threads))

@@ -16,6 +16,7 @@ from modeflow.densities import Density, Loss
 from modeflow.errors import ConfigError, TrainingError
 from modeflow.nets.randomness import reseed
 from modeflow.training import checkpoint as store
+from modeflow.training.batches import Batches, Prepared
 from modeflow.training.config import TrainConfig
 from modeflow.training.devices import SINGLE, World
 from modeflow.training.diagnose import Attempt, Watch, explain_non_finite
@@ -25,6 +26,7 @@ from modeflow.training.progress import TrainingProgress
 from modeflow.training.rows import Rows
 from modeflow.training.seeding import mixed_seed
 from modeflow.training.state import TrainState, copy_state
+from modeflow.training.steps import Steps
 from modeflow.training.tail import Tail
 from modeflow.transforms import set_activations
 
@@ -78,6 +80,7 @@ class Loop:
         averages = [v.detach().clone() for v in flat.vectors] if config.ema else None
         optimizer = flat.adam(config.learning_rate)
         self.state = TrainState(model, flat, optimizer, averages, copy_state(model))
+        self.steps = Steps(flat, optimizer, config.gradient_clip, config.weight_decay or 0.0)
         self.watch = Watch(self.state.optimizer, self.device)
         self.batches = math.ceil(len(rows.train) / config.batch_size)
         self._last_save = self._began = time.monotonic()
@@ -148,6 +151,9 @@ class Loop:
         """Train on the rest of an epoch; True if a signal cut it short."""
         config, at = self.config, self.state.at
         order = self.rows.order(torch.Generator().manual_seed(mixed_seed(config.seed, 1, at.epoch)))
+        # Noise is added to the rows, and they are shared out, batch by batch.
+        ahead = self.augment is None and self.world.size == 1
+        batches = Batches(order, config.batch_size, self.model.prepare if ahead else None)
         total_steps = self.total_steps
         # On another device the sums stay there: looking at a number would wait for it.
         near = self.device.type == "cpu"
@@ -163,11 +169,9 @@ class Loop:
             if (self.world.size == 1 or self.watch.due(at.step)) and self.world.agree(stop()):
                 interrupted = True
                 break
-            index, x = order.take(at.batch * config.batch_size, (at.batch + 1) * config.batch_size)
+            index, prepared = batches.take(at.batch)
             self._rate = config.learning_rate_at(at.step, total_steps, self.state.tail)
-            for group in self.state.optimizer.param_groups:
-                group["lr"] = self._rate * group["scale"]
-            loss = self._step(index, x)
+            loss = self._step(index, prepared)
             share = len(index) / len(order)
             for name, value in (("train_loss", loss.value), *loss.terms.items()):
                 number = float(value) if near else value.detach().double()
@@ -190,37 +194,33 @@ class Loop:
             at.epoch += 1
         return interrupted
 
-    def _loss(self, index: Tensor, step: int, x: Tensor | None = None) -> tuple[Loss, float]:
+    def _loss(self, index: Tensor, step: int, prepared: Prepared | None = None) -> tuple[Loss, float]:
         """The loss of this process's share of a batch, and how large the share is."""
         rows = self.rows
-        x = rows.train.index_select(0, index) if x is None else x
+        if prepared is None:
+            prepared = (rows.train.index_select(0, index),)
         if self.augment is not None:
             # All rows in every process: the noise of a row does not depend on how many there are.
             self._generator.manual_seed(mixed_seed(self.config.seed, 2, step))
-            x = self.augment(x, self._generator)
-        x = self.world.share(x)
+            prepared = (self.augment(prepared[0], self._generator),)
+        prepared = tuple(map(self.world.share, prepared))
         weight = None if rows.weight is None else rows.weight.index_select(0, self.world.share(index))
         with self.world.autocast():
-            return self.model.objective(x, weight, step), len(x) / len(index)
+            loss = self.model.objective_of(prepared, weight, step)
+        return loss, len(prepared[0]) / len(index)
 
-    def _step(self, index: Tensor, x: Tensor) -> Loss:
+    def _step(self, index: Tensor, prepared: Prepared) -> Loss:
         attempt = Attempt(self.state.at.epoch + 1, self.state.at.step, index, store.rng_tensors(self.device))
-        loss, share = self._loss(index, self.state.at.step, x)
+        loss, share = self._loss(index, self.state.at.step, prepared)
         self.state.flat.zero_grad()
         loss = self.world.backward(loss, self.state.flat.gradients, share)
-        limit = self.config.gradient_clip or math.inf
-        norm = self.state.flat.clip(limit)
+        norm = self.steps.norm()
         bad = self.watch.see(attempt, norm, loss.value)
         if bad is not None:
             self._fail(bad)
-        if self.config.weight_decay:
-            # Decoupled, and for all alike, however fast they learn.
-            self.state.flat.decay(self._rate * self.config.weight_decay)
-        self.state.optimizer.step()
-        if self.state.ema is not None and self.config.ema is not None:
-            # Over fewer steps at first: else the average would long stay where training began.
-            decay = min(self.config.ema, (1 + self.state.at.step) / (10 + self.state.at.step))
-            torch._foreach_lerp_(self.state.ema, [v.data for v in self.state.flat.vectors], 1 - decay)
+        # Over fewer steps at first: else the average would long stay where training began.
+        kept = min(self.config.ema or 0.0, (1 + self.state.at.step) / (10 + self.state.at.step))
+        self.steps.take(norm, self._rate, self.state.ema, kept)
         return loss
 
     def _look(self) -> None:

@@ -21,6 +21,8 @@ class Standardize(OwnPrecision, Transform):
     timestamp, say) loses nothing; `Preprocessed` casts the result to the type of the model behind it.
     """
 
+    settled = True
+
     mean: Tensor
     scale: Tensor
 

@@ -49,6 +49,9 @@ class Transform(nn.Module):
     one_pass_inverse: bool = True
     #: False for a layer that a second evaluation finds changed (power iterations move on).
     repeatable: bool = True
+    #: True of a layer that maps every row by itself, and that training leaves as it is: rows may be mapped
+    #: before they are asked for. It counts for the very class that says so.
+    settled: bool = False
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map data ``x`` to noise ``u``; return ``(u, logabsdet)``."""

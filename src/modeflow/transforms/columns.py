@@ -59,6 +59,8 @@ class Columns(Standardize):
         features: D.
     """
 
+    settled = True
+
     low: Tensor
     high: Tensor
     soft: Tensor

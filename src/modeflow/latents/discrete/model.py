@@ -403,7 +403,7 @@ class DiscreteLatentModel(LatentModel):
     @torch.no_grad()
     def count_usage(self, log_q: Tensor) -> None:
         """Count the states that the encoder gave rows while training, for `epoch_metrics`."""
-        self._usage += log_q.exp().sum(0)
+        self._usage.add_(log_q.exp().sum(0))  # `+=` would set the attribute anew, for as long again
 
     def epoch_metrics(self) -> dict[str, float]:
         """Entropy (nats) and effective number of states used since the last call; then start anew."""

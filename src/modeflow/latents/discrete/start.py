@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from modeflow.latents.discrete.model import DiscreteLatentModel
 from modeflow.latents.discrete.partition import Survey, partition
 from modeflow.latents.discrete.stable import stable_islands
 from modeflow.latents.starting import Looked, as_rows
+from modeflow.nets.randomness import ours_alone, stream
 from modeflow.optimisers import Adam
 from modeflow.progress import busy, track
 from modeflow.transforms import Composite, ConditionalAffine
@@ -58,6 +60,7 @@ class IslandStart:
 
     steps: int = 2000
     batch_size: int = 512
+    looks: ClassVar[bool] = True
 
     def __call__(
         self, model: DiscreteLatentModel, rows: Tensor | Looked, seed: int = 0, steps: int | None = None
@@ -86,13 +89,14 @@ def fit_encoder(
     rows, shares = rows.to(model.device, model.dtype), shares.to(model.device, model.dtype)
     least = float(torch.special.entr(shares).sum(1).mean())
     optimiser = Adam(encoder.parameters(), lr=3e-3)
-    recent = math.inf
+    size, recent = min(batch_size, len(rows)), math.inf
     for step in track(range(steps), "start the states"):
-        index = torch.randint(len(rows), (min(batch_size, len(rows)),))
-        loss = -(shares[index] * encoder(rows[index])).sum(-1).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        with ours_alone(encoder):
+            index = torch.randint(len(rows), (size,), generator=stream(torch.device("cpu")))
+            loss = -(shares[index] * encoder(rows[index])).sum(-1).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
         value = float(loss.detach()) - least
         recent = value if step == 0 else 0.95 * recent + 0.05 * value
         if step >= 100 and recent < _GOOD_ENCODER:
