@@ -42,6 +42,16 @@ def numbers(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def detected(numbers):
+    """The same run with a detector, as it is by default, and three rows more to be ranked."""
+    told = ["fit", numbers / "table.csv", "-o", numbers / "detected", "--quiet", "--set", "detector=true"]
+    for setting in ("n_states=1", "flow=nsf-coupling", "flow_options.hidden_features=8", "max_epochs=2"):
+        told += ["--set", setting]
+    assert main([str(a) for a in told]) == 0
+    return numbers
+
+
 def call(capsys, *args):
     capsys.readouterr()
     code = main([str(a) for a in args])
@@ -134,3 +144,66 @@ def test_a_run_without_held_out_rows_says_what_to_do(numbers, capsys):
     code, _, said = call(capsys, "anomalies", numbers / "run", numbers / "new.csv")
     assert code == 2 and "is damaged: fit again" in said and said.count("\n") == 1
     held.write_bytes(kept)
+
+
+def test_numbers_are_ranked_by_the_detector_of_the_run(detected, capsys):
+    run = load_run(detected / "detected")
+    _, parts = run.data()
+    held = run.detector.held_scores_
+    assert run.result["detector"]["rows"] == 180 and run.result["detector"]["rows_held_out"] == 20
+    test = parts.test.values
+    np.testing.assert_allclose(held, run.detector.densities_[0].score_samples(test))
+    code, text, _ = call(capsys, "anomalies", detected / "detected", detected / "new.csv", "--json")
+    found = json.loads(text)
+    assert code == 0 and found["by"] == "noise" and "density" not in found
+    new = pl.read_csv(detected / "new.csv")
+    scores = run.detector.score_samples(new)
+    order = np.argsort(scores)[: len(found["oddest_rows"])]
+    assert [row["row"] - 1 for row in found["oddest_rows"]] == order.tolist()
+    for row in found["oddest_rows"]:
+        assert row["log_density_through_noise"] == pytest.approx(scores[row["row"] - 1])
+    out = detected / "noise.csv"
+    assert call(capsys, "anomalies", detected / "detected", detected / "new.csv", "-o", out)[0] == 0
+    table = pl.read_csv(out)
+    assert table.columns == ["row", "log_density_through_noise", "p_value", "why", "nats_a", "nats_b"]
+    np.testing.assert_allclose(table["p_value"], rank_p_values(scores, held))
+    parts_of = run.detector.contributions(new)
+    odd = table["p_value"].to_numpy() <= 0.05
+    assert odd[2] and np.allclose(table["nats_a"].to_numpy()[odd], parts_of[odd, 0], rtol=1e-6)
+
+
+def test_what_rows_are_ranked_by_can_be_chosen(detected, numbers, capsys):
+    out = detected / "density.csv"
+    asked = ("anomalies", detected / "detected", detected / "new.csv", "--by", "density", "-o", out)
+    assert call(capsys, *asked)[0] == 0 and pl.read_csv(out).columns[1] == "log_density"
+    code, _, said = call(capsys, "anomalies", numbers / "run", numbers / "new.csv", "--by", "noise")
+    assert code == 2 and "has no detector to rank by" in said
+    code, text, said = call(capsys, "anomalies", numbers / "run", numbers / "new.csv", "--json")
+    assert code == 0 and json.loads(text)["by"] == "density" and json.loads(text)["density"] == "exact"
+    code, text, said = call(capsys, "anomalies", numbers / "run", numbers / "new.csv")
+    assert (text + said).count("the run has no detector") == 1
+
+
+def test_many_files_are_ranked_by_the_detector_too(detected, capsys, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / "in" / f"{name}.csv").write_bytes((detected / "new.csv").read_bytes())
+    out = tmp_path / "out"
+    asked = ("anomalies", detected / "detected", tmp_path / "in", "-o", out)
+    assert call(capsys, *asked)[0] == 0
+    assert all("log_density_through_noise" in (out / f"{name}.csv").read_text() for name in "ab")
+
+
+def test_without_test_rows_or_where_it_is_not_wanted_there_is_no_detector(detected, tmp_path, capsys):
+    told = ["fit", detected / "table.csv", "-o", tmp_path / "run", "--quiet", "--no-detector"]
+    told += ["--set", "n_states=1", "--set", "flow=nsf-coupling", "--set", "max_epochs=1"]
+    assert call(capsys, *told)[0] == 0
+    assert not (tmp_path / "run" / "detector.safetensors").exists()
+    assert load_run(tmp_path / "run").config["detector"] is False
+    (detected / "detected" / "detector.safetensors").rename(tmp_path / "kept")
+    try:
+        (detected / "detected" / "detector.safetensors").write_bytes(b"no file of ours")
+        code, _, said = call(capsys, "anomalies", detected / "detected", detected / "new.csv")
+        assert code == 2 and len(said.strip().splitlines()) == 1
+    finally:
+        (tmp_path / "kept").replace(detected / "detected" / "detector.safetensors")

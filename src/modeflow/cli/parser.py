@@ -177,6 +177,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--drop-missing", action="store_true", help="leave out rows with missing cells, and count them"
     )
     fit.add_argument(
+        "--no-detector", action="store_true",
+        help="of numbers: without the detector that `modeflow anomalies` ranks by (seconds)",
+    )  # fmt: skip
+    fit.add_argument(
         "--stream", action=argparse.BooleanOptionalAction, default=None,
         help="read DATA in parts and train from the run folder, or hold it in memory; by default many files "
         "are streamed, and one of more than 256 MB of text or 33 million cells",
@@ -217,8 +221,10 @@ def build_parser() -> argparse.ArgumentParser:
         "  modeflow anomalies run new.csv -o odd.csv    every row's p-value; of odd ones each column's part\n"
         "  modeflow anomalies run new.csv --top 20 --json\n"
         "  modeflow anomalies run photos/ -o odd.csv    of images p-values, and odd.png\n\n"
-        "A p-value is the rank of a row's density among the test rows of the run, to which nothing was\n"
+        "A p-value is the rank of a row's score among the test rows of the run, to which nothing was\n"
         "fitted: of usual rows a share A has one of at most A. Ask it of rows that were not fitted.\n"
+        "The score of complete numbers is their density through noise, by the detector of the run,\n"
+        "of other rows the density of the run (--by).\n"
         "nats_COLUMN is -log p(cell | other cells of the row), less what that is on average.",
     )
     anomalies.add_argument("run_folder", metavar="RUN")
@@ -233,6 +239,11 @@ def build_parser() -> argparse.ArgumentParser:
     anomalies.add_argument(
         "--top", type=int, default=None, metavar="N", help="explain and write the N oddest rows alone"
     )
+    anomalies.add_argument(
+        "--by", choices=("noise", "density"), default=None,
+        help="rank by density through noise (the detector of a run of numbers; the default where it has one) "
+        "or by the density of the run",
+    )  # fmt: skip
     files(anomalies)
     many(anomalies)
     anomalies.add_argument("--columns", metavar="A,B,...", help="read only these columns of DATA")

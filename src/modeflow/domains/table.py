@@ -60,6 +60,7 @@ class TableDomain(RowDomain):
         "header": None,
         "drop_missing": False,
         "skip_text": False,
+        "detector": True,
     }
     block_rows: ClassVar[int] = 8192
     stacks: ClassVar[bool] = True
@@ -72,7 +73,7 @@ class TableDomain(RowDomain):
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
-        for key, allowed in READING.items():
+        for key, allowed in {**READING, "detector": (True, False)}.items():
             if settings[key] not in allowed:
                 raise ConfigError(f"{key} must be true or false, received {settings[key]!r}")
 

@@ -231,12 +231,16 @@ class Conditionals(FittedDensity):
 
         Raises:
             ConfigError: an unknown column, one without levels, or rows that are no table's.
+            DataError: as of `score_samples`: under a flow cells missing beside numbers.
         """
         domain = self._rows()
         j = domain.check_name(name)
         if not domain.features()[j].levels:
             raise ConfigError(f"column '{name}' has no levels: it is {domain.features()[j].kind}")
-        return self._level_scores(domain.given({}) if X is None else domain.validate(self, X), j)
+        values = domain.given({}) if X is None else domain.validate(self, X)
+        values[:, j] = 0.0
+        self._check_missing(values)  # these are scores, of which none is an estimate unasked
+        return self._level_scores(values, j)
 
     # -- inside ---------------------------------------------------------------------------------
 

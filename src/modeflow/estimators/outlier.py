@@ -109,11 +109,13 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         self.random_state = random_state
 
     @shield(grad=True)
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, held: Any = None) -> Self:
         """Fit the densities, and score the rows that each has not seen.
 
         Arguments:
             X: a data frame of pandas or polars, or an array, ``(N, D)``; columns of all kinds. y: ignored.
+            held: rows of the same columns that are held out in the place of some of X, for one fit to all of
+                X; `calibration` has then no say, and `held_rows_` is empty.
 
         Returns:
             self.
@@ -129,18 +131,22 @@ class NVFOutlier(OutlierMixin, Stored, AnyColumns):
         blurred = values is not None and not np.isnan(values).any()
         table = values if blurred else X
         said = {} if blurred else _kinds(density, X)
-        folds = self._folds(rows, rng)
+        if held is not None:
+            held = self._checked(held, reset=False)
+            held = complete_numbers(held) if blurred else held
+        folds = self._folds(rows, rng) if held is None else [np.zeros(0, dtype=np.int64)]
         densities, scores, usual = list[Any](), [], []
         with showing(bool(density.verbose)):
-            for held in track(folds, "fit") if len(folds) > 1 else folds:
-                rest, seed = np.setdiff1d(np.arange(rows), held), int(rng.randint(2**31 - 1))
+            for fold in track(folds, "fit") if len(folds) > 1 else folds:
+                rest, seed = np.setdiff1d(np.arange(rows), fold), int(rng.randint(2**31 - 1))
+                apart = _safe_indexing(table, fold) if held is None else held
                 one: Any = (
                     BlurredTrees(seed) if blurred else clone(density).set_params(**said, random_state=seed)
                 )
                 densities.append(one.fit(_safe_indexing(table, rest)))
-                scores.append(one.score_samples(_safe_indexing(table, held)))
-                some = held[: math.ceil((_USUAL_INTEGRATED if blurred else _USUAL_ROWS) / len(folds))]
-                usual.append(_safe_indexing(table, some))
+                scores.append(one.score_samples(apart))
+                some = math.ceil((_USUAL_INTEGRATED if blurred else _USUAL_ROWS) / len(folds))
+                usual.append(_safe_indexing(apart, slice(0, some)))
         self.densities_ = densities
         self.held_rows_, self.held_scores_ = np.concatenate(folds), np.concatenate(scores)
         self._names = _names(X) if blurred else densities[0].domain_.facts["columns"]

@@ -17,6 +17,7 @@ from modeflow.errors import ConfigError, DataError
 from modeflow.estimators import DensityEstimator
 from modeflow.progress import showing
 from modeflow.runs.config import RunConfig
+from modeflow.runs.detector import fit_detector
 from modeflow.runs.folder import Run, write_held_scores, write_json
 from modeflow.runs.lock import LOCK, locked
 from modeflow.runs.measure import measure
@@ -98,6 +99,9 @@ def _fit(
         "notes": notes,
         "warnings": [str(w.message) for w in caught if issubclass(w.category, UserWarning)],
     }
+    if config.settings.get("detector") and not estimator.training_.get("interrupted"):
+        fitted = fit_detector(estimator, parts, folder, config.settings["seed"], quiet)
+        result |= {} if fitted is None else {"detector": fitted}
     if rows is not None:
         result["files_failed"] = dict(rows.failed)
         if not estimator.training_.get("interrupted"):

@@ -2,7 +2,8 @@
 
 ``config.yaml`` (everything needed to repeat the run), ``model.safetensors``, ``metrics.jsonl``,
 ``checkpoints/``, ``result.json`` (what was measured), ``test_scores.npy`` (log-densities of the test rows,
-among which other rows are ranked), ``report.html`` (made by `modeflow report`).
+among which other rows are ranked), ``detector.safetensors`` (of odd rows of numbers, see
+`modeflow.runs.detector`), ``report.html`` (made by `modeflow report`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shlex
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ import numpy as np
 from modeflow.data.table import atomic_write
 from modeflow.domains.base import Parts
 from modeflow.errors import ConfigError, ModelFileError
-from modeflow.estimators import DensityEstimator, load_estimator
+from modeflow.estimators import DensityEstimator, NVFOutlier, load_estimator
 from modeflow.runs.config import RunConfig, read_config
+from modeflow.runs.detector import load_detector
 from modeflow.runs.streamed import is_streamed, stream
 
 __all__ = ["Run", "config_of", "load_run", "write_held_scores", "write_json"]
@@ -82,6 +85,15 @@ class Run:
         if held.ndim != 1 or not len(held):
             raise ModelFileError(f"'{file}' holds no scores: fit again")
         return np.asarray(held)
+
+    @cached_property
+    def detector(self) -> NVFOutlier | None:
+        """The detector of odd rows of the run, calibrated on its test rows; None where it has none.
+
+        Raises:
+            ModelFileError: a file that is damaged.
+        """
+        return load_detector(self.path)
 
     def data(self) -> tuple[Any, Parts]:
         """The data of the run, and its parts as they were then.

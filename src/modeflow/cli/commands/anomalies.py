@@ -55,13 +55,13 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
     # Of images no column is told: they are shown.
     domain, names = estimator.domain_, tuple(estimator.domain_.facts.get("columns", ()))
     picture = picture_of(args.out) if domain.pictured else None
-    held, shown = fitted.held_scores(), dict[int, np.ndarray]()
+    ranking, shown = _ranking(args, fitted), dict[int, np.ndarray]()
+    held = ranking.held
     seen, told, odd, scored, said = Seen(), list[_Told](), 0, 0, "exact"
-    usual: list[np.ndarray] = []
     with TableWriter(args.out) as out:
         for rows in parts_to_score(args, fitted, "score"):
-            scores, _, kind = estimator.scores(rows.values)
-            said = kind if rows.whole else estimator.density_kind_  # one word for all parts
+            scores, kind = ranking.scores(rows.values)
+            said = kind if rows.whole else ranking.kind  # one word for all parts
             # Of a row without a cell nothing is said.
             p = np.where(np.isin(rows.rows, rows.empty), np.nan, rank_p_values(scores, held))
             order = np.lexsort((scores, p))
@@ -73,9 +73,9 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
                     found = found[[(p[i], scores[i]) < told[-1].place for i in found]]
             excess = np.zeros((len(found), len(names)))
             if len(found) and names:
-                excess = _excess(estimator, rows.values, found, usual)
+                excess = ranking.excess(rows.values, found)
             if args.out and args.top is None:
-                out.add_frame(_frame(rows, scores, p, found, excess, names, said))
+                out.add_frame(_frame(rows, scores, p, found, excess, names, ranking.column(said)))
             told += [
                 _Told(float(p[i]), float(scores[i]), rows.first + int(rows.rows[i]), each)
                 for i, each in zip(found, excess, strict=True)
@@ -86,7 +86,7 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
                 shown = {row.row: shown[row.row] for row in told}
             seen.add(rows)
         if args.out and args.top is not None:
-            out.add_frame(_top_frame(told, names, said))
+            out.add_frame(_top_frame(told, names, ranking.column(said)))
     word = f"{domain.word}s"
     if args.out:
         words = (
@@ -104,11 +104,12 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
         "rows_held_out": len(held),
         "alpha": args.alpha,
         "odd": odd,
-        "density": said,
+        "by": ranking.by,
+        **({"density": said} if ranking.by == "density" else {}),
         "oddest_rows": [
             {
                 "row": row.row + 1,
-                "log_density": row.score,
+                ranking.word: row.score,
                 "p_value": row.p,
                 **({"why": _reasons(row.excess, names)} if names else {}),
             }
@@ -119,30 +120,81 @@ def handle(args: argparse.Namespace, fitted: Any) -> Outcome:
         "out": args.out,
         **({} if picture is None or not told else {"picture": str(picture)}),
     }
+    if args.by is None and ranking.by == "density" and domain.stacks:
+        say(args, "the run has no detector (fit anew for one), so that rows are ranked by its density")
     lines = _lines(odd, scored, told, names, len(held), args, word)
     return Outcome(result, lines, seen.total)
 
 
-def _excess(estimator: Any, values: Any, some: np.ndarray, usual: list[np.ndarray]) -> np.ndarray:
-    """What every cell of some rows is more surprising than expected, nats, ``(n, D)``; `usual` keeps what is
-    expected, found once."""
-    from sklearn.utils import _safe_indexing
+class _ByDensity:
+    """Rows ranked by the density of the run.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what there is to say of the rows was said of all
-        if not usual:
-            usual.append(estimator.expected_surprises())
-        return np.asarray(estimator.surprises(_safe_indexing(values, some)) - usual[0])
+    Attributes:
+        by: what rows are ranked by. word: a score, in JSON. kind: what the scores are.
+        held: scores of the test rows.
+    """
+
+    by, word = "density", "log_density"
+
+    def __init__(self, fitted: Any) -> None:
+        self._estimator, self.held = fitted.estimator, fitted.held_scores()
+        self.kind: str = self._estimator.density_kind_
+        self._usual: np.ndarray | None = None
+
+    def scores(self, values: Any) -> tuple[np.ndarray, str]:
+        """Of rows, and what these are."""
+        scores, _, kind = self._estimator.scores(values)
+        return scores, kind
+
+    def column(self, kind: str) -> str:
+        """What a column of scores is called."""
+        return self.word if kind == "exact" else f"{self.word}_{kind.replace(' ', '_')}"
+
+    def excess(self, values: Any, some: np.ndarray) -> np.ndarray:
+        """What every cell of some rows is more surprising than expected, nats, ``(n, D)``."""
+        from sklearn.utils import _safe_indexing
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what there is to say of the rows was said of all
+            if self._usual is None:
+                self._usual = self._estimator.expected_surprises()
+            return np.asarray(self._estimator.surprises(_safe_indexing(values, some)) - self._usual)
+
+
+class _ByNoise(_ByDensity):
+    """Rows ranked by the detector of the run: their density through noise."""
+
+    by, word, kind = "noise", "log_density_through_noise", "exact"
+
+    def __init__(self, detector: Any) -> None:
+        self._detector, self.held = detector, detector.held_scores_
+
+    def scores(self, values: Any) -> tuple[np.ndarray, str]:
+        return self._detector.score_samples(values), self.kind
+
+    def excess(self, values: Any, some: np.ndarray) -> np.ndarray:
+        from sklearn.utils import _safe_indexing
+
+        return np.asarray(self._detector.contributions(_safe_indexing(values, some)))
+
+
+def _ranking(args: argparse.Namespace, fitted: Any) -> _ByDensity:
+    """What rows are ranked by: as asked for, or the detector where the run has one."""
+    detector = None if args.by == "density" else fitted.detector
+    if detector is not None:
+        return _ByNoise(detector)
+    if args.by == "noise":
+        raise ConfigError(
+            f"'{args.run_folder}' has no detector to rank by: fit a table of complete numbers anew, without "
+            "--no-detector, or leave out --by"
+        )
+    return _ByDensity(fitted)
 
 
 def _reasons(excess: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
     from modeflow.estimators.reasons import telling_columns
 
     return {name: float(value) for name, value in telling_columns(excess, names)}
-
-
-def _score_name(kind: str) -> str:
-    return "log_density" if kind == "exact" else f"log_density_{kind.replace(' ', '_')}"
 
 
 def _why(excess: np.ndarray, names: tuple[str, ...]) -> str:
@@ -158,7 +210,7 @@ def _frame(
     told: np.ndarray,
     excess: np.ndarray,
     names: tuple[str, ...],
-    kind: str,
+    column: str,
 ) -> Any:
     """A line for every row of a part; of those that are told, what each column adds."""
     import polars as pl
@@ -170,7 +222,7 @@ def _frame(
         why[int(i)] = _why(each, names)
     columns: dict[str, Any] = {
         "row": rows.first + rows.rows + 1,
-        _score_name(kind): scores,
+        column: scores,
         "p_value": p,
         **({"why": pl.Series(why, dtype=pl.String)} if names else {}),
     } | {f"nats_{name}": cells[:, j] for j, name in enumerate(names)}
@@ -181,14 +233,14 @@ def _frame(
     return frame
 
 
-def _top_frame(told: list[_Told], names: tuple[str, ...], kind: str) -> Any:
+def _top_frame(told: list[_Told], names: tuple[str, ...], column: str) -> Any:
     """A line for each of the oddest rows."""
     import polars as pl
 
     cells = np.array([row.excess for row in told]).reshape(len(told), len(names))
     columns: dict[str, Any] = {
         "row": np.array([row.row + 1 for row in told], dtype=np.int64),
-        _score_name(kind): np.array([row.score for row in told]),
+        column: np.array([row.score for row in told]),
         "p_value": np.array([row.p for row in told]),
         **({"why": pl.Series([_why(r.excess, names) for r in told], dtype=pl.String)} if names else {}),
     } | {f"nats_{name}": cells[:, j] for j, name in enumerate(names)}

@@ -34,6 +34,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "header": args.header,
         "drop_missing": args.drop_missing or None,
         "skip_text": args.skip_text or None,
+        "detector": False if args.no_detector else None,
         "test": _share(args.test),
         "validation": _share(args.validation),
         "seed": args.seed,
