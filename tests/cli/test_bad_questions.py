@@ -92,3 +92,15 @@ def test_a_column_of_empty_cells_is_filled(run, tmp_path, capsys):
 def test_bad_options_of_impute(run, capsys, monkeypatch, options, says):
     monkeypatch.chdir(run)
     assert says in refused(capsys, "impute", "run", "table.csv", *options)
+
+
+def test_names_with_commas_and_signs_are_given_in_quotes():
+    from argparse import Namespace
+
+    from modeflow.cli.commands._output import columns_of
+    from modeflow.cli.commands.sample import _cells
+
+    assert columns_of('b , "age, years",c') == ["b", "age, years", "c"]
+    given = Namespace(given='"age, years = 3", k=v=4,"city=Rome, Italy",other=a=b')
+    found = {"age, years": "3", "k=v": "4", "city": "Rome, Italy", "other": "a=b"}
+    assert _cells(given, ("k", "k=v", "age, years", "city")) == found

@@ -130,3 +130,13 @@ def test_numbers_are_given_and_filled_at_the_command_line(tmp_path, capsys):
     assert main(["report", run, "--quiet"]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     assert ("What if" in page and "given a = " in page) or "given c = " in page
+
+
+def test_a_whole_number_given_beyond_its_range_stays_what_was_given():
+    rng = np.random.default_rng(0)
+    n = rng.integers(0, 60, 300)
+    frame = pd.DataFrame({"n": n, "x": 0.1 * n + rng.normal(size=300)})
+    fitted = FlowDensity(**FAST).fit(frame)
+    with pytest.warns(UserWarning, match="n=2000 lies far from all rows"):
+        drawn = fitted.sample_given({"n": [30, 2000]}, 2, random_state=0)
+    assert drawn["n"].tolist() == [30, 2000] and drawn["n"].dtype == np.int64

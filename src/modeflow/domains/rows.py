@@ -161,6 +161,14 @@ class RowDomain(Domain):
         """Encoded rows ``(N, D)`` of which the missing cells were filled, as a table of the kind that was
         fitted; other cells are those of X, their table, the rows in the same order."""
 
+    def completed(self, values: np.ndarray, given: np.ndarray) -> Any:
+        """Encoded rows ``(N, D)``, drawn given some of their cells, as a table of the kind that was fitted.
+
+        Arguments:
+            values: the rows. given: the cells they were drawn given, encoded, NaN elsewhere.
+        """
+        return self.from_tensor(torch.from_numpy(values))
+
     @abstractmethod
     def cells(self, column: int, values: np.ndarray) -> np.ndarray:
         """Encoded cells of one column, ``(N,)``, as values that it can have."""

@@ -171,6 +171,12 @@ class TableDomain(RowDomain):
             found.index = X.index
         return found
 
+    def completed(self, values: np.ndarray, given: np.ndarray) -> Any:
+        # A cell that is given may lie beyond the range that draws keep to.
+        return as_frame(
+            np.where(np.isnan(given), self.schema.quantize(values), given), self.schema, self.frame
+        )
+
     def cells(self, column: int, values: np.ndarray) -> np.ndarray:
         rows = np.zeros((len(values), len(self.names)))
         rows[:, column] = values

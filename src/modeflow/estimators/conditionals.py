@@ -147,7 +147,7 @@ class Conditionals(FittedDensity):
         values = domain.given(given, int(n_samples))
         self._warn_far(values, given)
         drawn = self._completions(values, 1, self._generator(random_state))[0]
-        return domain.from_tensor(torch.from_numpy(drawn))
+        return domain.completed(drawn, values)
 
     def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
         """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out. NaN where a
@@ -291,7 +291,9 @@ class Conditionals(FittedDensity):
             j = domain.check_name(name)
             far = np.flatnonzero(u[:, j] > _FAR)
             if len(far) and not domain.features()[j].levels:
-                value = domain.cells(j, values[far[:1], j])[0]
+                value = given[name]  # as it was given: what is drawn keeps to a range, which it may not
+                if isinstance(value, (list, tuple, np.ndarray)):
+                    value = value[int(far[0]) if len(value) > 1 else 0]
                 warnings.warn(
                     f"{name}={value} lies far from all rows that the model was fitted to: what is drawn "
                     "given it says little",

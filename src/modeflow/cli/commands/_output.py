@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import sys
 from collections.abc import Iterable
@@ -103,7 +104,12 @@ def _place(path: str | os.PathLike[str]) -> str:
 
 def columns_of(text: str | None) -> list[str] | None:
     """``"a, b"`` to ``["a", "b"]``."""
-    return None if text is None else [c.strip() for c in text.split(",") if c.strip()]
+    return None if text is None else [c for c in listed(text) if c]
+
+
+def listed(text: str) -> list[str]:
+    """``'a, "b, c"'`` to ``["a", "b, c"]``: a part with commas in it stands in quotes, as in a csv."""
+    return [part.strip() for part in next(csv.reader([text], skipinitialspace=True), [])]
 
 
 def set_device(args: argparse.Namespace, estimator: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from modeflow.cli.commands._files import kept_input
 from modeflow.cli.commands._many import EXIT_SOME
-from modeflow.cli.commands._output import emit, say, say_notes, warn
+from modeflow.cli.commands._output import emit, listed, say, say_notes, warn
 from modeflow.errors import ConfigError
 
 EXIT_INTERRUPTED = 130
@@ -26,7 +26,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     own = {
         "data": args.data,
         "model": args.model,
-        "columns": args.columns and [c.strip() for c in args.columns.split(",")],
+        "columns": args.columns and listed(args.columns),
         "schema": args.schema,
         "rows": args.rows,
         "stream": args.stream,

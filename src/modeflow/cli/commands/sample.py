@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from modeflow.cli.commands._files import open_run, part_seed
-from modeflow.cli.commands._output import check_output, emit, say_wrote
+from modeflow.cli.commands._output import check_output, emit, listed, say_wrote
 from modeflow.errors import ConfigError
 
 #: Rows drawn at once; what is drawn, for more, is another thing than of one draw.
@@ -101,22 +101,26 @@ def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
     drawing = conditionals_of(estimator)
     if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
         raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
-    return drawing.sample_given(_cells(args), n, random_state=seed)
+    return drawing.sample_given(_cells(args, estimator.domain_.names), n, random_state=seed)
 
 
 def _kind(args: argparse.Namespace, estimator: Any) -> str:
     """What rows that have these cells are drawn from: the conditional, or an estimate of it."""
-    return str(estimator.conditional_kind_of(estimator.domain_.given(_cells(args))))
+    return str(estimator.conditional_kind_of(estimator.domain_.given(_cells(args, estimator.domain_.names))))
 
 
-def _cells(args: argparse.Namespace) -> dict[str, Any]:
-    """The cells given on the command line, by column."""
+def _cells(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The cells given on the command line, by column: of text with commas in quotes, as in a csv."""
     cells: dict[str, Any] = {}
-    for part in args.given.split(","):
-        name, found, value = part.partition("=")
-        if not found:
-            raise ConfigError(f"--given needs column=value, received '{part}'")
-        if name.strip() in cells:
-            raise ConfigError(f"--given names column '{name.strip()}' twice")
-        cells[name.strip()] = value.strip()
+    for part in listed(args.given):
+        known = [name for name in names if part.startswith(name) and part[len(name) :].lstrip()[:1] == "="]
+        at = part.find("=", max(map(len, known), default=0))  # a name may hold the sign
+        if at < 0:
+            raise ConfigError(
+                f"--given needs column=value, received '{part}' (with a comma in it: in quotes, \"a, b=1\")"
+            )
+        name, value = part[:at].strip(), part[at + 1 :].strip()
+        if name in cells:
+            raise ConfigError(f"--given names column '{name}' twice")
+        cells[name] = value
     return cells
