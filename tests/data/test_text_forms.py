@@ -53,7 +53,7 @@ SAME = {
     "no-break spaces": ("t.csv", ABC + text(X, form=lambda v: f"{v}\u00a0"), None),
     "plus signs and exponents": ("t.csv", ABC + text(X, form="{:+.9e}".format), None),
     "blank lines": ("t.csv", "\n" + ABC + "\n" + ROWS.replace("\n", "\n\n", 9) + "\n\n", None),
-    "empty rows of Excel": ("t.csv", ABC + ROWS + ",,\n,,\n", None),
+    "empty rows of Excel": ("t.csv", ABC + ROWS + ",,\n,,\n", "left out 2 rows at the end without any cell"),
     "UTF-16 with mark": ("t.csv", (ABC + ROWS).encode("utf-16"), None),
     "UTF-16 without mark": ("t.csv", (ABC + ROWS).encode("utf-16-le"), "UTF-16"),
     "Latin-1": ("t.csv", ("# Höhe\n" + ABC + ROWS).encode("latin-1"), "Windows-1252"),

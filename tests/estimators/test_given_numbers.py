@@ -100,6 +100,10 @@ def test_bad_questions_get_one_line(fitted):
             fitted.sample_given(cells)
     with pytest.raises(ConfigError, match="no column 'd' in the model"):
         fitted.sample_given({"d": 1})
+    with pytest.raises(ConfigError, match="given must be values by column"):
+        fitted.sample_given([1, 2])
+    one = fitted.log_prob_given(table(3), "b", "a")
+    assert (one == fitted.log_prob_given(table(3), ["b"], ["a"])).all()
     with pytest.raises(DataError, match="infinite"):
         fitted.impute(table(5).assign(a=np.inf))
     with pytest.warns(UserWarning, match="a=9000.0 lies far from all rows"):

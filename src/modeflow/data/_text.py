@@ -364,7 +364,11 @@ class Layout:
 
         blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
         kept = (~blank).arg_true()
-        return frame.head(int(kept[-1]) + 1 if len(kept) else 0)
+        rows = int(kept[-1]) + 1 if len(kept) else 0
+        if left := frame.height - rows:
+            plural = "s" if left > 1 else ""
+            self.notes.append(f"'{self.label}': left out {left} row{plural} at the end without any cell")
+        return frame.head(rows)
 
     def _complain_if_ragged(self, body: bytes, lines: list[int] | None, first_line: int) -> None:
         """Raise if a line has another number of cells than the table."""

@@ -123,6 +123,8 @@ class RowDomain(Domain):
             ConfigError: an unknown column, or another number of values.
             DataError: a value that its column cannot have, or a missing one.
         """
+        if not isinstance(cells, Mapping):
+            raise ConfigError(f"given must be values by column, such as {{'a': 1.0}}, received {cells!r}")
         found = np.full((rows, len(self.names)), np.nan)
         for name, value in cells.items():
             j = self.check_name(name)

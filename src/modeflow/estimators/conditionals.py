@@ -149,7 +149,9 @@ class Conditionals(FittedDensity):
         drawn = self._completions(values, 1, self._generator(random_state))[0]
         return domain.completed(drawn, values)
 
-    def log_prob_given(self, X: Any, of: Sequence[str], given: Sequence[str] | None = None) -> np.ndarray:
+    def log_prob_given(
+        self, X: Any, of: str | Sequence[str], given: str | Sequence[str] | None = None
+    ) -> np.ndarray:
         """``log p(x_of | x_given)`` of every row, nats, ``(N,)``; other columns are summed out. NaN where a
         column given cannot have its value, of which nothing follows.
 
@@ -159,7 +161,7 @@ class Conditionals(FittedDensity):
         expectation, their difference an estimate.
 
         Arguments:
-            X: rows. of: names of columns. given: names of others; all others if None, none if empty.
+            X: rows. of: a name or names of columns. given: of others; all others if None, none if empty.
 
         Raises:
             ConfigError: an unknown name, one that is in both, or rows that are no table's.
@@ -167,6 +169,8 @@ class Conditionals(FittedDensity):
         """
         domain = self._rows()
         names = domain.names
+        of = [of] if isinstance(of, str) else list(of)
+        given = [given] if isinstance(given, str) else given
         given = [n for n in names if n not in of] if given is None else list(given)
         for name in (*of, *given):
             domain.check_name(name)
