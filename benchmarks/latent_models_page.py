@@ -330,12 +330,20 @@ def longer(content: dict[str, Any]) -> list[str]:
     s, found = content["settings"], Found(content)
     names = found.of("bernoulli")
     lone = [name for name in names if len(found.runs[name]) < 2]
+    runs = [run for seeds in found.runs.values() for run in seeds.values()]
+    spent = [run["processor_seconds"] for run in runs if run["stopped"] == "patience"]
+    ended = (
+        f" {len(spent)} of {len(runs)} trainings ended by themselves, after {min(spent):.0f} to {max(spent):.0f} seconds."
+        if spent
+        else ""
+    )
     few = f" One seed of {', '.join(CONTESTANTS[n].title for n in lone)}, two of the others." if lone else ""
     page = [
         "## Ten minutes of a processor",
         "",
         f"The same images and sizes, {s['seconds']:.0f} seconds of one processor a training (time that the process has had, others ran beside "
-        f"it), for models that 120 seconds ended before they were done, and the VAE.{few}",
+        f"it), for models that 120 seconds ended before they were done, and the VAE.{few}{ended} The networks of the IAF have 320 hidden "
+        "units and hear of x by and by; those above had 32, and came after the VAE.",
         "",
         *table(_header("bernoulli"), [_cells(found, name, "bernoulli") for name in names]),
         "",
