@@ -58,7 +58,9 @@ def check_fit_table(
     constant = [name for name, c in zip(columns, values.T, strict=True) if c.min() == c.max()]
     if constant:
         plural = "s are" if len(constant) > 1 else " is"
-        raise DataError(f"column{plural} constant: {listing(constant)}; choose others (--columns), or drop before fitting")
+        raise DataError(
+            f"column{plural} constant: {listing(constant)}; choose others (--columns), or drop before fitting"
+        )
     if schema is None:
         schema = Schema.infer(values, columns)
     if n > _TIE_ROWS:
