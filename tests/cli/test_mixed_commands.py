@@ -269,18 +269,3 @@ def test_times_and_durations_of_parquet_are_sampled_to_every_form(tmp_path, caps
     seconds = [value.total_seconds() for value in drawn["took"]]
     assert [row[1] for row in told["rows"]] == pl.read_csv(tmp_path / "s.csv")["took"].to_list() == seconds
     assert json.loads(call(capsys, "score", tmp_path / "run", tmp_path / "s.csv", "--json"))["out"] is None
-
-
-def test_conditionals_of_other_models_are_refused_in_one_line(tmp_path, capsys):
-    file = tmp_path / "t.csv"
-    pl.DataFrame(np.random.default_rng(0).normal(size=(80, 2)), schema=["a", "b"]).write_csv(file)
-    small = ["--set", "max_epochs=1", "--set", "flow_options={layers: 1}"]
-    for model in ("nvf", "nsf-coupling"):
-        more = ["--set", "n_states=2"] if model == "nvf" else []
-        folder = tmp_path / model
-        call(capsys, "fit", file, "-o", folder, "--model", model, "--quiet", *small, *more)
-        lines = {
-            refused(capsys, "impute", folder, file, "-o", tmp_path / "f.csv"),
-            refused(capsys, "sample", folder, "-n", 2, "--given", "a=1", "-o", tmp_path / "s.csv"),
-        }
-        assert len(lines) == 1 and "latent='tree'" in lines.pop()
