@@ -169,6 +169,17 @@ def test_samples_in_parts(run, tmp_path, capsys, small_parts):
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
+@pytest.mark.parametrize("n", [200, 700])  # one part, and three
+def test_rows_given_a_cell_are_called_what_they_are_however_many(run, tmp_path, capsys, small_parts, n):
+    small_parts()
+    code, out, err = call(capsys, "sample", run, "-n", n, "--given", "a=0.5", "-o", tmp_path / "a.csv")
+    table = pl.read_csv(tmp_path / "a.csv")
+    assert code == 0 and table.height == n and (table["a"] == 0.5).all()
+    assert out == "drawn from an estimate of the conditional\n"
+    code, out, err = call(capsys, "sample", run, "-n", n, "--given", "a=0.5", "-o", "-")
+    assert out.count("\n") == n + 1 and err.endswith("drawn from an estimate of the conditional\n")
+
+
 @pytest.fixture
 def many(tmp_path):
     folder = tmp_path / "many"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modeflow.cli.commands._files import open_run, part_seed
-from modeflow.cli.commands._output import check_output, emit, listed, say_wrote
+from modeflow.cli.commands._output import check_output, emit, listed, say, say_wrote
 from modeflow.errors import ConfigError
 
 #: Rows drawn at once; what is drawn, for more, is another thing than of one draw.
@@ -29,60 +29,48 @@ def run(args: argparse.Namespace) -> int:
     seed = fitted.config["seed"] if args.seed is None else args.seed
     temperatures = {"temperature": args.temperature, "prior_temperature": args.prior_temperature}
     result = {"run": args.run_folder, "n": n, "seed": seed, **temperatures}
-    if domain.of_tables and n > _AT_ONCE and not (args.out is None and args.json):
-        return _in_parts(args, estimator, n, seed, result, temperatures)
-    if args.given:
-        drawn, z = _given(args, estimator, n, seed), np.zeros(0)
-        result |= {"given": args.given, "kind": _kind(args, estimator)}
-    else:
-        drawn, z = estimator.sample(n, state=args.state, random_state=seed, **temperatures)
-    states = z if args.with_state else None
-    if not args.given and estimator.latent_.describe().kind in ("discrete", "none"):
-        result["states"] = np.bincount(z, minlength=estimator.n_states_).tolist()
-    if args.out is None and args.json:
-        emit(args, {**result, **domain.listed(drawn, states)}, [])
-        return 0
-    words, where = domain.write(args.out or "-", drawn, states)
-    if args.out and args.out != "-":
-        say_wrote(args, words)
-        estimated = result.get("kind", "exact") != "exact"
-        emit(args, {**result, **where}, ["drawn from an estimate of the conditional"] if estimated else [])
-    return 0
+    conditional = _Conditional.of(args, estimator)
+    if conditional is not None:
+        result |= {"given": args.given, "kind": conditional.kind}
+    listing = args.out is None and args.json
+    in_parts = domain.of_tables and n > _AT_ONCE and not listing
+    tells = conditional is None and estimator.latent_.describe().kind in ("discrete", "none")
+    counts = np.zeros(estimator.n_states_ if tells else 0, dtype=np.int64)
 
-
-def _in_parts(
-    args: argparse.Namespace,
-    estimator: Any,
-    n: int,
-    seed: int,
-    result: dict[str, Any],
-    temperatures: dict[str, float],
-) -> int:
-    """Many rows, so many at a time, each part by a seed of its own."""
-    from modeflow.progress import track
-
-    counts = np.zeros(estimator.n_states_, dtype=np.int64)
-    tells = not args.given and estimator.latent_.describe().kind in ("discrete", "none")
-    if args.given:
-        result |= {"given": args.given, "kind": _kind(args, estimator)}
+    def draw(count: int, own: int) -> tuple[Any, Any]:
+        if conditional is not None:
+            return conditional.draw(count, own), None
+        drawn, z = estimator.sample(count, state=args.state, random_state=own, **temperatures)
+        if tells:
+            counts[:] += np.bincount(z, minlength=len(counts))
+        return drawn, z if args.with_state else None
 
     def parts() -> Iterator[tuple[Any, Any]]:
-        for start in track(range(0, n, _AT_ONCE), "sample"):
-            own, count = part_seed(args, seed, _Drawn(start)), min(_AT_ONCE, n - start)
-            if args.given:
-                yield _given(args, estimator, count, own), None
-                continue
-            drawn, z = estimator.sample(count, state=args.state, random_state=own, **temperatures)
-            if tells:
-                counts[:] += np.bincount(z, minlength=len(counts))
-            yield drawn, z if args.with_state else None
+        from modeflow.progress import track
 
-    words, where = estimator.domain_.write_parts(args.out or "-", parts())
+        for start in track(range(0, n, _AT_ONCE), "sample"):
+            yield draw(min(_AT_ONCE, n - start), part_seed(args, seed, _Drawn(start)))
+
+    if in_parts:
+        words, where = domain.write_parts(args.out or "-", parts())
+    else:
+        samples, states = draw(n, seed)
+        if listing:
+            words, where = "", domain.listed(samples, states)
+        else:
+            words, where = domain.write(args.out or "-", samples, states)
     if tells:
         result["states"] = counts.tolist()
+    if listing:
+        emit(args, {**result, **where}, [])
+        return 0
+    remark = "drawn from an estimate of the conditional"
+    estimated = conditional is not None and conditional.kind != "exact"
     if args.out and args.out != "-":
         say_wrote(args, words)
-        emit(args, {**result, **where}, [])
+        emit(args, {**result, **where}, [remark] if estimated else [])
+    elif estimated:
+        say(args, remark)
     return 0
 
 
@@ -94,19 +82,42 @@ class _Drawn:
     whole: bool = False
 
 
-def _given(args: argparse.Namespace, estimator: Any, n: int, seed: int) -> Any:
-    """Rows that have the cells given on the command line."""
-    from modeflow.estimators import conditionals_of
+@dataclass(frozen=True)
+class _Conditional:
+    """Rows that have the cells given on the command line.
 
-    drawing = conditionals_of(estimator)
-    if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
-        raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
-    return drawing.sample_given(_cells(args, estimator.domain_.names), n, random_state=seed)
+    Attributes:
+        estimator: what draws them. cells: by column.
+        kind: of what they are drawn from: the conditional, or an estimate of it.
+    """
 
+    estimator: Any
+    cells: dict[str, Any]
+    kind: str
 
-def _kind(args: argparse.Namespace, estimator: Any) -> str:
-    """What rows that have these cells are drawn from: the conditional, or an estimate of it."""
-    return str(estimator.conditional_kind_of(estimator.domain_.given(_cells(args, estimator.domain_.names))))
+    @classmethod
+    def of(cls, args: argparse.Namespace, estimator: Any) -> _Conditional | None:
+        """What ``--given`` asks for; None without it.
+
+        Raises:
+            ConfigError: for cells that cannot be, and for what a conditional does not take.
+        """
+        from modeflow.estimators import conditionals_of
+
+        if not args.given:
+            return None
+        conditionals_of(estimator)
+        if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
+            raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
+        cells = _cells(args, estimator.domain_.names)
+        kind = str(estimator.conditional_kind_of(estimator.domain_.given(cells)))
+        return cls(estimator, cells, kind)
+
+    def draw(self, n: int, seed: int) -> Any:
+        """So many rows."""
+        from modeflow.estimators import conditionals_of
+
+        return conditionals_of(self.estimator).sample_given(self.cells, n, random_state=seed)
 
 
 def _cells(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
