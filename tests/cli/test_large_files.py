@@ -197,7 +197,7 @@ def test_many_files_each_by_itself(run, many, tmp_path, capsys):
     result = json.loads(told)
     assert code == 1 and "skipped" in err and "other" in err
     assert [each["data"] for each in result["files_failed"]] == [str(many / "q.parquet")]
-    assert sorted(p.name for p in out.iterdir()) == ["p0.csv", "p1.csv", "p2.csv"]
+    assert sorted(p.name for p in out.glob("p*")) == ["p0.csv", "p1.csv", "p2.csv"]
     assert result["rows"] == result["log_likelihood"]["n"] == 153
     alone = call(capsys, "score", run, many / "p1.csv", "-o", tmp_path / "one.csv")
     assert alone[0] == 0 and (tmp_path / "one.csv").read_bytes() == (out / "p1.csv").read_bytes()
@@ -217,6 +217,48 @@ def test_many_files_each_by_itself(run, many, tmp_path, capsys):
     assert call(capsys, "score", run, many, "-o", tmp_path / "one.csv")[0] == 2
 
 
+def test_outputs_of_something_else_are_not_taken_for_its_own(run, many, tmp_path, capsys):
+    """Known by their names alone, states and draws of another seed passed for what was asked."""
+    import shutil
+
+    def there(command, run, *more):
+        code, told, err = call(capsys, command, run, many, "-o", out, "--json", *more)
+        return json.loads(told)["files_already_there"] if code == 1 else (code, err)
+
+    (many / "q.parquet").unlink()  # (a file that fails every time)
+    (many / "bad.csv").write_text("z\n1\n")
+    out = tmp_path / "out"
+    assert there("impute", run) == 0 and there("impute", run, "--jobs", 2) == 3
+    before = (out / "p0.csv").read_bytes()
+    for command, more, says in (
+        ("score", (), "of 'modeflow impute'"),
+        ("impute", ("--seed", 5), "made with seed None"),
+    ):
+        code, err = there(command, run, *more)
+        assert code == 2 and says in err and "--overwrite" in err and err.count("\n") == 1
+    assert (out / "p0.csv").read_bytes() == before
+    assert there("score", run, "--overwrite") == 0 and there("score", run) == 3
+    other = str(tmp_path / "other")
+    shutil.copytree(run, other)
+    assert there("score", other) == 3  # the same model
+
+    def fitted_again(*more):
+        shutil.rmtree(other)
+        assert main(["fit", str(many / "p0.csv"), "-o", other, *SMALL, *more]) == 0
+        os.utime(Path(other) / "model.safetensors", (1, 1))  # older than the outputs, but another
+
+    fitted_again()
+    code, err = there("score", other)
+    assert code == 2 and f"of {Path(run).resolve()}" in err
+    assert there("score", other, "--overwrite") == 0 and there("score", other) == 3
+    fitted_again("--seed", "3")
+    assert there("score", other) == 0 and there("score", other) == 3  # of the same run, fitted again
+    (out / ".modeflow.json").unlink()  # of an earlier version: by time
+    assert there("score", other) == 3
+    (out / ".modeflow.json").write_text("{")
+    assert there("score", other) == 3
+
+
 def test_files_at_addresses_are_those_of_a_folder(run, many, tmp_path, capsys):
     """By fsspec: `file://` goes the way of s3."""
     pattern, out = f"file://{many}/*", tmp_path / "far"
@@ -226,7 +268,7 @@ def test_files_at_addresses_are_those_of_a_folder(run, many, tmp_path, capsys):
     assert code == 1 and far["log_likelihood"] == near["log_likelihood"]
     assert [each["data"] for each in far["files"]] == [f"file://{each['data']}" for each in near["files"]]
     assert len(far["files_failed"]) == len(near["files_failed"]) == 1
-    for file in (tmp_path / "near").iterdir():
+    for file in (tmp_path / "near").glob("*.csv"):
         assert (out / file.name).read_bytes() == file.read_bytes()
     again = json.loads(call(capsys, "score", run, pattern, "-o", out, "--json", "--jobs", 2)[1])
     assert again["files_already_there"] == len(far["files"])

@@ -33,7 +33,7 @@ def test_what_is_given_in_epochs_stays():
 
 
 def test_a_candidate_is_annealed_within_its_steps():
-    for rows, length in ((4_000, 1), (400, 3)):
+    for rows, length in ((4_000, 1), (400, 3), (8_500, 1)):
         config = settings(NVF).candidate("nsf-coupling", rows, length).training(rows)
         steps = config.max_epochs * -(-rows // config.batch_size)
         assert 200 * length <= steps <= 1_000 and config.patience is None

@@ -68,8 +68,8 @@ HOLED_CHOICES: Mapping[str, Recipe] = {
 #: The flow of mixed rows under flat states: shallow, and of splines alone, which reals that are absent pass.
 MIXED_CHOICES: Mapping[str, Recipe] = {"flat states": Recipe("nsf-autoregressive", TREE_FLOW)}
 _RECIPES = {**FLOW_CHOICES, **TREE_CHOICES, **HOLED_CHOICES, **MIXED_CHOICES}
-#: Training of a candidate on half the rows: epochs, and steps, at the least.
-_CANDIDATE_EPOCHS, _CANDIDATE_STEPS = 10, 200
+#: Training of a candidate on half the rows: epochs, and steps, at the least; and steps that are enough.
+_CANDIDATE_EPOCHS, _CANDIDATE_STEPS, _ENOUGH_STEPS = 10, 200, 600
 
 #: Options in which the estimators' defaults differ from the recipes', which are those of the papers; chosen
 #: by validation likelihood on real tables (benchmarks/defaults.py). What the user gives comes first.
@@ -202,7 +202,9 @@ class Settings:
 
     def candidate(self, flow: str, rows: int, length: int = 1, n_states: int = 1) -> Settings:
         """The settings of a short training on so many rows, annealed to its end, to be compared."""
-        epochs = length * max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / self.batches(rows)))
+        batches = self.batches(rows)
+        epochs = max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / batches))
+        epochs = length * min(epochs, math.ceil(_ENOUGH_STEPS / batches))
         # Never much longer than the fit itself; an epoch of half the rows has half the steps.
         epochs = min(epochs, 2 * self.max_epochs(rows))
         chosen = self.with_recipe(flow, n_states)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from modeflow._version import __version__
 from modeflow.cli.commands._files import open_run
+from modeflow.cli.commands._made import made_since
 from modeflow.cli.commands._output import check_output, emit, refuse_data, say, warn
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def over_files(
     """Run a command on DATA: a single source, or every table that a pattern, a folder or an address names.
 
     Of many files each has an output of its own in the folder ``-o``; one that is there is not made again
-    (``--overwrite`` makes it). A file that cannot be read is said and passed over.
+    (``--overwrite`` makes it), and those of another command are refused. A file that cannot be read is said
+    and passed over.
 
     Returns:
         0, or `EXIT_SOME` where a file failed.
@@ -98,8 +100,8 @@ def _many(args: argparse.Namespace, command: str, files: list[Listed]) -> int:
     from modeflow.progress import track
 
     targets = _targets(args.out, files, command)
-    model = os.stat(Path(args.run_folder).expanduser() / "model.safetensors").st_mtime_ns
-    left = [file for file in files if args.overwrite or not _is_done(targets[file.name], file, model)]
+    since = made_since(args, command, [target for target in targets.values() if target is not None])
+    left = [file for file in files if args.overwrite or not _is_done(targets[file.name], file, since)]
     options = {k: v for k, v in vars(args).items() if k not in ("run", "data", "out")}
     options |= {"json": False, "quiet": True, "of_many": True}
     tasks = [_Task(command, options, file.name, targets[file.name]) for file in left]
@@ -169,14 +171,14 @@ def _targets(out: str | None, files: list[Listed], command: str) -> dict[str, st
     return found
 
 
-def _is_done(target: str | None, file: Listed, model: int) -> bool:
-    """Whether an output is there, and not older than what it is made of.
+def _is_done(target: str | None, file: Listed, since: int) -> bool:
+    """Whether an output is there, of this command, and not older than what it is made of.
 
     Arguments:
-        model: when it was written, ns.
+        since: when the first of this command was made, or later, ns.
     """
     try:
-        return target is not None and os.stat(target).st_mtime_ns >= max(file.modified, model)
+        return target is not None and os.stat(target).st_mtime_ns >= max(file.modified, since)
     except OSError:
         return False
 
