@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +17,7 @@ from modeflow import NVF, FlowDensity
 from modeflow.data import Schema
 from modeflow.domains import TableDomain
 from modeflow.errors import ConfigError
+from modeflow.estimators import ensembles
 from modeflow.estimators.fitting import Fit, FitData
 from modeflow.estimators.selection import Selection
 from modeflow.estimators.settings import (
@@ -222,6 +226,73 @@ def test_one_state_is_given_the_time_it_needs(monkeypatch):
         assert (choice.n_states == 1) == (12 in lengths)
         assert {length for _, length in trials} == lengths
         assert {c.n_states for c, length in trials if length == 12} == ({1, 4} if 12 in lengths else set())
+
+
+def test_what_may_yet_be_better_is_named(monkeypatch):
+    """Behind by 1 at length 12: three doublings to the end, at .5 a doubling, make up for it, at .2 not."""
+    found = []
+    monkeypatch.setattr(Selection, "peaks", lambda *_: None)
+    run = Selection.run
+    monkeypatch.setattr(Selection, "run", lambda self, left: found.append(self) or run(self, left))
+    for rate, second in ((0.5, Choice("deep", 1)), (0.2, None)):
+        alone = {1: -9.0, 3: -1.0 - 2 * rate, 12: -1.0}
+        gains = {"deep": lambda length, k, alone=alone: alone.get(length, -9.0) if k == 1 else 0.0}
+        choice, _ = trials_of(monkeypatch, gains, n_states="auto")
+        assert choice.n_states == 4 and found[-1].second(choice) == second
+        assert found[-1].second(Choice("deep", 1)) is None
+
+
+class Finals:
+    """A choice of one state, that may yet be beaten by four; so many are the blobs."""
+
+    options: ClassVar = {**SMALL, "flow": "nsf-coupling", "max_epochs": 3, "random_state": 3}
+
+    def __init__(self, monkeypatch, tmp_path, second=4):
+        self.x, _ = blobs(300, 0)
+        self.folder = tmp_path
+        monkeypatch.setattr(Selection, "run", lambda *_: Choice("nsf-coupling", 1))
+        monkeypatch.setattr(
+            Selection, "second", lambda *_: Choice("nsf-coupling", second) if second else None
+        )
+
+    def fit(self, resume=False, **options):
+        return NVF("auto", **{**self.options, **options}).fit(self.x, run_dir=self.folder, resume=resume)
+
+
+def test_the_better_of_two_finalists_is_kept(monkeypatch, tmp_path):
+    finals = Finals(monkeypatch, tmp_path)
+    one = NVF(1, **finals.options).fit(finals.x)
+    four = NVF(4, **finals.options).fit(finals.x)
+    assert four.validation_["value"] > one.validation_["value"] + 0.3  # (islands far apart)
+    both = finals.fit()
+    assert both.n_states_ == 4 and both.validation_ == four.validation_
+    np.testing.assert_array_equal(both.score_samples(finals.x), four.score_samples(finals.x))
+    same = Finals(monkeypatch, tmp_path / "same", second=1).fit()
+    assert same.n_states_ == 1 and same.validation_ == one.validation_
+    assert finals.fit(ensemble=2).n_states_ == 2  # one state each
+
+
+def test_an_interrupted_finalist_is_resumed(monkeypatch, tmp_path):
+    finals = Finals(monkeypatch, tmp_path / "a")
+    whole = finals.fit()
+    finals.folder = tmp_path / "b"
+    fit, orders = ensembles._fit, []
+
+    def interrupted(order, member):
+        orders.append(order)
+        if len(orders) < 2:
+            return fit(order, member)
+        monkeypatch.setattr(ensembles, "_fit", fit)
+        found = fit(replace(order, folder=None), member)
+        found.history.interrupted = True
+        return found
+
+    monkeypatch.setattr(ensembles, "_fit", interrupted)
+    first = finals.fit()
+    assert first.n_states_ == 1 and first.training_["interrupted"]
+    again = finals.fit(resume=True)
+    assert again.n_states_ == 4 and not again.training_["interrupted"]
+    np.testing.assert_array_equal(again.score_samples(finals.x), whole.score_samples(finals.x))
 
 
 FLOW_TREE, HOLED_TREE = next(iter(TREE_CHOICES)), list(HOLED_CHOICES)[1]

@@ -14,12 +14,12 @@ from sklearn.utils.validation import _check_sample_weight
 from modeflow.domains import Domain
 from modeflow.domains.base import held_out
 from modeflow.errors import ConfigError, DataError
-from modeflow.estimators.ensembles import Order, fit_all
+from modeflow.estimators.ensembles import Order, fit_finalists
 from modeflow.estimators.fitted import FittedDensity
 from modeflow.estimators.fitting import START_STEPS, FitData, Peaks, mean_one, warn_if_trivial
 from modeflow.estimators.selection import Selection
 from modeflow.estimators.settings import Budget, Settings
-from modeflow.estimators.trials import Choice, Choices
+from modeflow.estimators.trials import Choice, Choices, mark_chosen
 from modeflow.latents import LatentModel
 from modeflow.progress import showing
 from modeflow.training import StoredRows, shield, signals_held
@@ -143,20 +143,26 @@ class DensityEstimator(FittedDensity):
 
         folder = None if run_dir is None else Path(run_dir)
         quiet = not self.verbose
-        choice, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
-        # A choice that was interrupted may end otherwise when it is resumed: no checkpoint of it is kept.
-        order = Order(
-            settings.with_recipe(choice.flow, choice.n_states),
-            data,
-            choice.n_states,
-            None if stopped else folder,
-            quiet,
-            resume,
-            peaks,
-            _HURRIED_STEPS if stopped else START_STEPS,
-            stopped,
-        )
-        fitted = fit_all(order, int(settings.params.get("n_jobs", 1)))
+        choices, peaks, self.selection_, stopped = self._choose(settings, data, folder, quiet, resume)
+        orders = [
+            Order(
+                settings.with_recipe(choice.flow, choice.n_states),
+                data,
+                choice.n_states,
+                # A choice that was interrupted may end otherwise when it is resumed: no checkpoint is kept.
+                None if stopped or folder is None else folder / place,
+                quiet,
+                resume,
+                peaks,
+                _HURRIED_STEPS if stopped else START_STEPS,
+                stopped,
+                place,
+            )
+            for choice, place in zip(choices, ("", "second"), strict=False)
+        ]
+        order, fitted = fit_finalists(orders, int(settings.params.get("n_jobs", 1)))
+        if order is not orders[0]:
+            mark_chosen(self.selection_, choices[-1])
         built = order.settings.params
         self.flow_, self.flow_options_ = str(built["flow"]), dict(built["flow_options"])
         left = [name for name in ("latent", "latent_options") if built.get(name) != settings.params.get(name)]
@@ -174,19 +180,21 @@ class DensityEstimator(FittedDensity):
 
     def _choose(
         self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool
-    ) -> tuple[Choice, Peaks | None, list[dict[str, Any]], bool]:
-        """The flow and the number of states, islands of the training rows, trials, whether interrupted."""
+    ) -> tuple[list[Choice], Peaks | None, list[dict[str, Any]], bool]:
+        """The flow and the number of states, and what may yet be better; islands of the training rows;
+        trials; whether interrupted."""
         left = self._choices(settings, data)
         few = len(data.train) < _FEWEST_TO_CHOOSE
         if few:
             left = replace(left, flows=left.flows[:1], rivals=(), other_trees=False)
         if left.only is not None:
-            return left.only, None, [], False
+            return [left.only], None, [], False
         selection = Selection(settings, data, folder, quiet, resume)
         choice = selection.run(left)
         peaks = selection.peaks_of_first(len(data.train))
         trials = [trial.to_dict() for trial in selection.trials.values()]
-        return choice, peaks, trials, selection.interrupted
+        second = selection.second(choice)
+        return [choice, *([second] if second else [])], peaks, trials, selection.interrupted
 
     def _split(
         self,

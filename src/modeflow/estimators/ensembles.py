@@ -1,9 +1,10 @@
-"""One fit, or several whose densities are averaged."""
+"""One fit, or several: of finalists the best is taken, of members the densities are averaged."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 from modeflow.densities import Preprocessed
 from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, companions_of, stand_beside
 from modeflow.estimators.settings import Settings, latent_model
+from modeflow.estimators.trials import apart, mean_and_error
 from modeflow.latents import Ensemble
 from modeflow.training import History
 
-__all__ = ["Fitted", "Order", "fit_all"]
+__all__ = ["Fitted", "Order", "fit_finalists"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Order:
         folder: for logs and checkpoints; those of other members lie in folders in it. None for none.
         quiet, resume, peaks, start_steps: as of `Fit`.
         untrained: whether the start is all there is time for.
+        word: for the progress bar.
     """
 
     settings: Settings
@@ -40,6 +43,7 @@ class Order:
     peaks: Peaks | None = None
     start_steps: int = START_STEPS
     untrained: bool = False
+    word: str = ""
 
     @property
     def members(self) -> int:
@@ -66,7 +70,23 @@ class Fitted:
     said: tuple[str, ...] = ()
 
 
-def fit_all(order: Order, n_jobs: int = 1) -> Fitted:
+def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitted]:
+    """Fit what was chosen, and what may yet be better; the first unless validation rows say that another is
+    better, by more than a standard error. Of ensembles the first alone is fitted."""
+    best, fitted = orders[0], _fit_all(orders[0], n_jobs)
+    for order in orders[1:] if best.members == 1 else ():
+        if fitted.history.interrupted:
+            break
+        other = _fit_all(order)
+        gain, error = mean_and_error(apart(other.score, fitted.score), order.data.validation_weight)
+        if other.history.interrupted:
+            fitted.history.interrupted = True  # when it is resumed, the other may be better
+        elif gain > error:
+            best, fitted = order, other
+    return best, fitted
+
+
+def _fit_all(order: Order, n_jobs: int = 1) -> Fitted:
     """Fit the members one after the other, or in so many processes, and average them.
 
     Where a training is interrupted, those that were fitted by then are averaged.
@@ -100,6 +120,7 @@ def _fit(order: Order, member: int) -> Fitted:
     folder = order.folder
     if folder is not None and member:
         folder = folder / f"member-{member + 1}"
+    word = f"{member + 1} of {order.members}" if order.members > 1 else order.word
     fit = Fit(
         order.settings.of_member(),
         order.data,
@@ -110,7 +131,7 @@ def _fit(order: Order, member: int) -> Fitted:
         order.peaks,
         start_steps=order.start_steps,
         member=member,
-        description=f"fit {member + 1} of {order.members}" if order.members > 1 else "",
+        description=f"fit {word}" if word else "",
     )
     history = fit.run(0 if order.untrained else None)
     history.interrupted |= order.untrained

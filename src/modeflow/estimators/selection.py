@@ -44,6 +44,7 @@ from modeflow.estimators.trials import (
     Candidate,
     Choice,
     Choices,
+    apart,
     mean_and_error,
     most_states,
     neighbours,
@@ -95,6 +96,7 @@ class Selection:
         self.settings, self.run_dir, self.quiet, self.resume = settings, run_dir, quiet, resume
         self.trials: dict[tuple[Choice, int], Candidate] = {}
         self.interrupted = False
+        self._seconds: dict[Choice, Choice | None] = {}
         values = np.concatenate([data.train, data.validation])
         weights = [data.weight, data.validation_weight]
         sizes = [len(data.train), len(data.validation)]
@@ -145,6 +147,10 @@ class Selection:
     def peaks_of_first(self, count: int) -> Peaks | None:
         """Of the first rows, which are trained on; None where candidates were compared by some rows alone."""
         return self.peaks(np.arange(count)) if self._rows == self._count else None
+
+    def second(self, best: Choice) -> Choice | None:
+        """What was behind the best after the longest training, and may yet be ahead of it in the end."""
+        return None if self.interrupted else self._seconds.get(best)
 
     # -- which ----------------------------------------------------------------------------------
 
@@ -210,13 +216,17 @@ class Selection:
         if len(choices) == 1:
             return choices[0]
         best = self._best_of(choices, _BETTER, _DUEL, self._worth)
-        late = {c for c in choices if c != best and self._comes_nearer(c, best, before)}
+        late = {c for c in choices if c != best and self._lead(c, best, before, _DUEL) > self._worth}
         if not late:
             return best
         left = [c for c in choices if c == best or c in late]
         if leader:
             left.sort(key=lambda c: c != best)
-        return self._best_of(left, _BETTER, _LAST, self._worth)
+        best = self._best_of(left, _BETTER, _LAST, self._worth)
+        still = {c: self._lead(c, best, _DUEL, _LAST) for c in left if c != best}
+        second = max(still, key=lambda c: still[c])
+        self._seconds[best] = second if still[second] > self._worth else None
+        return best
 
     def _best_flow(self, choices: Sequence[Choice]) -> Choice:
         """The best flow; the first where all are alike, or none is ahead of it on one half, and then on both.
@@ -240,18 +250,18 @@ class Selection:
         ahead = self._ahead([best, *rivals])
         return self._longer([best, *ahead], _FLOW_LENGTH)
 
-    def _comes_nearer(self, one: Choice, other: Choice, before: int) -> bool:
-        """Whether one that is behind after the longer training would be ahead, by what is worth it, after one
-        to the end: gaining as much with every doubling as since a training of that length."""
-        trials = [self.trials.get(key) for key in ((one, before), (one, _DUEL), (other, _DUEL))]
+    def _lead(self, one: Choice, other: Choice, before: int, now: int) -> float:
+        """Nats that one would be ahead of another by in the end, if every doubling of its training brought as
+        much as those from a length to a longer one, and the other stayed where it is."""
+        trials = [self.trials.get(key) for key in ((one, before), (one, now), (other, now))]
         if self.interrupted or None in trials:
-            return False
-        earlier, now, ahead = (trial.scores for trial in trials if trial is not None)
-        differences = _apart(now, earlier), _apart(ahead, now)
+            return -math.inf
+        earlier, later, ahead = (trial.scores for trial in trials if trial is not None)
+        differences = apart(later, earlier), apart(ahead, later)
         known = ~np.any(np.isnan(differences), axis=0)
         gained, behind = (self._mean(d, known)[0] for d in differences)
-        doublings = math.log2(max(self._length, _DUEL) / _DUEL)
-        return gained / math.log2(_DUEL / before) * doublings > behind + self._worth
+        doublings = math.log2(max(self._length, now) / now)
+        return gained / math.log2(now / before) * doublings - behind
 
     @property
     def _length(self) -> float:
@@ -392,17 +402,10 @@ class Selection:
             return 0.0, 0.0, True
         if not {(one, length), (two, length)} <= set(self.trials):
             return -math.inf, math.inf, False
-        difference = _apart(self.trials[one, length].scores, self.trials[two, length].scores)
+        difference = apart(self.trials[one, length].scores, self.trials[two, length].scores)
         known = ~np.isnan(difference)
         return *self._mean(difference, known), bool(known.all())
 
     def _mean(self, values: np.ndarray, some: np.ndarray) -> tuple[float, float]:
         """Mean over some rows, by their weights, and its error."""
         return mean_and_error(values[some], None if self.weight is None else self.weight[some])
-
-
-def _apart(one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Scores less others, row by row; NaN where either is not known, 0 of a row without density in both."""
-    difference = np.zeros(len(one))
-    np.subtract(one, two, out=difference, where=one != two)
-    return difference

@@ -16,6 +16,8 @@ __all__ = [
     "Candidate",
     "Choice",
     "Choices",
+    "apart",
+    "mark_chosen",
     "mean_and_error",
     "most_states",
     "neighbours",
@@ -150,3 +152,17 @@ def mean_and_error(values: np.ndarray, weight: np.ndarray | None) -> tuple[float
         return (-math.inf if worse or not better else math.inf), 0.0
     mean = float((share * values).sum())
     return mean, math.sqrt(float((share**2 * (values - mean) ** 2).sum()))
+
+
+def apart(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Scores less others, row by row; NaN where either is not known, 0 of a row without density in both."""
+    difference = np.zeros(len(one))
+    np.subtract(one, two, out=difference, where=one != two)
+    return difference
+
+
+def mark_chosen(trials: Sequence[dict[str, Any]], choice: Choice) -> None:
+    """Say of plain trials that another choice was taken, after its longest trial."""
+    own = [trial for trial in trials if (trial["flow"], trial["n_states"]) == (choice.flow, choice.n_states)]
+    for trial in trials:
+        trial["chosen"] = trial is own[-1]
