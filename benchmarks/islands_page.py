@@ -81,6 +81,7 @@ def _curved(content: dict[str, Any]) -> list[str]:
     models = list(dict.fromkeys(r["model"] for r in every))
     said = {
         "CIF": "CIF's gap is of its lower bound.",
+        "zuko NSF": "zuko's flow, margarine (piecewise flows) and others are trained as `benchmarks/table_rivals.py` says.",
         "FFJORD": f"FFJORD had {FFJORD_EPOCHS} epochs and only five dimensions.",
     }
     axes = any("along axes" in name for name in _names(every))
@@ -134,6 +135,13 @@ def _curved(content: dict[str, Any]) -> list[str]:
             f"Rows more than {FAR:.0f} nats below the truth, of {content['test_rows']:,} a draw, can make a mean: {'; '.join(far)}.",
             "",
         ]
+    outside = [
+        f"{r['model']} on {r['set']} {', '.join(f'{n:,}' for n in r['outside'])}"
+        for r in every
+        if "outside" in r
+    ]
+    if outside:
+        found += [f"Rows without density are left out of means: {'; '.join(outside)}.", ""]
     failures = sorted({f"{r['model']} on {r['set']}: {text}" for r in every for text in r.get("failed", [])})
     if failures:
         found += ["Failed: " + "; ".join(failures) + ".", ""]

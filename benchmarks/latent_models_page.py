@@ -338,6 +338,8 @@ def longer(content: dict[str, Any]) -> list[str]:
         else ""
     )
     few = f" One seed of {', '.join(CONTESTANTS[n].title for n in lone)}, two of the others." if lone else ""
+    if more := [name for name in names if len(found.runs[name]) > 2]:
+        few += f" A third seed of {' and '.join(CONTESTANTS[n].title for n in more)}: two had left it undecided which is ahead."
     page = [
         "## Ten minutes of a processor",
         "",

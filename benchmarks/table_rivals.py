@@ -12,8 +12,9 @@ training by validation rows use these; the others are fitted to both.
   layers by validation rows: what is left is the flow.
 - "flowjax": its masked autoregressive flow with splines, otherwise its defaults; `fit_to_data` with a longer
   patience.
-- "margarine": piecewise flows, a RealNVP for each cluster of k-means. It maps columns to bounded ranges, and
-  has no density for rows beyond them.
+- "margarine": piecewise flows, a RealNVP for each cluster of k-means (scikit-learn's, 2 to 10 of at least 100
+  rows by silhouette: margarine's own may end with one cluster, and then fails). It maps columns to bounded
+  ranges, and has no density for rows beyond them.
 - "cirkit": a hidden Chow-Liu tree of 64 states a column with Gaussian leaves.
 """
 
@@ -233,10 +234,18 @@ def margarine(train: np.ndarray, validation: np.ndarray, seed: int) -> Fitted:
     import jax.numpy as jnp
     from margarine.estimators.clustered import cluster
     from margarine.estimators.realnvp import RealNVP
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
 
     rows = np.concatenate([train, validation])
     units = Units(rows)
-    model = cluster(jnp.asarray(units(rows)), base_estimator=RealNVP, in_size=rows.shape[1])
+    seen = units(rows)
+    trials = [KMeans(k, n_init=3, random_state=seed).fit_predict(seen) for k in range(2, 11)]
+    large = [labels for labels in trials if np.bincount(labels).min() >= 100] or trials[:1]
+    labels = max(large, key=lambda each: float(silhouette_score(seen, each)))
+    model = cluster(
+        jnp.asarray(seen), base_estimator=RealNVP, clusters=jnp.asarray(labels), in_size=rows.shape[1]
+    )
     model.train(key=jax.random.key(seed), learning_rate=1e-3, epochs=300, patience=20)
 
     def scores(x: np.ndarray) -> np.ndarray:
