@@ -16,7 +16,10 @@ __all__ = ["made_since"]
 #: The record, beside the outputs. A folder that is read as DATA passes it over.
 _RECORD = ".modeflow.json"
 #: What says how a command is run, not what it makes.
-_HOW = ("run", "data", "out", "run_folder", "jobs", "engine", "overwrite", "json", "quiet", "device")
+_HOW = (
+    *("run", "data", "out", "run_folder", "command", "version"),
+    *("jobs", "engine", "overwrite", "json", "quiet", "device"),
+)
 
 
 def made_since(args: argparse.Namespace, command: str, targets: list[str]) -> int:
