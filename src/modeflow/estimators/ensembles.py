@@ -78,10 +78,11 @@ def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitt
         if fitted.history.interrupted:
             break
         other = _fit_all(order)
-        gain, error = mean_and_error(apart(other.score, fitted.score), order.data.validation_weight)
         if other.history.interrupted:
             fitted.history.interrupted = True  # when it is resumed, the other may be better
-        elif gain > error:
+            break
+        gain, error = mean_and_error(apart(other.score, fitted.score), order.data.validation_weight)
+        if gain > error:
             best, fitted = order, other
     return best, fitted
 

@@ -45,6 +45,7 @@ from modeflow.estimators.trials import (
     Choice,
     Choices,
     apart,
+    mark_chosen,
     mean_and_error,
     most_states,
     neighbours,
@@ -172,9 +173,7 @@ class Selection:
             best = self._best_tree(best) if left.other_trees else best
         elif several and best.flow in left.rivals:
             best = self._best_states(best, [min(4, most)], most)
-        tried = [candidate for (choice, _), candidate in self.trials.items() if choice == best]
-        if tried:
-            tried[-1].chosen = True
+        mark_chosen(self.trials.values(), best)
         return best
 
     def _islands(self, n_states: int | str) -> tuple[int, int, int]:
@@ -260,13 +259,9 @@ class Selection:
         differences = apart(later, earlier), apart(ahead, later)
         known = ~np.any(np.isnan(differences), axis=0)
         gained, behind = (self._mean(d, known)[0] for d in differences)
-        doublings = math.log2(max(self._length, now) / now)
+        end = self.settings.lengths(self._count, len(self._parts[0].train))
+        doublings = math.log2(max(end, now) / now)
         return gained / math.log2(now / before) * doublings - behind
-
-    @property
-    def _length(self) -> float:
-        """Of a training to the end, in short ones."""
-        return self.settings.lengths(self._count, len(self._parts[0].train))
 
     def _best_tree(self, first: Choice) -> Choice:
         """The tree, or one of half or twice as many states where that is clearly better."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -161,8 +161,12 @@ def apart(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return difference
 
 
-def mark_chosen(trials: Sequence[dict[str, Any]], choice: Choice) -> None:
-    """Say of plain trials that another choice was taken, after its longest trial."""
-    own = [trial for trial in trials if (trial["flow"], trial["n_states"]) == (choice.flow, choice.n_states)]
+def mark_chosen(trials: Iterable[Candidate], choice: Choice) -> None:
+    """Say of all trials whether their choice was taken: of the one that was, the last."""
+    last = None
     for trial in trials:
-        trial["chosen"] = trial is own[-1]
+        trial.chosen = False
+        if (trial.flow, trial.n_states) == (choice.flow, choice.n_states):
+            last = trial
+    if last is not None:
+        last.chosen = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ def made_since(args: argparse.Namespace, command: str, targets: list[str]) -> in
 
     That is when the record was made. Outputs without one are of an earlier version: there the time of the
     model counts. Where nothing but the model of the run is another, or with ``--overwrite``, the record is
-    made anew, and all outputs are to be.
+    made anew, and all outputs are to be. 0 without ``-o``, where none is there.
 
     Arguments:
         targets: the outputs.
@@ -35,25 +34,23 @@ def made_since(args: argparse.Namespace, command: str, targets: list[str]) -> in
     Raises:
         ConfigError: outputs of another command, run or options lie there.
     """
-    files = sorted(Path(args.run_folder).expanduser().glob("*.safetensors"))
-    model = max(os.stat(file).st_mtime_ns for file in files)
+    from modeflow.data.download import file_md5
+
     if args.out is None:
-        return model
-    folder = Path(args.out).expanduser()
+        return 0
+    run, record = Path(args.run_folder).expanduser(), Path(args.out).expanduser() / _RECORD
+    files = sorted(run.glob("*.safetensors"))
     own = {
         "command": command,
-        "run": str(Path(args.run_folder).expanduser().resolve()),
+        "run": str(run.resolve()),
         "options": {k: v for k, v in sorted(vars(args).items()) if k not in _HOW and not callable(v)},
-        "model": zlib.crc32(b" ".join(str(_checksum(file)).encode() for file in files)),
+        "model": [file_md5(file) for file in files],
     }
     own = json.loads(json.dumps(own, default=str))  # as it will be read
-    record, there = folder / _RECORD, any(os.path.exists(target) for target in targets)
-    before = _read(record)
-    if not there or args.overwrite:
-        before = None
-    elif before is None:  # of an earlier version
-        return _write(record, own, model)
-    if before is not None:
+    if not args.overwrite and any(os.path.exists(target) for target in targets):
+        before = _read(record)
+        if before is None:  # of an earlier version
+            return _write(record, own, max(os.stat(file).st_mtime_ns for file in files))
         _refuse_others(args.out, own, before)
         if before["model"] == own["model"]:
             return os.stat(record).st_mtime_ns
@@ -79,7 +76,7 @@ def _read(record: Path) -> dict[str, Any] | None:
     """A record; None where there is none that can be read."""
     try:
         found = json.loads(record.read_text("utf-8"))
-        kinds = {"command": str, "run": str, "options": dict, "model": int}
+        kinds = {"command": str, "run": str, "options": dict, "model": list}
         return found if all(isinstance(found[name], kind) for name, kind in kinds.items()) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -94,11 +91,3 @@ def _write(record: Path, own: dict[str, Any], time: int | None = None) -> int:
     if time is not None:
         os.utime(record, ns=(time, time))
     return os.stat(record).st_mtime_ns
-
-
-def _checksum(file: Path) -> int:
-    found = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            found = zlib.crc32(block, found)
-    return found

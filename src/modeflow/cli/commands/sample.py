@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modeflow.cli.commands._files import open_run, part_seed
 from modeflow.cli.commands._output import check_output, emit, listed, say, say_wrote
 from modeflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from modeflow.estimators.conditionals import Conditionals
 
 #: Rows drawn at once; what is drawn, for more, is another thing than of one draw.
 _AT_ONCE = 65_536
@@ -87,11 +90,11 @@ class _Conditional:
     """Rows that have the cells given on the command line.
 
     Attributes:
-        estimator: what draws them. cells: by column.
+        drawing: what draws them. cells: by column.
         kind: of what they are drawn from: the conditional, or an estimate of it.
     """
 
-    estimator: Any
+    drawing: Conditionals
     cells: dict[str, Any]
     kind: str
 
@@ -106,18 +109,16 @@ class _Conditional:
 
         if not args.given:
             return None
-        conditionals_of(estimator)
+        drawing = conditionals_of(estimator)
         if args.state is not None or args.with_state or args.temperature != 1 or args.prior_temperature != 1:
             raise ConfigError("--given draws from a conditional: it takes no state and no temperature")
         cells = _cells(args, estimator.domain_.names)
-        kind = str(estimator.conditional_kind_of(estimator.domain_.given(cells)))
-        return cls(estimator, cells, kind)
+        kind = str(drawing.conditional_kind_of(estimator.domain_.given(cells)))
+        return cls(drawing, cells, kind)
 
     def draw(self, n: int, seed: int) -> Any:
         """So many rows."""
-        from modeflow.estimators import conditionals_of
-
-        return conditionals_of(self.estimator).sample_given(self.cells, n, random_state=seed)
+        return self.drawing.sample_given(self.cells, n, random_state=seed)
 
 
 def _cells(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
