@@ -272,6 +272,16 @@ def test_the_better_of_two_finalists_is_kept(monkeypatch, tmp_path):
     assert finals.fit(ensemble=2).n_states_ == 2  # one state each
 
 
+def test_finalists_have_the_same_beside_them(monkeypatch, tmp_path):
+    finals = Finals(monkeypatch, tmp_path)
+    four = NVF(4, **finals.options, stacking=True).fit(finals.x)
+    made, companions_of = [], ensembles.companions_of
+    monkeypatch.setattr(ensembles, "companions_of", lambda *a: made.append(1) or companions_of(*a))
+    both = finals.fit(stacking=True)
+    assert both.n_states_ == 4 and len(made) == 1
+    np.testing.assert_array_equal(both.score_samples(finals.x), four.score_samples(finals.x))
+
+
 def test_an_interrupted_finalist_is_resumed(monkeypatch, tmp_path):
     finals = Finals(monkeypatch, tmp_path / "a")
     whole = finals.fit()

@@ -15,6 +15,7 @@ import torch
 from modeflow.densities import Preprocessed
 from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, companions_of, stand_beside
 from modeflow.estimators.settings import Settings, latent_model
+from modeflow.estimators.stacking import Companions
 from modeflow.estimators.trials import apart, mean_and_error
 from modeflow.latents import Ensemble
 from modeflow.training import History
@@ -73,11 +74,12 @@ class Fitted:
 def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitted]:
     """Fit what was chosen, and what may yet be better; the first unless validation rows say that another is
     better, by more than a standard error. Of ensembles the first alone is fitted."""
-    best, fitted = orders[0], _fit_all(orders[0], n_jobs)
+    beside: list[Companions] = []  # the same for all: their rows are
+    best, fitted = orders[0], _fit_all(orders[0], beside, n_jobs)
     for order in orders[1:] if best.members == 1 else ():
         if fitted.history.interrupted:
             break
-        other = _fit_all(order)
+        other = _fit_all(order, beside)
         if other.history.interrupted:
             fitted.history.interrupted = True  # when it is resumed, the other may be better
             break
@@ -87,13 +89,14 @@ def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitt
     return best, fitted
 
 
-def _fit_all(order: Order, n_jobs: int = 1) -> Fitted:
+def _fit_all(order: Order, beside: list[Companions], n_jobs: int = 1) -> Fitted:
     """Fit the members one after the other, or in so many processes, and average them.
 
-    Where a training is interrupted, those that were fitted by then are averaged.
+    Where a training is interrupted, those that were fitted by then are averaged. What may stand beside them
+    is put into the list, or taken from it.
     """
     if order.members == 1:
-        return _stacked(_fit(order, 0), order)
+        return _stacked(_fit(order, 0), order, beside)
     if n_jobs > 1 and not order.untrained:
         found = _in_processes(order, n_jobs)
     else:
@@ -102,16 +105,18 @@ def _fit_all(order: Order, n_jobs: int = 1) -> Fitted:
             found.append(_fit(order, member))
             if found[-1].history.interrupted:
                 break
-    return _stacked(_averaged(found), order)
+    return _stacked(_averaged(found), order, beside)
 
 
-def _stacked(fitted: Fitted, order: Order) -> Fitted:
+def _stacked(fitted: Fitted, order: Order, beside: list[Companions]) -> Fitted:
     """The same with what is best beside it (`modeflow.estimators.stacking`), where that is wanted."""
     data, model = order.data, fitted.model.eval()
     if not order.settings.stacks(data.domain) or fitted.history.interrupted:
         return fitted
     rows = data.domain.block_rows
-    stand_beside(model, companions_of(model, data, order.settings.seed), rows)
+    if not beside:
+        beside.append(companions_of(model, data, order.settings.seed))
+    stand_beside(model, beside[0], rows)
     with torch.no_grad():
         score = torch.cat([model.log_prob(x) for x in data.held.split(rows)])
     return replace(fitted, score=score.double().cpu().numpy())
