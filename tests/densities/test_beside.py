@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from modeflow.densities import Beside
+from modeflow.densities import Beside, StandardNormal
 from modeflow.transforms.columns import tails_drawn_in
 
 DOUBLE = torch.float64
@@ -67,6 +67,48 @@ def test_joint_densities_add_up_to_the_lifted_one():
     none = beside.lift(u, torch.full_like(joint, -math.inf), prior)
     assert torch.allclose(none.softmax(1), prior.expand(20, -1), atol=1e-12)
     assert torch.allclose(none.logsumexp(1), beside.log_prob(u), atol=1e-12)
+
+
+def with_other(kind: torch.dtype = DOUBLE) -> tuple[Beside, Beside, StandardNormal]:
+    """The same beside another model, and without, and that model."""
+    plain, _ = made()
+    normal = StandardNormal(3).to(kind)
+    weights = plain.log_weights - math.log(2)
+    parts = weights, plain.means, plain.whiten, plain.freedom
+    return Beside(*parts, other=normal, log_other=math.log(0.4)), Beside(*parts), normal
+
+
+@pytest.mark.parametrize("kind", [DOUBLE, torch.float32])
+def test_another_model_has_its_share(kind):
+    beside, plain, normal = with_other(kind)
+    u, own = torch.randn(20, 3, dtype=kind), torch.randn(20, dtype=kind)
+    total = 0.3 * own.exp() + plain.log_prob(u).exp() + 0.4 * normal.log_prob(u).exp()
+    near = 1e-5 if kind == torch.float32 else 1e-12
+    assert beside.log_rest.exp().item() == pytest.approx(0.3)  # .2, .1 and .3, halved, and .4
+    assert torch.allclose(beside.lift(u, own), total.log(), atol=near)
+    assert beside.lift(u, own).dtype == kind
+    assert torch.allclose(beside.lift(u, own, other=normal.log_prob(u)), total.log(), atol=near)
+    joint = torch.randn(20, 4, dtype=kind)
+    lifted = beside.lift(u, joint)
+    assert torch.allclose(lifted.logsumexp(1), beside.lift(u, joint.logsumexp(1)), atol=near)
+    assert torch.allclose(lifted.softmax(1), joint.softmax(1), atol=near)
+
+
+def test_draws_come_from_another_model():
+    """Shares, and the other's quartiles; false alarm of all together below 1e-4 (5 standard errors)."""
+    beside, plain, _ = with_other()
+    n = 40_000
+    chosen, rows = beside.draw(n, torch.Generator().manual_seed(0))
+    assert len(rows) == int(chosen.sum())
+    assert abs(chosen.double().mean().item() - 0.7) < 5 * math.sqrt(0.21 / n)
+    only = Beside(
+        torch.full((1,), -50.0), plain.means[:1], plain.whiten[:1], plain.freedom[:1],
+        other=StandardNormal(3), log_other=-1e-12,
+    )  # fmt: skip
+    _, rows = only.draw(n, torch.Generator().manual_seed(1))
+    for level in (0.25, 0.5, 0.9):
+        below = (rows.numpy() < stats.norm.ppf(level)).mean(0)
+        assert (np.abs(below - level) < 5 * math.sqrt(level * (1 - level) / n)).all()
 
 
 def test_numbers_stay_in_double_precision():

@@ -204,42 +204,64 @@ def test_a_rival_must_be_clearly_better_after_a_longer_training(monkeypatch):
         assert {c.flow: t.halves for (c, length), t in trials.items() if length == 3}.get("tree") == halves
 
 
-def test_a_flow_that_comes_nearer_to_a_rival_is_given_time(monkeypatch):
-    """By .2 nats from length 2 to 3: to the end, five doublings, it makes up for 1, but not for 2."""
-    for behind, lengths in ((1.0, {1, 2, 3, 12}), (2.0, {1, 2, 3})):
-        gains = {
-            "deep": lambda length, _: {2: -0.2, 12: 3.0}.get(length, 0.0),
-            "tree": lambda *_, behind=behind: behind,
-        }
-        choice, trials = trials_of(monkeypatch, gains, rivals=("tree",))
-        assert choice.flow == ("deep" if 12 in lengths else "tree")
-        assert {length for _, length in trials} | {1} == lengths
-
-
-def test_one_state_is_given_the_time_it_needs(monkeypatch):
+def test_one_state_takes_part_in_the_longer_comparison(monkeypatch):
     """Many Gaussians are good at once: on sml, 3,000 rows, one flow was behind them at first, and 5 nats
     ahead of them in the end."""
-    for gained, lengths in ((0.5, {1, 3, 12}), (0.1, {1, 3})):  # behind by .8; of five doublings
-        alone = {1: -0.8 - gained, 3: -0.8, 12: 2.0}
-        gains = {"deep": lambda length, k, alone=alone: alone.get(length, -1.0) if k == 1 else 0.0}
+    for later, states in ((0.5, 1), (-0.5, 4)):
+        gains = {"deep": lambda length, k, late=later: (late if length == 3 else -1.0) if k == 1 else 0.0}
         choice, trials = trials_of(monkeypatch, gains, n_states="auto")
-        assert (choice.n_states == 1) == (12 in lengths)
-        assert {length for _, length in trials} == lengths
-        assert {c.n_states for c, length in trials if length == 12} == ({1, 4} if 12 in lengths else set())
+        assert choice.n_states == states
+        assert {c.n_states for c, length in trials if length == 3} == {1, 4}
 
 
-def test_what_may_yet_be_better_is_named(monkeypatch):
-    """Behind by 1 at length 12: three doublings to the end, at .5 a doubling, make up for it, at .2 not."""
-    found = []
-    monkeypatch.setattr(Selection, "peaks", lambda *_: None)
-    run = Selection.run
-    monkeypatch.setattr(Selection, "run", lambda self, left: found.append(self) or run(self, left))
-    for rate, second in ((0.5, Choice("deep", 1)), (0.2, None)):
-        alone = {1: -9.0, 3: -1.0 - 2 * rate, 12: -1.0}
-        gains = {"deep": lambda length, k, alone=alone: alone.get(length, -9.0) if k == 1 else 0.0}
-        choice, _ = trials_of(monkeypatch, gains, n_states="auto")
-        assert choice.n_states == 4 and found[-1].second(choice) == second
-        assert found[-1].second(Choice("deep", 1)) is None
+def selection_of(scores, stacking="auto", **state):
+    """One that has tried what has these scores, by choice and length of training."""
+    x, _ = blobs(200, 1)
+    data = FitData(x[:180], x[180:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
+    selection = Selection(Settings.of(NVF(stacking=stacking), 3), data, None, True, False)
+    for (choice, length), values in scores.items():
+        selection.trials[choice, length] = Candidate(choice.flow, choice.n_states, length, scores=values)
+    vars(selection).update({"_open": True, **state})
+    return selection
+
+
+BEST, OTHER, ALIKE = Choice("deep", 1), Choice("tree", 16), Choice("deep", 2)
+
+
+def test_what_adds_most_is_fitted_beside():
+    rng = np.random.default_rng(0)
+    best = rng.normal(0, 2, 200)
+    other, alike = best + rng.normal(-0.5, 2, 200), best - 0.01
+    half = np.where(np.arange(200) % 2 == 0, other, np.nan)
+    scores = {(BEST, 3): best, (OTHER, 3): half, (ALIKE, 3): alike}
+    selection = selection_of(scores)
+    known = ~np.isnan(half)
+    least = max(
+        np.logaddexp(best + np.log1p(-w), other + np.log(w))[known].mean()
+        for w in np.linspace(0.01, 0.99, 99)
+    )
+    promise = selection._promise(BEST, OTHER)
+    assert promise == pytest.approx(least - best[known].mean(), abs=2e-3) and promise > 0.05
+    assert selection.second(BEST) == OTHER
+    assert selection_of({(BEST, 3): best, (ALIKE, 3): alike}).second(BEST) is None
+    assert selection_of(scores, interrupted=True).second(BEST) is None
+    assert selection_of(scores, _open=False).second(BEST) is None  # flows alone were to be chosen from
+    # Where nothing stands beside a model, one that is behind is of no use.
+    assert selection_of(scores, stacking=False).second(BEST) is None
+
+
+@pytest.mark.parametrize("stacking", ["auto", False])
+def test_what_gains_faster_is_fitted_too(stacking):
+    """Behind by one at length 3; by so many nats a doubling faster than the best, to the end at length 50."""
+    flat = np.zeros(200)
+    for gained, second in ((0.6, OTHER), (0.1, None)):
+        scores = {(BEST, 2): flat, (BEST, 3): flat, (OTHER, 3): flat - 1, (OTHER, 2): flat - 1 - gained}
+        selection = selection_of(scores, stacking)
+        assert 20 < selection._end < 200
+        assert selection.second(BEST) == second
+        # One that gains as fast as the best does not come nearer.
+        scores[BEST, 2] = flat - gained
+        assert selection_of(scores, stacking).second(BEST) is None
 
 
 class Finals:
@@ -274,11 +296,13 @@ def test_the_better_of_two_finalists_is_kept(monkeypatch, tmp_path):
 
 def test_finalists_have_the_same_beside_them(monkeypatch, tmp_path):
     finals = Finals(monkeypatch, tmp_path)
-    four = NVF(4, **finals.options, stacking=True).fit(finals.x)
     made, companions_of = [], ensembles.companions_of
     monkeypatch.setattr(ensembles, "companions_of", lambda *a: made.append(1) or companions_of(*a))
     both = finals.fit(stacking=True)
     assert both.n_states_ == 4 and len(made) == 1
+    # Four states are right: the other would add nothing.
+    four = NVF(4, **finals.options, stacking=True).fit(finals.x)
+    assert both.beside_ is None and both.validation_ == four.validation_
     np.testing.assert_array_equal(both.score_samples(finals.x), four.score_samples(finals.x))
 
 

@@ -13,7 +13,7 @@ from modeflow import NVF, FlowDensity
 from modeflow.densities import Preprocessed
 from modeflow.errors import ConfigError
 from modeflow.estimators import load_estimator
-from modeflow.estimators.stacking import Companions, _weights, anywhere, described
+from modeflow.estimators.stacking import Companions, anywhere, described, share_of
 
 STACKED = {**FAST, "stacking": True}
 
@@ -64,7 +64,7 @@ def test_weights_are_the_likeliest_that_the_prior_allows():
     rng = np.random.default_rng(0)
     columns = rng.normal(0, 2, (500, 3))
     counts = np.array([1.0, 0.05, 0.1])
-    found = _weights(columns, counts, None)
+    found = share_of(columns, counts, None)
 
     def value(w):
         return np.log(np.exp(columns) @ w).sum() + counts @ np.log(w)
@@ -74,8 +74,8 @@ def test_weights_are_the_likeliest_that_the_prior_allows():
         other = found * np.exp(away)
         assert value(found) >= value(other / other.sum()) - 1e-4
     # A row that counts twice is two rows.
-    twice = _weights(columns[:50].repeat(2, 0), counts, None)
-    np.testing.assert_allclose(_weights(columns[:50], counts, np.full(50, 2.0)), twice, atol=1e-12)
+    twice = share_of(columns[:50].repeat(2, 0), counts, None)
+    np.testing.assert_allclose(share_of(columns[:50], counts, np.full(50, 2.0)), twice, atol=1e-12)
 
 
 def test_a_model_that_is_far_too_sure_gives_way_and_a_right_one_stays():

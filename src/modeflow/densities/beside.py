@@ -1,14 +1,15 @@
-"""Elliptical densities that share the mass with a model: a mixture of Gaussians, and rows from anywhere."""
+"""What shares the mass with a model: a mixture of Gaussians, rows from anywhere, and another model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
 
+from modeflow.densities.base import Density
 from modeflow.nets.precision import OwnPrecision
 from modeflow.transforms.columns import tails_drawn_in, tails_let_out
 from modeflow.transforms.noise import normal_numbers, open_uniform
@@ -17,13 +18,15 @@ __all__ = ["Beside"]
 
 
 class Beside(OwnPrecision):
-    r"""What stands beside a model: multivariate t's, Gaussians where their freedom is infinite.
+    r"""What stands beside a model: multivariate t's, Gaussians where their freedom is infinite, and one more
+    model.
 
-    .. math:: p(u) = w_0\, p_\text{model}(u) + \sum_{j=1}^{J} w_j\, t_{\nu_j}(u;\, m_j, S_j),
-        \qquad \sum_{j=0}^{J} w_j = 1
+    .. math:: p(u) = w_0\, p_\text{model}(u) + \sum_{j=1}^{J} w_j\, t_{\nu_j}(u;\, m_j, S_j)
+        + w_{J+1}\, q(u), \qquad \sum_{j=0}^{J+1} w_j = 1
 
-    An exact density again, and at the cost of J triangular products a row. Weights and places are numbers
-    that were found, not parameters that a training moves; they stay float64 whatever the model's type.
+    As exact as both models, and at the cost of the other and of J triangular products a row. Weights and
+    places are numbers that were found, not parameters that a training moves; they stay float64 whatever the
+    model's type.
 
     Where far tails are drawn in (`Columns`), a t is one of the units before that: there, not in logarithms,
     lie its tails. With v(u) these units and log-derivatives of :math:`\max(|u_d| - \text{tail}, 0)`,
@@ -36,6 +39,7 @@ class Beside(OwnPrecision):
         whiten: triangular W_j with :math:`S_j^{-1} = W_j^T W_j`, ``(J, D, D)``, lower.
         freedom: ν_j, ``(J,)``; infinite for a Gaussian.
         tail: where tails are drawn in, ``()``; infinite where none are.
+        other: another model q of the same units, if there is one. log_other: log w_{J+1}, ``()``.
 
     Reference:
         Smyth and Wolpert, *Stacked Density Estimation*, 1997; Hesterberg, *Weighted Average Importance
@@ -47,45 +51,57 @@ class Beside(OwnPrecision):
     whiten: Tensor
     freedom: Tensor
     tail: Tensor
+    log_other: Tensor
 
     def __init__(
-        self, log_weights: Tensor, means: Tensor, whiten: Tensor, freedom: Tensor, tail: float = math.inf
+        self,
+        log_weights: Tensor,
+        means: Tensor,
+        whiten: Tensor,
+        freedom: Tensor,
+        tail: float = math.inf,
+        other: Density | None = None,
+        log_other: float = -math.inf,
     ) -> None:
         super().__init__()
+        self.other = other
         for name, value in (
             ("log_weights", log_weights),
             ("means", means),
             ("whiten", whiten),
             ("freedom", freedom),
             ("tail", torch.tensor(tail)),
+            ("log_other", torch.tensor(log_other)),
         ):
             self.register_buffer(name, value.to(torch.float64))
 
     @classmethod
-    def like(cls, means: Tensor) -> Self:
-        """One to load a state into, whose means are of this shape."""
+    def like(cls, means: Tensor, other: Density | None = None) -> Self:
+        """One to load a state into, whose means are of this shape, and whose other model is this."""
         components, features = means.shape
         eye = torch.eye(features, device=means.device).expand(components, -1, -1)
         one = torch.ones(components, device=means.device)
-        return cls(one - math.inf, torch.zeros_like(means), eye, one)
+        return cls(one - math.inf, torch.zeros_like(means), eye, one, other=other)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        state_dict.setdefault(f"{prefix}tail", torch.tensor(math.inf, dtype=torch.float64))  # older files
+        infinite = torch.tensor(math.inf, dtype=torch.float64)
+        for name, value in (("tail", infinite), ("log_other", -infinite)):  # older files
+            state_dict.setdefault(f"{prefix}{name}", value)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def n_parameters(self) -> int:
-        """Free numbers."""
+        """Free numbers, without the other model's."""
         components, features = self.means.shape
         return int(components * (1 + features + features * (features + 1) // 2))
 
     @property
     def log_rest(self) -> Tensor:
         """log w_0, the model's."""
-        return torch.log1p(-self.log_weights.exp().sum())
+        return torch.log1p(-self.log_weights.exp().sum() - self.log_other.exp())
 
     def log_prob(self, u: Tensor, without: int | None = None) -> Tensor:
-        """``log Σ_j w_j t_j(u)``, nats, ``(B, D) -> (B,)``; of mass ``1 - w_0``.
+        """``log Σ_j w_j t_j(u)``, the other model left out, nats, ``(B, D) -> (B,)``.
 
         Arguments:
             u: rows in the units of the model. without: a column to be integrated out, whose values say
@@ -93,13 +109,19 @@ class Beside(OwnPrecision):
         """
         return self._log_prob(u, self._parts(), without)
 
+    def of_other(self, u: Tensor) -> Tensor | None:
+        """Log-density of rows under the other model, ``(B,)``; None without one."""
+        return None if self.other is None else self.other.log_prob(u)
+
     def traceable(self) -> Callable[[Tensor, Tensor], Tensor]:
         """`lift` of rows ``(B, D)`` and their log-densities ``(B,)``, without a branch on numbers."""
         parts, log_rest = self._parts(), self.log_rest
+        other = None if self.other is None else cast(Any, self.other).traceable()
 
         def lifted(u: Tensor, log_prob: Tensor) -> Tensor:
             beside = self._log_prob(u, parts).to(log_prob)
-            return torch.logaddexp(log_prob + log_rest.to(log_prob), beside)
+            found = torch.logaddexp(log_prob + log_rest.to(log_prob), beside)
+            return found if other is None else torch.logaddexp(found, other(u) + self.log_other.to(found))
 
         return lifted
 
@@ -135,7 +157,12 @@ class Beside(OwnPrecision):
         return total.to(u.dtype)
 
     def lift(
-        self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None, without: int | None = None
+        self,
+        u: Tensor,
+        log_prob: Tensor,
+        prior: Tensor | None = None,
+        without: int | None = None,
+        other: Tensor | None = None,
     ) -> Tensor:
         """Log-densities of a model with what stands beside it; what a model says of states stays.
 
@@ -144,12 +171,15 @@ class Beside(OwnPrecision):
             log_prob: the model's ``log p(u)``, ``(B,)``, or ``log p(u, z = k)``, ``(B, K)``.
             prior: of the states, ``(K,)``: theirs where the model gives a row no density.
             without: a column that is integrated out, see `log_prob`.
+            other: `of_other` where it is known, as it must be of rows without a column.
         """
         if log_prob.dim() == 1:
             beside = self.log_prob(u, without).to(log_prob)
-            return torch.logaddexp(log_prob + self.log_rest.to(log_prob), beside)
+            found = torch.logaddexp(log_prob + self.log_rest.to(log_prob), beside)
+            other = self.of_other(u) if other is None else other
+            return found if other is None else torch.logaddexp(found, (other + self.log_other).to(found))
         total = log_prob.logsumexp(1)
-        gain = self.lift(u, total, without=without).unsqueeze(1)
+        gain = self.lift(u, total, without=without, other=other).unsqueeze(1)
         none = torch.isneginf(total).unsqueeze(1)
         share = log_prob - torch.where(none, 0.0, total.unsqueeze(1))
         if prior is None:
@@ -166,13 +196,27 @@ class Beside(OwnPrecision):
         device = self.means.device
         level = open_uniform((n,), torch.float64, device, generator)
         edges = self.log_weights.exp().cumsum(0)
-        chosen = level < edges[-1]
-        k = torch.searchsorted(edges, level[chosen]).clamp_max(len(edges) - 1)
-        noise = normal_numbers((len(k), self.means.shape[1]), torch.float64, device, generator)
+        chosen = level < edges[-1] + self.log_other.exp()
+        level = level[chosen]
+        near = level < edges[-1] if self.other is not None else torch.ones_like(level, dtype=torch.bool)
+        rows = self._drawn(level[near], edges, generator, temperature)
+        if self.other is None or bool(near.all()):
+            return chosen, rows
+        others = self.other.draw_events(int((~near).sum()), None, generator, temperature).to(rows)
+        return chosen, rows.new_empty(len(level), rows.shape[1]).index_put((near,), rows).index_put(
+            (~near,), others
+        )
+
+    def _drawn(
+        self, level: Tensor, edges: Tensor, generator: torch.Generator | None, temperature: float
+    ) -> Tensor:
+        """Rows of the t's that these levels fall to."""
+        k = torch.searchsorted(edges, level).clamp_max(len(edges) - 1)
+        noise = normal_numbers((len(k), self.means.shape[1]), torch.float64, level.device, generator)
         away = torch.linalg.solve_triangular(self.whiten[k], noise.unsqueeze(-1), upper=False).squeeze(-1)
         rows = self.means[k] + temperature * self._stretch(self.freedom[k], generator) * away
         normal = torch.isinf(self.freedom[k]).unsqueeze(1)
-        return chosen, torch.where(normal, rows, tails_drawn_in(rows, self.tail)[0])
+        return torch.where(normal, rows, tails_drawn_in(rows, self.tail)[0])
 
     def mixed_in(
         self, u: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0

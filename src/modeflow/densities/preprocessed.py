@@ -61,7 +61,8 @@ class Preprocessed(Density):
         if means is None:
             self.beside = None
         elif self.beside is None or self.beside.means.shape != means.shape:
-            self.beside = Beside.like(means).to(self.device)
+            other = None if self.beside is None else self.beside.other
+            self.beside = Beside.like(means, other).to(self.device)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
@@ -70,12 +71,10 @@ class Preprocessed(Density):
         own = sum(p.numel() for p in self.parameters())
         return own if self.beside is None else own + self.beside.n_parameters
 
-    def lift(
-        self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None, without: int | None = None
-    ) -> Tensor:
+    def lift(self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None, **without: Any) -> Tensor:
         """Log-densities of the model in its units, ``(B,)`` or ``(B, K)``, with what stands beside it, of all
-        columns or `without` one."""
-        return log_prob if self.beside is None else self.beside.lift(u, log_prob, prior, without)
+        columns or `without` one; see `Beside.lift`."""
+        return log_prob if self.beside is None else self.beside.lift(u, log_prob, prior, **without)
 
     def mixed_in(
         self, u: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0

@@ -171,6 +171,7 @@ class DensityEstimator(FittedDensity):
         if fitted.members < order.members:  # interrupted
             self.chosen_ = {**self.chosen_, "ensemble": fitted.members}
         self._set_fitted(fitted.model, domain)
+        self.beside_ = fitted.aside
         self.dead_states_ = fitted.dead
         kind = self._density_kind_of(data.held)
         held = domain.summarise(fitted.score, kind, fitted.cost, data.validation_weight)

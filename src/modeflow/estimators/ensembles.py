@@ -1,4 +1,4 @@
-"""One fit, or several: of finalists the best is taken, of members the densities are averaged."""
+"""One fit, or several: of members the densities are averaged; of finalists the best is taken, or both."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from modeflow.densities import Preprocessed
 from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, companions_of, stand_beside
 from modeflow.estimators.settings import Settings, latent_model
 from modeflow.estimators.stacking import Companions
+from modeflow.estimators.storage import plain_value
 from modeflow.estimators.trials import apart, mean_and_error
-from modeflow.latents import Ensemble
+from modeflow.latents import Ensemble, LatentModel
 from modeflow.training import History
 
 __all__ = ["Fitted", "Order", "fit_finalists"]
@@ -59,7 +60,7 @@ class Fitted:
     Attributes:
         model: with the best weights. history: of the training. dead: states switched off.
         score, cost: of the validation rows, see `Fit.validation_scores`. members: how many were fitted.
-        said: warnings of another process.
+        said: warnings of another process. aside: what another model was built from that stands beside it.
     """
 
     model: Preprocessed
@@ -69,24 +70,60 @@ class Fitted:
     cost: np.ndarray | None
     members: int = 1
     said: tuple[str, ...] = ()
+    aside: dict[str, Any] | None = None
 
 
 def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitted]:
-    """Fit what was chosen, and what may yet be better; the first unless validation rows say that another is
-    better, by more than a standard error. Of ensembles the first alone is fitted."""
+    """Fit what was chosen, and another one: the first unless validation rows say that the other is better, by
+    more than a standard error. Where models can be stacked, the other stays beside it where that makes these
+    rows likelier, by more than a standard error. An ensemble is the first whatever they say."""
     beside: list[Companions] = []  # the same for all: their rows are
     best, fitted = orders[0], _fit_all(orders[0], beside, n_jobs)
-    for order in orders[1:] if best.members == 1 else ():
+    for order in orders[1:]:
         if fitted.history.interrupted:
             break
+        order = replace(order, settings=order.settings.of_member())
         other = _fit_all(order, beside)
         if other.history.interrupted:
             fitted.history.interrupted = True  # when it is resumed, the other may be better
             break
-        gain, error = mean_and_error(apart(other.score, fitted.score), order.data.validation_weight)
-        if gain > error:
-            best, fitted = order, other
+        (one, first), (two, second) = (best, fitted), (order, other)
+        if best.members == 1 and _is_better(second.score, first.score, order.data):
+            (one, first), (two, second) = (two, second), (one, first)
+        best, fitted = one, _together(first, second, two, beside)
     return best, fitted
+
+
+def _is_better(score: np.ndarray, other: np.ndarray, data: FitData) -> bool:
+    """Whether validation rows are likelier, by more than a standard error."""
+    gain, error = mean_and_error(apart(score, other), data.validation_weight)
+    return gain > error
+
+
+def _together(fitted: Fitted, other: Fitted, order: Order, beside: list[Companions]) -> Fitted:
+    """A model with another beside it, which `order` describes, where that is better."""
+    data = order.data
+    if not beside or other.model.exactness != fitted.model.exactness:
+        return fitted
+    aside, rows = latent_model(other.model), data.domain.block_rows
+    alone = fitted.model.beside
+    stand_beside(fitted.model, beside[0], rows, aside)
+    score = _scored(fitted.model, data)
+    if not _is_better(score, fitted.score, data):
+        fitted.model.beside = alone
+        return fitted
+    return replace(fitted, score=score, aside=_built(order, aside))
+
+
+def _built(order: Order, latent: LatentModel) -> dict[str, Any]:
+    """What a model was built from, as plain values."""
+    params, n_states = order.settings.params, latent.n_states
+    found = {
+        name: params[name] for name in ("flow", "flow_options", "latent", "latent_options") if name in params
+    }
+    if options := latent.rebuild_options():
+        found["latent_options"] = {**order.settings.groups["latent_options"].to_dict(), **options}
+    return plain_value({**found, "n_states": n_states, "ensemble": 1})
 
 
 def _fit_all(order: Order, beside: list[Companions], n_jobs: int = 1) -> Fitted:
@@ -113,13 +150,17 @@ def _stacked(fitted: Fitted, order: Order, beside: list[Companions]) -> Fitted:
     data, model = order.data, fitted.model.eval()
     if not order.settings.stacks(data.domain) or fitted.history.interrupted:
         return fitted
-    rows = data.domain.block_rows
     if not beside:
         beside.append(companions_of(model, data, order.settings.seed))
-    stand_beside(model, beside[0], rows)
+    stand_beside(model, beside[0], data.domain.block_rows)
+    return replace(fitted, score=_scored(model, data))
+
+
+def _scored(model: Preprocessed, data: FitData) -> np.ndarray:
+    """Log-densities of the validation rows."""
     with torch.no_grad():
-        score = torch.cat([model.log_prob(x) for x in data.held.split(rows)])
-    return replace(fitted, score=score.double().cpu().numpy())
+        score = torch.cat([model.log_prob(x) for x in data.held.split(data.domain.block_rows)])
+    return score.double().cpu().numpy()
 
 
 def _fit(order: Order, member: int) -> Fitted:

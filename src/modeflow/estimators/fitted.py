@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from modeflow.densities import Preprocessed
+from modeflow.densities import Beside, Preprocessed
 from modeflow.errors import ConfigError, DataError, ModelFileError
 from modeflow.estimators.scored import ScoredDensity, log_sum_exp
 from modeflow.estimators.settings import Settings, latent_model
@@ -211,6 +211,8 @@ class FittedDensity(ScoredDensity):
 
     #: Other parameters that were left open, as they were chosen.
     chosen_: Mapping[str, Any] = {}
+    #: What the other model was built from that stands beside this one; None without one.
+    beside_: Mapping[str, Any] | None = None
 
     @classmethod
     @shield()
@@ -219,9 +221,13 @@ class FittedDensity(ScoredDensity):
             estimator = cls(**header["params"])
             kinds = {kind.name: kind for kind in (*cls.domains, cls.domain)}
             domain = kinds[header["rows"]].from_dict(header["domain"])
-            built = cls(**{**header["params"], **header["built"]})
-            with seeded(0):
-                model = Settings.of(built, 0).model(domain, int(header["n_states"]), None)
+            model = cls._untrained(header, header["built"], domain, int(header["n_states"]))
+            estimator.beside_ = header.get("beside")
+            if estimator.beside_ is not None:
+                other = dict(estimator.beside_)
+                n_states = int(other.pop("n_states"))
+                aside = cls._untrained(header, {**header["built"], **other}, domain, n_states)
+                model.beside = Beside.like(state["beside.means"], latent_model(aside))
             estimator.flow_ = header["built"]["flow"]
             estimator.flow_options_ = header["built"]["flow_options"]
             own = ("flow", "flow_options")
@@ -236,6 +242,13 @@ class FittedDensity(ScoredDensity):
             raise ModelFileError(f"'{path}' is damaged or foreign: {reason}") from error
         return estimator
 
+    @classmethod
+    def _untrained(
+        cls, header: Mapping[str, Any], built: Mapping[str, Any], domain: Any, n_states: int
+    ) -> Preprocessed:
+        with seeded(0):
+            return Settings.of(cls(**{**header["params"], **built}), 0).model(domain, n_states, None)
+
 
 def content_of(fitted: FittedDensity) -> dict[str, Any]:
     """All of a fitted density but its tensors, as plain values for a file."""
@@ -247,4 +260,5 @@ def content_of(fitted: FittedDensity) -> dict[str, Any]:
         "domain": fitted.domain_.to_dict(),
         "n_states": fitted.latent_.n_states,
         "fitted": {name: getattr(fitted, name) for name in _KEPT},
+        **({} if fitted.beside_ is None else {"beside": dict(fitted.beside_)}),
     }

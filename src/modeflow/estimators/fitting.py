@@ -302,10 +302,17 @@ def companions_of(model: Preprocessed, data: FitData, seed: int) -> Companions:
 
 
 @torch.no_grad()
-def stand_beside(model: Preprocessed, companions: Companions, block_rows: int) -> None:
-    """Have the best of them stand beside the model."""
-    own = [latent_model(model).log_prob(u) for u in companions.held.split(block_rows)]
-    model.beside = companions.beside(torch.cat(own).double().cpu().numpy()).to(model.device)
+def stand_beside(
+    model: Preprocessed, companions: Companions, block_rows: int, other: LatentModel | None = None
+) -> None:
+    """Have the best of them stand beside the model, and another model where there is one."""
+
+    def scored(latent: LatentModel) -> np.ndarray:
+        found = [latent.log_prob(u) for u in companions.held.split(block_rows)]
+        return torch.cat(found).double().cpu().numpy()
+
+    of_other = None if other is None else scored(other)
+    model.beside = companions.beside(scored(latent_model(model)), other, of_other).to(model.device)
 
 
 def warn_if_trivial(data: FitData, log_prob: np.ndarray) -> None:

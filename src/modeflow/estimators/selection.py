@@ -10,11 +10,13 @@ such a training on one half, they are trained there for twice as long: the one t
 taken unless another is ahead of it, by a standard error, and then on both halves. Of numbers of states the
 islands that are visible in the data are the candidate to beat: another is taken only where it is better by
 more than two standard errors, and is so again after a longer training of both, by a hundredth of a nat a
-column at least; one state takes part in that, and whoever then still gains so fast that it could be ahead in
-the end is compared once more after a training that shows it. Where one half decides, by three errors, nothing
-is fitted to the other. So is a tree of states beside the flat latent, and flat states beside the tree where
+column at least; one state takes part in that. Where one half decides, by three errors, nothing is fitted to
+the other. So is a tree of states beside the flat latent, and flat states beside the tree where
 rows are mixed; and, where that is asked for, a tree of half or twice as many states beside the one that was
-chosen. Only what is chosen is then fitted at length. A density that is a bound is compared by its bound. Of
+chosen. What is chosen is then fitted at length; so is another candidate, where their average promises a
+hundredth of a nat a column more than what is chosen alone, or this other one gains so fast that it may be
+ahead in the end: validation rows say then what each counts for (`modeflow.estimators.stacking`), or which is
+taken where nothing can stand beside a model. A density that is a bound is compared by its bound. Of
 many rows as many as show a difference of a hundredth of a nat are drawn and compared by, so that the choice
 costs no more than they do.
 """
@@ -39,7 +41,7 @@ from modeflow.estimators.fitting import (
     standardised,
 )
 from modeflow.estimators.settings import Settings, is_tree
-from modeflow.estimators.stacking import Companions
+from modeflow.estimators.stacking import Companions, share_of
 from modeflow.estimators.trials import (
     Candidate,
     Choice,
@@ -68,8 +70,6 @@ _ALIKE = 0.002
 _FLOW_LENGTH = 2
 #: How much longer the islands and a number of states that beat them are trained, to be compared once more.
 _DUEL = 3
-#: The same where a loser that gains as much with every doubling of its training would be ahead in the end.
-_LAST = 12
 #: Most states that are tried where nothing is said, and most islands that each get one.
 _MOST_STATES, _MOST_ISLANDS = 32, 100
 #: Most candidates after the first few: neighbours of the best so far.
@@ -97,7 +97,7 @@ class Selection:
         self.settings, self.run_dir, self.quiet, self.resume = settings, run_dir, quiet, resume
         self.trials: dict[tuple[Choice, int], Candidate] = {}
         self.interrupted = False
-        self._seconds: dict[Choice, Choice | None] = {}
+        self._stacks, self._open = settings.stacks(data.domain), False
         values = np.concatenate([data.train, data.validation])
         weights = [data.weight, data.validation_weight]
         sizes = [len(data.train), len(data.validation)]
@@ -150,8 +150,52 @@ class Selection:
         return self.peaks(np.arange(count)) if self._rows == self._count else None
 
     def second(self, best: Choice) -> Choice | None:
-        """What was behind the best after the longest training, and may yet be ahead of it in the end."""
-        return None if self.interrupted else self._seconds.get(best)
+        """What is worth to be fitted to the end beside the best, if anything is; where only flows were to be
+        chosen from, one is wanted."""
+        if self.interrupted or not self._open:
+            return None
+        gains = {c: self._promise(best, c) for c in dict.fromkeys(c for c, _ in self.trials) if c != best}
+        other = max(gains, key=lambda c: gains[c], default=best)
+        return other if other != best and gains[other] > self._worth else None
+
+    def _promise(self, best: Choice, other: Choice) -> float:
+        """Nats a row that the best would gain by another beside it, after their longest trainings; where
+        nothing stands beside a model, that the other would be ahead by.
+
+        Of the other it is supposed that every further doubling of its training brings as much more than one
+        of the best as the last did.
+        """
+        lengths = sorted(n for c, n in self.trials if c == other and (best, n) in self.trials)
+        if not lengths:
+            return -math.inf
+        now = lengths[-1]
+        one, two = (self.trials[c, now].scores for c in (best, other))
+        known = ~np.isnan(one) & ~np.isnan(two)
+        if len(lengths) > 1:
+            doublings = math.log2(max(self._end, now) / now) / math.log2(now / lengths[-2])
+            two = (
+                two
+                + max(0.0, self._gain(other, now, lengths[-2]) - self._gain(best, now, lengths[-2]))
+                * doublings
+            )
+        if not self._stacks:
+            return self._mean(apart(two, one), known)[0]
+        columns = np.stack([one, two], 1)[known]
+        weight = None if self.weight is None else self.weight[known]
+        shares = share_of(columns, np.ones(2), weight)
+        with np.errstate(divide="ignore"):
+            both = np.logaddexp.reduce(columns + np.log(shares), 1)
+        return mean_and_error(apart(both, columns[:, 0]), weight)[0]
+
+    def _gain(self, choice: Choice, now: int, before: int) -> float:
+        """Nats a row between two lengths of its training."""
+        gained = apart(*(self.trials[choice, length].scores for length in (now, before)))
+        return self._mean(gained, ~np.isnan(gained))[0]
+
+    @property
+    def _end(self) -> float:
+        """Length of the training on all rows."""
+        return self.settings.lengths(self._count, len(self._parts[0].train))
 
     # -- which ----------------------------------------------------------------------------------
 
@@ -165,6 +209,7 @@ class Selection:
         if len(left.flows) > 1:
             best = self._best_flow([left.of(flow, first) for flow in left.flows])
         several = left.n_states == "auto" and most > 1
+        self._open = several or bool(left.rivals)
         if several and not is_tree(best.flow):
             best = self._best_states(best, sorted({1, likely, min(4 * first, most)} - {first}), most)
         if left.rivals:
@@ -201,31 +246,12 @@ class Selection:
             best = better
         # Many Gaussians are good at once, a few states that bend need time, one flow most: once more, longer.
         # (On sml, 3,000 rows, 24 states were .6 nats ahead of one at first, and 5 behind it in the end.)
-        return self._longer([first, Choice(first.flow, 1), best], 1, leader=True)
+        return self._longer([first, Choice(first.flow, 1), best])
 
-    def _longer(self, choices: Sequence[Choice], before: int, leader: bool = False) -> Choice:
-        """The best after a longer training, the first unless another is clearly better; where a loser may be
-        ahead of it in the end, after one that is long enough to show it.
-
-        Arguments:
-            before: length of a training that all had.
-            leader: whether it is the best so far that must then be beaten clearly, not the first.
-        """
+    def _longer(self, choices: Sequence[Choice]) -> Choice:
+        """The best after a longer training, the first unless another is clearly better."""
         choices = list(dict.fromkeys(choices))
-        if len(choices) == 1:
-            return choices[0]
-        best = self._best_of(choices, _BETTER, _DUEL, self._worth)
-        late = {c for c in choices if c != best and self._lead(c, best, before, _DUEL) > self._worth}
-        if not late:
-            return best
-        left = [c for c in choices if c == best or c in late]
-        if leader:
-            left.sort(key=lambda c: c != best)
-        best = self._best_of(left, _BETTER, _LAST, self._worth)
-        still = {c: self._lead(c, best, _DUEL, _LAST) for c in left if c != best}
-        second = max(still, key=lambda c: still[c])
-        self._seconds[best] = second if still[second] > self._worth else None
-        return best
+        return choices[0] if len(choices) == 1 else self._best_of(choices, _BETTER, _DUEL, self._worth)
 
     def _best_flow(self, choices: Sequence[Choice]) -> Choice:
         """The best flow; the first where all are alike, or none is ahead of it on one half, and then on both.
@@ -247,21 +273,7 @@ class Selection:
         flow at first, and 6 behind it in the end.)
         """
         ahead = self._ahead([best, *rivals])
-        return self._longer([best, *ahead], _FLOW_LENGTH)
-
-    def _lead(self, one: Choice, other: Choice, before: int, now: int) -> float:
-        """Nats that one would be ahead of another by in the end, if every doubling of its training brought as
-        much as those from a length to a longer one, and the other stayed where it is."""
-        trials = [self.trials.get(key) for key in ((one, before), (one, now), (other, now))]
-        if self.interrupted or None in trials:
-            return -math.inf
-        earlier, later, ahead = (trial.scores for trial in trials if trial is not None)
-        differences = apart(later, earlier), apart(ahead, later)
-        known = ~np.any(np.isnan(differences), axis=0)
-        gained, behind = (self._mean(d, known)[0] for d in differences)
-        end = self.settings.lengths(self._count, len(self._parts[0].train))
-        doublings = math.log2(max(end, now) / now)
-        return gained / math.log2(now / before) * doublings - behind
+        return self._longer([best, *ahead])
 
     def _best_tree(self, first: Choice) -> Choice:
         """The tree, or one of half or twice as many states where that is clearly better."""
@@ -344,9 +356,7 @@ class Selection:
         trial = self.trials.get((choice, length))
         if trial is None:
             trial = Candidate(choice.flow, choice.n_states, length, scores=np.full(self._rows, np.nan))
-        settings = self.settings.candidate(
-            choice.flow, len(self._parts[0].train), length, choice.n_states, length >= _LAST
-        )
+        settings = self.settings.candidate(choice.flow, len(self._parts[0].train), length, choice.n_states)
         for place in range(trial.halves, halves):
             folder = None
             if self.run_dir is not None:

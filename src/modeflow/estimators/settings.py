@@ -204,22 +204,20 @@ class Settings:
         """Of a training on all rows, in short ones on some of them."""
         return self.steps(rows) / (self._candidate_epochs(some) * self.batches(some))
 
-    def _candidate_epochs(self, rows: int, whole: bool = False) -> int:
-        """Of a short training; `whole`: however many steps these are."""
+    def _candidate_epochs(self, rows: int) -> int:
+        """Of a short training."""
         batches = self.batches(rows)
         epochs = max(_CANDIDATE_EPOCHS, math.ceil(_CANDIDATE_STEPS / batches))
-        return epochs if whole else min(epochs, math.ceil(_ENOUGH_STEPS / batches))
+        return min(epochs, math.ceil(_ENOUGH_STEPS / batches))
 
-    def candidate(
-        self, flow: str, rows: int, length: int = 1, n_states: int = 1, whole: bool = False
-    ) -> Settings:
+    def candidate(self, flow: str, rows: int, length: int = 1, n_states: int = 1) -> Settings:
         """The settings of a short training on so many rows, annealed to its end, to be compared.
 
         Arguments:
             flow: or another recipe. rows: of the half. length: of the training, in short ones.
-            n_states: K of every column of a tree. whole: ten epochs, however many steps these are.
+            n_states: K of every column of a tree.
         """
-        epochs = length * self._candidate_epochs(rows, whole)
+        epochs = length * self._candidate_epochs(rows)
         # Never much longer than the fit itself; an epoch of half the rows has half the steps.
         epochs = min(epochs, 2 * self.max_epochs(rows))
         chosen = self.with_recipe(flow, n_states)

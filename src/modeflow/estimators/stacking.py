@@ -1,6 +1,7 @@
-r"""What stands beside a fitted model: a Gaussian mixture, and rows from anywhere.
+r"""What stands beside a fitted model: a Gaussian mixture, rows from anywhere, and a model of another kind.
 
 .. math:: p(u) = w_0\, p_\text{model}(u) + w_1 \sum_k \pi_k N(u; m_k, S_k) + w_2\, t_3(u;\, m, S)
+    + w_3\, q(u)
 
 in the units of the model (the t: before far tails are drawn in), exact. A flow that was fitted to few rows is
 far too sure of where no row can lie: single new rows cost hundreds of nats, and decide its mean. One row in N
@@ -8,6 +9,10 @@ may therefore come from anywhere, a wide t about all rows, from the first step o
 early, too. After the training, and before candidates are compared, a mixture joins, of the size and the
 regularisation that are best on the validation rows, and the weights w are those that make the validation rows
 likeliest (EM, with a prior that leaves the model what the rows do not claim).
+
+Where candidates differ, neither is right everywhere: a flow and a tree of states that are as good in the mean
+are nats apart row by row, and their average is ahead of both. So the candidate that would add most to what is
+chosen is fitted to the end, too, and stays beside it where validation rows are the likelier for it.
 """
 
 from __future__ import annotations
@@ -15,18 +20,19 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modeflow.densities.beside import Beside
+from modeflow.latents import LatentModel
 from modeflow.progress import busy
 from modeflow.transforms.base import Composite, Transform
 from modeflow.transforms.columns import Columns
 
-__all__ = ["Companions", "Stacked", "anywhere", "best_mixture", "described", "tail_of"]
+__all__ = ["Companions", "Stacked", "anywhere", "best_mixture", "described", "share_of", "tail_of"]
 
 #: Freedom of the t.
 _FREEDOM = 3.0
@@ -39,6 +45,8 @@ _ROWS, _ROWS_A_COMPONENT = 10_000, 5
 _COLUMNS = 128
 #: Rows for which the prior of the weights counts: as many for the model, a tenth for the mixture.
 _PRIOR = (1.0, 0.1)
+#: The same for another model: it was fitted as the first was.
+_OTHER = 1.0
 _STEPS = 200
 
 
@@ -47,20 +55,24 @@ class Stacked:
     """Weights that were found.
 
     Attributes:
-        model, mixture, anywhere: w_0, w_1 and w_2. components: of the mixture.
+        model, mixture, anywhere, other: w_0, w_1, w_2 and w_3. components: of the mixture. fit: what
+            the other model is.
     """
 
     model: float
     mixture: float
     anywhere: float
     components: int
+    other: float = 0.0
+    fit: str = ""
 
     @property
     def words(self) -> str:
         """For people."""
         plural = "s" if self.components > 1 else ""
         mixture = f"{self.mixture:.2%} of {self.components} Gaussian{plural} and " if self.components else ""
-        return f"{mixture}{self.anywhere:.2%} of a wide t beside {self.model:.2%} of the model"
+        other = f"{self.other:.2%} of another fit ({self.fit}), " if self.other else ""
+        return f"{other}{mixture}{self.anywhere:.2%} of a wide t beside {self.model:.2%} of the model"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -111,24 +123,38 @@ class Companions:
             self._counts.append(_PRIOR[1])
         self._columns = [part.log_prob(held.double()).cpu().numpy() for part in self._parts]
 
-    def beside(self, log_prob: np.ndarray) -> Beside:
-        """What is best beside a model whose log-densities of the validation rows these are, ``(M,)``."""
-        w = _weights(np.stack([log_prob, *self._columns], 1), np.array(self._counts), self._weight)
-        shares = torch.cat(
-            [part.log_weights + math.log(share) for part, share in zip(self._parts, w[1:], strict=True)]
-        )
+    def beside(
+        self, log_prob: np.ndarray, other: LatentModel | None = None, of_other: np.ndarray | None = None
+    ) -> Beside:
+        """What is best beside a model whose log-densities of the validation rows these are, ``(M,)``.
+
+        Arguments:
+            log_prob: theirs. other: a model that stands there, too. of_other: the same under that.
+        """
+        columns, counts = [log_prob, *self._columns], list(self._counts)
+        if of_other is not None:
+            columns, counts = [*columns, of_other], [*counts, _OTHER]
+        w = share_of(np.stack(columns, 1), np.array(counts), self._weight)
+        parts = list(zip(self._parts, w[1:], strict=False))
+        shares = torch.cat([part.log_weights + math.log(share) for part, share in parts])
         means, whiten, freedom = (
             torch.cat([getattr(part, name) for part in self._parts])
             for name in ("means", "whiten", "freedom")
         )
-        return Beside(shares, means, whiten, freedom, self._tail)
+        log_other = -math.inf if of_other is None else math.log(w[-1])
+        return Beside(shares, means, whiten, freedom, self._tail, other, log_other)
 
 
 def described(beside: Beside) -> Stacked:
     """What stands beside a model, in numbers."""
     w, normal = beside.log_weights.exp(), torch.isinf(beside.freedom)
     return Stacked(
-        float(beside.log_rest.exp()), float(w[normal].sum()), float(w[~normal].sum()), int(normal.sum())
+        float(beside.log_rest.exp()),
+        float(w[normal].sum()),
+        float(w[~normal].sum()),
+        int(normal.sum()),
+        float(beside.log_other.exp()),
+        "" if beside.other is None else cast(LatentModel, beside.other).describe().words,
     )
 
 
@@ -177,7 +203,7 @@ def _mixture(rows: np.ndarray, size: int, ridge: float, seed: int) -> Any:
             return None
 
 
-def _weights(columns: np.ndarray, counts: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+def share_of(columns: np.ndarray, counts: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     """The weights of densities that make rows likeliest, by EM from the prior's ``counts``.
 
     Arguments:

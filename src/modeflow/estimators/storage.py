@@ -29,8 +29,8 @@ __all__ = [
 
 #: Raised when a file written today could be misread by yesterday's code.
 #: 1 and 2 were those of modeflow 0.1, whose parameters had other names; 3: parameters in groups, the domain;
-#: 4: kinds of rows, noise as a layer.
-FORMAT_VERSION = 4
+#: 4: kinds of rows, noise as a layer; 5: another model beside it, which alone is written so.
+FORMAT_VERSION, _WITHOUT_OTHER = 5, 4
 MODEL_FILE = "model.safetensors"
 _LARGEST_HEADER = 100_000_000
 
@@ -47,7 +47,8 @@ def save_estimator(
     from safetensors.torch import save_file
 
     target = check_writable(path)
-    header = {"format_version": FORMAT_VERSION, "modeflow_version": __version__, **_timeless(dict(content))}
+    version = FORMAT_VERSION if "beside" in content else _WITHOUT_OTHER
+    header = {"format_version": version, "modeflow_version": __version__, **_timeless(dict(content))}
     try:
         text = json.dumps(header)
     except (TypeError, ValueError) as error:
@@ -90,7 +91,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"'{file}' has format {version}, written by modeflow {header.get('modeflow_version', '?')}; this "
             f"is modeflow {__version__}, which reads formats up to {FORMAT_VERSION}: upgrade modeflow"
         )
-    if version < FORMAT_VERSION:
+    if version < _WITHOUT_OTHER:
         raise ModelFileError(
             f"'{file}' was written by modeflow {header.get('modeflow_version', '0.1')}, whose files modeflow "
             f"{__version__} does not read: fit again, or use that version"

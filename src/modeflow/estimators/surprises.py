@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -170,7 +170,10 @@ def _averaged(
         if column is None or near is None:
             return model.lift(u, inner.log_prob(u)) + logabsdet
         found = _marginal(inner, u, column, features, near)
-        return model.lift(u, found, without=column) + logabsdet
+        beside = model.beside
+        other = None if beside is None or beside.other is None else cast(LatentModel, beside.other)
+        aside = None if other is None else _marginal(other, u, column, features, near)
+        return model.lift(u, found, without=column, other=aside) + logabsdet
 
     streams: Iterator[AbstractContextManager[None]]
     streams = iter([nullcontext()]) if one_way else even_streams(x, draws, model)
