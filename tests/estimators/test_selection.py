@@ -252,9 +252,9 @@ def test_what_adds_most_is_fitted_beside():
 
 @pytest.mark.parametrize("stacking", ["auto", False])
 def test_what_gains_faster_is_fitted_too(stacking):
-    """Behind by one at length 3; by so many nats a doubling faster than the best, to the end at length 50."""
+    """Behind by one at length 3, and nearer than at length 2; one doubling of three fifths lies between."""
     flat = np.zeros(200)
-    for gained, second in ((0.6, OTHER), (0.1, None)):
+    for gained, second in ((0.8, OTHER), (0.1, None)):
         scores = {(BEST, 2): flat, (BEST, 3): flat, (OTHER, 3): flat - 1, (OTHER, 2): flat - 1 - gained}
         selection = selection_of(scores, stacking)
         assert 20 < selection._end < 200

@@ -74,9 +74,9 @@ class Fitted:
 
 
 def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitted]:
-    """Fit what was chosen, and another one: the first unless validation rows say that the other is better, by
-    more than a standard error. Where models can be stacked, the other stays beside it where that makes these
-    rows likelier, by more than a standard error. An ensemble is the first whatever they say."""
+    """Fit what was chosen, and another one. Where models can be stacked, the other stays beside the first if
+    that makes the validation rows likelier, by more than a standard error; else it is taken if it is itself
+    better by as much, but not in the place of an ensemble."""
     beside: list[Companions] = []  # the same for all: their rows are
     best, fitted = orders[0], _fit_all(orders[0], beside, n_jobs)
     for order in orders[1:]:
@@ -86,11 +86,10 @@ def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitt
         other = _fit_all(order, beside)
         if other.history.interrupted:
             fitted.history.interrupted = True  # when it is resumed, the other may be better
-            break
-        (one, first), (two, second) = (best, fitted), (order, other)
-        if best.members == 1 and _is_better(second.score, first.score, order.data):
-            (one, first), (two, second) = (two, second), (one, first)
-        best, fitted = one, _together(first, second, two, beside)
+        elif beside:
+            fitted = _together(fitted, other, order, beside[0])
+        elif best.members == 1 and _is_better(other.score, fitted.score, order.data):
+            best, fitted = order, other
     return best, fitted
 
 
@@ -100,14 +99,14 @@ def _is_better(score: np.ndarray, other: np.ndarray, data: FitData) -> bool:
     return gain > error
 
 
-def _together(fitted: Fitted, other: Fitted, order: Order, beside: list[Companions]) -> Fitted:
+def _together(fitted: Fitted, other: Fitted, order: Order, beside: Companions) -> Fitted:
     """A model with another beside it, which `order` describes, where that is better."""
     data = order.data
-    if not beside or other.model.exactness != fitted.model.exactness:
+    if other.model.exactness != fitted.model.exactness:
         return fitted
     aside, rows = latent_model(other.model), data.domain.block_rows
     alone = fitted.model.beside
-    stand_beside(fitted.model, beside[0], rows, aside)
+    stand_beside(fitted.model, beside, rows, aside)
     score = _scored(fitted.model, data)
     if not _is_better(score, fitted.score, data):
         fitted.model.beside = alone

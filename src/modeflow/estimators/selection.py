@@ -162,8 +162,8 @@ class Selection:
         """Nats a row that the best would gain by another beside it, after their longest trainings; where
         nothing stands beside a model, that the other would be ahead by.
 
-        Of the other it is supposed that every further doubling of its training brings as much more than one
-        of the best as the last did.
+        Of every further doubling of their trainings it is supposed that it brings half as much as the one
+        before; counted is what this makes the other come nearer.
         """
         lengths = sorted(n for c, n in self.trials if c == other and (best, n) in self.trials)
         if not lengths:
@@ -172,12 +172,11 @@ class Selection:
         one, two = (self.trials[c, now].scores for c in (best, other))
         known = ~np.isnan(one) & ~np.isnan(two)
         if len(lengths) > 1:
-            doublings = math.log2(max(self._end, now) / now) / math.log2(now / lengths[-2])
-            two = (
-                two
-                + max(0.0, self._gain(other, now, lengths[-2]) - self._gain(best, now, lengths[-2]))
-                * doublings
+            before = lengths[-2]
+            nearer = (self._gain(other, now, before) - self._gain(best, now, before)) / math.log2(
+                now / before
             )
+            two = two + max(0.0, nearer) * (1 - min(1.0, now / self._end))
         if not self._stacks:
             return self._mean(apart(two, one), known)[0]
         columns = np.stack([one, two], 1)[known]
