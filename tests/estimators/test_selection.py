@@ -300,10 +300,15 @@ def test_finalists_have_the_same_beside_them(monkeypatch, tmp_path):
     monkeypatch.setattr(ensembles, "companions_of", lambda *a: made.append(1) or companions_of(*a))
     both = finals.fit(stacking=True)
     assert both.n_states_ == 4 and len(made) == 1
-    # Four states are right: the other would add nothing.
     four = NVF(4, **finals.options, stacking=True).fit(finals.x)
-    assert both.beside_ is None and both.validation_ == four.validation_
-    np.testing.assert_array_equal(both.score_samples(finals.x), four.score_samples(finals.x))
+    kept = both.validation_["value"] > four.validation_["value"]
+    assert kept == (both.beside_ is not None)
+    np.testing.assert_allclose(both.predict_proba(finals.x), four.predict_proba(finals.x), atol=1e-9)
+    # What adds nothing does not stay.
+    monkeypatch.setattr(ensembles, "_LEAST", 10.0)
+    alone = finals.fit(stacking=True)
+    assert alone.beside_ is None and alone.validation_ == four.validation_
+    np.testing.assert_array_equal(alone.score_samples(finals.x), four.score_samples(finals.x))
 
 
 def test_an_interrupted_finalist_is_resumed(monkeypatch, tmp_path):

@@ -32,9 +32,7 @@ def both(choices, ensemble=1):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Selection, "run", lambda *_: choices[0])
         patch.setattr(Selection, "second", lambda *_: choices[1])
-        patch.setattr(
-            ensembles, "_is_better", lambda *_: True
-        )  # whatever validation rows say: the other stays
+        patch.setattr(ensembles, "_gain", lambda *_: (1.0, 2.0))  # whatever rows say: the second stays second
         patch.setattr(
             stacking, "share_of", lambda columns, *_: np.full(columns.shape[1], 1 / columns.shape[1])
         )

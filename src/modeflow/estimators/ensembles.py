@@ -23,6 +23,9 @@ from modeflow.training import History
 
 __all__ = ["Fitted", "Order", "fit_finalists"]
 
+#: Nats a row that another model must add to be worth that rows are scored by two.
+_LEAST = 0.01
+
 
 @dataclass(frozen=True)
 class Order:
@@ -74,9 +77,9 @@ class Fitted:
 
 
 def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitted]:
-    """Fit what was chosen, and another one. Where models can be stacked, the other stays beside the first if
-    that makes the validation rows likelier, by more than a standard error; else it is taken if it is itself
-    better by as much, but not in the place of an ensemble."""
+    """Fit what was chosen, and another one, which is first if it is better on validation rows, by more than a
+    standard error; but not in the place of an ensemble, nor, where both may stay, of one that has states.
+    Where models can be stacked, the second stays beside the first if that makes these rows likelier."""
     beside: list[Companions] = []  # the same for all: their rows are
     best, fitted = orders[0], _fit_all(orders[0], beside, n_jobs)
     for order in orders[1:]:
@@ -86,17 +89,19 @@ def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitt
         other = _fit_all(order, beside)
         if other.history.interrupted:
             fitted.history.interrupted = True  # when it is resumed, the other may be better
-        elif beside:
-            fitted = _together(fitted, other, order, beside[0])
-        elif best.members == 1 and _is_better(other.score, fitted.score, order.data):
-            best, fitted = order, other
+            break
+        gain, error = _gain(other.score, fitted.score, order.data)
+        silent = latent_model(fitted.model).describe().kind == "none"
+        first, second, aside = fitted, other, order
+        if best.members == 1 and gain > error and (silent or not beside):
+            first, second, best, aside = other, fitted, order, best
+        fitted = _together(first, second, aside, beside[0]) if beside else first
     return best, fitted
 
 
-def _is_better(score: np.ndarray, other: np.ndarray, data: FitData) -> bool:
-    """Whether validation rows are likelier, by more than a standard error."""
-    gain, error = mean_and_error(apart(score, other), data.validation_weight)
-    return gain > error
+def _gain(score: np.ndarray, other: np.ndarray, data: FitData) -> tuple[float, float]:
+    """How much likelier validation rows are, and the standard error."""
+    return mean_and_error(apart(score, other), data.validation_weight)
 
 
 def _together(fitted: Fitted, other: Fitted, order: Order, beside: Companions) -> Fitted:
@@ -108,7 +113,7 @@ def _together(fitted: Fitted, other: Fitted, order: Order, beside: Companions) -
     alone = fitted.model.beside
     stand_beside(fitted.model, beside, rows, aside)
     score = _scored(fitted.model, data)
-    if not _is_better(score, fitted.score, data):
+    if _gain(score, fitted.score, data)[0] <= _LEAST:
         fitted.model.beside = alone
         return fitted
     return replace(fitted, score=score, aside=_built(order, aside))

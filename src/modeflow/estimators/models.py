@@ -57,7 +57,8 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         n_jobs: processes in which the fits of an ensemble are made.
         stacking: whether a Gaussian mixture and a wide t stand beside the model, with the weights that make
             the validation rows likeliest (`modeflow.estimators.stacking`): exact, and never much behind a
-            mixture. States stay what the model says. ``"auto"``: of numbers, where the flow is left open.
+            mixture. Where the latent is left open, too, so does a second fit of another kind, if that is of
+            use. States stay what the model says. ``"auto"``: of numbers, where the flow is left open.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.
         verbose: show progress: a bar on a terminal, else a line now and then.
@@ -70,7 +71,8 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         validation_: mean log-density of the held-out rows, with standard error and kind.
         history_: one row an epoch. training_: how training ended. dead_states_: states switched off.
         selection_: what was learned of every flow and K tried.
-        stacking_: weights of the model, the mixture and rows from anywhere; None where the model is alone.
+        stacking_: weights of the model, the mixture, rows from anywhere and a second fit; None where the
+            model is alone. beside_: what the second fit was built from, None without one.
 """
 
 

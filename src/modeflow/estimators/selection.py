@@ -14,9 +14,9 @@ column at least; one state takes part in that. Where one half decides, by three 
 the other. So is a tree of states beside the flat latent, and flat states beside the tree where
 rows are mixed; and, where that is asked for, a tree of half or twice as many states beside the one that was
 chosen. What is chosen is then fitted at length; so is another candidate, where their average promises a
-hundredth of a nat a column more than what is chosen alone, or this other one gains so fast that it may be
-ahead in the end: validation rows say then what each counts for (`modeflow.estimators.stacking`), or which is
-taken where nothing can stand beside a model. A density that is a bound is compared by its bound. Of
+hundredth of a nat a column more than what is chosen alone, or less where rows are few: validation rows say
+then what each counts for (`modeflow.estimators.stacking`), or which is taken where nothing can stand beside a
+model. A density that is a bound is compared by its bound. Of
 many rows as many as show a difference of a hundredth of a nat are drawn and compared by, so that the choice
 costs no more than they do.
 """
@@ -70,6 +70,8 @@ _ALIKE = 0.002
 _FLOW_LENGTH = 2
 #: How much longer the islands and a number of states that beat them are trained, to be compared once more.
 _DUEL = 3
+#: Rows a column from which on a second fit must promise as much as that.
+_MANY = 500
 #: Most states that are tried where nothing is said, and most islands that each get one.
 _MOST_STATES, _MOST_ISLANDS = 32, 100
 #: Most candidates after the first few: neighbours of the best so far.
@@ -156,7 +158,9 @@ class Selection:
             return None
         gains = {c: self._promise(best, c) for c in dict.fromkeys(c for c, _ in self.trials) if c != best}
         other = max(gains, key=lambda c: gains[c], default=best)
-        return other if other != best and gains[other] > self._worth else None
+        # Few rows are learned by heart, and then fits differ more than short trainings show.
+        least = self._worth * min(1.0, self._count / (_MANY * self._values.shape[1]))
+        return other if other != best and gains[other] > least else None
 
     def _promise(self, best: Choice, other: Choice) -> float:
         """Nats a row that the best would gain by another beside it, after their longest trainings; where
