@@ -244,6 +244,11 @@ def test_what_adds_most_is_fitted_beside():
     assert promise == pytest.approx(least - best[known].mean(), abs=2e-3) and promise > 0.05
     assert selection.second(BEST) == OTHER
     assert selection_of({(BEST, 3): best, (ALIKE, 3): alike}).second(BEST) is None
+    # Beside a tree a flow, though another tree promises more.
+    tree, another = Choice("tree", 16), Choice("nsf-autoregressive over a tree", 16)
+    found = selection_of({(tree, 3): best, (another, 3): best + rng.normal(0.5, 2, 200), (BEST, 3): half})
+    assert found._promise(tree, another) > found._promise(tree, BEST)
+    assert found.second(tree) == BEST and found.second(another) == BEST
     assert selection_of(scores, interrupted=True).second(BEST) is None
     assert selection_of(scores, _open=False).second(BEST) is None  # flows alone were to be chosen from
     # Where nothing stands beside a model, one that is behind is of no use.

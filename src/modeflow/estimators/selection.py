@@ -156,11 +156,16 @@ class Selection:
         chosen from, one is wanted."""
         if self.interrupted or not self._open:
             return None
-        gains = {c: self._promise(best, c) for c in dict.fromkeys(c for c, _ in self.trials) if c != best}
-        other = max(gains, key=lambda c: gains[c], default=best)
         # Few rows are learned by heart, and then fits differ more than short trainings show.
         least = self._worth * min(1.0, self._count / (_MANY * self._values.shape[1]))
-        return other if other != best and gains[other] > least else None
+        gains = {c: self._promise(best, c) for c in dict.fromkeys(c for c, _ in self.trials) if c != best}
+        # Half the rows favour trees: beside one a flow is asked first.
+        flows = {c: gain for c, gain in gains.items() if is_tree(best.flow) and not is_tree(c.flow)}
+        for some in (flows, gains):
+            other = max(some, key=lambda c: some[c], default=best)
+            if other != best and some[other] > least:
+                return other
+        return None
 
     def _promise(self, best: Choice, other: Choice) -> float:
         """Nats a row that the best would gain by another beside it, after their longest trainings; where
