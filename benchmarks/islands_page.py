@@ -95,7 +95,7 @@ def _curved(content: dict[str, Any]) -> list[str]:
         "minus fitted log-density, mean over these, nats (0 is the truth); ± its standard error over draws or over rows, "
         "whichever is larger. *Agreement*: adjusted Rand index. KMeans and GaussianMixture are told the number of islands or choose it "
         "by BIC; HDBSCAN has its default of five rows a cluster, or 1 % of the rows. NVF was fitted before states began on islands that "
-        "draws of the rows agree on, and before who still gains was compared once more."
+        "draws of the rows agree on, and before a second fit stayed beside what is chosen."
         + "".join(f" {text}" for model, text in said.items() if model in models),
         "",
     ]
@@ -231,7 +231,7 @@ def _shapes(content: dict[str, Any]) -> list[str]:
         f"most {content['test_rows']:,} others scored once. Noise of {JITTER} of a column's deviation is added, for some sets are curves without "
         f"width. {len(s['names'])} have labels and all of these models; rows labelled noise count in likelihood only. *First*: agreement within {_LEVEL} of the best of all. "
         f"Ranks are of {len(s['scored'])} sets with a likelihood of all. NVF is told nothing; its number of states is that of the labels "
-        f"on {s['right']}, smaller on {len(s['fewer'])} and larger on {len(s['more'])} sets. NVF was fitted on a loaded machine. How it "
+        f"on {s['right']}, smaller on {len(s['fewer'])} and larger on {len(s['more'])} sets. NVF was fitted on a loaded machine, before a second fit stayed beside what is chosen. How it "
         "finds islands was developed on these sets: no part of them was set apart.",
         "",
         *table(header, body),

@@ -264,6 +264,10 @@ def test_what_gains_faster_is_fitted_too(stacking):
         selection = selection_of(scores, stacking)
         assert 20 < selection._end < 200
         assert selection.second(BEST) == second
+        # Only rows that all four were scored on say who comes nearer.
+        more = {**scores, (OTHER, 2): np.where(np.arange(200) < 100, flat - 1 - gained, np.nan)}
+        more[BEST, 2] = np.where(np.arange(200) < 100, 0.0, -9.0)
+        assert selection_of(more, stacking).second(BEST) == second
         # One that gains as fast as the best does not come nearer.
         scores[BEST, 2] = flat - gained
         assert selection_of(scores, stacking).second(BEST) is None

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from small_estimators import FAST, islands
 
@@ -27,7 +28,7 @@ KINDS = {
 }
 
 
-def both(choices, ensemble=1):
+def both(choices, ensemble=1, rows=None):
     """A model with another beside it, a quarter each for all that share the mass."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Selection, "run", lambda *_: choices[0])
@@ -36,7 +37,7 @@ def both(choices, ensemble=1):
         patch.setattr(
             stacking, "share_of", lambda columns, *_: np.full(columns.shape[1], 1 / columns.shape[1])
         )
-        return NVF(**OPTIONS, ensemble=ensemble).fit(islands())
+        return NVF(**OPTIONS, ensemble=ensemble).fit(islands() if rows is None else rows)
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
@@ -87,8 +88,11 @@ def test_files_hold_both(fitted, tmp_path):
     assert again.save(tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
     # What knows nothing of a second model must refuse the file, and can read one without.
     assert read_header(path)["format_version"] == 5
-    alone = NVF(3, **FAST).fit(islands()).save(tmp_path / "alone.safetensors")
+    alone = NVF(3, **FAST, stacking=True).fit(islands()).save(tmp_path / "alone.safetensors")
     assert read_header(alone)["format_version"] == 4
+    with safetensors.safe_open(alone, "pt") as file:
+        names = set(file.keys())
+    assert {"beside.means", "beside.tail"} < names and "beside.log_other" not in names
 
 
 def test_a_file_of_another_other_is_refused(fitted, tmp_path):
@@ -140,6 +144,18 @@ def test_an_ensemble_has_it_beside(tmp_path):
     assert several.stacking_.other == pytest.approx(0.25) and several.chosen_.get("ensemble", 2) == 2
     again = load(several.save(tmp_path / "model.safetensors"))
     np.testing.assert_array_equal(again.score_samples(X), several.score_samples(X))
+
+
+@pytest.mark.parametrize("choices", KINDS.values(), ids=list(KINDS))
+def test_columns_on_lattices_have_the_same_maps(choices):
+    """Their noise is drawn: whatever a model drew before must not move the maps that the other stands on."""
+    rng = np.random.default_rng(0)
+    rows = np.c_[rng.poisson(3, 300), rng.normal(size=300)].astype(float)
+    seen, same = [], ensembles._same_maps
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ensembles, "_same_maps", lambda *models: seen.append(same(*models)) or seen[-1])
+        both(choices, rows=rows)
+    assert seen == [True]
 
 
 def test_both_are_exported(tmp_path):

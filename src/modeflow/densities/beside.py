@@ -73,7 +73,8 @@ class Beside(OwnPrecision):
             ("tail", torch.tensor(tail)),
             ("log_other", torch.tensor(log_other)),
         ):
-            self.register_buffer(name, value.to(torch.float64))
+            kept = name != "log_other" or other is not None
+            self.register_buffer(name, value.to(torch.float64), persistent=kept)
 
     @classmethod
     def like(cls, means: Tensor, other: Density | None = None) -> Self:
@@ -84,9 +85,7 @@ class Beside(OwnPrecision):
         return cls(one - math.inf, torch.zeros_like(means), eye, one, other=other)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        infinite = torch.tensor(math.inf, dtype=torch.float64)
-        for name, value in (("tail", infinite), ("log_other", -infinite)):  # older files
-            state_dict.setdefault(f"{prefix}{name}", value)
+        state_dict.setdefault(f"{prefix}tail", torch.tensor(math.inf, dtype=torch.float64))  # older files
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
@@ -172,7 +171,12 @@ class Beside(OwnPrecision):
             prior: of the states, ``(K,)``: theirs where the model gives a row no density.
             without: a column that is integrated out, see `log_prob`.
             other: `of_other` where it is known, as it must be of rows without a column.
+
+        Raises:
+            ValueError: rows without a column, of which the other model's density is not given.
         """
+        if without is not None and self.other is not None and other is None:
+            raise ValueError("rows without a column need the other model's log-density: pass other=")
         if log_prob.dim() == 1:
             beside = self.log_prob(u, without).to(log_prob)
             found = torch.logaddexp(log_prob + self.log_rest.to(log_prob), beside)

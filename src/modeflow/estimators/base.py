@@ -19,7 +19,7 @@ from modeflow.estimators.fitted import FittedDensity
 from modeflow.estimators.fitting import START_STEPS, FitData, Peaks, mean_one, warn_if_trivial
 from modeflow.estimators.selection import Selection
 from modeflow.estimators.settings import Budget, Settings
-from modeflow.estimators.trials import Candidate, Choice, Choices, mark_chosen
+from modeflow.estimators.trials import Choice, Choices
 from modeflow.latents import LatentModel
 from modeflow.progress import showing
 from modeflow.training import StoredRows, shield, signals_held
@@ -143,7 +143,7 @@ class DensityEstimator(FittedDensity):
 
         folder = None if run_dir is None else Path(run_dir)
         quiet = not self.verbose
-        choices, peaks, trials, stopped = self._choose(settings, data, folder, quiet, resume)
+        choices, peaks, selection, stopped = self._choose(settings, data, folder, quiet, resume)
         orders = [
             Order(
                 settings.with_recipe(choice.flow, choice.n_states),
@@ -161,9 +161,9 @@ class DensityEstimator(FittedDensity):
             for choice, place in zip(choices, ("", "second"), strict=False)
         ]
         order, fitted = fit_finalists(orders, int(settings.params.get("n_jobs", 1)))
-        if order is not orders[0]:
-            mark_chosen(trials, choices[-1])
-        self.selection_ = [trial.to_dict() for trial in trials]
+        if order is not orders[0] and selection is not None:
+            selection.take(choices[-1])
+        self.selection_ = [trial.to_dict() for trial in selection.trials.values()] if selection else []
         built = order.settings.params
         self.flow_, self.flow_options_ = str(built["flow"]), dict(built["flow_options"])
         left = [name for name in ("latent", "latent_options") if built.get(name) != settings.params.get(name)]
@@ -182,21 +182,21 @@ class DensityEstimator(FittedDensity):
 
     def _choose(
         self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool
-    ) -> tuple[list[Choice], Peaks | None, list[Candidate], bool]:
+    ) -> tuple[list[Choice], Peaks | None, Selection | None, bool]:
         """The flow and the number of states, and what may yet be better; islands of the training rows;
-        trials; whether interrupted."""
+        what compared them; whether interrupted."""
         left = self._choices(settings, data)
         few = len(data.train) < _FEWEST_TO_CHOOSE
         if few:
             left = replace(left, flows=left.flows[:1], rivals=(), other_trees=False)
         if left.only is not None:
-            return [left.only], None, [], False
+            return [left.only], None, None, False
         selection = Selection(settings, data, folder, quiet, resume)
         choice = selection.run(left)
         peaks = selection.peaks_of_first(len(data.train))
         second = selection.second(choice)
         choices = [choice] if second is None else [choice, second]
-        return choices, peaks, list(selection.trials.values()), selection.interrupted
+        return choices, peaks, selection, selection.interrupted
 
     def _split(
         self,

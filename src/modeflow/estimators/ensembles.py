@@ -83,7 +83,7 @@ def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitt
     beside: list[Companions] = []  # the same for all: their rows are
     best, fitted = orders[0], _fit_all(orders[0], beside, n_jobs)
     for order in orders[1:]:
-        if fitted.history.interrupted:
+        if fitted.history.interrupted or (best.members > 1 and not beside):
             break
         order = replace(order, settings=order.settings.of_member())
         other = _fit_all(order, beside)
@@ -104,10 +104,16 @@ def _gain(score: np.ndarray, other: np.ndarray, data: FitData) -> tuple[float, f
     return mean_and_error(apart(score, other), data.validation_weight)
 
 
+def _same_maps(one: Preprocessed, two: Preprocessed) -> bool:
+    """Whether columns are mapped alike, so that densities of the units are of the same units."""
+    first, second = (model.transform.state_dict() for model in (one, two))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 def _together(fitted: Fitted, other: Fitted, order: Order, beside: Companions) -> Fitted:
     """A model with another beside it, which `order` describes, where that is better."""
     data = order.data
-    if other.model.exactness != fitted.model.exactness:
+    if other.model.exactness != fitted.model.exactness or not _same_maps(fitted.model, other.model):
         return fitted
     aside, rows = latent_model(other.model), data.domain.block_rows
     alone = fitted.model.beside

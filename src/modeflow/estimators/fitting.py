@@ -121,7 +121,8 @@ class Fit:
         rows, weight, self._seed = data.rows, _tensor(data.weight), settings.seed
         with seeded(settings.seed):
             self.model = settings.model(data.domain, self.n_states, data.count)
-            data.domain.fit_preprocessing(self.model.transform, rows, weight, settings.bare)
+            with seeded(settings.seed):  # the same maps of columns, whatever the model drew
+                data.domain.fit_preprocessing(self.model.transform, rows, weight, settings.bare)
             if not self.member:
                 self._begin(rows, weight)
         if self.member:

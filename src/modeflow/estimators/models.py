@@ -57,7 +57,7 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         n_jobs: processes in which the fits of an ensemble are made.
         stacking: whether a Gaussian mixture and a wide t stand beside the model, with the weights that make
             the validation rows likeliest (`modeflow.estimators.stacking`): exact, and never much behind a
-            mixture. Where the latent is left open, too, so does a second fit of another kind, if that is of
+            mixture. Where the latent is left open, too, so does a second fit (of an `NVF`), if that is of
             use. States stay what the model says. ``"auto"``: of numbers, where the flow is left open.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``. Densities are always scored in float64.
         random_state: seed; fitting neither reads nor disturbs torch's global generator.

@@ -180,12 +180,15 @@ class Selection:
         now = lengths[-1]
         one, two = (self.trials[c, now].scores for c in (best, other))
         known = ~np.isnan(one) & ~np.isnan(two)
+        if not known.any():
+            return -math.inf
         if len(lengths) > 1:
             before = lengths[-2]
-            nearer = (self._gain(other, now, before) - self._gain(best, now, before)) / math.log2(
-                now / before
-            )
-            two = two + max(0.0, nearer) * (1 - min(1.0, now / self._end))
+            earlier = [self.trials[c, before].scores for c in (best, other)]
+            came = apart(apart(two, one), apart(earlier[1], earlier[0]))
+            nearer = self._mean(came, ~np.isnan(came))[0] / math.log2(now / before)
+            if math.isfinite(nearer):
+                two = two + max(0.0, nearer) * (1 - min(1.0, now / self._end))
         if not self._stacks:
             return self._mean(apart(two, one), known)[0]
         columns = np.stack([one, two], 1)[known]
@@ -195,10 +198,11 @@ class Selection:
             both = np.logaddexp.reduce(columns + np.log(shares), 1)
         return mean_and_error(apart(both, columns[:, 0]), weight)[0]
 
-    def _gain(self, choice: Choice, now: int, before: int) -> float:
-        """Nats a row between two lengths of its training."""
-        gained = apart(*(self.trials[choice, length].scores for length in (now, before)))
-        return self._mean(gained, ~np.isnan(gained))[0]
+    def take(self, choice: Choice) -> None:
+        """Say that this one was taken in the end: of all trials how far they are behind it."""
+        mark_chosen(self.trials.values(), choice)
+        for length in dict.fromkeys(length for c, length in self.trials if c == choice):
+            self._note([c for c, n in self.trials if n == length], choice, length)
 
     @property
     def _end(self) -> float:

@@ -154,8 +154,13 @@ def described(beside: Beside) -> Stacked:
         float(w[~normal].sum()),
         int(normal.sum()),
         float(beside.log_other.exp()),
-        "" if beside.other is None else cast(LatentModel, beside.other).describe().words,
+        "" if beside.other is None else _words(cast(LatentModel, beside.other)),
     )
+
+
+def _words(model: LatentModel) -> str:
+    said = model.describe()
+    return "a flow" if said.kind == "none" else said.words
 
 
 def best_mixture(rows: np.ndarray, held: np.ndarray, weight: np.ndarray | None, seed: int) -> Any:

@@ -47,7 +47,7 @@ def save_estimator(
     from safetensors.torch import save_file
 
     target = check_writable(path)
-    version = FORMAT_VERSION if "beside" in content else _WITHOUT_OTHER
+    version = FORMAT_VERSION if _has_other(content) else _WITHOUT_OTHER
     header = {"format_version": version, "modeflow_version": __version__, **_timeless(dict(content))}
     try:
         text = json.dumps(header)
@@ -58,6 +58,13 @@ def save_estimator(
         ) from error
     tensors = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(state)}
     return atomic_write(target, lambda file: save_file(tensors, file, metadata={"modeflow": text}))
+
+
+def _has_other(content: Any) -> bool:
+    """Whether a density in it has another model beside it."""
+    if isinstance(content, Mapping):
+        return content.get("beside") is not None or any(map(_has_other, content.values()))
+    return isinstance(content, list) and any(map(_has_other, content))
 
 
 def _timeless(content: Any) -> Any:

@@ -58,7 +58,7 @@ class DensityGraph(nn.Module):
             holes = one.repeat(one.shape[1], 1).fill_diagonal_(torch.nan)
             summed = latent.sums_out(self.model.encode(holes)[0])
         #: Whether missing cells are summed out.
-        self.sums_out = latent.marginals == "exact" and bool(summed.all())
+        self.sums_out = model.beside is None and latent.marginals == "exact" and bool(summed.all())
 
     def forward(self, rows: Tensor) -> Tensor:
         if self.has_codes:
