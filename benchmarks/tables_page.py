@@ -202,7 +202,7 @@ def short(content: dict[str, Any]) -> list[str]:
         body[-1][0] = body[-1][0] or f"({len(names)} {others}tables)"
     return [
         "Real tables, log-likelihood of test rows by each model's own defaults (zuko's on standardised columns): mean rank, and on how many tables NVF is ahead of a model by more "
-        f"than {CLEAR:.0f} standard errors of the paired difference, level with it, or behind ([table by table](docs/benchmarks.md#tables-of-numbers)):",
+        f"than {CLEAR:.0f} standard errors of the paired difference, level with it, or behind. When a second fit stays beside NVF was settled by looking at test rows of some of these tables ([which, and table by table](docs/benchmarks.md#tables-of-numbers)):",
         "",
         *table(["rows", "", "mean rank", "NVF ahead", "level", "NVF behind", "seconds"], body),
     ]
