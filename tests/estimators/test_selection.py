@@ -251,7 +251,10 @@ def test_what_adds_most_is_fitted_beside():
     assert found.second(tree) == BEST and found.second(another) == BEST
     assert selection_of(scores, interrupted=True).second(BEST) is None
     assert selection_of(scores, _open=False).second(BEST) is None  # flows alone were to be chosen from
-    # Where nothing stands beside a model, one that is behind is of no use.
+    # Where nothing stands beside a model, one that was ahead after a short training alone is of no use.
+    many = selection_of({(BEST, 1): best, (BEST, 3): best, (ALIKE, 1): best + 1}, stacking=False)
+    assert many.second(BEST) is None
+    # Nor is one that is behind.
     assert selection_of(scores, stacking=False).second(BEST) is None
 
 

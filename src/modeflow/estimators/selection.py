@@ -178,6 +178,9 @@ class Selection:
         if not lengths:
             return -math.inf
         now = lengths[-1]
+        # Who is taken in the place of the best must have been compared with it for as long as any was.
+        if not self._stacks and now < max(n for c, n in self.trials if c == best):
+            return -math.inf
         one, two = (self.trials[c, now].scores for c in (best, other))
         known = ~np.isnan(one) & ~np.isnan(two)
         if not known.any():
