@@ -145,12 +145,17 @@ def test_the_flow_is_chosen_and_stored(kind, tmp_path):
     assert np.array_equal(loaded.score_samples(x), estimator.score_samples(x))
 
 
+def untried(stacking="auto"):
+    """A selection for 200 rows that has tried nothing."""
+    x, _ = blobs(200, 1)
+    data = FitData(x[:180], x[180:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
+    return Selection(Settings.of(NVF(stacking=stacking), 3), data, None, True, False)
+
+
 def trials_of(monkeypatch, gains, rivals=(), **left):
     """What is chosen of recipes whose scores are so much better than the first's, by the length of training
     and the number of states."""
-    x, _ = blobs(200, 1)
-    data = FitData(x[:180], x[180:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
-    selection = Selection(Settings.of(NVF(), 3), data, None, True, False)
+    selection = untried()
     noise = np.random.default_rng(0).normal(0, 0.1, 200)
 
     def tried(self, choice, length, halves=2):
@@ -216,9 +221,7 @@ def test_one_state_takes_part_in_the_longer_comparison(monkeypatch):
 
 def selection_of(scores, stacking="auto", **state):
     """One that has tried what has these scores, by choice and length of training."""
-    x, _ = blobs(200, 1)
-    data = FitData(x[:180], x[180:], None, None, TableDomain(Schema.infer(x, ("a", "b"), "none")))
-    selection = Selection(Settings.of(NVF(stacking=stacking), 3), data, None, True, False)
+    selection = untried(stacking)
     for (choice, length), values in scores.items():
         selection.trials[choice, length] = Candidate(choice.flow, choice.n_states, length, scores=values)
     vars(selection).update({"_open": True, **state})

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_estimators import FAST, FLOW, islands
+from small_estimators import FAST, FLOW, alone, islands, surprises_by_grid
 
 from modeflow import NVF, FlowDensity
 from modeflow.densities import Preprocessed
@@ -23,19 +23,9 @@ def fitted() -> NVF:
     return NVF(3, **STACKED).fit(islands())
 
 
-def alone(estimator):
-    """The log-density and the posterior of the model alone."""
-    model = estimator._scorer()
-    beside, model.beside = model.beside, None
-    try:
-        return estimator.score_samples(islands(50, 3)), estimator.predict_proba(islands(50, 3))
-    finally:
-        model.beside = beside
-
-
 def test_a_score_is_the_weighted_sum_and_states_stay(fitted):
     X = islands(50, 3)
-    own, posterior = alone(fitted)
+    own, posterior = alone(fitted, X)
     model = fitted._scorer()
     u, logabsdet = model.encode(torch.from_numpy(X))
     with torch.no_grad():
@@ -143,13 +133,7 @@ def test_weights_of_rows_count(fitted):
 
 def test_surprises_are_those_of_a_fine_grid(fitted):
     X = islands(4, 1)
-    found = fitted.surprises(X)
-    grid = np.linspace(-4000, 6000, 40_001)
-    for j in range(2):
-        many = np.repeat(X, len(grid), 0)
-        many[:, j] = np.tile(grid, len(X))
-        mass = np.exp(fitted.score_samples(many)).reshape(len(X), -1).sum(1) * (grid[1] - grid[0])
-        np.testing.assert_allclose(found[:, j], np.log(mass) - fitted.score_samples(X), atol=2e-2)
+    np.testing.assert_allclose(fitted.surprises(X), surprises_by_grid(fitted, X, 40_001), atol=2e-2)
 
 
 @pytest.mark.parametrize("latent", ["tree", "continuous"])

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
-import struct
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_estimators import FAST, islands
+from small_estimators import FAST, edit, islands
 
 from modeflow import NVF, FlowDensity, load_estimator
 from modeflow.errors import DataError, ModelFileError
@@ -31,19 +29,6 @@ def fitted():
 @pytest.fixture
 def file(fitted, tmp_path):
     return fitted.save(tmp_path / "m.safetensors")
-
-
-def edit(file, change):
-    """Rewrite the JSON header of a safetensors file."""
-    content = file.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    inner = json.loads(header["__metadata__"]["modeflow"])
-    change(inner)
-    header["__metadata__"]["modeflow"] = json.dumps(inner)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
 
 
 def test_the_same_numbers_come_back(fitted, file):

@@ -108,10 +108,6 @@ class Beside(OwnPrecision):
         """
         return self._log_prob(u, self._parts(), without)
 
-    def of_other(self, u: Tensor) -> Tensor | None:
-        """Log-density of rows under the other model, ``(B,)``; None without one."""
-        return None if self.other is None else self.other.log_prob(u)
-
     def traceable(self) -> Callable[[Tensor, Tensor], Tensor]:
         """`lift` of rows ``(B, D)`` and their log-densities ``(B,)``, without a branch on numbers."""
         parts, log_rest = self._parts(), self.log_rest
@@ -170,7 +166,7 @@ class Beside(OwnPrecision):
             log_prob: the model's ``log p(u)``, ``(B,)``, or ``log p(u, z = k)``, ``(B, K)``.
             prior: of the states, ``(K,)``: theirs where the model gives a row no density.
             without: a column that is integrated out, see `log_prob`.
-            other: `of_other` where it is known, as it must be of rows without a column.
+            other: log-density under the other model, where it is known: it must be of rows without a column.
 
         Raises:
             ValueError: rows without a column, of which the other model's density is not given.
@@ -180,8 +176,10 @@ class Beside(OwnPrecision):
         if log_prob.dim() == 1:
             beside = self.log_prob(u, without).to(log_prob)
             found = torch.logaddexp(log_prob + self.log_rest.to(log_prob), beside)
-            other = self.of_other(u) if other is None else other
-            return found if other is None else torch.logaddexp(found, (other + self.log_other).to(found))
+            if self.other is None:
+                return found
+            other = self.other.log_prob(u) if other is None else other
+            return torch.logaddexp(found, (other + self.log_other).to(found))
         total = log_prob.logsumexp(1)
         gain = self.lift(u, total, without=without, other=other).unsqueeze(1)
         none = torch.isneginf(total).unsqueeze(1)
@@ -202,7 +200,7 @@ class Beside(OwnPrecision):
         edges = self.log_weights.exp().cumsum(0)
         chosen = level < edges[-1] + self.log_other.exp()
         level = level[chosen]
-        near = level < edges[-1] if self.other is not None else torch.ones_like(level, dtype=torch.bool)
+        near = level < edges[-1]  # all of them without another model
         rows = self._drawn(level[near], edges, generator, temperature)
         if self.other is None or bool(near.all()):
             return chosen, rows

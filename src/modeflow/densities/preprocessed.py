@@ -71,10 +71,17 @@ class Preprocessed(Density):
         own = sum(p.numel() for p in self.parameters())
         return own if self.beside is None else own + self.beside.n_parameters
 
-    def lift(self, u: Tensor, log_prob: Tensor, prior: Tensor | None = None, **without: Any) -> Tensor:
+    def lift(
+        self,
+        u: Tensor,
+        log_prob: Tensor,
+        prior: Tensor | None = None,
+        without: int | None = None,
+        other: Tensor | None = None,
+    ) -> Tensor:
         """Log-densities of the model in its units, ``(B,)`` or ``(B, K)``, with what stands beside it, of all
         columns or `without` one; see `Beside.lift`."""
-        return log_prob if self.beside is None else self.beside.lift(u, log_prob, prior, **without)
+        return log_prob if self.beside is None else self.beside.lift(u, log_prob, prior, without, other)
 
     def mixed_in(
         self, u: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0

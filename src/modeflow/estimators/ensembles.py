@@ -13,12 +13,20 @@ import numpy as np
 import torch
 
 from modeflow.densities import Preprocessed
-from modeflow.estimators.fitting import START_STEPS, Fit, FitData, Peaks, companions_of, stand_beside
+from modeflow.estimators.fitting import (
+    START_STEPS,
+    Fit,
+    FitData,
+    Peaks,
+    companions_of,
+    log_prob_of,
+    stand_beside,
+)
 from modeflow.estimators.settings import Settings, latent_model
 from modeflow.estimators.stacking import Companions
 from modeflow.estimators.storage import plain_value
 from modeflow.estimators.trials import apart, mean_and_error
-from modeflow.latents import Ensemble, LatentModel
+from modeflow.latents import Ensemble
 from modeflow.training import History
 
 __all__ = ["Fitted", "Order", "fit_finalists"]
@@ -118,22 +126,18 @@ def _together(fitted: Fitted, other: Fitted, order: Order, beside: Companions) -
     aside, rows = latent_model(other.model), data.domain.block_rows
     alone = fitted.model.beside
     stand_beside(fitted.model, beside, rows, aside)
-    score = _scored(fitted.model, data)
+    score = log_prob_of(fitted.model, data.held, rows)
     if _gain(score, fitted.score, data)[0] <= _LEAST:
         fitted.model.beside = alone
         return fitted
-    return replace(fitted, score=score, aside=_built(order, aside))
+    return replace(fitted, score=score, aside=_built(order, aside.n_states))
 
 
-def _built(order: Order, latent: LatentModel) -> dict[str, Any]:
+def _built(order: Order, n_states: int) -> dict[str, Any]:
     """What a model was built from, as plain values."""
-    params, n_states = order.settings.params, latent.n_states
-    found = {
-        name: params[name] for name in ("flow", "flow_options", "latent", "latent_options") if name in params
-    }
-    if options := latent.rebuild_options():
-        found["latent_options"] = {**order.settings.groups["latent_options"].to_dict(), **options}
-    return plain_value({**found, "n_states": n_states, "ensemble": 1})
+    params = order.settings.params
+    names = [name for name in ("flow", "flow_options", "latent", "latent_options") if name in params]
+    return plain_value({**{name: params[name] for name in names}, "n_states": n_states, "ensemble": 1})
 
 
 def _fit_all(order: Order, beside: list[Companions], n_jobs: int = 1) -> Fitted:
@@ -162,15 +166,9 @@ def _stacked(fitted: Fitted, order: Order, beside: list[Companions]) -> Fitted:
         return fitted
     if not beside:
         beside.append(companions_of(model, data, order.settings.seed))
-    stand_beside(model, beside[0], data.domain.block_rows)
-    return replace(fitted, score=_scored(model, data))
-
-
-def _scored(model: Preprocessed, data: FitData) -> np.ndarray:
-    """Log-densities of the validation rows."""
-    with torch.no_grad():
-        score = torch.cat([model.log_prob(x) for x in data.held.split(data.domain.block_rows)])
-    return score.double().cpu().numpy()
+    rows = data.domain.block_rows
+    stand_beside(model, beside[0], rows)
+    return replace(fitted, score=log_prob_of(model, data.held, rows))
 
 
 def _fit(order: Order, member: int) -> Fitted:

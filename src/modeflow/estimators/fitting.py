@@ -277,10 +277,7 @@ class Fit:
         return self._log_prob(self.data.domain.to_tensor(values))
 
     def _log_prob(self, rows: Tensor) -> np.ndarray:
-        self.model.eval()
-        with torch.no_grad():
-            parts = [self.model.log_prob(x) for x in self._blocks(rows)]
-        return torch.cat(parts).double().cpu().numpy()
+        return log_prob_of(self.model.eval(), rows, self.data.domain.block_rows)
 
     def _encoded(self, rows: Tensor) -> Tensor:
         return encoded(self.model, rows, self.data.domain.block_rows)
@@ -295,6 +292,12 @@ def encoded(model: Preprocessed, rows: Tensor, block_rows: int) -> Tensor:
     return torch.cat([model.encode_drawn(x)[0] for x in rows.split(block_rows)])
 
 
+@torch.no_grad()
+def log_prob_of(density: Density, rows: Tensor, block_rows: int) -> np.ndarray:
+    """Log-densities of rows, so many at a time, ``(N,)``, float64."""
+    return torch.cat([density.log_prob(x) for x in rows.split(block_rows)]).double().cpu().numpy()
+
+
 def companions_of(model: Preprocessed, data: FitData, seed: int) -> Companions:
     """What may stand beside this model, and any other of these rows with the same maps of columns."""
     rows, held = (encoded(model, each, data.domain.block_rows) for each in (data.rows, data.held))
@@ -302,18 +305,13 @@ def companions_of(model: Preprocessed, data: FitData, seed: int) -> Companions:
     return Companions(rows, held, data.validation_weight, seed, tail)
 
 
-@torch.no_grad()
 def stand_beside(
     model: Preprocessed, companions: Companions, block_rows: int, other: LatentModel | None = None
 ) -> None:
     """Have the best of them stand beside the model, and another model where there is one."""
-
-    def scored(latent: LatentModel) -> np.ndarray:
-        found = [latent.log_prob(u) for u in companions.held.split(block_rows)]
-        return torch.cat(found).double().cpu().numpy()
-
-    of_other = None if other is None else scored(other)
-    model.beside = companions.beside(scored(latent_model(model)), other, of_other).to(model.device)
+    own = log_prob_of(latent_model(model), companions.held, block_rows)
+    of_other = None if other is None else log_prob_of(other, companions.held, block_rows)
+    model.beside = companions.beside(own, other, of_other).to(model.device)
 
 
 def warn_if_trivial(data: FitData, log_prob: np.ndarray) -> None:

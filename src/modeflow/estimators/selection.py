@@ -204,8 +204,9 @@ class Selection:
     def take(self, choice: Choice) -> None:
         """Say that this one was taken in the end: of all trials how far they are behind it."""
         mark_chosen(self.trials.values(), choice)
-        for length in dict.fromkeys(length for c, length in self.trials if c == choice):
-            self._note([c for c, n in self.trials if n == length], choice, length)
+        for one, length in self.trials:
+            if one == choice:
+                self._note([c for c, n in self.trials if n == length], choice, length)
 
     @property
     def _end(self) -> float:
