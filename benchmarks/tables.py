@@ -155,10 +155,19 @@ def ours(kind: Any, train: np.ndarray, validation: np.ndarray, seed: int) -> Fit
         "states": int(estimator.n_states_),
         "flow": chosen[0]["flow"] if chosen else estimator.flow_,
         "epochs": estimator.training_["best_epoch"],
+        "second": _second(estimator.training_.get("second"), share),
         "choosing_seconds": round(before, 1),
         "clock": "processor",
     }
     return Fitted(estimator.score_samples, n_parameters(estimator.model_), extra, trace)
+
+
+def _second(told: dict[str, Any] | None, share: float) -> dict[str, Any] | None:
+    """What the second fit was, whether it stays, and what it took, which is part of choosing."""
+    if told is None:
+        return None
+    seconds = round(share * told["training"]["seconds"], 1)
+    return {"flow": told["flow"], "states": told["n_states"], "kept": told["kept"], "seconds": seconds}
 
 
 def fit(model: str, name: str, rows: int, split: int) -> dict[str, Any] | None:

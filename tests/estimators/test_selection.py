@@ -317,12 +317,14 @@ def test_finalists_have_the_same_beside_them(monkeypatch, tmp_path):
     assert both.n_states_ == 4 and len(made) == 1
     four = NVF(4, **finals.options, stacking=True).fit(finals.x)
     kept = both.validation_["value"] > four.validation_["value"]
-    assert kept == (both.beside_ is not None)
+    assert kept == (both.beside_ is not None) == both.training_["second"]["kept"]
     np.testing.assert_allclose(both.predict_proba(finals.x), four.predict_proba(finals.x), atol=1e-9)
     # What adds nothing does not stay.
     monkeypatch.setattr(ensembles, "_LEAST", 10.0)
     alone = finals.fit(stacking=True)
     assert alone.beside_ is None and alone.validation_ == four.validation_
+    told = alone.training_["second"]
+    assert not told["kept"] and told["n_states"] == 1 and told["training"]["steps"] > 0
     np.testing.assert_array_equal(alone.score_samples(finals.x), four.score_samples(finals.x))
 
 

@@ -178,7 +178,8 @@ class DensityEstimator(FittedDensity):
         self.validation_ = held.to_dict()
         warn_if_trivial(data, fitted.score)
         self.history_ = fitted.history.epochs
-        self.training_ = fitted.history.summary()
+        second = {} if fitted.second is None else {"second": fitted.second}
+        self.training_ = {**fitted.history.summary(), **second}
 
     def _choose(
         self, settings: Settings, data: FitData, folder: Path | None, quiet: bool, resume: bool

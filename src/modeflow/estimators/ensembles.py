@@ -23,7 +23,7 @@ from modeflow.estimators.fitting import (
     stand_beside,
 )
 from modeflow.estimators.settings import Settings, latent_model
-from modeflow.estimators.stacking import Companions
+from modeflow.estimators.stacking import Companions, words_of
 from modeflow.estimators.storage import plain_value
 from modeflow.estimators.trials import apart, mean_and_error
 from modeflow.latents import Ensemble
@@ -72,6 +72,7 @@ class Fitted:
         model: with the best weights. history: of the training. dead: states switched off.
         score, cost: of the validation rows, see `Fit.validation_scores`. members: how many were fitted.
         said: warnings of another process. aside: what another model was built from that stands beside it.
+        second: what became of the other finalist, as plain values; None where there was none.
     """
 
     model: Preprocessed
@@ -82,6 +83,7 @@ class Fitted:
     members: int = 1
     said: tuple[str, ...] = ()
     aside: dict[str, Any] | None = None
+    second: dict[str, Any] | None = None
 
 
 def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitted]:
@@ -104,7 +106,14 @@ def fit_finalists(orders: Sequence[Order], n_jobs: int = 1) -> tuple[Order, Fitt
         if best.members == 1 and gain > error and (silent or not beside):
             first, second, best, aside = other, fitted, order, best
         fitted = _together(first, second, aside, beside[0]) if beside else first
+        fitted = replace(fitted, second=_told(second, aside, fitted.aside is not None))
     return best, fitted
+
+
+def _told(second: Fitted, order: Order, kept: bool) -> dict[str, Any]:
+    """What a finalist is that is not the model, and how its training ended."""
+    model, ended = latent_model(second.model), second.history.summary()
+    return {**_built(order, model.n_states), "words": words_of(model), "kept": kept, "training": ended}
 
 
 def _gain(score: np.ndarray, other: np.ndarray, data: FitData) -> tuple[float, float]:

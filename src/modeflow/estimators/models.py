@@ -69,7 +69,9 @@ _COMMON = """flow: name of the flow, see ``modeflow models`` (`modeflow.flows.FL
         flow_, flow_options_: the flow that was built, with all options that were set.
         n_states_, weights_: states in use and their prior probabilities.
         validation_: mean log-density of the held-out rows, with standard error and kind.
-        history_: one row an epoch. training_: how training ended. dead_states_: states switched off.
+        history_: one row an epoch. training_: how training ended, and under ``second``, where another model
+            was fitted to the end, too: which, whether it was kept, how its training ended.
+            dead_states_: states switched off.
         selection_: what was learned of every flow and K tried.
         stacking_: weights of the model, the mixture, rows from anywhere and a second fit; None where the
             model is alone. beside_: what the second fit was built from, None without one.

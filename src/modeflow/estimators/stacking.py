@@ -32,7 +32,16 @@ from modeflow.progress import busy
 from modeflow.transforms.base import Composite, Transform
 from modeflow.transforms.columns import Columns
 
-__all__ = ["Companions", "Stacked", "anywhere", "best_mixture", "described", "share_of", "tail_of"]
+__all__ = [
+    "Companions",
+    "Stacked",
+    "anywhere",
+    "best_mixture",
+    "described",
+    "share_of",
+    "tail_of",
+    "words_of",
+]
 
 #: Freedom of the t.
 _FREEDOM = 3.0
@@ -154,11 +163,12 @@ def described(beside: Beside) -> Stacked:
         float(w[~normal].sum()),
         int(normal.sum()),
         float(beside.log_other.exp()),
-        "" if beside.other is None else _words(cast(LatentModel, beside.other)),
+        "" if beside.other is None else words_of(cast(LatentModel, beside.other)),
     )
 
 
-def _words(model: LatentModel) -> str:
+def words_of(model: LatentModel) -> str:
+    """What a model is, for people."""
     said = model.describe()
     return "a flow" if said.kind == "none" else said.words
 

@@ -27,6 +27,7 @@ from modeflow.data.columns import (
     Steps,
     TableSchema,
 )
+from modeflow.errors import DataError
 
 N = 300
 
@@ -189,6 +190,17 @@ def test_only_constants():
     frame = pd.DataFrame({"a": [1, 1], "b": ["x", "x"]})
     schema = TableSchema.infer(frame)
     pd.testing.assert_frame_equal(schema.decode(np.zeros((2, 0))), frame)
+
+
+@pytest.mark.parametrize("spelled", ["2.0", "2", "2.00", "-0.5", "1e3", "1.000,5"])
+def test_a_constant_number_in_text_is_the_number(spelled):
+    frame = pl.DataFrame({"k": ["x", "y"] * 10, "c": [spelled] * 20})
+    schema = TableSchema.infer(frame)
+    assert schema["c"].kind == "constant"
+    encoded = schema.encode(frame)
+    assert np.array_equal(encoded, schema.encode(schema.decode(encoded)))
+    with pytest.raises(DataError, match="column 'c', data row 2 holds '7'"):
+        schema.encode(frame.with_columns(c=pl.Series([spelled, "7"] * 10)))
 
 
 # -- any numbers ------------------------------------------------------------------------------------

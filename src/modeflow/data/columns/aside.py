@@ -49,7 +49,13 @@ class Constant(Column):
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         absent = cells.missing
         wrong = ~absent
-        if self.value is not None:
+        if (
+            isinstance(self.value, (int, float))
+            and not isinstance(self.value, bool)
+            and cells.text is not None
+        ):
+            wrong &= cells.numbers != self.value  # 2.0, 2.00 and 2 are one number
+        elif self.value is not None:
             values = cells.list()
             wrong = np.array([v is not None and not _same(v, self.value) for v in values], dtype=bool)
         return np.where(absent, np.nan, 0.0), wrong, np.zeros(len(cells))
