@@ -240,6 +240,7 @@ def compared(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
                         "seconds": float(np.mean([r["seconds"]["all"] for r in each])),
                         "states": [r.get("states") for r in each],
                         "flow": [r.get("flow") for r in each],
+                        "second": [r.get("second") for r in each],
                         "outside": sum(r["outside"] for r in each),
                     }
                 )

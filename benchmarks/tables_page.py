@@ -135,11 +135,16 @@ def _mean(here: list[dict[str, Any]], model: str, key: str, digits: int) -> str:
 
 
 def _chosen(line: dict[str, Any]) -> str:
-    names = [
-        f"{flow}, K = {k}" if k > 1 else f"{flow}"
-        for flow, k in zip(line["flow"], line["states"], strict=True)
-    ]
+    names = []
+    each = zip(line["flow"], line["states"], line.get("second") or [None] * len(line["flow"]), strict=True)
+    for flow, k, second in each:
+        beside = " + " + _named(second["flow"], second["states"]) if second and second["kept"] else ""
+        names.append(_named(flow, k) + beside)
     return "; ".join(dict.fromkeys(names))
+
+
+def _named(flow: str, states: int) -> str:
+    return f"{flow}, K = {states}" if states > 1 else flow
 
 
 def quality(content: dict[str, Any]) -> list[str]:

@@ -108,6 +108,16 @@ def test_samples_come_from_both(fitted):
     assert fitted.sample(50, temperature=0.5, random_state=0)[0].shape == (50, 2)
 
 
+@pytest.mark.parametrize("second", [Choice(FLOW, 3), Choice(FLOW, 1)], ids=["states", "flow"])
+def test_priors_of_both_are_cooled(second, monkeypatch):
+    fitted = both((Choice(TREE, 16), second))
+    seen, other = [], fitted.model_.beside.other
+    draw = other.draw
+    monkeypatch.setattr(other, "draw", lambda n, g=None, t=1.0: seen.append(t) or draw(n, g, t))
+    X, _ = fitted.sample(200, prior_temperature=0.5, random_state=0)
+    assert seen == [0.5 if second.n_states > 1 else 1.0] and np.isfinite(X).all()
+
+
 def test_surprises_and_conditionals_are_of_both(fitted):
     X = islands(2, 1)
     found = fitted.surprises(X)

@@ -189,11 +189,15 @@ class Beside(OwnPrecision):
         return gain + torch.where(none, prior.to(log_prob).log(), share)
 
     def draw(
-        self, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        prior_temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Which of n rows come from here and not from the model, ``(n,)``, and these rows, ``(M, D)``.
 
-        A temperature multiplies the scales.
+        A temperature multiplies the scales, and is the other model's; so is that of the prior, if it has z.
         """
         device = self.means.device
         level = open_uniform((n,), torch.float64, device, generator)
@@ -204,7 +208,13 @@ class Beside(OwnPrecision):
         rows = self._drawn(level[near], edges, generator, temperature)
         if self.other is None or bool(near.all()):
             return chosen, rows
-        others = self.other.draw_events(int((~near).sum()), None, generator, temperature).to(rows)
+        other, count = cast(Any, self.other), int((~near).sum())
+        has_z = prior_temperature != 1.0 and other.describe().kind != "none"
+        others = (
+            other.sample_with_states(count, generator, None, temperature, prior_temperature)[0]
+            if has_z
+            else other.draw_events(count, None, generator, temperature)
+        ).to(rows)
         return chosen, rows.new_empty(len(level), rows.shape[1]).index_put((near,), rows).index_put(
             (~near,), others
         )
@@ -221,11 +231,15 @@ class Beside(OwnPrecision):
         return torch.where(normal, rows, tails_drawn_in(rows, self.tail)[0])
 
     def mixed_in(
-        self, u: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
+        self,
+        u: Tensor,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        prior_temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Rows drawn from the model, ``(n, D)``, in the place of some of which others come from here; and
         which, ``(n,)``."""
-        chosen, rows = self.draw(len(u), generator, temperature)
+        chosen, rows = self.draw(len(u), generator, temperature, prior_temperature)
         return u.index_put((chosen,), rows.to(u)), chosen
 
     def _stretch(self, freedom: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -84,13 +84,17 @@ class Preprocessed(Density):
         return log_prob if self.beside is None else self.beside.lift(u, log_prob, prior, without, other)
 
     def mixed_in(
-        self, u: Tensor, generator: torch.Generator | None = None, temperature: float = 1.0
+        self,
+        u: Tensor,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        prior_temperature: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Rows drawn from the model, ``(n, D)``, some of them in the place of which others come from beside;
         and which, ``(n,)``."""
         if self.beside is None:
             return u, torch.zeros(len(u), dtype=torch.bool, device=u.device)
-        return self.beside.mixed_in(u, generator, temperature)
+        return self.beside.mixed_in(u, generator, temperature, prior_temperature)
 
     @property
     def exactness(self) -> Exactness:  # type: ignore[override]

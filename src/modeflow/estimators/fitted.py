@@ -175,7 +175,7 @@ class FittedDensity(ScoredDensity):
                 context, z = inner.draw(n, generator, prior_temperature)
             u = inner.decode(context, n, generator, temperature)
             if like is None and state is None:
-                u, beside = model.mixed_in(u, generator, temperature)
+                u, beside = model.mixed_in(u, generator, temperature, prior_temperature)
                 z = (
                     z.index_put((beside,), inner.read_drawn(u[beside], generator).to(z))
                     if beside.any()
