@@ -203,7 +203,7 @@ def test_a_rival_must_be_clearly_better_after_a_longer_training(monkeypatch):
         (0.012, "deep", 2),
         (-0.1, "deep", None),
     ):
-        gains = {"deep": lambda *_: 0.0, "tree": lambda length, _, g=gain: g if length == 3 else 2 * g}
+        gains = {"deep": lambda *_: 0.0, "tree": lambda length, _, g=gain: g if length == 3 else 1.2 * g}
         choice, trials = trials_of(monkeypatch, gains, rivals=("tree",))
         assert choice.flow == chosen
         assert {c.flow: t.halves for (c, length), t in trials.items() if length == 3}.get("tree") == halves
@@ -226,6 +226,18 @@ def selection_of(scores, stacking="auto", **state):
         selection.trials[choice, length] = Candidate(choice.flow, choice.n_states, length, scores=values)
     vars(selection).update({"_open": True, **state})
     return selection
+
+
+def test_a_lead_that_melts_is_none(monkeypatch):
+    """On sml, 3,000 rows, 24 states were 3.3 nats ahead of one, then .3, and 4.3 behind in the end."""
+    flat, three, many, one = np.zeros(200), Choice("deep", 3), Choice("deep", 24), Choice("deep", 1)
+    for before, left in ((3.3, one), (0.4, many)):
+        scores = {(three, n): flat - 2 for n in (1, 3)} | {(one, n): flat for n in (1, 3)}
+        selection = selection_of({**scores, (many, 1): flat + before, (many, 3): flat + 0.3})
+        monkeypatch.setattr(selection, "_best_of", lambda *_: many)
+        assert selection._longer([three, one, many]) == left
+        monkeypatch.setattr(selection, "_best_of", lambda *_: three)  # the first stays
+        assert selection._longer([three, one, many]) == three
 
 
 BEST, OTHER, ALIKE = Choice("deep", 1), Choice("tree", 16), Choice("deep", 2)
@@ -259,6 +271,27 @@ def test_what_adds_most_is_fitted_beside():
     assert many.second(BEST) is None
     # Nor is one that is behind.
     assert selection_of(scores, stacking=False).second(BEST) is None
+
+
+def test_the_plain_flow_is_fitted_beside_what_few_steps_favour():
+    """Beside trees, and more states than islands that it would overtake if it went on as it did."""
+    flat = np.zeros(200)
+    plain, tree, states = Choice("deep", 1), Choice("tree", 16), Choice("deep", 8)
+    over = Choice("nsf-autoregressive over a tree", 16)
+    for best, gained, seen, second in (
+        (tree, 0.0, 1, plain),
+        (states, 0.6, 2, plain),
+        (states, 0.1, 2, None),
+        (states, 0.6, 8, None),  # these are the islands
+    ):
+        scores = {(best, n): flat for n in (1, 3)} | {
+            (plain, 3): flat - 3,
+            (plain, 1): flat - 3 - 1.6 * gained,
+        }
+        scores |= {(over, 3): flat - 9}
+        selection = selection_of(scores, _seen=seen)
+        assert selection._promise(best, plain) < 0.01 and 20 < selection._end < 200
+        assert selection.second(best) == second
 
 
 @pytest.mark.parametrize("stacking", ["auto", False])
