@@ -56,6 +56,8 @@ USES = (
         "pinwheel-lidvae", "pinwheel-vae-flow", "mutual_information",
     ),
 )  # fmt: skip
+#: Epochs below which a model has only begun.
+_FEWEST_EPOCHS = 4
 #: Mutual information, nats, from which a difference is one.
 LEAST = 0.1
 #: Negative log-likelihoods on MNIST, nats.
@@ -327,6 +329,8 @@ def lines(content: dict[str, Any]) -> list[str]:
 
 def longer(content: dict[str, Any]) -> list[str]:
     """A section on trainings of more time, of those models that had not come to an end before."""
+    begun = [run for run in content["runs"] if run.get("epochs", 0) < _FEWEST_EPOCHS and "error" not in run]
+    content = {**content, "runs": [run for run in content["runs"] if run not in begun]}
     s, found = content["settings"], Found(content)
     names = found.of("bernoulli")
     lone = [name for name in names if len(found.runs[name]) < 2]
@@ -349,11 +353,30 @@ def longer(content: dict[str, Any]) -> list[str]:
         "",
         *table(_header("bernoulli"), [_cells(found, name, "bernoulli") for name in names]),
         "",
+        *_begun(begun),
     ]
     if said := claims(content):
         page += [*table(["claim", "of", "by seed", "mean", ""], said), ""]
-    command = f"`python benchmarks/latent_models.py --seconds {s['seconds']:.0f} --processor --models {' '.join(names)}`"
+    every = " ".join([*names, *dict.fromkeys(run["model"] for run in begun)])
+    command = (
+        f"`python benchmarks/latent_models.py --seconds {s['seconds']:.0f} --processor --models {every}`"
+    )
     return [*page, place(content), "", command, ""]
+
+
+def _begun(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is said of models that were stopped before a comparison would mean anything."""
+    said = []
+    for name in dict.fromkeys(run["model"] for run in runs):
+        mine = [run for run in runs if run["model"] == name]
+        epochs = max(run["epochs"] for run in mine)
+        bounds = ", ".join(number(run["test"]["value"], 1) for run in mine)
+        said += [
+            f"{CONTESTANTS[name].title} saw {epochs} epoch{'s' * (epochs > 1)} in that time on one core, and had {bounds} nats: "
+            "it is not compared here; at equal epochs it is further above.",
+            "",
+        ]
+    return said
 
 
 def show(content: dict[str, Any]) -> None:
