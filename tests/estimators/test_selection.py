@@ -259,7 +259,7 @@ def test_what_adds_most_is_fitted_beside():
     assert promise == pytest.approx(least - best[known].mean(), abs=2e-3) and promise > 0.05
     assert selection.second(BEST) == OTHER
     assert selection_of({(BEST, 3): best, (ALIKE, 3): alike}).second(BEST) is None
-    # Beside a tree a flow, though another tree promises more.
+    # Beside a tree a flow, though another tree promises more; a rival in that is no plain flow.
     tree, another = Choice("tree", 16), Choice("nsf-autoregressive over a tree", 16)
     found = selection_of({(tree, 3): best, (another, 3): best + rng.normal(0.5, 2, 200), (BEST, 3): half})
     assert found._promise(tree, another) > found._promise(tree, BEST)
@@ -289,7 +289,7 @@ def test_the_plain_flow_is_fitted_beside_what_few_steps_favour():
             (plain, 1): flat - 3 - 1.6 * gained,
         }
         scores |= {(over, 3): flat - 9}
-        selection = selection_of(scores, _seen=seen)
+        selection = selection_of(scores, _seen=seen, _plain={plain})
         assert selection._promise(best, plain) < 0.01 and 20 < selection._end < 200
         assert selection.second(best) == second
 
