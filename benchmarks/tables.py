@@ -167,7 +167,7 @@ def _second(told: dict[str, Any] | None, share: float) -> dict[str, Any] | None:
     if told is None:
         return None
     seconds = round(share * told["training"]["seconds"], 1)
-    return {"flow": told["flow"], "states": told["n_states"], "kept": told["kept"], "seconds": seconds}
+    return {"what": told["words"], "flow": told["flow"], "kept": told["kept"], "seconds": seconds}
 
 
 def fit(model: str, name: str, rows: int, split: int) -> dict[str, Any] | None:
