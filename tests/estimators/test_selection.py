@@ -236,6 +236,8 @@ def test_a_lead_that_melts_is_none(monkeypatch):
         selection = selection_of({**scores, (many, 1): flat + before, (many, 3): flat + 0.3})
         monkeypatch.setattr(selection, "_best_of", lambda *_: many)
         assert selection._longer([three, one, many]) == left
+        assert selection.trials[left, 3].difference == 0  # the table is of what is taken
+        assert selection.trials[many, 3].difference == pytest.approx(0.3 if left == one else 0)
         monkeypatch.setattr(selection, "_best_of", lambda *_: three)  # the first stays
         assert selection._longer([three, one, many]) == three
 

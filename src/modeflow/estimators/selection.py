@@ -189,7 +189,7 @@ class Selection:
         known = ~np.isnan(one) & ~np.isnan(two)
         if not known.any():
             return -math.inf
-        nearer, share = self._nearer(best, other)
+        nearer, _, share = self._nearer(best, other)
         two = two + max(0.0, nearer) * share
         if not self._stacks:
             return self._mean(apart(two, one), known)[0]
@@ -204,27 +204,27 @@ class Selection:
         """Lengths of the trainings that both had."""
         return sorted(n for c, n in self.trials if c == one and (two, n) in self.trials)
 
-    def _nearer(self, one: Choice, two: Choice) -> tuple[float, float]:
+    def _nearer(self, one: Choice, two: Choice) -> tuple[float, float, float]:
         """Nats a row that the second comes nearer to the first, or goes ahead, in a doubling of their
-        trainings, by the last two that both had; and how much of one is to be counted of all that follow.
+        trainings, by the last two that both had, the error of that, and how many of what follow are counted.
 
         Of every further doubling it is supposed that it brings half as much as the one before.
         """
         lengths = self._lengths_of(one, two)
         if len(lengths) < 2:
-            return 0.0, 0.0
+            return 0.0, 0.0, 0.0
         before, now = lengths[-2:]
         leads = [apart(self.trials[two, n].scores, self.trials[one, n].scores) for n in (before, now)]
         came = apart(leads[1], leads[0])
-        nearer = self._mean(came, ~np.isnan(came))[0] / math.log2(now / before)
-        return (nearer if math.isfinite(nearer) else 0.0), 1 - min(1.0, now / self._end)
+        nearer, error = (each / math.log2(now / before) for each in self._mean(came, ~np.isnan(came)))
+        return (nearer if math.isfinite(nearer) else 0.0), error, 1 - min(1.0, now / self._end)
 
     def _last_of(self, choices: Sequence[Choice]) -> Choice:
         """The first, unless others overtake it until the end of the training."""
         best = choices[0]
         for other in choices[1:]:
             if lengths := self._lengths_of(best, other):
-                nearer, share = self._nearer(best, other)
+                nearer, _, share = self._nearer(best, other)
                 best = other if nearer * share > self._compare(best, other, lengths[-1])[0] else best
         return best
 
@@ -237,7 +237,9 @@ class Selection:
         if not lengths or best.n_states <= self._seen:
             return False
         doublings = math.log2(max(1.0, self._end / lengths[-1]))
-        return self._nearer(best, plain)[0] * doublings > self._compare(best, plain, lengths[-1])[0]
+        nearer, error, _ = self._nearer(best, plain)
+        # By more than chance: all that is left of the training multiplies it.
+        return nearer > error and nearer * doublings > self._compare(best, plain, lengths[-1])[0]
 
     def take(self, choice: Choice) -> None:
         """Say that this one was taken in the end: of all trials how far they are behind it."""
@@ -311,7 +313,10 @@ class Selection:
         if len(choices) == 1:
             return choices[0]
         best = self._best_of(choices, _BETTER, _DUEL, self._worth)
-        return best if self.interrupted or best == choices[0] else self._last_of([best, *choices])
+        if not self.interrupted and best != choices[0]:
+            best = self._last_of([best, *choices])
+            self._note(choices, best, _DUEL)
+        return best
 
     def _best_flow(self, choices: Sequence[Choice]) -> Choice:
         """The best flow; the first where all are alike, or none is ahead of it on one half, and then on both.

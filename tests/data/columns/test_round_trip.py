@@ -203,6 +203,19 @@ def test_a_constant_number_in_text_is_the_number(spelled):
         schema.encode(frame.with_columns(c=pl.Series([spelled, "7"] * 10)))
 
 
+def test_marks_and_large_numbers_in_constant_text():
+    marks = pl.DataFrame({"k": ["x", "y"] * 10, "c": ["NA"] * 20})
+    assert TableSchema.infer(marks).encode(marks).shape == (20, 1)
+    given = TableSchema.infer(marks.with_columns(c=pl.Series(["2.0"] * 19 + ["NA"])), {"c": "constant"})
+    assert given.encode(marks.with_columns(c=pl.lit("2.00"))).shape == (20, 1)
+    large = "12345678901234567"  # above 2^53: its neighbour is the same number in float64
+    frame = marks.with_columns(c=pl.lit(large))
+    schema = TableSchema.infer(frame, {"c": "constant"})
+    assert [str(value) for value in schema.decode(schema.encode(frame))["c"]] == [large] * 20
+    with pytest.raises(DataError, match="column 'c', data row 1 holds"):
+        schema.encode(frame.with_columns(c=pl.lit(large[:-1] + "8")))
+
+
 # -- any numbers ------------------------------------------------------------------------------------
 
 

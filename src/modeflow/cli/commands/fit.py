@@ -164,7 +164,9 @@ def summary(result: dict[str, Any]) -> list[str]:
     if stacked := result.get("stacking"):
         lines.append(f"beside it     {Stacked(**stacked).words}")
     if (second := result["training"].get("second")) and not second["kept"]:
-        lines.append(f"second fit    {second['words']}: left out, as validation rows are no likelier for it")
+        lines.append(
+            f"second fit    {second['words']}: left out, as validation rows are not clearly likelier for it"
+        )
     lines += [f"{name:13} {domain.likelihood(parts[name])}" for name in ("test", "validation")]
     bounds = result.get("bounds")
     if bounds:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from modeflow.data._cells import is_missing
 from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
 from modeflow.errors import ConfigError, DataError
@@ -17,6 +18,8 @@ __all__ = ["STRAY", "Constant", "Drop", "Identifier", "refusal"]
 #: How it is said of a column that its numbers have some text among them, see `Column.about`.
 STRAY = "numbers, and text such as"
 
+#: Whole numbers from which on float64 has not all of them.
+_EXACT = 2**53
 #: Columns listed in a message.
 _SHOWN = 3
 
@@ -48,16 +51,16 @@ class Constant(Column):
 
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         absent = cells.missing
+        if cells.text is not None:  # marks of nothing, as when it was learned
+            marks = [v is not None and is_missing(v) and v != self.value for v in cells.text.to_list()]
+            absent = absent | np.array(marks, dtype=bool)
         wrong = ~absent
-        if (
-            isinstance(self.value, (int, float))
-            and not isinstance(self.value, bool)
-            and cells.text is not None
-        ):
+        number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
+        if number and cells.text is not None and abs(self.value) < _EXACT:
             wrong &= cells.numbers != self.value  # 2.0, 2.00 and 2 are one number
         elif self.value is not None:
             values = cells.list()
-            wrong = np.array([v is not None and not _same(v, self.value) for v in values], dtype=bool)
+            wrong &= np.array([v is not None and not _same(v, self.value) for v in values], dtype=bool)
         return np.where(absent, np.nan, 0.0), wrong, np.zeros(len(cells))
 
     def decode(self, encoded: np.ndarray) -> np.ndarray:

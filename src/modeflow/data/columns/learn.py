@@ -358,6 +358,8 @@ def _constant(cells: Cells, name: str, said: Options, as_levels: bool | None) ->
     value = cells.value(int(known[0])) if len(known) else None
     if cells.text is not None and cells.spells_numbers and len(known):
         number = float(cells.numbers[known[0]])
+        if abs(number) >= 2**53:  # float64 has not all of them
+            return {"value": value, **said}
         value = int(number) if number.is_integer() else number
     return {"value": value, **said}
 
