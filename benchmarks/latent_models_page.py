@@ -373,7 +373,7 @@ def _begun(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         bounds = ", ".join(number(run["test"]["value"], 1) for run in mine)
         said += [
             f"{CONTESTANTS[name].title} saw {epochs} epoch{'s' * (epochs > 1)} in that time on one core, and had {bounds} nats: "
-            "it is not compared here; at equal epochs it is further above.",
+            "it is not compared here. (At equal epochs: above.)",
             "",
         ]
     return said
