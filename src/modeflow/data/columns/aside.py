@@ -13,13 +13,13 @@ from modeflow.data.columns.base import Column, shown
 from modeflow.data.columns.cells import Cells
 from modeflow.errors import ConfigError, DataError
 
-__all__ = ["STRAY", "Constant", "Drop", "Identifier", "refusal"]
+__all__ = ["EXACT", "STRAY", "Constant", "Drop", "Identifier", "absent_in", "refusal"]
 
 #: How it is said of a column that its numbers have some text among them, see `Column.about`.
 STRAY = "numbers, and text such as"
 
 #: Whole numbers from which on float64 has not all of them.
-_EXACT = 2**53
+EXACT = 2**53
 #: Columns listed in a message.
 _SHOWN = 3
 
@@ -50,13 +50,10 @@ class Constant(Column):
         object.__setattr__(self, "time", isinstance(self.value, dt.date))
 
     def _read(self, cells: Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        absent = cells.missing
-        if cells.text is not None:  # marks of nothing, as when it was learned
-            marks = [v is not None and is_missing(v) and v != self.value for v in cells.text.to_list()]
-            absent = absent | np.array(marks, dtype=bool)
+        absent = absent_in(cells, self.value)
         wrong = ~absent
         number = isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
-        if number and cells.text is not None and abs(self.value) < _EXACT:
+        if number and cells.text is not None and abs(self.value) < EXACT:
             wrong &= cells.numbers != self.value  # 2.0, 2.00 and 2 are one number
         elif self.value is not None:
             values = cells.list()
@@ -83,6 +80,14 @@ class Constant(Column):
     @property
     def spec(self) -> str:
         return f"constant({'missing' if self.value is None else shown(self.value)})"
+
+
+def absent_in(cells: Cells, value: Any = None) -> np.ndarray:
+    """Which cells hold nothing, or text that marks nothing and is not this value, ``(N,)``."""
+    if cells.text is None:
+        return cells.missing
+    marks = [v is not None and is_missing(v) and v != value for v in cells.text.to_list()]
+    return cells.missing | np.array(marks, dtype=bool)
 
 
 def _same(cell: Any, value: Any) -> bool:

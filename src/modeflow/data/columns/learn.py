@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modeflow.data._cells import is_missing
-from modeflow.data.columns.aside import Constant, Drop, Identifier
+from modeflow.data.columns.aside import EXACT, Constant, Drop, Identifier, absent_in
 from modeflow.data.columns.atoms import bounds, find_atoms
 from modeflow.data.columns.base import Column, kind_named, shown
 from modeflow.data.columns.cells import Cells
@@ -349,16 +348,11 @@ def _boolean(cells: Cells, name: str, said: Options, as_levels: bool | None) -> 
 
 
 def _constant(cells: Cells, name: str, said: Options, as_levels: bool | None) -> Options:
-    absent = cells.missing
-    if cells.text is not None:
-        absent = absent | np.array(
-            [v is not None and is_missing(v) for v in cells.text.to_list()], dtype=bool
-        )
-    known = np.flatnonzero(~absent)
+    known = np.flatnonzero(~absent_in(cells))
     value = cells.value(int(known[0])) if len(known) else None
     if cells.text is not None and cells.spells_numbers and len(known):
         number = float(cells.numbers[known[0]])
-        if abs(number) >= 2**53:  # float64 has not all of them
+        if abs(number) >= EXACT:
             return {"value": value, **said}
         value = int(number) if number.is_integer() else number
     return {"value": value, **said}
